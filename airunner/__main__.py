@@ -1,122 +1,49 @@
-"""Entry point of the `airunner` command: finds the module of each command, and decides how the program ends.
+"""Process of the `airunner` command: makes its standard streams and its start safe, and decides how it ends.
 
 An error that an operator or the other side can fix becomes a message on stderr and an exit code. Without `--debug`, a
 traceback means a bug of ours.
+
+Guarantees
+- Ctrl-C ends the process with 130 and without a word, while it still imports its modules too.
+- No file and no socket of ours gets the descriptor of a standard stream that the parent has closed.
+- Results that cannot be written to stdout are an error; messages that cannot be written to stderr are left out.
+
+Modules of ours are imported in functions, because Ctrl-C must be handled before them.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
-import typer
+if TYPE_CHECKING:
+    from airunner.protocol.errors import OperatorError, PeerError
 
-from airunner.client.cli.clientcommand import EXIT_INTERRUPTED
-from airunner.client.cli.commands import words_after_dashes
-from airunner.client.cli.console import ReaderGone, silence_stdout
-from airunner.protocol.errors import OperatorError, PeerError
-from airunner.protocol.printable import own_lines
-from airunner.switches import DebugOption, SwitchGroup, debug_is_on, turn_debug_on, with_debug
-
-EXIT_READER_GONE = 141  # 128 + SIGPIPE
-
-COMMANDS: Final = {
-    "submit": "airunner.client.cli.commands:submit_command",
-    "show": "airunner.client.cli.commands:show_command",
-    "monitor": "airunner.client.cli.monitor:monitor_command",
-    "list": "airunner.client.cli.joblist:list_command",
-    "export": "airunner.client.cli.export:export_command",
-    "cancel": "airunner.client.cli.controls:cancel_command",
-    "retry": "airunner.client.cli.controls:retry_command",
-    "queues": "airunner.client.cli.controls:queues_command",
-    "agents": "airunner.client.cli.controls:agents_command",
-    "pause": "airunner.client.cli.controls:pause_command",
-    "resume": "airunner.client.cli.controls:resume_command",
-    "drain": "airunner.client.cli.controls:drain_command",
-    "run": "airunner.solo:run_command",
-    "broker": "airunner.broker.command:broker_command",
-    "agent": "airunner.agent.command:agent_command",
-    "worker": "airunner.agent.command:agent_command",  # the name that other runners use
-    "token": "airunner.certs.command:token_command",
-    "backup": "airunner.broker.storecommand:backup_command",
-    "doctor": "airunner.doctor:doctor_command",
-}
-"""Module and function of each command; running a command imports only its own module."""
-GROUPS: Final = {
-    "certs": "airunner.certs.command:certs_app",
-    "store": "airunner.broker.storecommand:store_app",
-    "secret": "airunner.client.cli.secrets:secret_app",
-}
-HIDDEN: Final = ("worker",)
-
-
-def make_app(named: str = "") -> typer.Typer:
-    """Build the command line: only the command `named`, or all commands if there is none of that name."""
-    app = typer.Typer(
-        name="airunner",
-        cls=SwitchGroup,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,  # rich takes 60 ms to import
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_root)
-    known = named in COMMANDS or named in GROUPS
-    for name, place in COMMANDS.items():
-        if name == named or not known:
-            app.command(name, hidden=name in HIDDEN)(with_debug(_import(place)))
-    for name, place in GROUPS.items():
-        if name == named or not known:
-            defined = _import(place)
-            group = typer.Typer(help=defined.info.help, no_args_is_help=True)
-            for command in defined.registered_commands:
-                group.command(command.name)(with_debug(command.callback))
-            app.add_typer(group, name=name, cls=SwitchGroup)
-    return app
-
-
-def _import(place: str) -> Any:  # noqa: ANN401 - a command or a group of them
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
-
-
-def _show_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        typer.echo(f"airunner {version('airunner')}")
-    except PackageNotFoundError:
-        typer.echo("airunner (not installed)")
-    raise typer.Exit
-
-
-def _root(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-    debug: DebugOption = False,
-) -> None:
-    """Run any command in any Git repository, on any number of machines, and lose nothing."""
-    if debug:
-        turn_debug_on()
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
+EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `airunner ARGV` and return its exit code."""
+    from airunner.client.cli.commands import words_after_dashes
+    from airunner.client.cli.outlets import ReaderGone
+    from airunner.commandline import make_app
+    from airunner.protocol.errors import OperatorError, PeerError
+
     try:
-        named = next((word for word in argv if not word.startswith("-")), "")
-        make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv))
+        try:
+            named = next((word for word in argv if not word.startswith("-")), "")
+            make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv))
+        finally:
+            sys.stdout.flush()  # here, where a failure has an exit code
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except (ReaderGone, BrokenPipeError):
-        silence_stdout()
         return EXIT_READER_GONE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -124,7 +51,6 @@ def run(argv: Sequence[str]) -> int:
         return _report(error)
     except BaseExceptionGroup as group:
         if group.split(ReaderGone)[1] is None:
-            silence_stdout()
             return EXIT_READER_GONE
         return _report(_only_fixable(group))
     return 0
@@ -132,6 +58,9 @@ def run(argv: Sequence[str]) -> int:
 
 def _report(error: OperatorError | PeerError | OSError) -> int:
     """Print the error's message on stderr, with `--debug` after its traceback, and return its exit code."""
+    from airunner.protocol.printable import own_lines
+    from airunner.switches import debug_is_on
+
     if debug_is_on():
         import traceback
 
@@ -146,6 +75,8 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
 
 def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:
     """Return the first error of a task group; raise the group when a bug of ours is among its errors."""
+    from airunner.protocol.errors import OperatorError, PeerError
+
     fixable, ours = group.split((OperatorError, PeerError, OSError))
     if ours is not None or fixable is None:
         raise group
@@ -158,10 +89,41 @@ def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | P
 
 def main() -> None:
     """Run the `airunner` command."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed: otherwise the next opened file would get its descriptor
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
-    sys.exit(run(sys.argv[1:]))
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # it may be ignored, as by `nohup`
+    if interruptible:
+        signal.signal(signal.SIGINT, _end_at_once)
+    _open_missing()
+    from airunner.client.cli.outlets import open_outlets
+
+    open_outlets()
+    import_module("airunner.commandline")  # now, while Ctrl-C ends the process at once
+
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run(sys.argv[1:])
+        if interruptible:
+            signal.signal(signal.SIGINT, _end_at_once)
+    except KeyboardInterrupt:  # it came between `run` and here
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _open_missing() -> None:
+    """Open /dev/null as each standard stream that is closed, for the wrong direction: its use fails as before.
+
+    Otherwise the next file or socket would get the descriptor, and output meant for the stream. The same is done by
+    gnulib's `stdopen`, which coreutils use.
+    """
+    for descriptor, direction in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, direction), True)  # noqa: FBT003 - it gets the lowest number
 
 
 if __name__ == "__main__":

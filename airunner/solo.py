@@ -83,7 +83,7 @@ def run_command(
             interrupts.end()
         if code is None:
             raise typer.Exit(EXIT_INTERRUPTED)
-    raise typer.Exit(code)
+    raise typer.Exit(code or console.exit_code)
 
 
 def _secrets(spec: JobSpec) -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 
 from airunner import __main__ as root
+from airunner import commandline
 from airunner.protocol.errors import NotFound, OperatorError
 
 A_PROBLEM = OperatorError("do this instead", exit_code=69)
@@ -18,7 +21,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def command(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(root, "make_app", lambda _named: command)
+    monkeypatch.setattr(commandline, "make_app", lambda _named: command)
     return root.run([])
 
 
@@ -58,3 +61,57 @@ def test_a_number_that_is_no_amount_is_refused(option: str, value: str, capsys: 
     command = "broker" if option in ("--tenant-gib", "--machine-connections") else "agent"
     assert root.run([command, option, value]) == 2
     assert option in capsys.readouterr().err
+
+
+def process(code: str, redirected: str = "") -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of a new interpreter that runs `code`."""
+    words = ["sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, code]
+    done = subprocess.run(words, capture_output=True, timeout=20, check=False, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+MAIN = "from airunner.__main__ import main; import sys; sys.argv[1:] = {}; main()"
+FULL = b"airunner: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("redirected", "ended"),
+    [
+        (">&-", (1, b"", b"airunner: cannot write the output: stdout is closed\n")),
+        (">/dev/full", (1, b"", FULL)),
+        (">&- 2>&-", (1, b"", b"")),
+        (">/dev/full 2>/dev/full", (1, b"", b"")),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_an_error(redirected: str, ended: tuple[int, bytes, bytes]) -> None:
+    assert process(MAIN.format(["--version"]), redirected) == ended
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
+@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--nonsense", 2)])
+def test_a_message_that_cannot_be_written_changes_no_exit_code(redirected: str, word: str, code: int) -> None:
+    assert process(MAIN.format([word]), redirected)[0] == code
+
+
+@pytest.mark.parametrize("redirected", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_gets_the_descriptor_of_a_closed_standard_stream(redirected: str) -> None:
+    code = "import os; from airunner import __main__ as root; root.run = lambda _: os.open('/', 0); root.main()"
+    assert process(code, redirected)[0] > 2
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from airunner.__main__ import main
+sys.argv[1:] = ["list"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "msgspec", "airunner.client.cli.joblist"])
+def test_ctrl_c_during_the_imports_ends_without_a_word(module: str) -> None:
+    assert process(INTERRUPTED.format(module)) == (130, b"", b"")

@@ -1,9 +1,9 @@
 """Command line of a client: `airunner submit`, `monitor`, `list`, `show` and the other commands.
 
 ```
- airunner/__main__.py ──► commands · controls · joblist · monitor · export · secrets ──► client/client.py ──► broker
-                             │ reads                                 │ shows
-                             request · jobfile                       watching · printing · listing ──► console
+ airunner/commandline.py ──► commands · controls · joblist · monitor · export · secrets ──► client/client.py ──► broker
+                                │ reads                                 │ shows
+                             request · jobfile                          watching · printing · listing ──► console
 ```
 
 - Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py`
@@ -12,7 +12,8 @@
   and `written.py` read YAML; `notation.py` parses values.
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
   status line below a job's output; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
-  lists; `console.py` writes to the terminal, through the filter in `terminal.py`.
+  lists; `console.py` writes to the terminal, through the filter in `terminal.py`, and to
+  the descriptors and `sys.stdout` of `outlets.py`.
 
 The command line imports the SDK (`client/`), and the SDK imports nothing of the command line.
 """

@@ -143,7 +143,7 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
         if not console.job_id or not isinstance(error, NotFound):
             raise
         raise OperatorError(no_job(console.job_id), exit_code=1) from error
-    raise typer.Exit(code or 0)
+    raise typer.Exit(code or console.exit_code)
 
 
 def no_job(job_id: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import Given, with_job_options
+from airunner.client.cli.outlets import OutputLost
 
 if TYPE_CHECKING:
     from airunner.client.cli.watching import Offload
@@ -133,12 +134,14 @@ async def follow_job(
     from airunner.client.cli.watching import watch
 
     console.job_id = job_id
+    if monitor:
+        console.follow()
     if json:
         console.out_json({"job_id": job_id})
     elif monitor:
         console.say(f"job {job_id}")
     else:
-        console.out_line(job_id)
+        _print_id(console, job_id)
     if not monitor:
         return 0
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
@@ -149,3 +152,12 @@ async def follow_job(
         printer.show(event)
 
     return await watch(client, job_id, show, console, status=not json, offload=offload)
+
+
+def _print_id(console: Console, job_id: str) -> None:
+    """Print the id on stdout; if that is impossible, on stderr, because the job is submitted."""
+    try:
+        console.out_line(job_id)
+    except OutputLost:
+        console.must_say(f"job {job_id}")
+        raise

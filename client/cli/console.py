@@ -7,24 +7,18 @@ unless `--raw` is given. A reader that closes the pipe (`| head`) ends the comma
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from typing import Final
 
+from airunner.client.cli.outlets import STDERR, STDOUT, OutputLost, ReaderGone, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
-from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
 from airunner.protocol.printable import json_line, own_lines
 
-STDOUT: Final = 1
-STDERR: Final = 2
 DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
 STATUS_CHARS_MIN: Final = 20  # width of a status line; a narrower terminal shows none
 SAVE, RESTORE = "\x1b7", "\x1b8"  # DECSC, DECRC: save and restore the cursor and its colours; terminals since the VT100
 PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
-
-
-class ReaderGone(Exception):
-    """Reader of the output has closed the pipe."""
 
 
 class Console:
@@ -43,6 +37,9 @@ class Console:
         self._quiet = quiet
         self._file_of = {descriptor: _file(descriptor) for descriptor in self._descriptors}
         self._mid_line: set[tuple[int, int]] = set()  # files whose last line is not ended
+        self._follows = False
+        self._lost: set[int] = set()  # descriptors to which a followed job's output cannot be written
+        self.exit_code = 0  # for a command that would exit with 0, although output is lost
         self._status = False  # whether a status line is shown; the cursor stays in front of it
 
     @property
@@ -65,6 +62,10 @@ class Console:
         if self._status:
             self._status = False
             self._put(self._descriptors[1], f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode())
+
+    def follow(self) -> None:
+        """Leave out from now on what cannot be written: the command ends with the job, and with its exit code."""
+        self._follows = True
 
     def job_output(self, stream: Stream, data: bytes) -> None:
         """Write a job's output."""
@@ -102,31 +103,43 @@ class Console:
             if terminal_filter is not None:
                 self._write(descriptor, terminal_filter.plain())
         self.end_line()
-        self._write(self._descriptors[1], f"airunner: {own_lines(text)}\n".encode(errors="replace"))
+        self._write(self._descriptors[1], f"airunner: {own_lines(text)}\n".encode(errors="replace"), self._put_message)
 
     def end_line(self) -> None:
         """End the last line of stderr, so that a message does not stand behind it."""
         stderr = self._descriptors[1]
         if self._file_of[stderr] in self._mid_line:
-            self._write(stderr, b"\n")
+            self._write(stderr, b"\n", self._put_message)
 
-    def _write(self, descriptor: int, text: bytes) -> None:
+    def _write(self, descriptor: int, text: bytes, put: Callable[[int, bytes], None] | None = None) -> None:
         if text:
             self._clear_status()
-        self._put(descriptor, text)
+        (put or self._put)(descriptor, text)
         if shown := text.removesuffix(RESET):
             (self._mid_line.discard if shown.endswith(b"\n") else self._mid_line.add)(self._file_of[descriptor])
 
-    @staticmethod
-    def _put(descriptor: int, text: bytes) -> None:
-        rest = memoryview(text)
+    def _put(self, descriptor: int, text: bytes) -> None:
+        if descriptor in self._lost:
+            return
         try:
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        except BrokenPipeError as error:
-            raise ReaderGone from error
-        except OSError as error:
-            raise OperatorError(f"cannot write the output: {error.strerror}", exit_code=1) from error
+            write(descriptor, text)
+        except OutputLost as lost:
+            if not self._follows:
+                raise
+            self._lost.add(descriptor)
+            if descriptor == self._descriptors[0] and not lost.closed:
+                self.exit_code = lost.exit_code
+                self.must_say(f"{lost.message}; the rest of it is left out")
+
+    def _put_message(self, descriptor: int, text: bytes) -> None:
+        """Write a message, or drop it: a reader that is gone ends the command only if it reads the output too."""
+        try:
+            write(descriptor, text)
+        except OutputLost:
+            pass
+        except ReaderGone:
+            if self._file_of[descriptor] == self._file_of[self._descriptors[0]]:
+                raise
 
 
 def _file(descriptor: int) -> tuple[int, int]:
@@ -136,10 +149,3 @@ def _file(descriptor: int) -> tuple[int, int]:
     except OSError:
         return -1, descriptor
     return found.st_dev, found.st_ino
-
-
-def silence_stdout() -> None:
-    """Silence stdout, so that buffered output raises no error when the process ends."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

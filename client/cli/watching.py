@@ -32,6 +32,7 @@ async def watch(
     With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
     errors of `Client.follow` and `show`.
     """
+    console.follow()
     try:
         async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
             async for event in WithStatus(events, console) if status and console.has_status else events:

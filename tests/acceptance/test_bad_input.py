@@ -36,13 +36,20 @@ def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:
     assert (done.returncode, b"the Gatekeeper was killed" in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
-def test_a_closed_standard_stream_is_no_bug_of_ours(standing: Cluster, closed: str) -> None:
-    words = ["sh", "-c", f'exec "$0" -m airunner list {closed}', sys.executable]
+@pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_the_exit_code_is_the_jobs_whatever_the_standard_streams_are(
+    standing: Cluster, command: str, redirected: str
+) -> None:
+    job = f"{command} -- sh -c 'echo out; echo err >&2; exit 7'"
+    words = ["sh", "-c", f'exec "$0" -m airunner {job} {redirected}', sys.executable]
     done = subprocess.run(
         words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stdout) == (
+        7,
+        b"" if redirected.startswith(">") or "<&- " in redirected else b"out\n",
+    )
 
 
 def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:

@@ -16,10 +16,11 @@ import pytest
 import typer
 
 import airunner
-from airunner.__main__ import make_app, run
+from airunner.__main__ import run
 from airunner.certs.home import Home
 from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key, public_pem
 from airunner.certs.tokens import TokenVerifier
+from airunner.commandline import make_app
 from airunner.switches import respelled
 
 

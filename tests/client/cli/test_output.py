@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tty
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,8 @@ import pytest
 
 from airunner.client.cli.columns import TERMINAL, fitting, lines, table_text
 from airunner.client.cli.commands import follow_job
-from airunner.client.cli.console import Console, ReaderGone
+from airunner.client.cli.console import Console
+from airunner.client.cli.outlets import OutputLost, ReaderGone
 from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
 from airunner.client.cli.terminal import RESET
 from airunner.client.cli.watching import exit_status
@@ -263,6 +265,48 @@ def test_json_holds_nothing_that_a_terminal_obeys_and_means_the_same(files: File
         assert not [char for char in line.decode() if not char.isprintable()]
         assert "ü" in line.decode()
     assert msgspec.json.decode(first)["data"] == msgspec.json.decode(second)["command"] == attack
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "code", "said"),
+    [
+        ("/dev/full", os.O_WRONLY, 1, b"No space left on device; the rest of it is left out\n"),
+        (os.devnull, os.O_RDONLY, 0, b""),  # so a closed stdout is opened
+    ],
+)
+def test_the_exit_code_of_a_followed_job_outlives_its_output(
+    path: str, mode: int, code: int, said: bytes, files: Files
+) -> None:
+    console = Console(stdout=os.open(path, mode), stderr=files.descriptors[1])
+    with pytest.raises(OutputLost):
+        console.out_line("a result")
+    console.follow()
+    for stream in (Stream.STDOUT, Stream.STDERR, Stream.STDOUT):
+        console.job_output(stream, b"shown\n")
+    assert console.exit_code == code
+    assert files.written == (b"", b"airunner: cannot write the output: " * code + said + b"shown\n")
+
+
+def test_a_message_that_cannot_be_written_is_left_out(files: Files) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    console = Console(stdout=files.descriptors[0], stderr=full)
+    console.must_say("a message")
+    console.follow()
+    console.job_output(Stream.STDERR, b"lost")
+    console.job_output(Stream.STDOUT, b"shown")
+    assert (console.exit_code, files.written[0]) == (0, b"shown")
+
+
+def test_a_pipe_that_another_process_made_non_blocking_gets_every_byte() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    text = os.urandom(1_000_000)
+    with ThreadPoolExecutor() as threads:
+        written = threads.submit(Console(stdout=writer).out, text)
+        with os.fdopen(reader, "rb") as pipe:
+            assert pipe.read(len(text)) == text
+        written.result()
+    os.close(writer)
 
 
 def test_a_reader_that_is_gone_is_no_error_of_ours() -> None:

@@ -1,0 +1,95 @@
+"""Outlets of the process: stdout, on which a failed write is an error, and stderr, on which it is ignored.
+
+`Console` writes to the descriptors; `print` writes to `sys.stdout` and `sys.stderr`, which `open_outlets` replaces. All
+text of ours is UTF-8.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Final
+
+from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+class ReaderGone(Exception):
+    """Reader of the output has closed the pipe."""
+
+
+class OutputLost(OperatorError):
+    """Output cannot be written; `error` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        self.closed = error.errno == errno.EBADF  # the parent closed the stream: nobody wants the output
+        why = "stdout is closed" if self.closed else error.strerror
+        super().__init__(f"cannot write the output: {why}", exit_code=1)
+
+
+def write(descriptor: int, text: ReadableBuffer) -> None:
+    """Write all of `text`, without a buffer. Raises `ReaderGone`, `OutputLost`."""
+    rest = memoryview(text)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # another process that shares the pipe or terminal made it non-blocking
+                _wait_writable(descriptor)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+    except OSError as error:
+        raise OutputLost(error) from error
+
+
+def open_outlets() -> None:
+    """Replace `sys.stdout` and `sys.stderr`, of which Python has none where the descriptor was closed."""
+    out = io.BufferedWriter(_Outlet(STDOUT))
+    sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape", line_buffering=os.isatty(STDOUT))
+    err = io.BufferedWriter(_Outlet(STDERR))
+    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def _wait_writable(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()
+
+
+class _Outlet(io.RawIOBase):
+    """Raw stream of stdout or stderr; a failure is raised once, so that the exit of the interpreter is quiet."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._failed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: ReadableBuffer, /) -> int:
+        """Write all of `text`; its failure is an error for stdout only."""
+        if not self._failed:
+            try:
+                write(self._descriptor, text)
+            except (ReaderGone, OutputLost):
+                self._failed = self._descriptor == STDOUT
+                if self._failed:
+                    raise
+        return memoryview(text).nbytes
