@@ -213,6 +213,13 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = ProcessType.PIPE
     terminal: Annotated[TerminalSize, Field("Size of the terminal.", Form.SIZE, show=lambda _: "")] = TerminalSize()
+    merge_output: Annotated[
+        bool,
+        Field(
+            "Send the command's stderr to its stdout: one stream, in the order in which it was written.",
+            Form.SWITCH,
+        ),
+    ] = False
     timeout_seconds: Annotated[
         Positive | None,
         Field(
@@ -334,6 +341,7 @@ class JobFields(TypedDict, total=False):
     working_directory: str
     process_type: ProcessType | str
     terminal: TerminalSize
+    merge_output: bool
     timeout_seconds: int | None
     cancel_signal: CancelSignal | str
     environment: Mapping[str, str]

@@ -222,7 +222,7 @@ class Attempt:
         """Return the specification of the job's command."""
         environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
         folder = Path(self._workspace.checkout, self._spec.working_directory)
-        return LaunchSpec(self._spec.argv, environment, folder, self._terminal)
+        return LaunchSpec(self._spec.argv, environment, folder, self._terminal, merged=self._spec.merge_output)
 
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(self._facts, self._surroundings.environ)

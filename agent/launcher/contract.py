@@ -20,7 +20,7 @@ class LaunchSpec(Struct, frozen=True):
     """Specification of a process. If `terminal` is set, it runs in a terminal of that size, otherwise with pipes.
 
     The process gets the variables in `environment`, and AIRUNNER_MARK. `working_directory` is absolute. `user` is its
-    user id, group id and supplementary group ids; empty: those of the agent.
+    user id, group id and supplementary group ids; empty: those of the agent. `merged`: its stderr is its stdout's pipe.
     """
 
     argv: tuple[str, ...]
@@ -28,6 +28,7 @@ class LaunchSpec(Struct, frozen=True):
     working_directory: Path
     terminal: TerminalSize | None = None
     user: tuple[int, ...] = ()
+    merged: bool = False
 
 
 class Exit(Struct, frozen=True):
@@ -120,8 +121,8 @@ class Process(Protocol):
     """
 
     pid: int  # id of the command's process, session and process group
-    stdout: ByteSource  # in a terminal, all output
-    stderr: ByteSource | None  # None in a terminal
+    stdout: ByteSource  # in a terminal or if merged, all output
+    stderr: ByteSource | None  # None in a terminal or if merged
     spent: Spent  # after `wait`: resources used by the processes that have ended; after `end`: by all
 
     def terminal_size(self) -> TerminalSize | None:

@@ -112,7 +112,7 @@ class ChildLauncher:
         match answer:
             case Started(pid, keeper):
                 descriptors, connection.descriptors = connection.descriptors, []
-                if len(descriptors) != (DESCRIPTORS_MAX if spec.terminal is None else 1):
+                if len(descriptors) != (1 if spec.merged or spec.terminal else DESCRIPTORS_MAX):
                     connection.close()  # the keeper then kills the command
                     for descriptor in descriptors:
                         os.close(descriptor)
@@ -276,6 +276,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         terminal=[size.rows, size.cols] if size else None,
         deadline_ms=wire.deadline_ms(deadline_s),
         user=list(spec.user),
+        merged=spec.merged,
     )
 
 

@@ -5,6 +5,7 @@ Methods that wait for the keeper raise `LauncherDied` and `LeaseEnded`, as `cont
 
 from __future__ import annotations
 
+import os
 import termios
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -43,6 +44,7 @@ class KeptProcess:
     ) -> None:
         """`kill_rest` kills the job's processes that are left after the keeper has died."""
         self._sources = [DescriptorSource(descriptor) for descriptor in descriptors]
+        self._in_terminal = os.isatty(descriptors[0])
         self.pid = pid
         self.stdout: ByteSource = self._sources[0]
         self.stderr: ByteSource | None = self._sources[1] if len(descriptors) > 1 else None
@@ -60,7 +62,7 @@ class KeptProcess:
     def terminal_size(self) -> TerminalSize | None:
         """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""
         descriptor = self._sources[0].descriptor
-        if self.stderr is not None or descriptor is None:
+        if not self._in_terminal or descriptor is None:
             return None
         rows, cols = termios.tcgetwinsize(descriptor)
         if not (1 <= rows <= TERMINAL_SIDE_MAX and 1 <= cols <= TERMINAL_SIDE_MAX):

@@ -50,6 +50,18 @@ def test_a_job_is_shown_as_it_is_asked_for(standing: Cluster, tmp_path: Path) ->
     assert standing.airunner("export", "no-such-job").returncode == 1
 
 
+def test_merged_output_is_one_stream_wherever_it_is_shown(standing: Cluster) -> None:
+    script = "for i in 1 2 3; do echo out; echo err >&2; done"
+    job = submitted(standing, "--merge-output", "--", "sh", "-c", script)
+    shown = standing.airunner("monitor", job)
+    assert (shown.returncode, shown.stdout) == (0, b"out\nerr\n" * 3)
+    assert b"err" not in shown.stderr
+    lines = standing.airunner("monitor", "--json", "--event-filter", "output", job).stdout.splitlines()
+    assert {json.loads(line)["stream"] for line in lines} == {"stdout"}
+    assert standing.airunner("export", "--format", "raw", job).stdout == shown.stdout
+    assert b"merge output" in standing.airunner("show", job).stdout
+
+
 def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster: Cluster) -> None:
     first, second, third = (submitted(cluster, "--", "true") for _ in range(3))
     listed = cluster.airunner("list", "--page-size", "2")

@@ -69,16 +69,17 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
     readers: list[int] = []
     writers: list[int] = []
     with ExitStack() as on_failure, ExitStack() as always:
-        for _ in ("stdout", "stderr"):
+        for _ in ("stdout",) if start.merged else ("stdout", "stderr"):
             reader, writer = os.pipe()
             on_failure.callback(os.close, reader)
             always.callback(os.close, writer)
             readers.append(reader)
             writers.append(writer)
+        stdout, stderr = writers[0], writers[-1]
         if start.user:
-            pid = spawn_as(start, program, *writers)
+            pid = spawn_as(start, program, stdout, stderr)
         else:
-            actions: list[Any] = [(os.POSIX_SPAWN_DUP2, writer, target) for target, writer in enumerate(writers, 1)]
+            actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
             actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
             pid = os.posix_spawn(
                 program,

@@ -25,6 +25,7 @@ class Start(NamedTuple):
     terminal: list[int] | None  # rows, columns
     deadline_ms: int | None  # as in KeepUntil
     user: list[int]  # as in LaunchSpec
+    merged: bool = False  # as in LaunchSpec
 
 
 class KeepUntil(NamedTuple):

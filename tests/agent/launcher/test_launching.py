@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from airunner.agent.launcher.contract import ByteSource, Exit, LaunchFailed
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
@@ -28,6 +29,7 @@ from tests.agent.launcher.launching import (
     shell,
 )
 
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run jobs as other users")
 LONG = "x" * 300  # longer than any name in a folder may be
 
 
@@ -52,6 +54,20 @@ async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None
     assert process.stderr is not None
     assert await read_all(process.stdout) == b"out\n"
     assert await read_all(process.stderr) == b"err\n"
+    assert await process.stdout.receive() == b""
+
+
+@pytest.mark.parametrize("user", [(), pytest.param((os.geteuid(), os.getegid()), marks=ROOT_ONLY)])
+async def test_merged_stdout_and_stderr_are_one_stream_in_the_order_written(
+    launcher: ChildLauncher, user: tuple[int, ...]
+) -> None:
+    script = "for i in $(seq 100); do echo out $i; (echo err $i >&2); done; exec 2>&-; echo end"
+    process = await launcher.launch(replace(shell(script), merged=True, user=user))
+    assert process.stderr is None
+    assert process.terminal_size() is None
+    expected = "".join(f"out {i}\nerr {i}\n" for i in range(1, 101))
+    assert (await read_all(process.stdout)).decode() == f"{expected}end\n"
+    await ended(process)
     assert await process.stdout.receive() == b""
 
 
