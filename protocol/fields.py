@@ -214,11 +214,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ProcessType.PIPE
     terminal: Annotated[TerminalSize, Field("Size of the terminal.", Form.SIZE, show=lambda _: "")] = TerminalSize()
     merge_output: Annotated[
-        bool,
-        Field(
-            "Send the command's stderr to its stdout: one stream, in the order in which it was written.",
-            Form.SWITCH,
-        ),
+        bool, Field("Send the command's stderr to its stdout: one stream, in the order written.", Form.SWITCH)
     ] = False
     timeout_seconds: Annotated[
         Positive | None,
