@@ -15,7 +15,8 @@ import msgspec
 import packages
 from msgspec import inspect
 
-from airunner.protocol.fields import FIELDS, Field
+from airunner.protocol.fields import FIELDS
+from airunner.protocol.form import Field
 from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
 from airunner.protocol.states import mermaid
 

@@ -8,7 +8,8 @@ from typing import Final
 from airunner.client.cli.columns import took_text
 from airunner.client.cli.notation import lines_of
 from airunner.client.cli.wording import duration_text, end_text, instant_text, usage_facts
-from airunner.protocol.fields import FIELDS, Form, JobSpec
+from airunner.protocol.fields import FIELDS, JobSpec
+from airunner.protocol.form import Form
 from airunner.protocol.job import Job
 from airunner.protocol.printable import one_line
 from airunner.protocol.replies import AgentSummary, QueueSummary, SecretSummary

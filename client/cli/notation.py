@@ -18,7 +18,8 @@ from airunner.client.cli.wording import duration_text, instant_text
 from airunner.client.cli.written import Written, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.fields import TERMINAL_SIDE_MAX, Field, Form, JobSpec, TerminalSize, in_words
+from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, in_words
+from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
 from airunner.protocol.names import MILLISECONDS_MAX

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from airunner.protocol.fields import FIELDS, Field, Form
+from airunner.protocol.fields import FIELDS
+from airunner.protocol.form import Field, Form
 
 Given = str | bool | list[str] | None
 """Value of an option; None: it was not given."""

@@ -10,7 +10,8 @@ from airunner.client.cli.jobfile import read_job_file
 from airunner.client.cli.notation import read, word_of_option
 from airunner.client.cli.options import Given
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.fields import FIELDS, Field, Form
+from airunner.protocol.fields import FIELDS
+from airunner.protocol.form import Field, Form
 from airunner.protocol.listhint import pairs_hint, words_hint
 
 

@@ -1,0 +1,92 @@
+"""Form of a job's field: how people write and read its value. The table of the fields is in `fields`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from enum import Enum, StrEnum
+from typing import Any, get_args
+
+from msgspec import Meta, Struct
+
+from airunner.protocol.jobretry import RETRIES_MAX
+
+
+class Form(Enum):
+    """Notation of a field's value: its metavar as an option, and what is expected in a job file."""
+
+    TEXT = "TEXT", "text"
+    CHOICE = "", ""  # metavar and expectation are `Field.choices`
+    SIGNAL = "SIGNAL", ""  # a choice too: SIG may stand before it
+    NUMBER = "NUMBER", "a whole number"
+    SWITCH = "", "true or false"
+    WORDS = "NAME", "a list of texts such as [test, --fast]"
+    PAIRS = "NAME=VALUE", "names and texts such as {LEVEL: high}"
+    DURATION = "SECONDS", "whole seconds, or a duration such as 1h30m"
+    INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +1h30m, +1d from now"
+    SIZE = "COLSxROWS", "a size such as 120x40 or {cols: 120, rows: 40}"
+    RETRY = (
+        "NUMBER",
+        f"a number up to {RETRIES_MAX}, or {{limit: 3, on: [75, SIGKILL, timeout], backoff: 1, maxBackoff: 300}}",
+    )
+
+    def __init__(self, metavar: str, expected: str) -> None:
+        self.metavar = metavar
+        self.expected = expected
+
+
+class Field(Struct, frozen=True):
+    """Job field as people see it; `FIELDS` fills in what is left empty here."""
+
+    help: str
+    form: Form = Form.TEXT
+    flag: str = ""  # by default from the name, such as `--max-attempts`; without dashes it is an operand
+    key: str = ""  # key in a job file; by default from the name, such as `maxAttempts`
+    unset: str = ""  # meaning of an unset field, in words; by default from the field's default
+    metavar: str = ""
+    exported: bool = False  # whether the job gets the value in a variable, such as `AIRUNNER_QUEUE`
+    plain: bool = False  # whether new jobs may have only visible characters in this text, or in its names of pairs
+    show: Callable[[Any], str] | None = None  # formats the value in `show`; by default the form's printer does
+    more: tuple[Field, ...] = ()  # further options of this field: each gives its value (`means`) or a `part` of it
+    means: str = ""
+    part: str = ""  # key of the field's mapping that this option sets
+    name: str = ""
+    type: Any = str
+    default: object = ""
+
+    @property
+    def label(self) -> str:
+        """Name in `show`, such as `max attempts`."""
+        return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", self.key)
+
+    @property
+    def variable(self) -> str:
+        """Variable in which the job finds an exported field."""
+        return f"AIRUNNER_{self.name.upper()}"
+
+    @property
+    def expected(self) -> str:
+        """Values that people may write, in words."""
+        of = f" from {self.bounds[0]} to {self.bounds[1]}" if self.form is Form.NUMBER and self.bounds else ""
+        return " or ".join(self.choices) or f"{self.form.expected}{of}"
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Smallest and greatest number that the type allows; None: it is not bounded."""
+        for part in types_in(self.type):
+            if isinstance(part, Meta) and part.ge is not None and part.le is not None:
+                return int(part.ge), int(part.le)
+        return None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Values to choose from, if the type is an enum."""
+        enums = [part for part in types_in(self.type) if isinstance(part, type) and issubclass(part, StrEnum)]
+        return tuple(word for enum in enums for word in enum)
+
+
+def types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation is anything
+    """Yield the types and metadata of which an annotation is made."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from types_in(part)
