@@ -73,7 +73,7 @@ def run_command(
     from airunner.client.cli.export import recording
 
     console = Console(quiet=quiet, raw=raw)
-    spec = requested_job(console, operands, ctx.obj, config, fields)
+    spec = requested_job(console, ctx, operands, config, fields)
     secrets = _secrets(spec)
     with recording(output, spec, console) as record, Interrupts() as interrupts, temporary_home() as home:
         try:

@@ -34,8 +34,9 @@ from airunner.protocol.events import EVENT_KINDS, Event
 from airunner.protocol.fields import JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import Job, JobState, encode_spec
-from airunner.protocol.names import NAME_EXPECTED, REQUEST_ID_BYTES, VARIABLE_EXPECTED, JobId, RequestId, fits_name
+from airunner.protocol.job import Job, JobState, check_new, encode_spec
+from airunner.protocol.misfits import explained, field_error
+from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
@@ -44,10 +45,6 @@ FIRST_PATIENCE_S: Final = 10.0
 PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
 """Default patience: gives up if no broker answers at first, but waits for ever for a broker that answered before."""
 
-_EXPECTED: Final = {
-    "queue": NAME_EXPECTED,
-    "secret_files": f"names of {VARIABLE_EXPECTED}",
-}
 _Reply = TypeVar("_Reply", bound=Message)
 _Page = TypeVar("_Page", bound=Page)
 _T = TypeVar("_T")
@@ -155,8 +152,6 @@ class Client:
 
     async def update_queue(self, queue: str, mode: QueueMode) -> None:
         """Open, pause or drain a queue."""
-        if not fits_name(queue):
-            raise BadRequest(f"queue: expected {NAME_EXPECTED}")
         await self._ask(requests.UpdateQueue(queue=queue, mode=mode))
 
     async def set_secret(self, queue: str, name: str, box: bytes) -> None:
@@ -267,11 +262,19 @@ class Client:
         request_id: RequestId | None = None,
         smaller: Callable[[], requests.Asking[_Reply]] | None = None,
     ) -> _Reply:
-        return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
+        try:
+            return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
+        except BadRequest as error:
+            raise explained(error, request) from error
 
 
-def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
-    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or not valid."""
+def spec_of(
+    fields: Mapping[str, Any] | JobFields, label: Callable[[str, object], str] = lambda name, _part: name
+) -> JobSpec:
+    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or not valid.
+
+    Errors call the field, or a part of it, by its `label`.
+    """
     known = JobSpec.__struct_fields__
     unknown = [name for name in fields if name not in known]
     if unknown:
@@ -279,9 +282,13 @@ def spec_of(fields: Mapping[str, Any] | JobFields) -> JobSpec:
     if not fields.get("command"):
         raise BadRequest("the job has no command")
     try:
-        return msgspec.convert(dict(fields), JobSpec)
-    except msgspec.ValidationError as error:
-        raise BadRequest(_with_field_first(str(error))) from error
+        spec = msgspec.convert(dict(fields), JobSpec)
+        check_new(spec)
+        encode_spec(spec)
+    except ValueError as error:
+        misfit = field_error(error, JobSpec, fields)
+        raise BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error)) from error
+    return spec
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:
@@ -306,15 +313,6 @@ def request_id_of(given: str | RequestId | None) -> RequestId | None:
     if not any(name):
         raise BadRequest("a request id of zeros is reserved by the protocol; give a random UUID")
     return RequestId(name)
-
-
-def _with_field_first(problem: str) -> str:
-    """Put the field of msgspec's message first, as in `timeout_seconds: expected int >= 1`."""
-    expected, _, path = problem.removesuffix("`").partition(" - at `$.")
-    field = path.partition("[")[0]
-    if field in _EXPECTED:
-        return f"{field}: expected {_EXPECTED[field]}"
-    return f"{path}: {expected[0].lower()}{expected[1:]}" if path else problem
 
 
 def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:

@@ -28,9 +28,10 @@ from airunner.certs.sealed import open_sealed, topic_of
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.errors import BadRequest, OperatorError, PeerError
 from airunner.protocol.events import Event, LiveSegment
 from airunner.protocol.follow import Follow
+from airunner.protocol.misfits import explained
 from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
@@ -121,6 +122,8 @@ class Follower:
                 size = self._channel.request_size
                 async with self._pages:
                     answer = await self._channel.ask(request, smaller=lambda: self._follow.smaller(size.bytes_max))
+        except BadRequest as error:
+            answer = explained(error, request)
         except (PeerError, OperatorError) as error:
             answer = error
         await self._to_inbox.send(answer)

@@ -29,6 +29,16 @@ class OperatorError(Exception):
         self.exit_code = exit_code
 
 
+class FieldError(ValueError):
+    """Field whose value does not fit: the name of the field, the problem, and the part of the value, or None."""
+
+    def __init__(self, field: str, problem: str, part: object = None) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+        self.part = part
+
+
 class PeerError(Exception):
     """The other side's request cannot be met."""
 

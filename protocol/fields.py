@@ -14,6 +14,7 @@ from typing import Annotated, Final, TypedDict, get_args
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
+from airunner.protocol.errors import FieldError
 from airunner.protocol.form import Field, Form
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.names import (
@@ -40,6 +41,7 @@ SECRETS_MAX: Final = 64
 METADATA_MAX: Final = 64  # entries; each is a row of an index
 TERMINAL_SIDE_MAX: Final = 10_000  # characters
 DEPTH_MAX: Final = 1_000_000  # commits
+NUL: Final = "no process can be given a NUL character"
 
 
 class ProcessType(StrEnum):
@@ -100,7 +102,7 @@ def _streams(job: "JobSpec") -> str:
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Job specification: the submitted fields of a job; they never change.
 
-    Raises `ValueError`: a text contains a NUL, the name of a pair or secret contains `=`, the working directory is not
+    Raises `FieldError`: a text contains a NUL, the name of a pair or secret contains `=`, the working directory is not
     inside the checkout, or fields contradict each other.
     """
 
@@ -160,7 +162,24 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             metavar="SIGNAL",
         ),
     ] = CancelSignal.TERM
-    environment: Annotated[Variables, Field("Variables for the command.", Form.PAIRS, "--env", plain=True)] = {}
+    environment: Annotated[
+        Variables,
+        Field(
+            "Variables for the command; as an option also NAME alone, for the value that it has here.",
+            Form.PAIRS,
+            "--env",
+            plain=True,
+            metavar="NAME[=VALUE]",
+            more=(
+                Field(
+                    "File of variables for the command, a line NAME=VALUE or NAME for each; --env overrides it.",
+                    Form.WORDS,
+                    "--env-file",
+                    metavar="FILE",
+                ),
+            ),
+        ),
+    ] = {}
     secrets: Annotated[
         Secrets,
         Field(
@@ -202,9 +221,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                     unset="any failure",
                 ),
                 Field(
-                    "Longest pause before the first retry; it doubles with each further retry.",
-                    Form.DURATION,
+                    "Longest pause before the first retry, such as 1.5 or 2m; it doubles with each further retry.",
+                    Form.TEXT,
                     "--retry-backoff",
+                    metavar="SECONDS",
                     part="backoff",
                     unset="1",
                 ),
@@ -215,25 +235,16 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
 
     def __post_init__(self) -> None:
-        for name in _TEXTS:
-            if "\0" in getattr(self, name):
-                raise ValueError(f"{name} contains a NUL character")
-        for name in _LISTS:
-            for text in getattr(self, name):
-                if "\0" in text:
-                    raise ValueError(f"{name} contains a NUL character")
-        for field in _PAIRS:
-            for name, value in getattr(self, field).items():
-                if "=" in name or "\0" in name or "\0" in value:
-                    raise ValueError(f"{field}: {name!r} is not a name and value that a process can be given")
+        _refuse_nul(self)
         if self.working_directory.startswith("/") or ".." in self.working_directory.split("/"):
-            raise ValueError("working_directory must be a path inside the checkout")
-        if self.secrets and any("=" in name for name in self.secrets):
-            raise ValueError("secrets: expected the names of variables")
+            raise FieldError("working_directory", f"expected a folder in the checkout, not {self.working_directory!r}")
+        for number, name in enumerate(self.secrets):
+            if "=" in name:
+                raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
         if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
-            raise ValueError(f"{min(both)} is named in secrets and in secret_files; name it in only one of them")
+            raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
         if (self.commit or self.branch) and not self.repository:
-            raise ValueError("commit and branch need a repository")
+            raise FieldError("commit" if self.commit else "branch", "this needs a repository")
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -244,6 +255,22 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def secret_names(self) -> tuple[str, ...]:
         """Names of the variables whose values are secret, or are paths of files with them."""
         return (*self.secrets, *self.secret_files)
+
+
+def _refuse_nul(spec: JobSpec) -> None:
+    """Refuse text that no process can be given, and names with `=`. Raises `FieldError`."""
+    for name in _TEXTS:
+        if "\0" in getattr(spec, name):
+            raise FieldError(name, NUL)
+    for name in _LISTS:
+        for number, text in enumerate(getattr(spec, name)):
+            if "\0" in text:
+                raise FieldError(name, f"item {number + 1}: {NUL}", number)
+    for field in _PAIRS:
+        for name, value in getattr(spec, field).items():
+            if "=" in name or "\0" in name or "\0" in value:
+                problem = "a name cannot contain =" if "=" in name else NUL
+                raise FieldError(field, f"{name!r}: {problem}", name)
 
 
 class JobFields(TypedDict, total=False):

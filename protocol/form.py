@@ -23,7 +23,7 @@ class Form(Enum):
     WORDS = "NAME", "a list of texts such as [test, --fast]"
     PAIRS = "NAME=VALUE", "names and texts such as {LEVEL: high}"
     DURATION = "SECONDS", "whole seconds, or a duration such as 1h30m"
-    INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, or +90s, +10m, +1h30m, +1d from now"
+    INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, a time from now such as +10m, or ms since the epoch"
     SIZE = "COLSxROWS", "a size such as 120x40 or {cols: 120, rows: 40}"
     RETRY = (
         "NUMBER",
@@ -46,7 +46,7 @@ class Field(Struct, frozen=True):
     metavar: str = ""
     exported: bool = False  # whether the job gets the value in a variable, such as `AIRUNNER_QUEUE`
     plain: bool = False  # whether new jobs may have only visible characters in this text, or in its names of pairs
-    show: Callable[[Any], str] | None = None  # formats the value in `show`; by default the form's printer does
+    show: Callable[[Any], str] | None = None  # formats a `JobSpec` in `show`; by default the form's printer does
     more: tuple[Field, ...] = ()  # further options of this field: each gives its value (`means`) or a `part` of it
     means: str = ""
     part: str = ""  # key of the field's mapping that this option sets
@@ -68,7 +68,9 @@ class Field(Struct, frozen=True):
     def expected(self) -> str:
         """Values that people may write, in words."""
         of = f" from {self.bounds[0]} to {self.bounds[1]}" if self.form is Form.NUMBER and self.bounds else ""
-        return " or ".join(self.choices) or f"{self.form.expected}{of}"
+        bounded = of or self.form is Form.DURATION
+        zero = f" (0: {self.unset})" if self.unset and bounded and self.default != 0 else ""
+        return " or ".join(self.choices) or f"{self.form.expected}{of}{zero}"
 
     @property
     def bounds(self) -> tuple[int, int] | None:

@@ -7,12 +7,14 @@ at one moment. `Result` is the result of one attempt; `Result.state` is the job'
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
+from airunner.protocol.errors import FieldError
 from airunner.protocol.fields import PLAIN, JobSpec
 from airunner.protocol.gitaddress import split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
@@ -21,6 +23,10 @@ from airunner.protocol.printable import escaped, is_plain
 from airunner.protocol.redaction import without_credentials
 
 SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
+TOO_LARGE: Final = (
+    f"this has {{size}} bytes, and the whole job {{total}} of at most {SPEC_BYTES_MAX}: put what is large into a file "
+    "of the repository"
+)
 TIMEOUT_EXIT: Final = 124  # as timeout(1) of GNU coreutils does
 SUMMARY_COMMAND_CHARS: Final = 200
 
@@ -168,15 +174,28 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
 def check_new(spec: JobSpec) -> None:
     """Check the rules for new jobs, which jobs that were stored before these rules need not obey.
 
-    Raises `ValueError`: the repository's address is not allowed, or a field of `PLAIN` contains invisible characters,
+    Raises `FieldError`: the repository's address is not allowed, or a field of `PLAIN` contains invisible characters,
     with which it could pass for another name or for a message of ours.
     """
     if spec.repository:
-        split_address(spec.repository)
+        try:
+            split_address(spec.repository)
+        except ValueError as error:
+            raise FieldError("repository", str(error)) from error
     for field in PLAIN:
-        words = getattr(spec, field)
-        if words and (bad := [word for word in ([words] if isinstance(words, str) else words) if not is_plain(word)]):
-            raise ValueError(f"{field}: {escaped(bad[0])} contains a control character or an invisible one")
+        if words := getattr(spec, field):
+            _refuse_invisible(field, {None: words} if isinstance(words, str) else dict(_named(words)))
+
+
+def _named(words: Iterable[str]) -> Iterable[tuple[object, str]]:
+    """Pair the items of a list with their numbers, and the names of pairs with themselves."""
+    return ((word, word) for word in words) if isinstance(words, Mapping) else enumerate(words)
+
+
+def _refuse_invisible(field: str, words: Mapping[object, str]) -> None:
+    for part, word in words.items():
+        if not is_plain(word):
+            raise FieldError(field, f"{escaped(word)} contains a control character or an invisible one", part)
 
 
 def command_summary(spec: JobSpec) -> str:
@@ -190,10 +209,12 @@ _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
-    """Encode `spec` for the store. Raises `ValueError` when it is larger than `SPEC_BYTES_MAX`."""
+    """Encode `spec` for the store. Raises `FieldError` when it is larger than `SPEC_BYTES_MAX`."""
     raw = _encoder.encode(spec)
     if len(raw) > SPEC_BYTES_MAX:
-        raise ValueError(f"the job has {len(raw)} bytes, at most {SPEC_BYTES_MAX} are allowed")
+        sizes = {name: len(_encoder.encode(getattr(spec, name))) for name in spec.__struct_fields__}
+        name = max(sizes, key=sizes.__getitem__)
+        raise FieldError(name, TOO_LARGE.format(size=sizes[name], total=len(raw)))
     return raw
 
 

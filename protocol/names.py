@@ -50,6 +50,7 @@ NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+
 
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
+TAG_VALUE_EXPECTED: Final = f"up to {NAME_CHARS_MAX} characters of ASCII"
 TagValue = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=TAG_VALUE_PATTERN)]
 Label = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 VARIABLE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*\Z"

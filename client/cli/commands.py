@@ -12,6 +12,7 @@ from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, cli
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import Given, with_job_options
 from airunner.client.cli.outlets import OutputLost
+from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
     from airunner.client.cli.watching import Offload
@@ -28,8 +29,8 @@ OperandsArgument = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-f", help="Job file, YAML or JSON; options override its keys.", metavar="FILE"),
+    list[str] | None,
+    typer.Option("--config", "-f", help="Job file, YAML or JSON, or - for stdin; options override it.", metavar="FILE"),
 ]
 MonitorOption = Annotated[
     bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or only print its id.")
@@ -61,7 +62,7 @@ def submit_command(
     """
     from airunner.client.client import request_id_of
 
-    spec = requested_job(console, operands, ctx.obj, config, fields)
+    spec = requested_job(console, ctx, operands, config, fields)
     name = request_id_of(request_id)
 
     async def run(client: Client) -> int:
@@ -102,19 +103,24 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
 
 def requested_job(
     console: Console,
+    ctx: typer.Context,
     operands: Sequence[str] | None,
-    behind: int | None,
-    config: Path | None,
+    config: Sequence[str] | None,
     options: Mapping[str, Given],
 ) -> JobSpec:
-    """Make the job spec of a command line, and print hints at likely mistakes; `behind` as in `split_operands`."""
+    """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`."""
     from airunner.client.cli.request import fields_of, hints_of
+    from airunner.client.cli.sources import Sources
     from airunner.client.client import spec_of
     from airunner.transport.ports import SYSTEM
 
-    before, words = split_operands(operands or [], behind)
-    spec = spec_of(fields_of(options, before, words, config, SYSTEM.wall_ms()))
-    for hint in hints_of(options):
+    if config and len(config) > 1:
+        raise OperatorError("--config is given twice: a job has one job file; options override its keys")
+    sources = Sources(f"airunner {ctx.info_name}")
+    before, words = split_operands(operands or [], ctx.obj)
+    file = Path(config[0]) if config else None
+    spec = spec_of(fields_of(options, before, words, file, SYSTEM.wall_ms(), sources), sources.label)
+    for hint in (*sources.hints, *hints_of(options)):
         console.must_say(hint)
     return spec
 

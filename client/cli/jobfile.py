@@ -1,4 +1,4 @@
-"""Job file of `airunner submit --config`, in YAML or JSON (which is YAML).
+"""Job file of `airunner submit --config`, in YAML or JSON; `-` is standard input.
 
 ```yaml
 command: make
@@ -12,17 +12,20 @@ notBefore: 2027-01-31T03:00:00Z
 ```
 
 The keys are those of `protocol/fields.py`, and `notation` reads their values. An empty or zero value leaves a field
-unset, so a file may list all keys. An error names the key and the expected value; an unknown key is an error too,
-because it is most often misspelt.
+unset, so a file may list all keys. An error names the file, the line, the key and the expected value; an unknown key is
+an error too, because it is most often misspelt, and so is a key that is there twice.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from airunner.client.cli.notation import is_mapping, kind_of, read
-from airunner.client.cli.written import load
+from airunner.client.cli.notation import UnfitError, is_mapping, kind_of, read
+from airunner.client.cli.sources import STDIN, Sources
+from airunner.client.cli.written import Entries, Items, line_of, load
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 
@@ -30,46 +33,56 @@ FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
 KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
-def read_job_file(path: Path, now_ms: int = 0) -> dict[str, object]:
+def read_job_file(path: Path, now_ms: int, sources: Sources) -> dict[str, object]:
     """Read the fields of a job from a file; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
+    name = "standard input" if str(path) == STDIN else str(path)
+    return parse_job_file(read_bounded(path, FILE_BYTES_MAX, "a job file is small"), name, now_ms, sources)
+
+
+def read_bounded(path: Path, bytes_max: int, remark: str) -> bytes:
+    """Read a file of a bounded size, or standard input. Raises `OperatorError`; for a larger file with `remark`."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
+        if str(path) == STDIN:
+            raw = sys.stdin.buffer.read(bytes_max + 1)
+        else:
+            with path.open("rb") as file:
+                raw = file.read(bytes_max + 1)
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
-    if len(raw) > FILE_BYTES_MAX:
-        raise OperatorError(f"{path} is larger than {FILE_BYTES_MAX} bytes; a job file is small")
-    return parse_job_file(raw, str(path), now_ms)
+    if len(raw) > bytes_max:
+        raise OperatorError(f"{path} is larger than {bytes_max} bytes; {remark}")
+    return raw
 
 
-def parse_job_file(raw: bytes, name: str, now_ms: int = 0) -> dict[str, object]:
+def parse_job_file(raw: bytes, name: str, now_ms: int, sources: Sources) -> dict[str, object]:
     """Parse a job file's content as `read_job_file` does; errors call the file `name`."""
-    import yaml
-
-    try:
-        document = load(raw)
-    except yaml.YAMLError as error:
-        raise OperatorError(f"{name} is neither YAML nor JSON: {_yaml_problem(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise OperatorError(f"{name} is neither YAML nor JSON: {error}") from error
+    document = load(raw, name)
     if not is_mapping(document):
         raise OperatorError(f"{name}: expected keys and values such as `command: make`, not {kind_of(document)}")
     fields: dict[str, object] = {}
     for key, value in document.items():
-        if not isinstance(key, str) or key not in KEYS:
-            raise OperatorError(f"{name}: unknown key {key!r}; the keys are {', '.join(KEYS)}")
-        field = KEYS[key]
+        place = f"{name}, line {line_of(key)}"
+        if key not in KEYS:
+            raise OperatorError(f"{place}: unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
+        field = KEYS[str(key)]
         try:
             found = read(field, value, now_ms)
+        except UnfitError as error:
+            raise OperatorError(f"{name}, line {error.line or line_of(key)}: {key}: {error}") from error
         except OperatorError as error:
-            raise OperatorError(f"{name}: {key}: {error}") from error
+            raise OperatorError(f"{place}: {key}: {error}") from error
         if found is not None:
             fields[field.name] = found
+            sources.of_file(field.name, name, line_of(key), _lines(value))
     return fields
 
 
-def _yaml_problem(error: Exception) -> str:
-    """Shorten an error of PyYAML to one line."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else problem
+def _lines(value: object) -> Iterator[tuple[object, int]]:
+    """Yield the parts of a list or mapping by number or name, each with its line."""
+    match value:
+        case Entries():
+            yield from ((str(key), line_of(key)) for key in value)
+        case Items():
+            yield from ((number, line_of(item)) for number, item in enumerate(value))
+        case _:
+            return

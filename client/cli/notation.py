@@ -10,32 +10,43 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
 
+from airunner.client.cli.instants import Side, instant_ms
 from airunner.client.cli.wording import duration_text, instant_text
-from airunner.client.cli.written import Written, meaning_of
+from airunner.client.cli.written import line_of, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, in_words
 from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
-from airunner.protocol.names import MILLISECONDS_MAX
 
 BACKOFF_S_MAX: Final = 86_400  # a day
-_INSTANT: Final = "expected an instant with its offset, such as 2027-01-31T03:00:00Z, or a time from now such as +10m"
+BACKOFF_EXPECTED: Final = f"a number of seconds up to {BACKOFF_S_MAX}, or a duration such as 1m30s"
 EXIT_CODE_MAX: Final = 255
 RETRYABLE: Final = tuple(reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED))
 _FAILURES: Final = f"an exit code, a signal such as SIGKILL, or a reason: {', '.join(RETRYABLE)}"
+TEXT_SHOWN_CHARS: Final = 40  # of a refused value
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
-_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _RETRY_KEYS: Final = ("limit", "on", "backoff", "maxBackoff")
 
 
 class _MisfitError(Exception):
     """Misfit error: the value does not have the form of its field."""
+
+
+class UnfitError(OperatorError):
+    """Part of a value that does not fit: the `problem`, the `part` of a mapping, and its `line` in a job file or 0."""
+
+    def __init__(self, problem: str, value: object = None, part: str = "") -> None:
+        super().__init__(f"{part}: {problem}" if part else problem)
+        self.problem = problem
+        self.line = line_of(value)
+        self.part = part
 
 
 def read(field: Field, value: object, now_ms: int) -> object:
@@ -47,11 +58,6 @@ def read(field: Field, value: object, now_ms: int) -> object:
     except _MisfitError:
         raise OperatorError(f"expected {field.expected}, not {kind_of(value)}") from None
     return None if found == 0 and not isinstance(found, bool) else found
-
-
-def word_of_option(text: str) -> str:
-    """Convert an option's text: a number becomes `Written`, which is both text and number, as in a job file."""
-    return Written(text, int(text)) if _NUMBER.fullmatch(text) else text
 
 
 def lines_of(field: Field, spec: JobSpec) -> Sequence[str]:
@@ -87,22 +93,22 @@ def kind_of(value: object) -> str:
     match meaning_of(value):
         case None:
             return "nothing"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return f"the number {value}"
+        case bool(truth):
+            return "true" if truth else "false"
         case list():
             return "a list"
         case dict():
             return "a mapping"
-        case _:
-            return f"the text {str(value)[:40]!r}"  # YAML may take it for a date
+        case str(text) if _DECIMAL.fullmatch(text):
+            return f"the number {text[:TEXT_SHOWN_CHARS]}"
+        case text:
+            return f"the text {str(text)[:TEXT_SHOWN_CHARS]!r}"
 
 
 def _found(field: Field, value: object, now_ms: int) -> object:
     match field.form:
         case Form.INSTANT:
-            return _instant(value, now_ms)
+            return instant_ms(_text(value), Side.FUTURE, now_ms)
         case Form.CHOICE:
             return _choice(field, _text(value))
         case Form.SIGNAL:
@@ -127,7 +133,7 @@ def _word(value: object, what: str) -> str:
     """Read text as it is written; but YAML's `null` is refused, because it is rarely meant as text."""
     if not isinstance(value, str) or meaning_of(value) is None:
         hint = "; put it in quotes" if isinstance(value, str) else ""
-        raise OperatorError(f"{what}: expected text, not {kind_of(value)}{hint}")
+        raise UnfitError(f"{what}: expected text, not {kind_of(value)}{hint}", value)
     return str(value)
 
 
@@ -148,50 +154,22 @@ def _words(value: object) -> tuple[str, ...]:
 def _pairs(value: object) -> dict[str, str]:
     if not is_mapping(value):
         raise _MisfitError
-    for name in value:
-        if not isinstance(name, str):
-            raise OperatorError(f"expected names that are text, not {kind_of(name)}")
     return {str(name): "" if text == "" else _word(text, str(name)) for name, text in value.items()}
 
 
 def _seconds(value: object) -> int:
-    meant = meaning_of(value)
-    if isinstance(meant, int) and not isinstance(meant, bool) and meant >= 0:
-        return meant
-    if isinstance(value, str) and not isinstance(meant, bool):
-        with suppress(OperatorError):
-            return whole_seconds(value)
+    with suppress(OperatorError):
+        return whole_seconds(_text(value))
     raise _MisfitError
 
 
-def _instant(value: object, now_ms: int) -> int:
-    """Read an instant in ms since the epoch; a time from now counts from `now_ms`, by this machine's clock."""
-    text, instant = _text(value), meaning_of(value)
-    try:
-        if text.startswith("+"):
-            return now_ms + duration_ms(text[1:], plain_seconds=False)
-        if not isinstance(instant, datetime):
-            instant = datetime.fromisoformat(text)
-    except (OperatorError, ValueError) as error:
-        raise OperatorError(f"{text!r}: {_INSTANT}") from error
-    if instant.tzinfo is None:
-        raise OperatorError(f"{text!r} does not say how far it is from UTC; end it with Z, or an offset such as +01:00")
-    ms = int(instant.timestamp() * 1_000)
-    if not 0 <= ms <= MILLISECONDS_MAX:
-        raise OperatorError(f"{text!r}: {_INSTANT}")
-    return ms
-
-
 def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:
-    """Read a whole number; 0 may be out of bounds, because it leaves the field unset."""
-    meant = meaning_of(value)
-    if (
-        isinstance(meant, bool)
-        or not isinstance(meant, int)
-        or (bounds and meant and not bounds[0] <= meant <= bounds[1])
-    ):
+    """Parse a whole number in decimal digits; 0 may be out of bounds, because it leaves the field unset."""
+    text = str(value)
+    number = int(text) if isinstance(value, str) and _WHOLE.fullmatch(text) else None
+    if number is None or (bounds and number and not bounds[0] <= number <= bounds[1]):
         raise _MisfitError
-    return meant
+    return number
 
 
 def _yes_or_no(value: object) -> bool:
@@ -201,28 +179,43 @@ def _yes_or_no(value: object) -> bool:
     return meant
 
 
-def _backoff_ms(value: object, key: str, default_ms: int) -> int:
+def _backoff_ms(value: object, part: str, default_ms: int) -> int:
     if is_empty(value):
         return default_ms
-    meant = meaning_of(value)
-    if isinstance(meant, str):
-        with suppress(OperatorError):
-            meant = duration_ms(meant) / 1_000
-    if isinstance(meant, (int, float)) and not isinstance(meant, bool) and 0 <= meant <= BACKOFF_S_MAX:
-        return int(meant * 1_000)
-    raise OperatorError(f"{key}: expected a number of seconds up to {BACKOFF_S_MAX}, or 1m30s, not {kind_of(value)}")
+    with suppress(OperatorError, _MisfitError):
+        ms = duration_ms(_text(value))
+        if ms <= BACKOFF_S_MAX * 1_000:
+            return ms
+    raise UnfitError(f"expected {BACKOFF_EXPECTED}, not {kind_of(value)}", value, part)
 
 
 def _retry(value: object) -> RetryPolicy | None:
-    if not is_mapping(value):
-        value = {"limit": value}
-    if unknown := [key for key in value if key not in _RETRY_KEYS]:
-        raise OperatorError(f"unknown key {unknown[0]!r}; the keys are {', '.join(_RETRY_KEYS)}")
-    limit = _whole(value.get("limit"), (1, RETRIES_MAX))
-    backoff_ms = _backoff_ms(value.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
-    backoff_max_ms = _backoff_ms(value.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
-    ends = None if meaning_of(value.get("on")) is None else _retry_on(value["on"])
-    return RetryPolicy(limit=limit, backoff_ms=backoff_ms, backoff_max_ms=backoff_max_ms, on=ends) if limit else None
+    mapping = value if is_mapping(value) else {"limit": value}
+    if unknown := [key for key in mapping if key not in _RETRY_KEYS]:
+        raise UnfitError(f"unknown key {str(unknown[0])!r}; the keys are {', '.join(_RETRY_KEYS)}", unknown[0])
+    try:
+        limit = _whole(mapping.get("limit"), (1, RETRIES_MAX))
+    except _MisfitError:
+        if "limit" not in mapping or mapping is not value:
+            raise
+        given = mapping["limit"]
+        raise UnfitError(f"expected a number up to {RETRIES_MAX}, not {kind_of(given)}", given, "limit") from None
+    on = _ends(mapping.get("on"))
+    backoff_ms = _backoff_ms(mapping.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
+    backoff_max_ms = _backoff_ms(mapping.get("maxBackoff"), "maxBackoff", max(BACKOFF_MAX_MS_DEFAULT, backoff_ms))
+    return RetryPolicy(limit=limit, backoff_ms=backoff_ms, backoff_max_ms=backoff_max_ms, on=on) if limit else None
+
+
+def _ends(value: object) -> RetryOn | None:
+    """Read the failures to retry; None: every failure."""
+    if meaning_of(value) is None:
+        return None
+    try:
+        return _retry_on(value)
+    except _MisfitError:
+        raise UnfitError(f"expected {Form.WORDS.expected}, not {kind_of(value)}", value, "on") from None
+    except OperatorError as error:
+        raise UnfitError(error.message, value, "on") from error
 
 
 def _retry_on(value: object) -> RetryOn:
@@ -231,7 +224,7 @@ def _retry_on(value: object) -> RetryOn:
     words = _words([value] if isinstance(value, str) else value)
     for end in " ".join(words).replace(",", " ").split():
         reason = end.lower().replace("_", "-")
-        if _NUMBER.fullmatch(end):
+        if _WHOLE.fullmatch(end):
             codes.append(int(end))
         elif reason in RETRYABLE:
             reasons.append(reason)
@@ -248,7 +241,7 @@ def _retry_on(value: object) -> RetryOn:
 
 def _terminal(value: object) -> TerminalSize:
     if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
-        value = {"cols": int(found[1]), "rows": int(found[2])}
+        value = {"cols": found[1], "rows": found[2]}
     if not is_mapping(value) or set(value) - {"cols", "rows"}:
         raise _MisfitError
     sides = {str(key): _whole(side) for key, side in value.items() if not is_empty(side)}

@@ -19,6 +19,8 @@ Given = str | bool | list[str] | None
 
 _EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT, Form.SIGNAL)
 _REPEATED: Final = (Form.WORDS, Form.PAIRS)
+ENV_FILE: Final = "env_file"
+"""Name of the option for files of variables: it gives the field `environment` some of its pairs."""
 
 
 def with_parameters(command: Callable[..., Any], parameters: Sequence[Parameter]) -> Callable[..., Any]:

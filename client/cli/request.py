@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airunner.client.cli.jobfile import read_job_file
-from airunner.client.cli.notation import read, word_of_option
-from airunner.client.cli.options import Given
+from airunner.client.cli.jobfile import read_bounded, read_job_file
+from airunner.client.cli.notation import UnfitError, is_mapping, read
+from airunner.client.cli.options import ENV_FILE, Given
+from airunner.client.cli.sources import Sources
+from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables_in
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field, Form
@@ -21,30 +24,28 @@ def fields_of(
     words: Sequence[str] | None = None,
     config: Path | None = None,
     now_ms: int = 0,
+    sources: Sources | None = None,
 ) -> dict[str, Any]:
     """Merge the job's fields from file, options and operands; an option that is empty or 0 unsets the file's value.
 
     `options` are those of `options.with_job_options`; `operands` are the words before `--`, `words` the words after it.
-    Environment, metadata and required tags are merged name by name. A time such as +10m counts from `now_ms`. Raises
-    `OperatorError` for arguments that contradict each other or name no command.
+    Environment, metadata and required tags are merged name by name. A time such as +10m counts from `now_ms`. `sources`
+    notes where each field is from. Raises `OperatorError` for arguments that contradict each other or name no command.
     """
-    fields: dict[str, Any] = read_job_file(config, now_ms) if config is not None else {}
+    sources = sources or Sources()
+    fields: dict[str, Any] = read_job_file(config, now_ms, sources) if config is not None else {}
     for field in FIELDS.values():
-        if (given := _given(field, options)) is None:
+        if (given := _given(field, options, sources)) is None:
             continue
-        try:
-            found: Any = read(field, given, now_ms)
-        except OperatorError as error:
-            raise OperatorError(f"{field.flag}: {error}") from error
-        if field.form is Form.PAIRS:
-            found = fields.get(field.name, {}) | found
-        fields[field.name] = found
-    fields |= _command_and_repository(options, operands, words)
+        if given == "" and config is None:
+            raise OperatorError(f"{field.flag} is empty: give a value, or leave the option out")
+        fields[field.name] = _merged(field, fields.get(field.name), given, now_ms, sources)
+    fields |= _command_and_repository(options, operands, words, sources)
     if fields.get("repository"):
         fields["repository"] = _repository(str(fields["repository"]))
     if not fields.get("command"):
         raise OperatorError(
-            "there is no command to run: put it after --, as in `airunner submit REPOSITORY -- make test`, "
+            f"there is no command to run: put it after --, as in `{sources.program} REPOSITORY -- make test`, "
             "or name it with --command or in the --config file"
         )
     return {name: value for name, value in fields.items() if value is not None}
@@ -66,25 +67,64 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _given(field: Field, options: Mapping[str, Given]) -> object:
+def _merged(field: Field, earlier: Any, given: object, now_ms: int, sources: Sources) -> Any:  # noqa: ANN401 - as read
+    """Read the value that options give to a field, and merge it with the `earlier` value if it has pairs."""
+    if is_mapping(given) and field.form is Form.PAIRS:
+        pairs: dict[object, object] = {**(earlier or {}), **given}
+        return {name: value for name, value in pairs.items() if value is not None}
+    try:
+        found = read(field, given, now_ms)
+    except UnfitError as error:
+        flags = {more.part: more.flag for more in field.more}
+        raise OperatorError(f"{flags.get(error.part, field.flag)}: {error.problem}") from error
+    except OperatorError as error:
+        raise OperatorError(f"{field.flag}: {error.message}") from error
+    sources.of_option(field.name, field.flag)
+    return found
+
+
+def _given(field: Field, options: Mapping[str, Given], sources: Sources) -> object:
     """Return a field's value from the options, as a job file would have it; None: not given. Raises `OperatorError`."""
     value: object = options.get(field.name)
-    if isinstance(value, str):
-        value = word_of_option(value)
+    if field.name == "environment":
+        value = _environment(field, options, sources) or None
     elif field.form is Form.PAIRS:
         value = pairs_of(field.flag, _words(options, field.name)) or None
+        sources.of_option(field.name, field.flag, value or ())
     elif field.form is Form.WORDS:
         value = _words(options, field.name) or None
     parts: dict[str, object] = {}
     for more in field.more:
         given = options.get(more.name)
         if given and more.means:
+            if value not in (None, more.means):
+                raise OperatorError(f"{more.flag} contradicts {field.flag} {value}: give only one of them")
             value = more.means
-        elif given and value is None:
-            raise OperatorError(f"{more.flag} needs {field.flag} too")
-        elif given:
+        elif given and more.part:
+            if value is None:
+                raise OperatorError(f"{more.flag} needs {field.flag} too")
             parts[more.part] = given
     return {field.part: value, **parts} if parts else value
+
+
+def _environment(field: Field, options: Mapping[str, Given], sources: Sources) -> dict[str, str | None]:
+    """Return the variables of --env-file, overridden by --env; None: the variable is not set here."""
+    found: dict[str, str | None] = {}
+    for file in _words(options, ENV_FILE):
+        raw = read_bounded(Path(file), ENV_FILE_BYTES_MAX, "an env file has a variable on each line")
+        variables = variables_in(raw, file, os.environ)
+        found |= variables
+        sources.of_option(field.name, f"--env-file {file}", variables)
+    for word in _words(options, field.name):
+        try:
+            name, value = variable_of(word, os.environ)
+        except OperatorError as error:
+            raise OperatorError(f"{field.flag} {word!r}: {error.message}") from error
+        found[name] = value
+        sources.of_option(field.name, field.flag, [name])
+    for name in [name for name, value in found.items() if value is None]:
+        sources.hints.append(f"{sources.label(field.name, name)}: {name} is not set here, so the job does not get it")
+    return found
 
 
 def _words(options: Mapping[str, Given], name: str) -> list[str]:
@@ -95,19 +135,24 @@ def _words(options: Mapping[str, Given], name: str) -> list[str]:
 
 
 def _command_and_repository(
-    options: Mapping[str, Given], operands: Sequence[str], words: Sequence[str] | None
+    options: Mapping[str, Given], operands: Sequence[str], words: Sequence[str] | None, sources: Sources
 ) -> Iterator[tuple[str, object]]:
     """Make fields of the words before and after `--`."""
+    if len(operands) > 1 and words is not None:
+        raise OperatorError(f"{operands[1]!r} is one word too many before --: only a repository is named there")
     if len(operands) > 1:
         raise OperatorError(
             f"{operands[1]!r} is one word too many: put -- before the command, "
-            f"as in `airunner submit {operands[0]} -- {' '.join(operands[1:])}`"
+            f"as in `{sources.program} {operands[0]} -- {' '.join(operands[1:])}`"
         )
     if words and (options.get("command") is not None or options.get("args")):
         raise OperatorError("give the command either after -- or with --command and --args, not both")
     if words:
+        sources.of_option("command", "the command after --")
+        sources.of_option("args", "the arguments after --")
         yield from (("command", words[0]), ("args", tuple(words[1:])))
     if operands:
+        sources.of_option("repository", FIELDS["repository"].flag)
         yield "repository", operands[0]
 
 

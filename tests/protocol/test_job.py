@@ -33,8 +33,8 @@ from tests.protocol.examples import SPEC
         ({"secrets": ("A\0",)}, "secrets"),
         ({"working_directory": "/etc"}, "working_directory"),
         ({"working_directory": "a/../../b"}, "working_directory"),
-        ({"commit": "c0ffee"}, "need a repository"),
-        ({"branch": "main"}, "need a repository"),
+        ({"commit": "c0ffee"}, "needs a repository"),
+        ({"branch": "main"}, "needs a repository"),
     ],
 )
 def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why: str):
@@ -45,7 +45,7 @@ def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why:
 def test_a_job_is_stored_whole_and_bounded():
     assert decode_spec(encode_spec(SPEC)) == SPEC
     assert msgspec.structs.replace(SPEC, working_directory="a/b..c").working_directory == "a/b..c"
-    with pytest.raises(ValueError, match=r"at most \d+ are allowed"):
+    with pytest.raises(ValueError, match=r"command: this has \d+ bytes, and the whole job \d+ of at most \d+"):
         encode_spec(JobSpec(command="x" * SPEC_BYTES_MAX))
 
 

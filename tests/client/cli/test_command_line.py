@@ -46,7 +46,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit"], "there is no command to run"),
         (["submit", "--config", "/no/such/file"], "cannot read /no/such/file"),
         (["submit", "--queue", "a b", "--", "true"], "queue: expected"),
-        (["submit", "--secret-file", "a/b", "--", "true"], "secret_files: expected names of 1 to 128 letters"),
+        (["submit", "--secret-file", "a/b", "--", "true"], "--secret-file: item 1: expected 1 to 128 letters"),
         (["submit", "--", "true"], "run `airunner certs init`"),
         (["list", "--state", "asleep"], "asleep"),
         (["monitor", "some-job", "--from-sequence", "0"], "run `airunner certs init`"),

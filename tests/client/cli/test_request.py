@@ -11,6 +11,7 @@ from airunner.client.cli.commands import split_operands, words_after_dashes
 from airunner.client.cli.notation import policy_text
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
+from airunner.client.cli.sources import Sources
 from airunner.client.client import request_id_of, spec_of
 from airunner.protocol.errors import BadRequest, OperatorError
 from airunner.protocol.fields import CancelSignal, ProcessType, TerminalSize
@@ -62,6 +63,7 @@ def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeyp
         ([], [], "there is no command to run"),
         (["URL"], None, "there is no command to run"),
         (["URL", "make"], None, "put -- before the command"),
+        ([".", "."], ["true"], "one word too many before --: only a repository is named there"),
     ],
 )
 def test_words_that_make_no_job_are_told(operands: list[str], words: list[str] | None, told: str) -> None:
@@ -155,11 +157,11 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
     [
         ({"command": "b"}, "not both"),
         ({"args": ["b"]}, "not both"),
-        ({"environment": ["NAME"]}, "--env 'NAME': expected NAME=VALUE"),
+        ({"environment": ["=x"]}, "--env '=x': expected NAME=VALUE, or NAME for a variable of your environment"),
         ({"metadata": ["=x"]}, "--metadata '=x': expected NAME=VALUE"),
         ({"retry_on": ["1"]}, "--retry-on needs --retry too"),
-        ({"retry": "1", "retry_on": ["256"]}, "--retry: 256 is not an exit code of a failure"),
-        ({"retry": "1", "retry_on": ["0"]}, "--retry: 0 is not an exit code of a failure"),
+        ({"retry": "1", "retry_on": ["256"]}, "--retry-on: 256 is not an exit code of a failure"),
+        ({"retry": "1", "retry_on": ["0"]}, "--retry-on: 0 is not an exit code of a failure"),
         (
             {"retry": "1", "retry_on": ["timeouts"]},
             "'timeouts' is not an exit code, a signal such as SIGKILL, or a reason",
@@ -168,8 +170,8 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
             {"retry": "1", "retry_on": ["cancelled"]},
             "or a reason: signal, timeout, checkout-failed, command-not-found,",
         ),
-        ({"retry": "1", "retry_on": [""]}, "--retry: no failure is named; expected an exit code, a signal"),
-        ({"retry": "1", "retry_on": [",", " "]}, "--retry: no failure is named"),
+        ({"retry": "1", "retry_on": [""]}, "--retry-on: no failure is named; expected an exit code, a signal"),
+        ({"retry": "1", "retry_on": [",", " "]}, "--retry-on: no failure is named"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
         ({"not_before_ms": "+5"}, "expected an instant"),
@@ -180,6 +182,11 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
             ({"cancel_signal": word}, "--cancel-signal: expected TERM or INT or HUP")
             for word in ("KILL", "SIGSTOP", "2")
         ),
+        ({"pty": True, "process_type": "pipe"}, "--pty contradicts --process-type pipe"),
+        ({"retry": "101", "retry_on": ["1"]}, "--retry: expected a number up to 100, not the number 101"),
+        ({"not_before_ms": "2027-03-29"}, "write 2027-03-29T00:00:00Z, or an offset such as +01:00"),
+        ({"not_before_ms": "1801364400"}, "ms since the epoch, which have 12 digits or more"),
+        ({"not_before_ms": "10m ago"}, "expected an instant"),
         ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
         *(({"terminal": size}, "--terminal: expected a size") for size in ("120", "80X24", "-1x5", "axb", "0x1")),
         *(({"terminal": size}, "--terminal: expected columns and rows") for size in ("80x10001", "99999x1")),
@@ -209,3 +216,91 @@ def test_what_looks_like_a_list_is_taken_literally_with_a_hint() -> None:
     assert fields_of(options)["environment"] == {"A": "1;B=2"}
     assert fields_of(options)["args"] == ("-c,echo a",)
     assert {hint.split()[0] for hint in hints_of(options)} == {"--env", "--metadata", "--args", "--secret"}
+
+
+def test_variables_are_merged_from_file_env_files_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "h")
+    monkeypatch.delenv("NOT_HERE", raising=False)
+    for name, content in (
+        ("job.yaml", "command: x\nenvironment: {A: j, B: j, C: j, NOT_HERE: j}"),
+        ("one.env", "B=1\nC=1\nHERE\nE=1"),
+        ("two.env", "# C=0\nC=2"),
+    ):
+        (tmp_path / name).write_text(content)
+    sources = Sources()
+    fields = fields_of(
+        {
+            "environment": ["D=4", "D=5", "NOT_HERE", "E="],
+            "env_file": [str(tmp_path / "one.env"), str(tmp_path / "two.env")],
+        },
+        config=tmp_path / "job.yaml",
+        sources=sources,
+    )
+    assert fields["environment"] == {"A": "j", "B": "1", "C": "2", "HERE": "h", "E": "", "D": "5"}
+    assert sources.hints == ["--env: NOT_HERE is not set here, so the job does not get it"]
+
+
+LATIN = b"caf\xe9".decode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "told"),
+    [
+        ({}, ["echo", LATIN], "the arguments after --: item 1: bytes that are not UTF-8 text cannot be sent"),
+        (
+            {"environment": [f"A={LATIN}"]},
+            None,
+            r"--env: 'A': bytes that are not UTF-8 text cannot be sent; encode them",
+        ),
+        ({"environment": ["A=\0"]}, None, "--env 'A=\\x00': 'A': a variable cannot contain a NUL character"),
+        ({"args": ["x"] * 4_097}, None, "--args: expected 0 to 4096 items, not 4097"),
+        ({"args": ["x" * 131_073]}, None, "--args: item 1: expected at most 131072 characters, not 131073"),
+        ({"args": ["x" * 70_000]}, None, "--args: this has 70006 bytes, and the whole job 70"),
+        ({"secrets": [""]}, None, "--secret: item 1: expected text, and it is empty"),
+        ({"queue": "a b"}, None, "--queue: expected 1 to 128 letters, digits and any of _.@:/+-"),
+        (
+            {"require": ["os=caf\u00e9"]},
+            None,
+            "--require: 'os': expected up to 128 characters of ASCII, not 'caf\u00e9'",
+        ),
+        ({"owner": "a\u200b"}, None, "--owner: a\\u200b contains a control character or an invisible one"),
+        ({"working_directory": "/x"}, None, "--working-directory: expected a folder in the checkout, not '/x'"),
+        ({"branch": "b"}, None, "--branch: this needs a repository"),
+        ({"depth": "-1"}, None, "--depth: expected a whole number from 1 to 1000000 (0: all), not the number -1"),
+    ],
+)
+def test_what_no_job_can_have_is_refused_by_option_or_line(
+    options: dict[str, Given], words: list[str] | None, told: str
+) -> None:
+    if words is None:
+        options = {**options, "command": "true"}
+    sources = Sources()
+    with pytest.raises((BadRequest, OperatorError)) as error:
+        spec_of(fields_of(options, words=words, sources=sources), sources.label)
+    assert told in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("workingDirectory: ../x", "job.yaml, line 2: workingDirectory: expected a folder in the checkout, not '../x'"),
+        ("environment:\n  A: 1\n  'B=': 2", "job.yaml, line 4: environment: 'B=': a name cannot contain ="),
+        ("environment: {A: 1,\n  '': 2}", "job.yaml, line 3: environment: a name: expected text, and it is empty"),
+        ('args:\n- a\n- "\\0"', "job.yaml, line 4: args: item 2: no process can be given a NUL character"),
+        ("branch: b", "job.yaml, line 2: branch: this needs a repository"),
+        ("repository: https://exa\u200bmple.org/x", "job.yaml, line 2: repository: "),
+        ('metadata:\n  a: "x\\u200b"\n  "b\\u200b": x', "job.yaml, line 4: metadata: b\\u200b contains"),
+    ],
+)
+def test_what_a_rule_of_jobs_refuses_is_named_by_file_line_and_key(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(f"command: x\n{content}\n")
+    sources = Sources()
+    with pytest.raises(BadRequest) as error:
+        spec_of(fields_of({}, config=tmp_path / "job.yaml", sources=sources), sources.label)
+    assert error.value.message.removeprefix(f"{tmp_path}/").startswith(told)
+
+
+@pytest.mark.parametrize("option", ["queue", "commit", "branch", "timeout_seconds", "working_directory", "retry"])
+def test_an_option_that_is_empty_is_refused_where_no_job_file_is_overridden(option: str) -> None:
+    with pytest.raises(OperatorError, match="is empty: give a value, or leave the option out"):
+        fields_of({option: ""}, words=["x"])
