@@ -8,6 +8,7 @@
 - `launcher.py` is the process that the agent starts: it forks keepers, and kills the jobs of keepers that died.
 - `keeper.py` runs one job at a time: starts the command, reports its exit, and ends the job's process tree.
 - `spawning.py` starts a command; `terminal.py` does so in a terminal, `otheruser.py` as another user.
+- `terminalinput.py` writes to a terminal what its programs read: end of file.
 - `ending.py` decides which processes are asked to end, and names survivors.
 - `tree.py` and `cgroup.py` find, signal and kill the processes of a job; `spending.py` sums the resources they used.
 - `wire.py` defines the messages between agent and keeper; `wakeup.py` and `linux.py` wrap signals and prctl(2).

@@ -26,6 +26,7 @@ from airunner.agent.launcher.child.ending import LOOK_AGAIN_MS, Ending
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.child.spawning import EXIT_NOT_EXECUTABLE, Refusal, spawn
 from airunner.agent.launcher.child.spending import Spending
+from airunner.agent.launcher.child.terminalinput import TerminalInput
 from airunner.agent.launcher.child.tree import (
     KILL_AGAIN_MS,
     descendants,
@@ -71,7 +72,7 @@ class Keeper:
         self._wakeup.watch(self._timer.descriptor)
         self._reader = Reader()
         self._command: int | None = None  # process id of the command, while it runs
-        self._held: list[int] = []  # the terminal's slave, which stays open while the command runs
+        self._input: TerminalInput | None = None  # of the command's terminal, while it runs
         self._alone = True  # whether no process of a job is left
         self._ending: Ending | None = None
         self._deadline = math.inf  # deadline of the job, in seconds of CLOCK_BOOTTIME
@@ -96,16 +97,18 @@ class Keeper:
                 return False
             for message in self._reader.feed(chunk):
                 self._handle(message)
+        if self._input is not None and (self._input.watched in ready or time.monotonic() >= self._input.due_s):
+            self._input.feed()
         self._reap()
         self._expire()
         return self._escalate()
 
     def _timeout_ms(self) -> int | None:
-        if self._ending is None:
-            return None
-        if self._ending.killing:
-            return KILL_AGAIN_MS
-        return min(LOOK_AGAIN_MS, max(0, math.ceil((self._ending.deadline - time.monotonic()) * 1000)))
+        due_s = math.inf if self._input is None else self._input.due_s
+        if self._ending is not None:
+            look_s = time.monotonic() + (KILL_AGAIN_MS if self._ending.killing else LOOK_AGAIN_MS) / 1000
+            due_s = min(due_s, look_s, math.inf if self._ending.killing else self._ending.deadline)
+        return None if due_s == math.inf else max(0, math.ceil((due_s - time.monotonic()) * 1000))
 
     def _handle(self, message: ToKeeper) -> None:
         match message:
@@ -125,13 +128,15 @@ class Keeper:
             self._send(Expired())
             return
         try:
-            self._command, descriptors, self._held = spawn(start)
+            self._command, descriptors, self._input = spawn(start)
         except Refusal as refusal:
             self._send(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
         self._alone = False
         self._spending = Spending()
         self._oom_kills = oom_kills(self._group)
+        if self._input is not None:
+            self._wakeup.watch(self._input.watched)
         self._send(Started(self._command, os.getpid()), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -159,8 +164,10 @@ class Keeper:
         if status is None:
             return
         self._command = None
-        while self._held:
-            os.close(self._held.pop())
+        if self._input is not None:
+            self._wakeup.forget(self._input.watched)
+            self._input.close()
+            self._input = None
         if not self._expired:  # otherwise the keeper has killed the command
             code = os.waitstatus_to_exitcode(status)
             oom = code != 0 and oom_kills(self._group) > self._oom_kills

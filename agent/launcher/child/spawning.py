@@ -11,6 +11,7 @@ from airunner.agent.launcher.child.otheruser import RESET, seen_as, spawn_as
 from airunner.agent.launcher.child.terminal import spawn_in_terminal
 
 if TYPE_CHECKING:
+    from airunner.agent.launcher.child.terminalinput import TerminalInput
     from airunner.agent.launcher.child.wire import Start
 
 EXIT_NOT_FOUND: Final = 127  # exit code of a shell: command not found
@@ -34,7 +35,7 @@ class Spawned(NamedTuple):
 
     pid: int
     readers: list[int]  # descriptors to read its output from
-    held: list[int]  # descriptors to hold open until the process ends
+    input: TerminalInput | None  # its terminal's input, which the caller feeds and, when the process has ended, closes
 
 
 def spawn(start: Start) -> Spawned:
@@ -49,10 +50,10 @@ def spawn(start: Start) -> Spawned:
             program = _find(start.argv[0], start.environment)
         try:
             if start.terminal is not None:
-                pid, master, slave = spawn_in_terminal(start, program, start.terminal)
-                return Spawned(pid, [master], [slave])
+                pid, master, inputs = spawn_in_terminal(start, program, start.terminal)
+                return Spawned(pid, [master], inputs)
             pid, readers = _spawn_with_pipes(start, program)
-            return Spawned(pid, readers, [])
+            return Spawned(pid, readers, None)
         except OSError as error:
             # If no terminal is free, the standard library raises an error without an errno; the kernel's is ENOSPC.
             raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error

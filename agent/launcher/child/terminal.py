@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ptyprocess import PtyProcess  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
 from airunner.agent.launcher.child.otheruser import become, reset_signals, seen_as
+from airunner.agent.launcher.child.terminalinput import TerminalInput
 
 if TYPE_CHECKING:
     from airunner.agent.launcher.child.wire import Start
@@ -33,24 +35,26 @@ class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntyp
         """Do nothing: the size was set before the command was executed."""
 
 
-def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, int]:
-    """Start a process in a terminal; return its id, and the terminal's master and slave, which the caller closes.
+def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, TerminalInput]:
+    """Start a process in a terminal; return its id, the terminal's master, and its input. The caller closes both.
 
     `size` is rows and columns. The slave must stay open while the command runs: otherwise a command that closes its
     own descriptors of the terminal would end it, and get SIGHUP. Raises `OSError`.
     """
     with seen_as(start.user):
         _check(program)
+    epoll, source = select.epoll(), os.open(os.devnull, os.O_RDONLY)
     kept = cast("Any", _Spawned).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
         preexec_fn=partial(_as_after_a_login, start.user),
         dimensions=tuple(size),
     )
-    master = os.dup(kept.fd)
+    master, inputs = os.dup(kept.fd), os.dup(kept.fd)
     kept.fileobj.close()
     kept.closed = True  # otherwise its finaliser would end the command
-    return kept.pid, master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    return kept.pid, master, TerminalInput(epoll, source, inputs, slave)
 
 
 def _check(program: bytes) -> None:

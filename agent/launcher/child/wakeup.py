@@ -24,6 +24,10 @@ class Wakeup:
         """Make `wait` return also when `descriptor` is readable or its other end is closed."""
         self._poll.register(descriptor, select.POLLIN)
 
+    def forget(self, descriptor: int) -> None:
+        """Watch `descriptor` no more."""
+        self._poll.unregister(descriptor)
+
     def wait(self, timeout_ms: int | None = None) -> tuple[set[int], bytes]:
         """Wait; return the watched descriptors that are ready, and the numbers of the signals that were caught."""
         ready = {descriptor for descriptor, _ in self._poll.poll(timeout_ms)}

@@ -299,6 +299,7 @@ from airunner.agent.launcher.child.wire import Start
 read, resized = os.read, sys.argv[1]
 
 def read_late(descriptor, size):
+    os.read = read
     told = read(descriptor, size)  # the end of the pipe: the command runs
     os.close(os.open(resized, os.O_RDONLY))  # and has set its size
     return told

@@ -1,0 +1,83 @@
+"""Terminal input: what a job's terminal has to read, and then end of file for each read. Standard library only.
+
+Nobody types into the terminal of a job, so a read from it would wait for ever. The end of file of a terminal is a
+character, usually ^D, which one read consumes, and which a program that empties its input discards (`getpass`). So it
+is written again whenever there is nothing to read, and only then.
+
+No event says that input was read or discarded, but the kernel wakes those who wait until a terminal can be written
+- of the master: input was read, or discarded by `tcflush`;
+- of the slave: its attributes were set, which may discard input; also after each output, so we then pause a little.
+An edge-triggered epoll instance reports that. An event in vain costs a look at the terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import termios
+import time
+from contextlib import suppress
+from typing import Final
+
+CHUNK_BYTES: Final = 4_096  # read from the source at a time: as much as a terminal buffers
+PAUSE_S: Final = 0.05  # seconds between two looks because of output
+RAW_ENDS_MAX: Final = 256  # ends for programs that read single keys: some take them for a command, and go on
+_LOCAL_MODES, _CHARACTERS = 3, 6  # indices in the attributes of termios(3)
+_WRITABLE: Final = select.EPOLLOUT | select.EPOLLET
+
+
+class TerminalInput:
+    """Terminal input of one job; it owns all four descriptors. Call `feed` when `watched` is readable, and at `due_s`.
+
+    `due_s` is on the monotonic clock.
+    """
+
+    def __init__(self, epoll: select.epoll, source: int, master: int, slave: int) -> None:
+        """Input from the descriptor `source`, which never blocks: a file, or /dev/null."""
+        self._epoll = epoll
+        self._source = source
+        self._master = master
+        self._slave = slave  # must stay open while the command runs, see `terminal.py`
+        self._unwritten = b""
+        self._raw_ends = 0
+        self.watched = epoll.fileno()
+        self.due_s = math.inf
+        os.set_blocking(master, False)
+        epoll.register(master, _WRITABLE)
+        epoll.register(slave, _WRITABLE)
+        self.feed()
+
+    def feed(self) -> None:
+        """Write what there is room for, or an end of file if all was written and read."""
+        if any(descriptor == self._slave for descriptor, _ in self._epoll.poll(0)):
+            self._epoll.modify(self._slave, 0)
+            self.due_s = time.monotonic() + PAUSE_S
+        elif time.monotonic() >= self.due_s:
+            self._epoll.modify(self._slave, _WRITABLE)
+            self._epoll.poll(0)  # reports that it can be written now, which we know
+            self.due_s = math.inf
+        with suppress(OSError, termios.error):  # no room; or the terminal was hung up
+            while data := self._unwritten or os.read(self._source, CHUNK_BYTES):
+                self._unwritten = data
+                self._unwritten = data[os.write(self._master, data) :]
+            self._end()
+
+    def close(self) -> None:
+        """Close the descriptors: the command has ended."""
+        self._epoll.close()
+        for descriptor in (self._source, self._master, self._slave):
+            os.close(descriptor)
+
+    def _end(self) -> None:
+        """Write an end of file if there is nothing to read: neither another end nor a line."""
+        readable = select.poll()
+        readable.register(self._slave, select.POLLIN)
+        if readable.poll(0):
+            return
+        attributes = termios.tcgetattr(self._slave)
+        raw = not attributes[_LOCAL_MODES] & termios.ICANON
+        end = attributes[_CHARACTERS][termios.VEOF]
+        if end != b"\0" and not (raw and self._raw_ends == RAW_ENDS_MAX):  # NUL: the program has disabled it
+            self._raw_ends += raw
+            os.write(self._master, end)

@@ -1,0 +1,76 @@
+"""Nobody types into a job's terminal: whatever a program does to read from it, it gets end of file and goes on."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+import pytest
+
+from airunner.agent.launcher.contract import Exit
+from airunner.agent.launcher.local import ChildLauncher
+from airunner.protocol.fields import TerminalSize
+from tests.agent.launcher.launching import PATIENCE_S, command, read_all
+
+DISCARD = """
+import os, termios
+tty = os.open("/dev/tty", os.O_RDWR)
+for _ in range(50):
+    attributes = termios.tcgetattr(tty)
+    attributes[3] ^= termios.ECHO
+    termios.tcsetattr(tty, termios.TCSAFLUSH, attributes)  # discards what was typed before
+    assert os.read(tty, 100) == b""
+    termios.tcflush(tty, termios.TCIFLUSH)
+    assert os.read(0, 100) == b""
+print("done")
+"""
+RAW = """
+import os, select, termios, tty
+saved = termios.tcgetattr(0)
+tty.setraw(0)
+typed = b""
+while not typed.endswith(b"\\4"):
+    typed += os.read(0, 1)
+while select.select([0], [], [], 0)[0]:
+    typed += os.read(0, 1)
+termios.tcsetattr(0, termios.TCSADRAIN, saved)
+print(len(typed) < 20, os.read(0, 1))
+"""
+OTHER_END = "stty -echo eof x; cat; stty eof ^D; cat; echo done"
+
+
+def bash(script: str) -> tuple[str, ...]:
+    return ("bash", "-c", script)
+
+
+def python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", script)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "output"),
+    [
+        (bash("read -r name; echo $?"), 0, "1"),
+        (bash("cat; cat -; cat /dev/tty; echo done"), 0, "done"),
+        (bash("for number in {1..100}; do read -r && exit 9; done; echo done"), 0, "done"),
+        (bash("read -rsp 'Password: '; echo $?"), 0, "Password: 1"),
+        (bash("for number in {1..20}; do read -rep '> ' && exit 9; done; printf '\\ndone'"), 0, "done"),
+        (bash("sleep 0.1; bash -i; echo done"), 0, "done"),
+        (bash("(sleep 0.1; cat; echo inner) | cat; set -m; cat & fg; echo done"), 0, "done"),
+        (bash(OTHER_END), 0, "done"),
+        (("cat",), 0, ""),
+        (python("import sys; print(sys.stdin.isatty(), repr(sys.stdin.read()))"), 0, "True ''"),
+        (python("input('Go on? ')"), 1, "EOFError"),
+        (python("import getpass; getpass.getpass()"), 1, "EOFError"),
+        (python(DISCARD), 0, "done"),
+        (python(RAW), 0, "True b''"),
+    ],
+)
+async def test_a_read_from_a_terminal_that_nobody_attends_gets_end_of_file(
+    launcher: ChildLauncher, argv: tuple[str, ...], code: int, output: str
+) -> None:
+    process = await launcher.launch(command(*argv, terminal=TerminalSize()))
+    with anyio.fail_after(PATIENCE_S):
+        written = (await read_all(process.stdout)).decode().strip()
+        assert await process.wait() == Exit(code, None), written
+    assert written.splitlines()[-1:] == ([output] if output else [])
