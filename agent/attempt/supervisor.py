@@ -19,6 +19,7 @@ from airunner.agent.attempt.heartbeat import beat
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import ByteSource, Exit, Holder, Process, Survivor
 from airunner.agent.leases.heldlease import HeldLease
+from airunner.agent.output.characters import INCOMPLETE_S
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
 from airunner.protocol.fields import TerminalSize
@@ -110,10 +111,18 @@ class Supervisor:
         return Reason.CANCELLED if any(flag.is_set() for flag in cancels) else Reason.TIMEOUT
 
     async def _read(self, process: Process, listener: _Listener, stream: Stream) -> None:
-        while data := await listener.receive():
+        while data := await self._receive(listener, stream):
             self.written[stream] += len(data)
             await self._recorder.add_output(stream, data, self._wall_ms())
             self._note_size(process.terminal_size())
+
+    async def _receive(self, listener: _Listener, stream: Stream) -> bytes:
+        """Receive output. If the rest of a character does not come in time, record its first bytes as they are."""
+        if self._recorder.holds_character(stream):
+            with anyio.move_on_after(INCOMPLETE_S):
+                return await listener.receive()
+            self._recorder.pass_character(stream, self._wall_ms())
+        return await listener.receive()
 
     def _note_size(self, size: TerminalSize | None) -> None:
         """Record the terminal's size when it has changed: a program may resize its own terminal."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from airunner.agent.output.characters import continued_bytes, cut
 from airunner.protocol.events import Stream
 
 TAIL_BYTES: Final = 262_144  # size of the tail, in memory for each attempt whose output is held back
@@ -42,6 +43,7 @@ class OutputLimit:
         self._head_bytes = max(0, log_bytes_max - tail_bytes)
         self._tail_bytes = min(tail_bytes, log_bytes_max)
         self._passed_bytes = 0
+        self._head_is_cut = False  # the head is over, up to 3 bytes early, which the tail gets
         self._held: deque[Piece] = deque()
         self._held_bytes = 0
         self._omitted_bytes = 0
@@ -54,14 +56,16 @@ class OutputLimit:
     def add(self, piece: Piece, *, room: bool) -> list[Piece | Gap]:
         """Add a piece of output, and return the pieces and gaps to log now. `room`: the outbox is not full."""
         logged: list[Piece | Gap] = []
-        left_bytes = self._head_bytes - self._passed_bytes if room else 0
+        left_bytes = self._left_bytes if room else 0
         if self._held and left_bytes > 0:
             logged = self.flush()
-            left_bytes = self._head_bytes - self._passed_bytes
+            left_bytes = self._left_bytes
         if not self._held and left_bytes > 0:
-            now, later = piece.data[:left_bytes], piece.data[left_bytes:]
+            now, later = cut(piece.data, left_bytes)
             self._passed_bytes += len(now)
-            logged.append(piece._replace(data=now))
+            self._head_is_cut = bool(later)
+            if now:
+                logged.append(piece._replace(data=now))
             piece = piece._replace(data=later)
         if piece.data:
             self._hold(piece)
@@ -76,13 +80,26 @@ class OutputLimit:
         self._held_bytes = self._omitted_bytes = 0
         return logged
 
+    @property
+    def _left_bytes(self) -> int:
+        return 0 if self._head_is_cut else self._head_bytes - self._passed_bytes
+
     def _hold(self, piece: Piece) -> None:
         self._held.append(piece)
         self._held_bytes += len(piece.data)
-        while (excess := self._held_bytes - self._tail_bytes) > 0:
-            first = self._held.popleft()
-            dropped = min(excess, len(first.data))
-            self._held_bytes -= dropped
-            self._omitted_bytes += dropped
-            if dropped < len(first.data):
-                self._held.appendleft(first._replace(data=first.data[dropped:]))
+        dropped = False
+        tail_bytes = self._tail_bytes + (self._head_bytes - self._passed_bytes if self._head_is_cut else 0)
+        while (excess := self._held_bytes - tail_bytes) > 0:
+            self._drop(excess)
+            dropped = True
+        if dropped and self._held:
+            self._drop(continued_bytes(self._held[0].data))  # so that the tail begins with a whole character
+
+    def _drop(self, size: int) -> None:
+        """Drop up to `size` bytes of the oldest piece."""
+        first = self._held.popleft()
+        rest = first.data[size:]
+        self._held_bytes -= len(first.data) - len(rest)
+        self._omitted_bytes += len(first.data) - len(rest)
+        if rest:
+            self._held.appendleft(first._replace(data=rest))

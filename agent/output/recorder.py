@@ -13,6 +13,7 @@ from typing import Final, assert_never
 import anyio
 
 from airunner.agent.output.batching import Batcher
+from airunner.agent.output.characters import Characters, cut
 from airunner.agent.output.outbox import Outbox, now_in_ms
 from airunner.agent.output.outputlimit import Gap, OutputLimit, Piece
 from airunner.agent.output.redaction import Redaction
@@ -30,6 +31,7 @@ class Recorder:
         self.outbox = outbox
         self._limit = limit
         self._redaction = Redaction(Redactor())
+        self._characters = {stream: Characters() for stream in Stream}
         self.touched_s = anyio.current_time()  # when the last event or output was recorded
 
     def redact_with(self, redactor: Redactor) -> None:
@@ -53,15 +55,28 @@ class Recorder:
                 break
         self._add_redacted(stream, self._redaction.output(stream, data), timestamp_ms)
 
+    def holds_character(self, stream: Stream) -> bool:
+        """Whether the first bytes of a character are held back, which `pass_character` records without the others."""
+        return bool(self._characters[stream].held)
+
+    def pass_character(self, stream: Stream, timestamp_ms: int) -> None:
+        """Record the first bytes of a character that are held back: the others have not come in time."""
+        self._add_whole(stream, self._characters[stream].finish(), timestamp_ms)
+
     def end_output(self, timestamp_ms: int) -> None:
-        """Record the output that redaction and limit held back: a process of the attempt has ended its output."""
+        """Record the output that was held back: a process of the attempt has ended its output."""
         for stream, data in self._redaction.finish():
             self._add_redacted(stream, data, timestamp_ms)
+        for stream in Stream:
+            self.pass_character(stream, timestamp_ms)
         self._pass_on(self._limit.flush(), timestamp_ms)
 
     def _add_redacted(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
-        for at in range(0, len(data), OUTPUT_BYTES_MAX):  # several only if redaction has made it longer
-            piece = data[at : at + OUTPUT_BYTES_MAX] if len(data) > OUTPUT_BYTES_MAX else data
+        self._add_whole(stream, self._characters[stream].feed(data), timestamp_ms)
+
+    def _add_whole(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
+        while data:  # more than once only if redaction, or bytes held back, have made it longer
+            piece, data = cut(data, OUTPUT_BYTES_MAX)
             self._pass_on(self._limit.add(Piece(stream, piece, timestamp_ms), room=not self.outbox.full), timestamp_ms)
 
     def _pass_on(self, kept: Sequence[Piece | Gap], timestamp_ms: int) -> None:

@@ -51,6 +51,10 @@ class Page(Recorder):
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         self.bodies.append(Output(stream=stream, data=data, timestamp_ms=timestamp_ms))
 
+    def holds_character(self, stream: Stream) -> bool:
+        """Nothing is withheld."""
+        return stream not in Stream
+
     def end_output(self, timestamp_ms: int) -> None:
         """Nothing is withheld."""
 
