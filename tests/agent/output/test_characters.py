@@ -103,6 +103,6 @@ async def test_a_byte_that_becomes_no_character_is_shown_in_time_and_in_its_plac
         group.start_soon(supervisor.supervise, process, None)
         await anyio.sleep(INCOMPLETE_S - 1)  # virtual
         assert [body.data for body in taken(recorder) if isinstance(body, Output)] == [b"Pass"]
-        await anyio.sleep(2)
+        await anyio.sleep(2)  # virtual
         assert [body.data for body in taken(recorder) if isinstance(body, Output)] == [b"\xe9"]
         group.cancel_scope.cancel()
