@@ -16,6 +16,7 @@ from msgspec import NODEFAULT, Meta, Struct, structs
 
 from airunner.protocol.errors import FieldError
 from airunner.protocol.form import Field, Form
+from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.names import (
     ARGUMENT_CHARS_MAX,
@@ -118,14 +119,31 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: Annotated[
         Text,
         Field(
-            "Commit to check out: a hash, branch or tag, which overrides the branch; or HEAD, the branch's tip.",
+            "Commit to check out, which overrides the ref and the branch: a hash of at least 7 digits; or HEAD, the "
+            "tip of these. In a job file it may also be a branch, tag or full ref.",
+            exported=True,
+            plain=True,
+            unset="the ref or branch",
+            show=lambda job: "" if job.commit == job.ref else job.commit,
+        ),
+    ] = ""
+    ref: Annotated[
+        Text,
+        Field(
+            "Ref to check out by its full name, such as refs/tags/v1.0 or refs/pull/7/head.",
             exported=True,
             plain=True,
             unset="the branch",
         ),
     ] = ""
     branch: Annotated[
-        Text, Field("Branch or tag to check out.", exported=True, plain=True, unset="the remote's HEAD")
+        Text,
+        Field(
+            "Branch to check out, or the tag if there is no branch of its name.",
+            exported=True,
+            plain=True,
+            unset="the remote's HEAD",
+        ),
     ] = ""
     depth: Annotated[Depth | None, Field("Number of commits of history to check out.", Form.NUMBER, unset="all")] = None
     submodules: Annotated[bool, Field("Check submodules out too.", Form.SWITCH)] = False
@@ -243,8 +261,21 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
         if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
             raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
-        if (self.commit or self.branch) and not self.repository:
-            raise FieldError("commit" if self.commit else "branch", "this needs a repository")
+        self._check_revision()
+
+    def _check_revision(self) -> None:
+        """Check the fields that name what to check out."""
+        if self.ref and not (self.ref.startswith("refs/") and is_ref_name(self.ref)):
+            raise FieldError(
+                "ref", f"expected a full name such as refs/heads/main or refs/pull/7/head, not {self.ref!r}"
+            )
+        if self.ref and self.branch:
+            raise FieldError("ref", "branch also names what to check out; give only one of them")
+        for name in ("commit", "ref", "branch"):
+            if getattr(self, name) and not self.repository:
+                raise FieldError(name, "this needs a repository")
+        if self.ref and not self.commit:
+            structs.force_setattr(self, "commit", self.ref)  # agents that know no `ref` read it there
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -285,6 +316,7 @@ class JobFields(TypedDict, total=False):
     args: Sequence[str]
     repository: str
     commit: str
+    ref: str
     branch: str
     depth: int | None
     submodules: bool

@@ -29,6 +29,9 @@ _HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 a
 _SSH_HOST: Final = re.compile(r"(?:[^:/@\[\]]*@)?(?:\[[^\[\]/]*\]|[^:/@\[\]]*):")
 _SCHEMES_WITHOUT_SLASHES: Final = frozenset({"http", "https", "ssh", "git", "ftp", "ftps", LOCAL_SCHEME})
 _PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # passwords that go with a user name that is the token
+_NO_NAME: Final = re.compile(
+    r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[./]|[./]$"
+)  # git-check-ref-format(1)
 _ESCAPE: Final = "write %40 for @, %2F for /, %3F for ? and %23 for # in a user name, a password or a path"
 
 
@@ -90,6 +93,11 @@ def split_address(repository: str) -> GitAddress:
     if "@" in first or ":" in first or (slash and not first and rest.startswith("/") and "@" in rest):
         raise BadAddress("the repository: it looks like a URL without its scheme; write it as https://…")
     return GitAddress(path=repository)
+
+
+def is_ref_name(text: str) -> bool:
+    """Return whether a branch, tag or other ref can have this name, and no program takes it for an option."""
+    return not text.startswith("-") and not _NO_NAME.search(text)
 
 
 def shown_address(repository: str) -> str:

@@ -3,7 +3,8 @@
 - A submitter cannot add options to git: `repository.refusal` checks each value of the job that git gets.
 - The clone has the whole history and all tags, as the job's own git expects; with `depth`, only the last commits. A
   commit that is not in the clone is fetched by its hash or ref.
-- `revision` defines what a job's `commit` and `branch` mean.
+- `revision` defines what a job's `commit`, `ref` and `branch` mean. Before a whole history is transferred, `remote`
+  looks whether the remote has them.
 - Without `depth`, objects are borrowed from the agent's mirror (see `mirrors`). If a checkout fails with a mirror that
   existed before, and neither network nor machine is the cause, the checkout is repeated without the mirror.
 """
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, assert_never
+from typing import Final
 
 import anyio
 from msgspec import Struct
@@ -19,13 +20,15 @@ from msgspec import Struct
 from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
 from airunner.agent.checkout.mirrors import Mirror
+from airunner.agent.checkout.remote import Remote, ambiguous, lacks, object_format
 from airunner.agent.checkout.repository import Rules, refusal
-from airunner.agent.checkout.revision import Kind, Source, wanted_of
+from airunner.agent.checkout.revision import BRANCHES, TAGS, Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 
 CHECKOUT_S_MAX: Final = 3_600.0  # seconds for a whole checkout, all git commands together
+SCRATCH: Final = ".lookup"  # folder in TMPDIR, removed before the job starts
 
 
 class Terms(Struct, frozen=True):
@@ -72,8 +75,14 @@ async def check_out(
 
 async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:
     """Check out, with objects borrowed from the mirror if possible, and return the commit's hash."""
-    if mirror is None or source.depth is not None:  # a few commits transfer faster than a whole mirror
-        return await _Checkout(git, source).run()
+    remote = Remote(git, workspace.temporary / SCRATCH)
+    if source.depth is not None:  # a few commits transfer faster than a whole mirror
+        return await _Checkout(git, source, remote).run()
+    wanted = wanted_of(source)
+    if not (mirror.usable if mirror else wanted.kind is Kind.NAME):  # `git clone --branch` looks first by itself
+        await remote.require(wanted)
+    if mirror is None:
+        return await _Checkout(git, source, remote).run()
     if known := mirror.usable:
         git.tell("borrowing from the mirror")
     await mirror.make(git)
@@ -82,16 +91,16 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
     if mirror.faulty:
         git.tell("the mirror is damaged: checking out without it; a later job makes it again")
     if not mirror.usable:
-        return await _Checkout(git, source).run()
+        return await _Checkout(git, source, remote).run()
     try:
-        commit = await _Checkout(git, source, ("--reference", str(mirror.folder))).run()
+        commit = await _Checkout(git, source, remote, ("--reference", str(mirror.folder))).run()
     except CheckoutFailed as failed:
-        if not known or failed.of_network or failed.scarce:
+        if not known or failed.of_network or failed.scarce or failed.missing:
             raise
         git.tell("trying again without the mirror")
         remove_workspace(workspace.checkout)
         workspace.checkout.mkdir(mode=0o700, exist_ok=True)
-        commit = await _Checkout(git, source).run()  # if this fails too, the mirror is not at fault
+        commit = await _Checkout(git, source, remote).run()  # if this fails too, the mirror is not at fault
         mirror.faulty = True
         return commit
     await mirror.add_objects(git, workspace.checkout)
@@ -101,59 +110,96 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
 class _Checkout:
     """Git commands of one checkout, run one after another; `options` are for `git clone`."""
 
-    def __init__(self, git: Git, source: Source, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, git: Git, source: Source, remote: Remote, options: tuple[str, ...] = ()) -> None:
         self._git = git
         self._source = source
+        self._remote = remote
+        self._wanted = wanted_of(source)
         self._options = options
         self._depth = [f"--depth={source.depth}"] if source.depth else []
 
     async def run(self) -> str:
         """Check out, and return the full hash of the commit."""
-        git, wanted = self._git, wanted_of(self._source)
-        by_name = wanted.kind is Kind.NAME
-        which = f"--branch={wanted.text}" if by_name else "--no-checkout" if wanted.text else None
-        options = ("--progress", "--no-local", "--template=", *self._options, *self._depth, *([which] if which else []))
-        await git.must_run("clone", *options, "--", git.address, ".")
-        match wanted.kind:
+        by_name = self._wanted.kind in (Kind.HEAD, Kind.NAME)
+        try:
+            if by_name or not self._depth:
+                await self._clone()
+                commit = await self._commit()
+            else:
+                commit = await self._fetch_shallow()
+        except CheckoutFailed as failed:
+            if lacks(failed):
+                raise await self._remote.missing(self._wanted, failed) from failed
+            raise
+        if not by_name:
+            await self._git.must_run("checkout", "--progress", "--detach", commit, "--")
+        return commit
+
+    async def _clone(self) -> None:
+        """Clone, and check out the branch or tag if one is wanted."""
+        options = ["--progress", "--no-local", "--template=", *self._options, *self._depth]
+        if self._wanted.kind is Kind.NAME:
+            options.append(f"--branch={self._wanted.text}")
+        elif self._wanted.text:
+            options.append("--no-checkout")
+        await self._git.must_run("clone", *options, "--", self._git.address, ".")
+
+    async def _commit(self) -> str:
+        """Return the hash of the wanted commit, which is in the clone, or is fetched."""
+        git, text = self._git, self._wanted.text
+        match self._wanted.kind:
             case Kind.HEAD | Kind.NAME:
-                return await git.resolve("HEAD") or git.fail("the repository has no commit to check out")
+                if commit := await git.resolve("HEAD"):
+                    return commit
+                raise await self._remote.missing(self._wanted)
             case Kind.HASH:
-                commit = await git.resolve(wanted.text) or await self._fetch(wanted.text)
-                if not commit.startswith(wanted.text.lower()):
-                    git.fail(f"{wanted.text} is not a commit")
+                commit = await git.resolve(text)
+                if commit is None and self._source.ref:
+                    await self._fetch(self._source.ref)
+                    commit = await git.resolve(text)
+                return self._checked(commit or await self._fetch(text))
             case Kind.HASH_OR_NAME:
-                commit = await self._hash_or_name(wanted.text)
+                return await self._hash_or_name(text)
             case Kind.REF:
-                commit = await self._fetch(wanted.text)
-            case _:
-                assert_never(wanted.kind)
-        await git.must_run("checkout", "--progress", "--detach", commit, "--")
+                return await self._named(text) or await self._fetch(text)
+
+    async def _fetch_shallow(self) -> str:
+        """Fetch the last commits of a hash or ref into a new repository, and return the commit's hash."""
+        text = self._wanted.text
+        if self._wanted.kind is Kind.REF:
+            await self._remote.require(self._wanted)
+        elif self._wanted.kind is Kind.HASH_OR_NAME:
+            text = await self._remote.unabbreviated(text)
+        is_hash = self._wanted.kind is Kind.HASH
+        form = object_format(len(text) if is_hash else (await self._remote.listing()).hash_chars)
+        await self._git.must_run("init", "--quiet", "--template=", f"--object-format={form}")
+        await self._git.must_run("remote", "add", "--", "origin", self._git.address)
+        commit = await self._fetch(text)
+        return self._checked(commit) if is_hash else commit
+
+    def _checked(self, commit: str) -> str:
+        """Return the commit if it is the one whose hash is wanted, and not one that a tag of that hash names."""
+        if not commit.startswith(self._wanted.text.lower()):
+            self._git.fail(f"{self._wanted.text} is not a commit")
         return commit
 
     async def _hash_or_name(self, text: str) -> str:
         """Return the only commit that `text` can mean as branch, tag or start of a hash; fail if there is not one."""
         git = self._git
-        named = await self._named(text)
+        named = await self._named(BRANCHES + text) or await self._named(TAGS + text)
         if named is None:
-            return await git.resolve(text) or git.fail(
-                f"there is no branch or tag {text}, and none contains a commit whose hash starts with it, or there are "
-                "several such commits: give the full hash"
-            )
+            if commit := await git.resolve(text):
+                return commit
+            await git.must_run("rev-list", "--quiet", "--all")  # fails if the mirror lacks commits
+            raise await self._remote.missing(self._wanted)
         if await self._commits(text) - {named}:
-            git.fail(f"{text} is a branch or tag, and also the start of another commit's hash: give the full hash")
+            git.fail(ambiguous(text))
         return named
 
-    async def _named(self, text: str) -> str | None:
-        """Return the commit of the branch or tag `text`, None if there is none; a shallow clone fetches it first."""
-        for local, remote in (
-            (f"refs/remotes/origin/{text}", f"refs/heads/{text}"),
-            (f"refs/tags/{text}", f"refs/tags/{text}"),
-        ):
-            if commit := await self._git.resolve(local):
-                return commit
-            if self._depth and (await self._git.must_run("ls-remote", "--", "origin", remote)).stdout:
-                return await self._fetch(remote)
-        return None
+    async def _named(self, ref: str) -> str | None:
+        """Return the commit of a branch or tag of the remote by its full name; None: the clone has none."""
+        local = ref.replace(BRANCHES, "refs/remotes/origin/", 1) if ref.startswith(BRANCHES) else ref
+        return await self._git.resolve(local)
 
     async def _commits(self, start: str) -> set[str]:
         """Return the commits in the clone whose hash starts with `start`."""

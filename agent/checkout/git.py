@@ -102,13 +102,20 @@ class CheckoutFailed(Exception):
 
     `exit_code` is that of the git that failed, or 126 or 127 if git could not be started; None: no git failed, or git
     did not exit by itself. `of_network`: git was silent for too long, or reported a network failure. `scarce`: the
-    resource that this machine lacks, according to git's error output.
+    resource that this machine lacks, according to git's error output. `missing`: the remote lacks what was wanted.
     """
 
     def __init__(
-        self, message: str, exit_code: int | None = None, *, of_network: bool = False, scarce: Scarce | None = None
+        self,
+        message: str,
+        exit_code: int | None = None,
+        *,
+        of_network: bool = False,
+        scarce: Scarce | None = None,
+        missing: bool = False,
     ) -> None:
         super().__init__(message)
+        self.missing = missing
         self.scarce = scarce
         self.message = message
         self.exit_code = exit_code
@@ -164,10 +171,10 @@ class Git(Struct, frozen=True):
         """Return a copy of this Git for another folder, and for another environment if it is given."""
         return replace(self, folder=folder, environment=environment or self.environment)
 
-    async def must_run(self, *arguments: str) -> GitEnded:
-        """Run git, and retry when the network fails. Raises `CheckoutFailed`: git failed for good."""
+    async def must_run(self, *arguments: str, keep: int | None = None) -> GitEnded:
+        """Run git as `run` does, and retry when the network fails. Raises `CheckoutFailed`: git failed for good."""
         backoff = Backoff(self.random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
-        while not (ended := await self.run(*arguments)).succeeded:
+        while not (ended := await self.run(*arguments, keep=keep)).succeeded:
             failed = self._failure(ended, arguments[0])
             tries = backoff.failures + 1
             if tries == TRIES_MAX or ended.exit is None or not failed.of_network or failed.scarce:
@@ -186,8 +193,11 @@ class Git(Struct, frozen=True):
         """Raise `CheckoutFailed` with this message, credentials removed."""
         raise CheckoutFailed(self._shown(message), exit_code)
 
-    async def run(self, *arguments: str) -> GitEnded:
-        """Run git once, and return how it ended. Raises `CheckoutFailed`: git cannot start; and as `Starter.launch`."""
+    async def run(self, *arguments: str, keep: int | None = None) -> GitEnded:
+        """Run git once, and return how it ended, with the last `keep` bytes of stdout, by default `OUTPUT_BYTES_MAX`.
+
+        Raises `CheckoutFailed`: git cannot start; and as `Starter.launch`.
+        """
         settings = (part for setting in (*_SETTINGS, *self.fsck.settings) for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
         spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
@@ -196,7 +206,8 @@ class Git(Struct, frozen=True):
         except LaunchFailed as error:
             self.fail(f"git cannot be started: {error.message}", error.exit_code)
         async with attended(process):
-            return await _attend(process, _Progress(lambda line: self.tell(redact(line, self.repository))))
+            progress = _Progress(lambda line: self.tell(redact(line, self.repository)))
+            return await _attend(process, progress, keep or OUTPUT_BYTES_MAX)
 
     def _shown(self, message: str) -> str:
         return redact(message, self.repository)[-MESSAGE_CHARS_MAX:]
@@ -252,12 +263,12 @@ def scarce_in(lines: Sequence[str]) -> Scarce | None:
     return next((scarce for scarce, pattern in _SCARCE.items() if pattern.search(words)), None)
 
 
-async def _attend(process: Process, progress: _Progress) -> GitEnded:
+async def _attend(process: Process, progress: _Progress, keep: int) -> GitEnded:
     """Read git's output to its end, end a git that is silent for too long, and leave no process behind."""
     assert process.stderr is not None
     silence = anyio.CancelScope(deadline=anyio.current_time() + GIT_SILENCE_S)
-    stdout = _Tail(process.stdout, silence)
-    stderr = _Tail(process.stderr, silence, progress)
+    stdout = _Tail(process.stdout, silence, keep)
+    stderr = _Tail(process.stderr, silence, OUTPUT_BYTES_MAX, progress)
     exit_: Exit | None = None
     failed: LauncherDied | LeaseEnded | None = None
     async with anyio.create_task_group() as readers:
@@ -280,6 +291,7 @@ class _Tail(Struct):
 
     source: ByteSource
     silence: anyio.CancelScope
+    keep: int  # bytes
     progress: _Progress | None = None
     kept: bytearray = field(default_factory=bytearray)
 
@@ -289,7 +301,7 @@ class _Tail(Struct):
             if self.progress is not None:
                 self.progress.hear(chunk)
             self.kept += chunk
-            excess = len(self.kept) - OUTPUT_BYTES_MAX
+            excess = len(self.kept) - self.keep
             if excess > 0:  # drop whole lines: a part of a line could contain a part of a secret, and not be redacted
                 del self.kept[: self.kept.find(b"\n", excess) + 1 or None]
 

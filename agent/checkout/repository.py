@@ -41,7 +41,12 @@ class Rules(Struct, frozen=True):
 
 def refusal(source: Source, rules: Rules) -> str | None:
     """Return the reason why this source must not be passed to git; None: it may be."""
-    for what, value in (("repository", source.repository), ("commit", source.commit), ("branch", source.branch)):
+    for what, value in (
+        ("repository", source.repository),
+        ("commit", source.commit),
+        ("ref", source.ref),
+        ("branch", source.branch),
+    ):
         if _CONTROL.search(value):
             return f"the {what} contains a control character"
     if source.repository.startswith("-"):

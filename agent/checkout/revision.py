@@ -1,12 +1,17 @@
-"""Git revisions: how `commit` and `branch` of a job name the commit to check out. Pure.
+"""Git revisions: how `commit`, `ref` and `branch` of a job name the commit to check out. Pure.
+
+`commit` overrides `ref`, and both override `branch`.
 
 | commit                  | means                                                                             |
 |-------------------------|-----------------------------------------------------------------------------------|
-| empty, `HEAD`           | the tip of `branch` (a branch or tag); if `branch` is empty, the remote's HEAD    |
+| empty, `HEAD`           | the tip of `ref` or `branch`; if both are empty, the remote's HEAD                |
 | 40 or 64 hex digits     | the commit with this hash, even if a branch has the same name                     |
 | 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts with these; refused if ambiguous |
-| `refs/…`                | a ref of the remote, such as `refs/pull/7/head`                                   |
-| another name            | a branch, or else a tag, as in `git clone --branch`                               |
+| `refs/…`                | a ref of the remote: as `ref`                                                     |
+| another name            | a branch or tag: as `branch`                                                      |
+
+`branch` is the name of a branch, or else of a tag, as in `git clone --branch`. `ref` is the full name of one ref of the
+remote, such as `refs/tags/v1` or `refs/pull/7/head`: it means the tag even if a branch has the same name.
 """
 
 from __future__ import annotations
@@ -17,20 +22,28 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.protocol.gitaddress import is_ref_name
+
 FULL_HASH_CHARS: Final = (40, 64)  # SHA-1, SHA-256
 HEAD: Final = "HEAD"
+BRANCHES: Final = "refs/heads/"
+TAGS: Final = "refs/tags/"
 _DIGITS: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _REFS: Final = "refs/"
-_NO_NAME: Final = re.compile(
-    r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[./]|[./]$"
-)  # git-check-ref-format(1)
+
+_EXPECTED: Final = {
+    "commit": "a hash, or the name of a branch or tag",
+    "ref": "the full name of a ref",
+    "branch": "the name of a branch or tag",
+}
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Source of a checkout. `commit`, unless empty or `HEAD`, overrides `branch` (a branch or tag)."""
+    """Source of a checkout: the fields of a job that decide it."""
 
     repository: str
     commit: str = ""
+    ref: str = ""
     branch: str = ""
     depth: int | None = None
     submodules: bool = False
@@ -56,7 +69,7 @@ class Wanted(Struct, frozen=True):
 def wanted_of(source: Source) -> Wanted:
     """Return the revision that a source asks for."""
     by_commit = source.commit not in ("", HEAD)
-    text = source.commit if by_commit else source.branch
+    text = source.commit if by_commit else source.ref or source.branch
     if text in ("", HEAD):
         return Wanted(Kind.HEAD)
     if text.startswith(_REFS):
@@ -68,10 +81,9 @@ def wanted_of(source: Source) -> Wanted:
 
 def revision_refusal(source: Source) -> str | None:
     """Return the reason why this commit and branch must not be passed to git; None: they may be."""
-    for what, text in (("commit", source.commit), ("branch", source.branch)):
+    for what, text in (("commit", source.commit), ("ref", source.ref), ("branch", source.branch)):
         if text.startswith("-"):
             return f"the {what} begins with a dash"
-        if _NO_NAME.search(text):
-            wanted = "a hash, or the name of a branch or tag" if what == "commit" else "the name of a branch or tag"
-            return f"the {what} {text!r} is not {wanted}"
+        if text and not is_ref_name(text):
+            return f"the {what} {text!r} is not {_EXPECTED[what]}"
     return None

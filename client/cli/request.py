@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from airunner.client.cli.jobfile import read_bounded, read_job_file
 from airunner.client.cli.notation import UnfitError, is_mapping, read
@@ -15,7 +17,13 @@ from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field, Form
+from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.listhint import pairs_hint, words_hint
+
+HASH_CHARS_MIN: Final = 7  # of an abbreviated commit: git itself shows at least as many
+HEAD: Final = "HEAD"
+_HASH: Final = re.compile(rf"[0-9a-fA-F]{{{HASH_CHARS_MIN},64}}")
+_SHORT_HASH: Final = re.compile(r"[0-9a-fA-F]{4,}")
 
 
 def fields_of(
@@ -40,9 +48,16 @@ def fields_of(
         if given == "" and config is None:
             raise OperatorError(f"{field.flag} is empty: give a value, or leave the option out")
         fields[field.name] = _merged(field, fields.get(field.name), given, now_ms, sources)
+    for weaker in ("ref", "branch"):
+        if options.get(weaker):  # overrides what the file checks out, even if it does so by another field
+            for name in {"commit", "ref", "branch"} - {weaker}:
+                if not options.get(name):
+                    fields.pop(name, None)
     fields |= _command_and_repository(options, operands, words, sources)
     if fields.get("repository"):
         fields["repository"] = _repository(str(fields["repository"]))
+    if reason := _commit_refusal(str(options.get("commit") or "")):
+        raise OperatorError(reason)
     if not fields.get("command"):
         raise OperatorError(
             f"there is no command to run: put it after --, as in `{sources.program} REPOSITORY -- make test`, "
@@ -154,6 +169,24 @@ def _command_and_repository(
     if operands:
         sources.of_option("repository", FIELDS["repository"].flag)
         yield "repository", operands[0]
+
+
+def _commit_refusal(commit: str) -> str | None:
+    """Return the reason why a `--commit` is no hash, and what to give instead; None: it is one, or HEAD.
+
+    Job files of other runners have names there, and agents understand these: a branch, a tag or a full ref.
+    """
+    if commit in ("", HEAD) or _HASH.fullmatch(commit):
+        return None
+    if _SHORT_HASH.fullmatch(commit):
+        instead = f"give more of its digits, or a branch or tag with --branch {commit}"
+    elif commit.startswith("refs/"):
+        instead = f"give a ref with --ref {commit}"
+    elif is_ref_name(commit):
+        instead = f"give a branch or tag with --branch {commit}, or exactly one of them with --ref refs/tags/{commit}"
+    else:
+        instead = f"give what `git rev-parse {shlex.quote(commit)}` prints"
+    return f"--commit {commit!r}: a commit is a hash of {HASH_CHARS_MIN} to 64 hexadecimal digits, or HEAD; {instead}"
 
 
 def _repository(given: str) -> str:

@@ -30,7 +30,10 @@ class Repository:
         self.one = git(path, "rev-parse", "HEAD")
         self.beginning = self.one[:9].upper()
         git(path, "tag", "v1")
+        git(path, "tag", "hidden")
+        git(path, "tag", "--annotate", "--message=x", "annotated")
         self.two = commit(path, "two")
+        git(path, "branch", "hidden")
         git(path, "checkout", "--quiet", "-b", "side", self.one)
         self.side = commit(path, "side")
         git(path, "tag", "c0ffee12")
@@ -48,35 +51,50 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 ONE_OF_EACH_KIND = [
-    ("", "", "two"),
-    ("main", "side", "two"),
-    ("{side}", "", "side"),
-    ("facade", "", "one"),
-    ("refs/pull/7/head", "", "side"),
+    ("", "", "", "two"),
+    ("main", "", "side", "two"),
+    ("{side}", "", "", "side"),
+    ("facade", "", "", "one"),
+    ("refs/pull/7/head", "", "", "side"),
+    ("", "refs/pull/7/head", "", "side"),
+    ("", "refs/tags/hidden", "", "one"),
+    ("{beginning}", "", "", "one"),
+    ("{lost}", "", "", "lost"),
 ]
 MORE = [
-    ("", "side", "side"),
-    ("", "v1", "one"),
-    ("", "refs/tags/v1", "one"),
-    ("v1", "", "one"),
-    ("c0ffee12", "", "side"),
-    ("{one}", "no-such-branch", "one"),
-    ("{beginning}", "", "one"),
-    ("{lost}", "", "lost"),
+    ("", "", "side", "side"),
+    ("", "", "v1", "one"),
+    ("", "", "refs/tags/v1", "one"),
+    ("", "", "hidden", "two"),
+    ("", "refs/heads/hidden", "", "two"),
+    ("hidden", "", "", "two"),
+    ("v1", "", "", "one"),
+    ("c0ffee12", "", "", "side"),
+    ("{one}", "", "no-such-branch", "one"),
+    ("{side}", "refs/tags/hidden", "", "side"),
+    ("HEAD", "refs/tags/annotated", "", "one"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("by", "commit", "branch", "expected"),
+    ("by", "commit", "ref", "branch", "expected"),
     [(by, *asked) for by in ("clone", "mirror", "depth") for asked in ONE_OF_EACH_KIND]
     + [("clone", *asked) for asked in MORE],
 )
 async def test_a_branch_a_tag_or_a_commit_is_checked_out_and_the_commit_wins(
-    checkout: Checkout, repository: Repository, tmp_path: Path, by: str, commit: str, branch: str, expected: str
+    checkout: Checkout,
+    repository: Repository,
+    tmp_path: Path,
+    by: str,
+    commit: str,
+    ref: str,
+    branch: str,
+    expected: str,
 ) -> None:
     done = await checkout(
         repository.url,
         commit=commit.format_map(vars(repository)),
+        ref=ref,
         branch=branch,
         depth=1 if by == "depth" else None,
         mirror=Mirror(tmp_path / "mirror") if by == "mirror" else None,
@@ -100,7 +118,7 @@ async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(
     checkout: Checkout, repository: Repository
 ) -> None:
     await checkout(repository.path, commit=repository.two)
-    assert git(checkout.workspace.checkout, "describe", "--tags").startswith("v1-1-g")
+    assert git(checkout.workspace.checkout, "describe", "--tags", "--match=v1").startswith("v1-1-g")
 
 
 @pytest.mark.parametrize(
@@ -122,10 +140,52 @@ async def test_a_failure_is_told_in_gits_own_words(
     assert caught.value.exit_code in (128, None)
 
 
-async def test_an_empty_repository_fails_and_says_so(checkout: Checkout, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["clone", "new mirror", "mirror", "depth"])
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"commit": "0" * 40}, f"has no commit {'0' * 40}: give the hash of a commit that was pushed there"),
+        ({"branch": "sides"}, "has no branch or tag sides; the nearest names are side"),
+        ({"ref": "refs/pull/70/head"}, "has no ref refs/pull/70/head; the nearest names are refs/pull/7/head"),
+        ({"ref": "refs/heads/v1"}, "has no ref refs/heads/v1; the nearest names are refs/"),
+    ],
+)
+async def test_what_the_remote_lacks_costs_a_listing_and_no_transfer(
+    checkout: Checkout, repository: Repository, tmp_path: Path, by: str, source: dict[str, str], words: str
+) -> None:
+    mirror = Mirror(tmp_path / "mirror") if "mirror" in by else None
+    if by == "mirror":
+        await checkout(repository.url, mirror=mirror)
+        shutil.rmtree(checkout.workspace.checkout)
+        checkout.workspace.checkout.mkdir()
+        checkout.told.clear()
+    with pytest.raises(CheckoutFailed) as caught:
+        await checkout(repository.url, depth=1 if by == "depth" else None, mirror=mirror, **source)
+    assert f"{repository.url} {words}" in caught.value.message
+    assert [line for line in checkout.told if line.startswith(("Receiving", "trying"))] == []
+    assert (tmp_path / "mirror").exists() is (by == "mirror")
+    assert list(checkout.workspace.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+async def test_the_start_of_no_hash_is_told_with_the_nearest_names(
+    checkout: Checkout, repository: Repository, tmp_path: Path, depth: int | None
+) -> None:
+    mirror = Mirror(tmp_path / "mirror")
+    with pytest.raises(CheckoutFailed, match="has no branch or tag facade1, and none contains"):
+        await checkout(repository.url, commit="facade1", depth=depth, mirror=mirror)
+    assert "trying again without the mirror" not in checkout.told
+    assert list(checkout.workspace.temporary.iterdir()) == []
+
+
+async def test_a_repository_whose_head_names_no_branch_says_so(checkout: Checkout, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--bare", "empty")
-    with pytest.raises(CheckoutFailed, match="no commit"):
-        await checkout(tmp_path / "empty")
+    git(new_repository(tmp_path / "astray"), "symbolic-ref", "HEAD", "refs/heads/gone")
+    for name, words in (("empty", "names no branch$"), ("astray", "names no branch; the nearest names are main")):
+        with pytest.raises(CheckoutFailed, match=f"has no commit to check out: its HEAD {words}"):
+            await checkout(tmp_path / name)
+        shutil.rmtree(checkout.workspace.checkout)
+        checkout.workspace.checkout.mkdir()
 
 
 async def test_what_is_refused_never_reaches_git(checkout: Checkout) -> None:

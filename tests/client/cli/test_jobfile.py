@@ -22,6 +22,7 @@ environment: {LEVEL: 3, RATIO: 0.5, NAME: x}
 metadata: {ticket: A-1}
 repository: https://example.org/x.git
 commit: abc
+ref: refs/heads/main
 branch: main
 owner: ann
 queue: fast

@@ -71,6 +71,59 @@ def test_words_that_make_no_job_are_told(operands: list[str], words: list[str] |
         fields_of({}, operands, words)
 
 
+HASH = "0123456789abcdef0123456789ABCDEF01234567"
+
+
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        *((commit, None) for commit in ("HEAD", HASH, HASH[:7], HASH + HASH[:24])),
+        ("v1.0", "--branch v1.0, or exactly one of them with --ref refs/tags/v1.0"),
+        ("main", "--branch main"),
+        ("abc", "--branch abc"),
+        ("2024", "give more of its digits, or a branch or tag with --branch 2024"),
+        ("refs/pull/7/head", "--ref refs/pull/7/head"),
+        ("HEAD~1", "`git rev-parse 'HEAD~1'` prints"),
+        (HASH * 2, "7 to 64 hexadecimal digits"),
+    ],
+)
+def test_the_option_for_a_commit_takes_a_hash_and_says_what_to_give_instead(commit: str, told: str | None) -> None:
+    options: dict[str, Given] = {"commit": commit}
+    if told is None:
+        assert fields_of(options, ["https://x"], ["make"])["commit"] == commit
+    else:
+        with pytest.raises(OperatorError) as caught:
+            fields_of(options, ["https://x"], ["make"])
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "commit", "ref", "branch"),
+    [
+        ("branch: dev", {"ref": "refs/tags/v1"}, "refs/tags/v1", "refs/tags/v1", ""),
+        ("commit: main", {"ref": "refs/tags/v1"}, "refs/tags/v1", "refs/tags/v1", ""),
+        ("ref: refs/tags/v1", {"branch": "dev"}, "", "", "dev"),
+        ("ref: refs/tags/v1", {"commit": HASH}, HASH, "refs/tags/v1", ""),
+        ("branch: dev", {"commit": HASH}, HASH, "", "dev"),
+    ],
+)
+def test_an_option_overrides_whatever_the_file_checks_out(
+    tmp_path: Path, file: str, options: dict[str, Given], commit: str, ref: str, branch: str
+) -> None:
+    """Agents that know no ref find it in the commit."""
+    config = tmp_path / "job.yaml"
+    config.write_text(f"command: make\nrepository: https://x\n{file}\n")
+    spec = spec_of(fields_of(options, config=config))
+    assert (spec.commit, spec.ref, spec.branch) == (commit, ref, branch)
+
+
+@pytest.mark.parametrize("ref", ["main", "refs/heads/..", "-refs/x", "refs/heads/a b", "HEAD"])
+def test_a_ref_is_a_full_name_and_excludes_a_branch(ref: str) -> None:
+    for fields in ({"ref": ref}, {"ref": "refs/heads/main", "branch": "main"}):
+        with pytest.raises(BadRequest, match=r"expected a full name such as|give only one"):
+            spec_of({"command": "make", "repository": "https://x", **fields})
+
+
 def test_a_request_id_is_a_uuid_or_the_hash_of_any_text() -> None:
     uuid = "0197a2b4-1111-7222-8333-444455556666"
     assert request_id_of(uuid) == UUID(uuid).bytes
