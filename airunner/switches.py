@@ -6,6 +6,7 @@ also defines `--debug`, and adds it to every command.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -23,6 +24,8 @@ _TRUTHS: Final = {
     **dict.fromkeys(("true", "t", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "f", "0", "no", "off"), False),
 }
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 _BARE: Final = {"--timestamps": "clock"}
 """Options that may be given without a value, with the value that this means."""
 _LOG: Final = "airunner"  # the parent of all our loggers
@@ -58,14 +61,16 @@ def _avoid_converters(options: Sequence[Any]) -> None:
 
 
 class _Words:
-    """Converter of an option's value that leaves text as it is: most options have text.
+    """Converter of an option's value that leaves text as it is, and reads numbers: most options have these.
 
     Typer's own converters import pydantic, which takes a tenth of a second: they are built for other types only.
     """
 
     def __init__(self, option: Any) -> None:  # noqa: ANN401 - an option of the parser's
         self._several = option.multiple or option.nargs != 1
-        self._is_text = option.type_descriptor.annotation in (str, list[str])
+        self._name = option.opts[0]
+        self._kind = option.type_descriptor.annotation
+        self._info = option.type_descriptor.parameter_info
         self._full = option.get_runtime_param
 
     def same(self) -> Self:
@@ -76,7 +81,26 @@ class _Words:
         """Return the option's value: unset, text as it is, or the value that typer makes of it."""
         if value is None:
             return () if self._several else None
-        return value if self._is_text else self._full().coerce(value, **context)
+        if self._kind in (str, list[str]):
+            return value
+        if self._kind in (int, float) and self._info.parser is None:
+            return self._number(value)
+        return self._full().coerce(value, **context)
+
+    def _number(self, value: str | float) -> float:
+        """Read a number within the option's bounds. Raises `OperatorError`."""
+        whole, least, most = self._kind is int, self._info.min, self._info.max
+        if isinstance(value, str):
+            number: float | None = float(value) if _DECIMAL.fullmatch(value) else None
+            if whole:
+                number = int(value) if _WHOLE.fullmatch(value) else None
+        else:
+            number = value  # the default
+        if number is None or (least is not None and number < least) or (most is not None and number > most):
+            bounds = f"from {least} to {most}" if most is not None else "" if least is None else f"of at least {least}"
+            kind = "a whole number" if whole else "a number"
+            raise OperatorError(f"{self._name}: expected {' '.join(filter(None, (kind, bounds)))}, not {value!r}")
+        return number
 
 
 def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:

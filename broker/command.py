@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.protocol.durations import days_up_to
 from airunner.protocol.printable import own_lines
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def broker_command(
         ),
     ] = None,
     retain_days: Annotated[
-        float, typer.Option(min=0, max=RETAIN_DAYS_MAX, help="Days after which a finished job and its log are removed.")
+        float,
+        typer.Option(
+            parser=days_up_to("--retain-days", RETAIN_DAYS_MAX),
+            metavar="DAYS",
+            help="Days, or a duration such as 12h or 2w, after which a finished job and its log are removed.",
+        ),
     ] = 30,
     retain_gib: Annotated[
         float | None,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -206,7 +205,7 @@ def _table_row(machine: Machine) -> str:
 
 def token_command(
     subject: Annotated[str, typer.Option(help="Name of the token's owner: a person, a machine, a pipeline.")],
-    ttl: Annotated[str, typer.Option(help="Lifetime of the token, such as 90s, 15m, 1h30m or 7d.")] = "1h",
+    ttl: Annotated[str, typer.Option(help="Lifetime of the token, such as 900, 15m, 1h30m or 7d.")] = "1h",
     tenant: Annotated[str, typer.Option(help="Tenant whose jobs and queues the token gives access to.")] = "default",
     role: Annotated[
         list[str] | None,
@@ -254,8 +253,8 @@ def token_command(
 
 
 def parse_ttl_s(text: str) -> int:
-    """Parse a lifetime such as `90s`, `15m`, `1h30m` or `7d` into seconds; `TokenSigner` checks its bounds."""
-    return of_flag("--ttl", partial(duration_ms, plain_seconds=False), text) // 1_000
+    """Parse a lifetime such as `90`, `15m`, `1h30m` or `7d` into seconds; `TokenSigner` checks its bounds."""
+    return of_flag("--ttl", duration_ms, text) // 1_000
 
 
 def _own_home() -> Home:

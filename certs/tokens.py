@@ -36,7 +36,9 @@ from airunner.certs.tokenkeys import thumbprint
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 from airunner.protocol.frames import TOKEN_BYTES_MAX
+from airunner.protocol.misfits import misfit_in
 from airunner.protocol.names import Label, Name
+from airunner.protocol.printable import escaped, is_plain
 
 ISSUER: Final = "airunner"
 AUDIENCE: Final = "airunner"
@@ -49,6 +51,7 @@ CACHE_ENTRIES_MAX: Final = 4_096  # about 2 MiB; each live peer uses one or two 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 """RFC 7515, 3.1. If other characters were skipped, one token would have endless spellings, none of them cached."""
 
+_FLAGS: Final = {"sub": "subject", "queues": "queue"}
 _LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999: `datetime` cannot print a later instant
 _Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
 
@@ -111,10 +114,10 @@ class TokenSigner:
             "exp": int(now_s + ttl_s),
             **({} if queues is None else {"queues": sorted(queues)}),
         }
-        try:
-            msgspec.convert(claims, Claims)
-        except msgspec.ValidationError as error:
-            raise OperatorError(f"the broker would refuse this token: {error}") from error
+        if (misfit := misfit_in(Claims, claims)) is not None:
+            raise OperatorError(f"--{_FLAGS.get(misfit.field, misfit.field)}: {misfit.problem}")
+        if not is_plain(subject):
+            raise OperatorError(f"--subject: {escaped(subject)} contains a control character or an invisible one")
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
 
 

@@ -1,7 +1,7 @@
 """Duration parser for flags and job files: `90s`, `15m`, `1h30m`, `1.5h`, `7d`.
 
 The units ms, s, m and h are written as docker and kubectl write them (Go's `time.ParseDuration`); d and w are days and
-weeks. A number without a unit counts seconds, unless the caller requires a unit.
+weeks. A number without a unit counts seconds, unless the caller says otherwise.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from airunner.protocol.errors import OperatorError
@@ -22,13 +23,12 @@ _SECONDS: Final = re.compile(_NUMBER, re.ASCII)
 EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
 
 
-def duration_ms(text: str, *, plain_seconds: bool = True) -> int:
-    """Parse a duration into ms; with `plain_seconds` a number without a unit counts seconds. Raises `OperatorError`."""
-    if plain_seconds and _SECONDS.fullmatch(text):
-        text += "s"
-    if not _WHOLE.fullmatch(text):
+def duration_ms(text: str, *, plain: str = "s") -> int:
+    """Parse a duration into ms; a number alone has the unit `plain`; empty: it is refused. Raises `OperatorError`."""
+    with_unit = f"{text}{plain}" if _SECONDS.fullmatch(text) else text
+    if not _WHOLE.fullmatch(with_unit):
         raise OperatorError(f"{text!r}: expected {EXPECTED}")
-    total = int(sum(Decimal(piece[1]) * _UNITS_MS[piece[2]] for piece in _PIECE.finditer(text)))
+    total = int(sum(Decimal(piece[1]) * _UNITS_MS[piece[2]] for piece in _PIECE.finditer(with_unit)))
     if total > MILLISECONDS_MAX:
         raise OperatorError(f"{text!r} is too long a duration")
     return total
@@ -58,5 +58,17 @@ def seconds_between(flag: str, least: int, most: int) -> Callable[[object], floa
         if not least * 1_000 <= ms <= most * 1_000:
             raise OperatorError(f"{flag} {text}: expected {least} to {most} seconds")
         return ms // 1_000 if ms % 1_000 == 0 else ms / 1_000
+
+    return read
+
+
+def days_up_to(flag: str, most: int) -> Callable[[object], float]:
+    """Make a parser for an option's days, or another duration, of at most `most` days. Raises `OperatorError`."""
+
+    def read(text: object) -> float:
+        days = of_flag(flag, partial(duration_ms, plain="d"), str(text)) / _UNITS_MS["d"]
+        if days > most:
+            raise OperatorError(f"{flag} {text}: expected up to {most} days")
+        return days
 
     return read

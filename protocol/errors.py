@@ -75,6 +75,7 @@ class BadRequest(PeerError):
 
     code = "bad-request"
     exit_code = EXIT_USAGE
+    misfit: FieldError | None = None  # the field and the problem, if they are known
 
 
 class Unsupported(PeerError):

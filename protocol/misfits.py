@@ -60,7 +60,11 @@ def field_error(error: ValueError, kind: type[Struct], values: Mapping[str, obje
 def explained(error: BadRequest, request: Struct) -> BadRequest:
     """Word a refusal of `request` after its first field that does not fit; keep the error if all of them fit."""
     misfit = misfit_in(type(request), structs.asdict(request))
-    return error if misfit is None else BadRequest(str(misfit))
+    if misfit is None:
+        return error
+    worded = BadRequest(str(misfit))
+    worded.misfit = misfit
+    return worded
 
 
 def shown(value: object) -> str:

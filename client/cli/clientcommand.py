@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
-from inspect import iscoroutinefunction, signature
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
+from typer.models import ArgumentInfo
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import with_parameters
 from airunner.protocol.durations import duration_ms, of_flag
-from airunner.protocol.errors import NotFound, OperatorError, PeerError
+from airunner.protocol.errors import BadRequest, NotFound, OperatorError, PeerError
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 
 if TYPE_CHECKING:
@@ -99,15 +100,30 @@ def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[
                 work: Work = partial(function, console=console, **options)
             else:
                 work = function(console, **options)
-            _run(work, console, broker, token, timeout_s)
+            try:
+                _run(work, console, broker, token, timeout_s)
+            except BadRequest as error:
+                if error.misfit is None:
+                    raise
+                name = error.misfit.field
+                raise OperatorError(f"{labels.get(name, name)}: {error.misfit.problem}") from error
 
         own = signature(function, eval_str=True, locals={"Client": object}).parameters
         shared = signature(command, eval_str=True).parameters
         parameters = [own[name] for name in own if name not in ("client", "console")]
+        labels = dict(map(_label, parameters))
         parameters += [shared[name] for name in (*of_console, "broker", "token", "timeout")]
         return with_parameters(wraps(function)(command), parameters)
 
     return decorated
+
+
+def _label(parameter: Parameter) -> tuple[str, str]:
+    """Return the field of a request that a parameter sets, and how errors call it: by its option or operand."""
+    name = parameter.name
+    if get_args(parameter.annotation) and isinstance(get_args(parameter.annotation)[-1], ArgumentInfo):
+        return "job_id" if name in ("job", "jobs") else name, name.removesuffix("s").upper()
+    return name, f"--{name.replace('_', '-')}"
 
 
 def timeout_of(text: str | None) -> float | None:

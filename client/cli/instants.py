@@ -51,6 +51,6 @@ def _duration(text: str, side: Side) -> int | None:
     """Parse a duration on a side of the present: `10m`, `+10m`, or `10m`, `-10m`, `10m ago`; None: it is not one."""
     length = text.removeprefix("+") if side is Side.FUTURE else text.removeprefix("-").removesuffix("ago").rstrip()
     try:
-        return duration_ms(length, plain_seconds=False)
+        return duration_ms(length, plain="")
     except OperatorError:
         return None

@@ -8,6 +8,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.console import Console
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_MAX, PAGE_SIZE_MAX
 
@@ -54,6 +55,8 @@ def list_command(
 
     chosen = columns_of(columns) if columns is not None else None
     notes = pairs_of("--metadata", metadata or ())
+    if len(notes) < len(set(metadata or ())):
+        raise OperatorError("--metadata: a job has one value for each name, so no job matches two values of a name")
     terminal = sys.stdout.isatty()
 
     async def run(client: Client) -> None:

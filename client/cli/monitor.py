@@ -25,11 +25,10 @@ def monitor_command(
         int, typer.Option(min=0, help="Number of the first event to show; events count from 1.")
     ] = 1,
     from_timestamp: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            metavar="MS",
-            help="Show events from this time on, in milliseconds since 1970 (UTC).",
+            metavar="INSTANT",
+            help="Show events from this time on: 2027-01-31T03:00:00Z, 10m for ten minutes ago, or ms since the epoch.",
             show_default="none",
         ),
     ] = None,
@@ -52,12 +51,18 @@ def monitor_command(
 
     With --event-filter the broker leaves out most other events; the exit code is still the job's.
     """
+    from airunner.client.cli.instants import Side, instant_ms
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch
+    from airunner.transport.ports import SYSTEM
 
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
-    kinds = kinds_of(event_filter or ())
+    kinds = kinds_of(event_filter)
+    try:
+        since_ms = None if from_timestamp is None else instant_ms(from_timestamp, Side.PAST, SYSTEM.wall_ms())
+    except OperatorError as error:
+        raise OperatorError(f"--from-timestamp {error.message}") from error
     stamps = None if timestamps is None else Stamps(timestamps)
     printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
@@ -69,7 +74,7 @@ def monitor_command(
             printer.show,
             console,
             from_sequence=max(1, from_sequence),
-            from_timestamp_ms=from_timestamp,
+            from_timestamp_ms=since_ms,
             kinds=needed,
             status=not json and not kinds,
         )
@@ -77,9 +82,12 @@ def monitor_command(
     return run
 
 
-def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
+def kinds_of(words: Sequence[str] | None) -> tuple[str, ...]:
     """Parse kinds of events, such as `OUTPUT,process-end`, in any case. Raises `OperatorError` for an unknown kind."""
-    kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words).split(",") if word.strip()]
-    if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
-        raise OperatorError(f"--event-filter {wrong[0]}: the kinds of events are {', '.join(EVENT_KINDS)}")
+    kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words or ()).split(",") if word.strip()]
+    wrong = [kind for kind in kinds if kind not in EVENT_KINDS]
+    if wrong or (words and not kinds):
+        raise OperatorError(
+            f"--event-filter {(wrong or ['is empty'])[0]}: the kinds of events are {', '.join(EVENT_KINDS)}"
+        )
     return tuple(dict.fromkeys(kinds))

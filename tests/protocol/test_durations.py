@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.protocol.durations import duration_ms, seconds_between, whole_seconds
+from airunner.protocol.durations import days_up_to, duration_ms, seconds_between, whole_seconds
 from airunner.protocol.errors import OperatorError
 
 
@@ -35,7 +35,7 @@ def test_another_way_of_writing_is_refused_in_words(text: str) -> None:
         duration_ms(text)
     assert repr(text) in error.value.message
     with pytest.raises(OperatorError, match="a number and a unit"):
-        duration_ms("90", plain_seconds=False)
+        duration_ms("90", plain="")
 
 
 def test_seconds_of_a_flag_have_bounds_and_the_flag_is_named() -> None:
@@ -44,6 +44,11 @@ def test_seconds_of_a_flag_have_bounds_and_the_flag_is_named() -> None:
     for text in ("0", "101", "2m", "soon"):
         with pytest.raises(OperatorError, match=f"--grace.*{text}"):
             read(text)
+    days = days_up_to("--retain-days", 10)
+    assert (days("2.5"), days(7.0), days("1w"), days("12h"), days("0")) == (2.5, 7, 7, 0.5, 0)
+    for text in ("11", "2w", "-1", "nan"):
+        with pytest.raises(OperatorError, match=f"--retain-days.*{text}"):
+            days(text)
     assert whole_seconds("1m30s") == 90
     with pytest.raises(OperatorError, match="whole seconds"):
         whole_seconds("1.5s")

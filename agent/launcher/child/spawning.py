@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXIT_NOT_FOUND: Final = 127  # exit code of a shell: command not found
 EXIT_NOT_EXECUTABLE: Final = 126  # exit code of a shell: command not executable
 
+LINE_BYTES_MAX: Final = 256  # of an interpreter's line: BINPRM_BUF_SIZE of Linux
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -113,9 +114,23 @@ def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
     """Return the refusal of a command that could not be executed, with a shell's message."""
     text = os.fsdecode(name)
     if number in _ABSENT:
-        script = program is not None and os.path.exists(program)  # noqa: PTH110 - likewise
-        missing = "its interpreter was not found" if script else "command not found"
-        return Refusal(number, f"{text}: {missing}", EXIT_NOT_FOUND)
+        return Refusal(number, f"{text}: {_absent(name, program)}", EXIT_NOT_FOUND)
     if program is not None and os.path.isdir(program):  # noqa: PTH112 - likewise
         return Refusal(number, f"{text}: is a directory")
     return Refusal(number, f"{text}: {os.strerror(number)}")
+
+
+def _absent(name: bytes, program: bytes | None) -> str:
+    """Say what was not found: the command, or the interpreter of a script."""
+    if program is None or not os.path.exists(program):  # noqa: PTH110 - as above
+        apart = len(name.split()) > 1
+        hint = ": there is no shell in between, so write each word as an argument of its own, or use sh -c"
+        return f"command not found{hint if apart else ''}"
+    try:
+        with open(program, "rb") as file:  # noqa: PTH123 - as above
+            line = file.readline(LINE_BYTES_MAX).rstrip(b"\n")
+    except OSError:
+        line = b""
+    interpreter = os.fsdecode(line.removeprefix(b"#!").strip(b" \t\r").split(b" ")[0]) if line[:2] == b"#!" else ""
+    ends = ": the file has Windows line ends (CR LF); convert it, as with dos2unix" if line[-1:] == b"\r" else ""
+    return f"its interpreter {interpreter}{' ' if interpreter else ''}was not found{ends}"

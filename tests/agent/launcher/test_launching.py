@@ -144,6 +144,10 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
     assert "msgspec" not in maps
 
 
+WINDOWS = ": the file has Windows line ends (CR LF); convert it, as with dos2unix"
+NO_SHELL = ": there is no shell in between, so write each word as an argument of its own, or use sh -c"
+
+
 @pytest.mark.parametrize(
     ("name", "exit_code", "message"),
     [
@@ -153,7 +157,10 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
         ("plain", 126, "plain: Permission denied"),
         ("./folder", 126, "./folder: is a directory"),
         ("folder", 127, "folder: command not found"),
-        ("./orphan", 127, "./orphan: its interpreter was not found"),
+        ("./orphan", 127, "./orphan: its interpreter /no/such/interpreter was not found"),
+        ("./windows", 127, f"./windows: its interpreter /bin/sh was not found{WINDOWS}"),
+        ("echo hello", 127, f"echo hello: command not found{NO_SHELL}"),
+        ("/bin/sh -c\ttrue", 127, f"/bin/sh -c\ttrue: command not found{NO_SHELL}"),
         ("./garbage", 126, "./garbage: Exec format error"),
         ("./plain/below", 127, "./plain/below: command not found"),
         ("", 127, ": command not found"),
@@ -168,7 +175,8 @@ async def test_what_cannot_be_executed_is_said_as_a_shell_says_it(
     (tmp_path / "folder").mkdir()
     (tmp_path / "orphan").write_text("#!/no/such/interpreter\n")
     (tmp_path / "garbage").write_bytes(b"\x01\x02")
-    for program in ("orphan", "garbage"):
+    (tmp_path / "windows").write_bytes(b"#!/bin/sh\r\necho hello\r\n")
+    for program in ("orphan", "garbage", "windows"):
         (tmp_path / program).chmod(0o755)
     environment = {"PATH": f"/usr/bin:{tmp_path}"}
     for terminal in (None, TerminalSize()):
