@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,6 +112,7 @@ def requested_job(
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`."""
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
+    from airunner.client.cli.worktree import hints_on
     from airunner.client.client import spec_of
     from airunner.transport.ports import SYSTEM
 
@@ -120,7 +122,7 @@ def requested_job(
     before, words = split_operands(operands or [], ctx.obj)
     file = Path(config[0]) if config else None
     spec = spec_of(fields_of(options, before, words, file, SYSTEM.wall_ms(), sources), sources.label)
-    for hint in (*sources.hints, *hints_of(options)):
+    for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
     return spec
 
