@@ -80,6 +80,11 @@ def _groups() -> Finding:
 
 
 def _home(home: Home) -> Iterator[Finding]:
+    from airunner.certs.ownership import home_fault
+
+    if reason := home_fault(home):
+        yield Finding("home", Severity.BAD, reason)
+        return
     if not home.root.is_dir():
         yield Finding("home", Severity.BAD, f"{home.root} does not exist: `airunner certs init` makes it")
         return

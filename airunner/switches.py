@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter, signature
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 import typer
@@ -68,7 +69,8 @@ class _Words:
 
     def __init__(self, option: Any) -> None:  # noqa: ANN401 - an option of the parser's
         self._several = option.multiple or option.nargs != 1
-        self._name = option.opts[0]
+        flag = option.opts[0]
+        self._name = flag if flag.startswith("-") else option.metavar or flag.upper()
         self._kind = option.type_descriptor.annotation
         self._info = option.type_descriptor.parameter_info
         self._full = option.get_runtime_param
@@ -83,6 +85,8 @@ class _Words:
             return () if self._several else None
         if self._kind in (str, list[str]):
             return value
+        if self._kind is Path and value == "":  # it would be the working directory
+            raise OperatorError(f"{self._name} is empty: expected the path of a file or folder")
         if self._kind in (int, float) and self._info.parser is None:
             return self._number(value)
         return self._full().coerce(value, **context)

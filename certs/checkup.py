@@ -17,7 +17,7 @@ from airunner.certs.allowlist import parse
 from airunner.certs.curve import load_broker_pair, load_broker_public, load_client_pair, load_pair, raw_key
 from airunner.certs.findings import Finding, Severity
 from airunner.certs.home import Home
-from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, unsafe_reason
+from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, home_fault, unsafe_reason
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, load_secret, public_path, secret_path
 from airunner.certs.secretfile import read_public
@@ -34,12 +34,10 @@ def check_keys(
     home: Home, environ: Mapping[str, str], now_s: float, *, token: str | None = None, token_file: Path | None = None
 ) -> Iterator[Finding]:
     """Check every key in `home`, and the token to present at `now_s` (Unix seconds). No secret is shown."""
-    try:
-        there = home.certs.is_dir()
-    except OSError as error:
-        yield Finding("folder", Severity.BAD, f"{home.certs}: {error.strerror}")
+    if reason := home_fault(home):
+        yield Finding("home", Severity.BAD, reason)
         return
-    if not there:
+    if not _is_there(home.certs):
         remedy = "run `airunner certs init`, or `airunner certs import`"
         yield Finding("folder", Severity.BAD, f"{home.certs} does not exist: {remedy}")
         return
@@ -121,7 +119,7 @@ def _pair(home: Home, secret: Path) -> _Result:
 
 def _token_keys(environ: Mapping[str, str], home: Home) -> _Result:
     signing = find_signing_key(environ, home)
-    if not home.token_public.exists() and signing is None:
+    if not home.token_public.exists() and signing is None and not environ.get(PUBLIC_VARIABLE):
         return Severity.FAIR, "the home has none: tokens must come from elsewhere, and a broker needs JWT_PUBLIC_KEY"
     verifying = [thumbprint(key) for key in load_verifying_keys(environ, home)]
     known = f"a broker here trusts {len(verifying)} key{'s' if len(verifying) > 1 else ''} ({', '.join(verifying)})"

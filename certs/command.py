@@ -155,6 +155,8 @@ def doctor_command(
     from airunner.certs.home import Home
     from airunner.protocol.printable import json_line
 
+    if token is not None and token_file is not None:
+        raise OperatorError("use --token or --token-file, not both")
     home = Home.from_environment(os.environ)
     bad = False
     for finding in check_keys(home, os.environ, time.time(), token=token, token_file=token_file):
@@ -166,14 +168,16 @@ def doctor_command(
 @certs_app.command("export")
 def export_command(
     name: Annotated[str, typer.Argument(help="Name of a machine whose keys were made here.")],
-    output: Annotated[Path | None, typer.Option(help="File to make, with mode 0600.", show_default="stdout")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to make, with mode 0600, or -.", show_default="stdout")
+    ] = None,
 ) -> None:
     """Export the keys that another machine needs as one file: its own pair, and the broker's public key."""
     from airunner.certs.machines import export
     from airunner.certs.secretfile import create
 
     content = export(_own_home(), name)
-    if output is not None:
+    if output is not None and output != Path("-"):
         if not create(output, content):
             raise OperatorError(f"{output} exists already: name another --output")
         print(f"made {output}: run `airunner certs import` with it on {name}, then delete it: it holds a secret key")

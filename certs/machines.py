@@ -10,6 +10,7 @@ Guarantees
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +29,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
+_LIKE: Final = re.compile(b'"client_secret"')
 FINGERPRINT_BYTES: Final = 8  # bytes of a hash of a public key, by which people tell keys apart
 _Text = Annotated[str, Meta(max_length=4_096)]
 
@@ -136,7 +138,8 @@ def export(home: Home, name: str) -> bytes:
 
 def import_keys(home: Home, path: Path, *, force: bool) -> str:
     """Import the keys in the file at `path`, and return the machine's name; only with `force` replace other keys."""
-    content = read_secret(path, "the machine's file", if_missing="`airunner certs export NAME` makes it")
+    made_by = "`airunner certs export NAME` makes it"
+    content = read_secret(path, "the machine's file", if_missing=made_by, like=_LIKE)
     try:
         carried = msgspec.json.decode(content, type=Carried)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -18,6 +18,7 @@ import pwd
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from airunner.certs.home import Home
@@ -32,11 +33,24 @@ _ROOT: Final = 0
 def own_home(environ: Mapping[str, str]) -> Home:
     """Return the home folder to work in: `$AIRUNNER_HOME`, or `~/.airunner`. It need not exist yet.
 
-    Raises `OperatorError` when other users could change files in it.
+    Raises `OperatorError`: it is not a folder, or other users could change files in it.
     """
     home = Home.from_environment(environ)
+    if reason := home_fault(home):
+        raise OperatorError(reason)
     refuse_unsafe(home.root, home.certs, home.clients, home.queue_keys)
     return home
+
+
+def home_fault(home: Home) -> str:
+    """Return why the home cannot be a folder, or ""; it need not exist yet."""
+    try:
+        fault = "" if stat.S_ISDIR(home.root.stat().st_mode) else "it is not a folder"
+    except FileNotFoundError:
+        fault = ""
+    except OSError as error:  # a loop of links, a name that is too long, a file on the way
+        fault = str(error.strerror)
+    return fault and f"{home.root} cannot be the home folder: {fault}; set AIRUNNER_HOME to a folder of your own"
 
 
 def refuse_unsafe(*folders: Path) -> None:
@@ -74,18 +88,27 @@ def refuse_foreign_owner(*folders: Path) -> None:
 
 def unsafe_reason(path: Path, forbidden: int = OTHERS_WRITE) -> str:
     """Return why other users could have changed or replaced the file or folder at `path`, or "". Raises `OSError`."""
-    remedy = f"chmod {'go-w' if forbidden == OTHERS_WRITE else 'go-rwx'} {path}"
-    reason = unsafe_status_reason(path.stat(), str(path), forbidden, "make it your own", remedy)
+    status = path.stat()
+    reason = unsafe_status_reason(status, path, str(path), forbidden, "make it your own")
     return reason or unsafe_parent_reason(path)
 
 
-def unsafe_status_reason(status: os.stat_result, called: str, forbidden: int, if_anothers: str, remedy: str) -> str:
-    """Return why a file with this `stat` result is unsafe, or "". `called` names it; `forbidden` are mode bits."""
+def unsafe_status_reason(status: os.stat_result, path: Path, called: str, forbidden: int, if_anothers: str) -> str:
+    """Return why `path` with this `stat` result is unsafe, or "". `called` names it; `forbidden` are mode bits."""
     if status.st_uid not in (os.geteuid(), _ROOT):
         return f"{called} belongs to {user_name(status.st_uid)}, who could change it: {if_anothers}"
     if status.st_mode & forbidden:
-        return f"{called} is open to others (mode {stat.S_IMODE(status.st_mode):04o}): run `{remedy}`"
+        mode = stat.S_IMODE(status.st_mode)
+        return f"{called} is open to others (mode {mode:04o}): {_closing(status, path, forbidden)}"
     return ""
+
+
+def _closing(status: os.stat_result, path: Path, forbidden: int) -> str:
+    """Return advice to close `path` to others, but not for folders that are everybody's, such as /tmp."""
+    if status.st_mode & stat.S_ISVTX:
+        return "all users share it, so use a folder of your own"
+    mode = "600" if stat.S_ISREG(status.st_mode) else "go-rwx"
+    return f"run `chmod {'go-w' if forbidden == OTHERS_WRITE else mode} {quote(str(path))}`"
 
 
 def unsafe_parent_reason(path: Path) -> str:
@@ -102,7 +125,7 @@ def unsafe_parent_reason(path: Path) -> str:
             continue
         return (
             f"{folder} is open to others (mode {stat.S_IMODE(status.st_mode):04o}), who could replace {path}: "
-            f"run `chmod go-w {folder}`, or set AIRUNNER_HOME to a folder elsewhere"
+            f"run `chmod go-w {quote(str(folder))}`, or set AIRUNNER_HOME to a folder elsewhere"
         )
     return ""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Generator
@@ -26,6 +27,7 @@ from airunner.protocol.errors import OperatorError
 
 FILE_BYTES_MAX: Final = 1_048_576  # 15 000 lines of an allow-list; keys take a few hundred bytes
 RUN_INIT: Final = "run `airunner certs init`"
+_ANY: Final = re.compile(b"")
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 
@@ -67,20 +69,23 @@ def replace(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
-def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
+def read_secret(path: Path, what: str, *, if_missing: str = RUN_INIT, like: re.Pattern[bytes] = _ANY) -> bytes:
     """Read the file `path`, which only its owner may read; `what` names it in errors.
+
+    `like` is found in the content of all such files. Another file is returned even if it is open to others, because the
+    caller's parser refuses it: nobody is advised to close a file of the system.
 
     Raises `MissingFile`; `OperatorError`: unreadable, too big, owned by another, or open to others.
     """
-    return _read(path, what, if_missing, forbidden=OTHERS_READ_OR_WRITE, remedy="chmod 600")
+    return _read(path, what, if_missing, OTHERS_READ_OR_WRITE, like)
 
 
-def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT) -> bytes:
+def read_public(path: Path, what: str, *, if_missing: str = RUN_INIT, like: re.Pattern[bytes] = _ANY) -> bytes:
     """Read the file `path`, which all users may read and only its owner may write; otherwise like `read_secret`."""
-    return _read(path, what, if_missing, forbidden=OTHERS_WRITE, remedy="chmod go-w")
+    return _read(path, what, if_missing, OTHERS_WRITE, like)
 
 
-def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str) -> bytes:
+def _read(path: Path, what: str, if_missing: str, forbidden: int, like: re.Pattern[bytes]) -> bytes:
     with _os_error_reported(f"cannot read {what} {path}"):
         try:
             # O_NONBLOCK: otherwise opening a FIFO waits for its writer.
@@ -88,23 +93,25 @@ def _read(path: Path, what: str, if_missing: str, *, forbidden: int, remedy: str
         except FileNotFoundError as error:
             raise MissingFile(f"{what} {path} is missing: {if_missing}") from error
         try:
-            _check(os.fstat(descriptor), f"{what} {path}", forbidden, f"{remedy} {path}")
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OperatorError(f"{what} {path} is not a file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(FILE_BYTES_MAX + 1)
         finally:
             os.close(descriptor)
+    if like.search(content):
+        _check(status, path, f"{what} {path}", forbidden)
     if len(content) > FILE_BYTES_MAX:
         raise OperatorError(f"{what} {path} is bigger than {FILE_BYTES_MAX} bytes")
     return content
 
 
-def _check(status: os.stat_result, called: str, forbidden: int, remedy: str) -> None:
-    """Check that this is a file that only we, or root, could have written. Raises `OperatorError`."""
-    if not stat.S_ISREG(status.st_mode):
-        raise OperatorError(f"{called} is not a file")
+def _check(status: os.stat_result, path: Path, called: str, forbidden: int) -> None:
+    """Check that only we, or root, could have written this file. Raises `OperatorError`."""
     owner = status.st_uid
     copy = "" if os.geteuid() == 0 else ", or make your own copy"
-    if reason := unsafe_status_reason(status, called, forbidden, f"{as_user(owner)}{copy}", remedy):
+    if reason := unsafe_status_reason(status, path, called, forbidden, f"{as_user(owner)}{copy}"):
         raise OperatorError(reason)
 
 

@@ -38,6 +38,7 @@ from airunner.protocol.errors import OperatorError
 
 PUBLIC_VARIABLE: Final = "JWT_PUBLIC_KEY"
 SIGNING_VARIABLE: Final = "JWT_SIGNING_KEY"
+_LIKE: Final = re.compile(b"-----BEGIN")  # PEM
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -63,13 +64,13 @@ def load_verifying_keys(
     environ: Mapping[str, str], home: Home, file: Path | None = None
 ) -> list[ec.EllipticCurvePublicKey]:
     """Load the public keys that the broker verifies tokens with: those in `file` when it is given."""
-    read = partial(read_public, what="the key that verifies tokens,")
+    read = partial(read_public, what="the key that verifies tokens,", like=_LIKE)
     return parse_public_keys(*_pem(read, environ, PUBLIC_VARIABLE, home.token_public, file))
 
 
 def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
     """Load the private key that signs tokens: that in `file` when it is given."""
-    read = partial(read_secret, what="the key that signs tokens,")
+    read = partial(read_secret, what="the key that signs tokens,", like=_LIKE)
     return parse_signing_key(*_pem(read, environ, SIGNING_VARIABLE, home.token_secret, file))
 
 

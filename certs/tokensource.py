@@ -7,6 +7,7 @@ changed; a minted token is short-lived, and replaced long before it expires. Wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airunner.certs.tokens import TokenSigner
 
 TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
+_LIKE: Final = re.compile(rb"\A\s*[^\s.]+\.[^\s.]+\.[^\s.]+\s*\Z")  # a JWT: three parts
 MINTED_TTL_S: Final = 600.0  # seconds: long enough for a slow request, short enough to be worth little when stolen
 
 
@@ -63,7 +65,8 @@ class TokenFile:
             raise OperatorError(f"--token-file {self._path}: {error.strerror}") from error
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen != self._seen:
-            content = read_secret(self._path, "the token's file", if_missing="`airunner token` prints a token")
+            made_by = "`airunner token` prints a token"
+            content = read_secret(self._path, "the token's file", if_missing=made_by, like=_LIKE)
             self._token = _checked(content.decode("ascii", errors="replace"), f"--token-file {self._path}")
             self._seen = seen
 
@@ -133,7 +136,7 @@ def token_source(
 def _checked(given: str, where: str) -> bytes:
     """Check that `given` can be sent as a token; the broker checks whether the token is valid."""
     token = given.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if not token.isascii() or not token.isprintable() or not _LIKE.search(token.encode()):
         raise OperatorError(f"{where} holds no token: `airunner token --subject NAME` prints one")
     if len(token) > TOKEN_BYTES_MAX:
         raise OperatorError(f"{where} is longer than {TOKEN_BYTES_MAX} bytes: that is no token")

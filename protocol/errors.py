@@ -106,7 +106,7 @@ class NotFound(PeerError):
 
 
 class Conflict(PeerError):
-    """The request id was used before with another body."""
+    """The request id was used before with another body: use another request id."""
 
     code = "conflict"
 

@@ -25,14 +25,20 @@ def load_answer(keys: Keys, command: TenantRequest) -> None:
 def answered(world: World, command: TenantRequest, request: Once) -> tuple[JobId, ...] | None:
     """Look up the job ids in the first reply to this request; None: it has not been answered before.
 
-    Raises `Conflict`: the request with this id had another body.
+    Raises `Conflict`: the request with this id had another body. A sender bound to queues is not told its jobs.
     """
     before = world.record(command.tenant, command.request_id)
     if before is None:
         return None
     if before.body_hash != canonical_hash(request):
-        raise Conflict
+        raise Conflict(_used_by(before) if command.queues is None and before.job_ids else None)
     return tuple(map(JobId, before.job_ids.split()))
+
+
+def _used_by(before: Record) -> str:
+    first, *more = before.job_ids.split()
+    others = f" and {len(more)} more" if more else ""
+    return f"the request id was used before with another body, for job {first}{others}: use another request id"
 
 
 def note_answer(world: World, command: TenantRequest, request: Once, job_ids: Sequence[JobId] = ()) -> None:

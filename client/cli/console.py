@@ -12,6 +12,7 @@ from typing import Final
 
 from airunner.client.cli.outlets import STDERR, STDOUT, OutputLost, ReaderGone, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream
 from airunner.protocol.printable import json_line, own_lines
 
@@ -66,6 +67,11 @@ class Console:
     def follow(self) -> None:
         """Leave out from now on what cannot be written: the command ends with the job, and with its exit code."""
         self._follows = True
+
+    def lose(self, error: OperatorError) -> None:
+        """Go on without an output that cannot be written: report the error, and let the command not exit with 0."""
+        self.exit_code = error.exit_code
+        self.must_say(f"{error.message}; the rest of it is left out")
 
     def job_output(self, stream: Stream, data: bytes) -> None:
         """Write a job's output."""
@@ -128,8 +134,7 @@ class Console:
                 raise
             self._lost.add(descriptor)
             if descriptor == self._descriptors[0] and not lost.closed:
-                self.exit_code = lost.exit_code
-                self.must_say(f"{lost.message}; the rest of it is left out")
+                self.lose(lost)
 
     def _put_message(self, descriptor: int, text: bytes) -> None:
         """Write a message, or drop it: a reader that is gone ends the command only if it reads the output too."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
     from airunner.protocol.fields import JobSpec
     from airunner.protocol.job import Job
+
+
+STDOUT: Final = Path("-")  # as `--output`
 
 
 class Format(StrEnum):
@@ -49,7 +54,11 @@ async def export_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="File to write; replaced if it exists.", show_default="stdout"
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write, or - for stdout; replaced if it exists, once the export is complete.",
+            show_default="stdout",
         ),
     ] = None,
 ) -> None:
@@ -58,7 +67,7 @@ async def export_command(
     convert = _converter(format_, found)
     # On a terminal the output is filtered.
     out = partial(console.job_output, Stream.STDOUT) if format_ is Format.RAW else console.out
-    with sink(output, out) as put:
+    with sink(None if output == STDOUT else output, out) as put:
         async for event in client.replay(job):
             put(convert(event))
     console.job_over()
@@ -83,16 +92,47 @@ def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
 
 @contextmanager
 def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[[bytes], None]]:
-    """Open the destination of an export: `out`, or a file, which is replaced. Raises `OperatorError`: not writable."""
+    """Open the destination of an export: `out`, or a file, which is replaced once the export is complete.
+
+    A device, a link or a file with another owner is written in place. Raises `OperatorError`: it cannot be written.
+    """
     if path is None:
         yield out
         return
-    with _operators_fault(path):
+    if not _replaceable(path):
+        with _in_place(path, path) as put:
+            yield put
+        return
+    draft = path.with_name(f".airunner-{secrets.token_hex(8)}")
+    try:
+        with _in_place(draft, path) as put:
+            yield put
+        with _operators_fault(path):
+            if path.exists():
+                draft.chmod(stat.S_IMODE(path.stat().st_mode))
+            draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _replaceable(path: Path) -> bool:
+    """Return whether another file may take the path's place without a change that the user could notice."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return True
+    plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()
+    return plain and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+@contextmanager
+def _in_place(path: Path, called: Path) -> Generator[Callable[[bytes], None]]:
+    with _operators_fault(called):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
 
     def put(piece: bytes) -> None:
         rest = memoryview(piece)
-        with _operators_fault(path):
+        with _operators_fault(called):
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
 
@@ -104,15 +144,32 @@ def sink(path: Path | None, out: Callable[[bytes], None]) -> Generator[Callable[
 
 @contextmanager
 def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[Callable[[Event], None] | None]:
-    """Open a recording of a job, and yield the function that records an event, or None without a `path`."""
+    """Open a recording of a job, and yield the function that records an event, or None without a `path`.
+
+    The file grows with the job. If it cannot be written any more, the job continues, and this is said.
+    """
+    if path == STDOUT:
+        raise OperatorError("--output -: stdout has the job's output already; name a file")
     if path is None:
         yield None
         return
     from airunner.client.cli.cast import Cast
 
     cast = Cast(spec, "airunner run")
-    with sink(path, console.out) as put:
-        yield lambda event: put(cast.feed(event).encode())
+    with _in_place(path, path) as put:
+        lost = False
+
+        def record(event: Event) -> None:
+            nonlocal lost
+            if lost:
+                return
+            try:
+                put(cast.feed(event).encode())
+            except OperatorError as error:
+                lost = True
+                console.lose(error)
+
+        yield record
 
 
 @contextmanager

@@ -119,8 +119,9 @@ def submit(plain: Plain) -> str:
     enqueued = plain.ask(request, request_id)
     assert plain.ask(request, request_id) == enqueued, "a repeat is the same job"
     request["jobs"] = [{"command": "other"}]
-    assert plain.ask(request, request_id)["code"] == "conflict"
     [job_id] = enqueued["job_ids"]
+    refused = plain.ask(request, request_id)
+    assert (refused["code"], job_id in refused["message"]) == ("conflict", True)
     return str(job_id)
 
 

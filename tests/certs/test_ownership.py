@@ -12,6 +12,7 @@ from airunner.certs.home import Home
 from airunner.certs.ownership import own_home, unsafe_reason
 from airunner.protocol.errors import OperatorError
 
+Capture = pytest.CaptureFixture[str]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 NOBODY = 65_534
 
@@ -22,7 +23,7 @@ def refused(home: Home, match: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["root", "certs", "clients", "queue_keys"])
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_folder_of_the_home_that_others_may_write_is_refused(broker: Home, folder: str, mode: int) -> None:
     place: Path = getattr(broker, folder)
     place.mkdir(exist_ok=True)
@@ -115,3 +116,59 @@ def test_the_home_is_named_or_under_the_users_own_and_stays_put_when_the_working
     monkeypatch.chdir("/")
     assert [home.root for home in homes] == list(named.values())
     assert Home.from_environment({"AIRUNNER_HOME": ""}).root == Path.home() / ".airunner"
+
+
+@pytest.mark.parametrize(
+    ("root", "fault"),
+    [
+        ("/dev/null", "it is not a folder"),
+        ("file", "it is not a folder"),
+        ("file/below", "Not a directory"),
+        ("loop", "Too many levels of symbolic links"),
+        ("a" * 300, "File name too long"),
+    ],
+)
+@pytest.mark.parametrize("words", [["list"], ["certs", "init"], ["agent"], ["token", "--subject", "s"], ["doctor"]])
+def test_what_cannot_be_a_folder_is_no_home_and_nobody_is_advised_to_change_it(
+    tmp_path: Path, root: str, fault: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    (tmp_path / "file").touch(0o666)
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv("AIRUNNER_HOME", str(tmp_path / root))
+    assert run(words) == (1 if words == ["doctor"] else 2)
+    told = "".join(capfd.readouterr())
+    assert f"{tmp_path / root} cannot be the home folder: {fault}; set AIRUNNER_HOME to a folder of your own\n" in told
+    assert "chmod" not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["token", "--subject", "s", "--signing-key"],
+        ["certs", "import"],
+        ["certs", "doctor", "--token-file"],
+        ["broker", "--jwt-public-key"],
+    ],
+)
+def test_a_file_of_the_system_that_is_named_by_mistake_stays_open(
+    broker: Home, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "passwd").chmod(0o646)
+    monkeypatch.setenv("AIRUNNER_HOME", str(broker.root))
+    assert run([*words, str(tmp_path / "passwd")]) in (1, 2)
+    told = "".join(capfd.readouterr())
+    assert str(tmp_path / "passwd") in told
+    assert "chmod" not in told
+
+
+def test_a_folder_that_all_users_share_is_left_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    refused(Home(tmp_path), "all users share it, so use a folder of your own$")
+
+
+def test_advice_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a b; c")
+    home.root.mkdir(mode=0o757)
+    home.root.chmod(0o757)
+    refused(home, f"run `chmod go-w '{home.root}'`$")

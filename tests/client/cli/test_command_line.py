@@ -232,3 +232,20 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
     ).stderr
     imported = {line.rpartition("|")[2].strip() for line in shown.splitlines()}
     assert not imported & {"anyio", "zmq", "rich", "yaml", "apsw", "jwt", "nacl", "cryptography", "asyncio"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["export", "j", "-o", ""], "--output is empty: expected the path of a file or folder"),
+        (["run", "--output=", "--", "true"], "--output is empty: expected the path of a file or folder"),
+        (["run", "-o", "-", "--", "true"], "--output -: stdout has the job's output already; name a file"),
+        (["agent", "--hooks", ""], "--hooks is empty: expected the path of a file or folder"),
+        (["certs", "import", ""], "FILE is empty: expected the path of a file or folder"),
+        (["certs", "doctor", "--token", "a.b.c", "--token-file", "f"], "use --token or --token-file, not both"),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_meant_is_told(words: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    assert capfd.readouterr().err == f"airunner: {told}\n"
