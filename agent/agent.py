@@ -49,10 +49,13 @@ class Agent(Struct, frozen=True):
         health = Health(probes, self.edges.random, self.report)
         renewer = Renewer(self.channel, self.plan, health, self.edges)
         leaser = Leaser(self.plan, self.channel, renewer, health, self.edges, self.orders)
-        workspaces = Workspaces(home, JobUsers(self.surroundings.users))
+        bases = self.surroundings.bases
+        workspaces = Workspaces(home, JobUsers(self.surroundings.users), bases)
         occupancy = Occupancy()
         self.channel.nudged = renewer.nudge
-        for leftover in await self.surroundings.offload(lambda: [*remove_workspaces(home), *remove_unfinished(home)]):
+        for leftover in await self.surroundings.offload(
+            lambda: [*remove_workspaces(home, bases), *remove_unfinished(home)]
+        ):
             self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         left = spools_in(home / SPOOL_FOLDER)
         async with anyio.create_task_group() as background:

@@ -224,6 +224,7 @@ def agent_command(
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
     from airunner.agent.workspace.jobuser import exposed_keys
+    from airunner.agent.workspace.shortpaths import usable_bases
     from airunner.protocol.redaction import SECRET_NAMES
     from airunner.transport.ports import SYSTEM
 
@@ -254,6 +255,7 @@ def agent_command(
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck),
         mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
         random=SYSTEM.random,
+        bases=usable_bases(os.environ, users, _say),
         users=users,
     )
     if not users:

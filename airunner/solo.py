@@ -161,6 +161,7 @@ def _agent(
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.plan import Plan
+    from airunner.agent.workspace.shortpaths import bases_of
     from airunner.transport.channel import Channel
     from airunner.transport.ports import SYSTEM
 
@@ -180,6 +181,7 @@ def _agent(
         secrets=secrets,
         rules=Rules(allow_local=True),
         random=SYSTEM.random,
+        bases=bases_of(os.environ),
     )
     channel = Channel(network, [network.router.endpoint], _no_token, SYSTEM)
     return Agent(plan, channel, surroundings, SYSTEM, _log.debug)

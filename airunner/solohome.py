@@ -88,7 +88,8 @@ def _remove(home: Path) -> None:
 def _clear(agents: Path) -> None:
     """End the processes of a killed agent, and remove its workspaces."""
     from airunner.agent.home import lock_home
+    from airunner.agent.workspace.shortpaths import bases_of
     from airunner.agent.workspace.workspace import remove_workspaces
 
     with suppress(OperatorError):  # a process that hangs in the kernel stays
-        remove_workspaces(lock_home(agents).folder)
+        remove_workspaces(lock_home(agents).folder, bases_of(os.environ))

@@ -71,6 +71,7 @@ class Surroundings(Struct, frozen=True):
     mirrors: Mirrors | None = None
     random: Callable[[], float] = float  # `float` returns 0.0: no jitter
     redact: tuple[str, ...] = SECRET_NAMES  # name patterns of variables whose values are secret
+    bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR
     users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
 
 

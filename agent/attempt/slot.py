@@ -30,7 +30,7 @@ from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
-from airunner.agent.workspace.workspace import Workspace, remove_workspace
+from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
@@ -122,7 +122,7 @@ class Slot(Struct, frozen=True):
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:
-            workspace = self.workspaces.acquire(lease.job_id, lease.attempt)
+            workspace = self.workspaces.acquire()
             attempted.recorder = self._recorder(held)
             await self._perform(attempted, attempted.recorder, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
@@ -181,7 +181,7 @@ class Slot(Struct, frozen=True):
             attempted.recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=message))
 
     async def _clear(self, workspace: Workspace) -> None:
-        for leftover in await self.surroundings.offload(lambda: remove_workspace(workspace.root)):
+        for leftover in await self.surroundings.offload(lambda: self.workspaces.clear(workspace)):
             self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         self.workspaces.removed(workspace)
 

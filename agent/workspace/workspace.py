@@ -1,10 +1,10 @@
 """Workspace of an attempt: a new folder, 0700, in the agent's home, and its complete removal.
 
 ```
-<agent home>/workspaces/<job id>-<attempt>-<random>/
+<agent home>/workspaces/<random>/
 ├── checkout/     the repository, or empty
-├── home/         HOME
-├── tmp/          TMPDIR
+├── home/         HOME, which the job reaches by a short path (`shortpaths.py`)
+├── tmp/          TMPDIR, likewise
 ├── secrets/      only if the job asks for secrets as files
 └── gitconfig     only with --run-as: lets git read local repositories that belong to other users
 ```
@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -33,12 +33,13 @@ from msgspec import Struct
 
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in, scarce_at_home
 from airunner.agent.workspace.jobuser import PASSABLE, JobUser
+from airunner.agent.workspace.shortpaths import folders_of, make_link
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
 WORKSPACES_FOLDER: Final = "workspaces"  # in an agent's home
 FOLDER_MODE: Final = 0o700
-NAME_BYTES: Final = 4  # bytes of the random part of a workspace's name, which also contains job and attempt
+NAME_BYTES: Final = 5  # random bytes of a workspace's name: unique, and not to be guessed by other users
 LEFTOVERS_MAX: Final = 100  # paths reported for one workspace; more would only repeat the reason
 PATH_CHARS_MAX: Final = 4_096  # length of a reported path: the kernel's own limit (PATH_MAX)
 
@@ -48,17 +49,21 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace:
-    """Workspace of one attempt: the absolute paths drawn above. `folders` are made with it, and belong to `user`."""
+    """Workspace of one attempt: the absolute paths drawn above. `folders` are made with it, and belong to `user`.
 
-    def __init__(self, root: Path, user: JobUser | None = None) -> None:
+    `link` leads to `root`, if there is a short path to it.
+    """
+
+    def __init__(self, root: Path, user: JobUser | None = None, link: Path | None = None) -> None:
         self.root = root
         self.user = user
+        self.link = link
         self.checkout = root / "checkout"
-        self.home = root / "home"
-        self.temporary = root / "tmp"
+        self.home = (link or root) / "home"
+        self.temporary = (link or root) / "tmp"
         self.secrets = root / "secrets"
         self.git_settings = root / "gitconfig"
-        self.folders = (self.checkout, self.home, self.temporary)
+        self.folders = (self.checkout, root / "home", root / "tmp")
 
 
 class WorkspaceFailed(MachineRefused):
@@ -84,19 +89,16 @@ Offload = Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
 """Runs a slow removal without blocking the event loop: in production in a thread."""
 
 
-def fresh_root(agent_home: Path, job_id: str, attempt: int) -> Path:
-    """Return a new path for a workspace."""
-    return (agent_home / WORKSPACES_FOLDER).absolute() / f"{job_id}-{attempt}-{secrets.token_hex(NAME_BYTES)}"
+def make_workspace(agent_home: Path, user: JobUser | None = None, bases: Sequence[Path] = ()) -> Workspace:
+    """Make a new workspace. It needs no thread: making five folders takes less time than waking one.
 
-
-def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | None = None) -> Workspace:
-    """Make a new workspace. It needs no thread: making four folders takes less time than waking one.
+    The link of its short paths is made in one of `bases`, see `shortpaths.py`.
 
     Raises `OperatorError`: the folder of all workspaces cannot be used; `WorkspaceFailed`: the machine refused, and
     nothing of this workspace is left.
     """
     folder = agent_home / WORKSPACES_FOLDER
-    workspace = Workspace(fresh_root(agent_home, job_id, attempt), user)
+    workspace = Workspace(folder.absolute() / secrets.token_hex(NAME_BYTES), user)
     try:
         try:
             workspace.root.mkdir(FOLDER_MODE)
@@ -113,7 +115,7 @@ def make_workspace(agent_home: Path, job_id: str, attempt: int, user: JobUser | 
     except OSError as error:
         remove_workspace(workspace.root)
         raise WorkspaceFailed(f"cannot make a workspace in {folder}", error) from error
-    return workspace
+    return Workspace(workspace.root, user, make_link(workspace.root, user, bases))
 
 
 def restore_checkout(workspace: Workspace) -> None:
@@ -146,12 +148,17 @@ def give(user: JobUser, *places: Path) -> None:
         os.chown(place, user.uid, user.gid, follow_symlinks=False)
 
 
-def remove_workspaces(agent_home: Path) -> list[Leftover]:
+def remove_workspaces(agent_home: Path, bases: Sequence[Path] = ()) -> list[Leftover]:
     """Remove all workspaces that a killed agent has left. The home must be locked."""
     folder = agent_home / WORKSPACES_FOLDER
     if not folder.is_dir():
         return []
-    return [leftover for root in sorted(folder.iterdir()) for leftover in remove_workspace(root)]
+    return [leftover for root in sorted(folder.iterdir()) for leftover in clear_workspace(root, bases)]
+
+
+def clear_workspace(root: Path, bases: Sequence[Path] = ()) -> list[Leftover]:
+    """Remove a workspace, and first the links to it: `remove_workspaces` finds these by the workspace's name."""
+    return [leftover for place in (*folders_of(root.name, bases), root) for leftover in remove_workspace(place)]
 
 
 def remove_workspace(root: Path) -> list[Leftover]:

@@ -52,7 +52,7 @@ class Checkout:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path / "home", "job", 1)
+    return make_workspace(tmp_path / "home")
 
 
 @pytest.fixture

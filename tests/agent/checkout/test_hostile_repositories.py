@@ -87,8 +87,8 @@ async def test_submodules_are_checked_out_where_they_are_asked_for(
     checkout: Checkout, repository: Path, tmp_path: Path
 ) -> None:
     with_submodule(repository)
-    for attempt, submodules in enumerate((False, True)):
-        checkout.workspace = make_workspace(tmp_path, "job", attempt)
+    for submodules in (False, True):
+        checkout.workspace = make_workspace(tmp_path)
         await checkout(repository, submodules=submodules)
         assert (checkout.workspace.checkout / "sub" / "file").exists() is submodules
 

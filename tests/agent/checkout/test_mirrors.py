@@ -31,14 +31,12 @@ class Agent:
         self.mirrors = Mirrors(home, inline, bytes_max)
         self.told: list[str] = []
         self.rules = Rules(allow_local=True)
-        self._jobs = 0
 
     async def job(
         self, repository: Path | str, run: Callable[[Workspace], Awaitable[None]] | None = None, **which: object
     ) -> Workspace:
         """One checkout, and what the job does in it."""
-        self._jobs += 1
-        workspace = make_workspace(self.home, f"job{self._jobs}", 1)
+        workspace = make_workspace(self.home)
         checkout = Checkout(self.launcher, workspace)
         checkout.told = self.told
         checkout.rules = self.rules

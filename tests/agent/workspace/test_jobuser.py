@@ -106,9 +106,9 @@ def test_who_gets_through_a_folder_is_told_as_the_kernel_does(tmp_path: Path) ->
 @needs_root
 def test_a_users_workspace_is_in_a_folder_of_the_agents_and_never_anothers(tmp_path: Path) -> None:
     workspaces = Workspaces(tmp_path, JobUsers([SOMEBODY]))
-    workspace = workspaces.acquire("job", 1)
+    workspace = workspaces.acquire()
     assert workspace.user == SOMEBODY
     assert (workspace.root.stat().st_uid, workspace.root.stat().st_mode & 0o777) == (0, 0o711)
     assert {(folder.stat().st_uid, folder.stat().st_mode & 0o777) for folder in workspace.folders} == {(54_321, 0o700)}
     assert not workspaces.reclaim(workspace), "untouched as it is"
-    assert make_workspace(tmp_path, "job", 2).user is None
+    assert make_workspace(tmp_path).user is None

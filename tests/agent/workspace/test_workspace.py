@@ -57,11 +57,10 @@ def make_deep(folder: Path) -> None:
 def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        workspace = make_workspace(tmp_path / "agent", "job", 1)
+        workspace = make_workspace(tmp_path / "agent")
     finally:
         os.umask(before)
     assert workspace.root.is_absolute()
-    assert workspace.root.name.startswith("job-1-")
     for folder in (tmp_path / "agent", workspace.root, workspace.checkout, workspace.home, workspace.temporary):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(workspace.root.iterdir()) == [workspace.checkout, workspace.home, workspace.temporary]
@@ -70,18 +69,18 @@ def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
 
 def test_no_two_attempts_share_a_workspace(tmp_path: Path) -> None:
     """Not even twice the same attempt: an agent that was killed may have left one."""
-    first, second = [make_workspace(tmp_path, "job", 1) for _ in range(2)]
+    first, second = [make_workspace(tmp_path) for _ in range(2)]
     assert first.root != second.root
 
 
 def test_a_home_that_cannot_be_is_the_operators_fault(tmp_path: Path) -> None:
     (tmp_path / "agent").write_text("")
     with pytest.raises(OperatorError):
-        make_workspace(tmp_path / "agent", "job", 1)
+        make_workspace(tmp_path / "agent")
 
 
 def test_all_is_gone_after_removal(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     (workspace.checkout / "src" / "deep").mkdir(parents=True)
     (workspace.checkout / "src" / "deep" / "file").write_text("x")
     (workspace.home / os.fsdecode(b"not \xff text")).write_text("x")
@@ -97,7 +96,7 @@ def test_removing_what_is_gone_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_read_only_files_and_closed_folders_are_removed(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     folder = workspace.checkout / "a" / "b"
     folder.mkdir(parents=True)
     (folder / "file").write_text("x")
@@ -115,7 +114,7 @@ def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "precious").write_text("x")
     outside.chmod(0o500)
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     (workspace.checkout / "folder").symlink_to(outside)
     (workspace.checkout / "file").symlink_to(outside / "precious")
     (workspace.checkout / "loop").symlink_to(workspace.checkout)
@@ -127,7 +126,7 @@ def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
 def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     workspace.root.rename(tmp_path / "moved away")
     workspace.root.symlink_to(outside)
     assert remove_workspace(workspace.root) == []
@@ -136,7 +135,7 @@ def test_a_workspace_that_became_a_link_is_only_unlinked(tmp_path: Path) -> None
 
 
 def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     make_deep(workspace.checkout)
     assert remove_workspace(workspace.root) == []
     assert not workspace.root.exists()
@@ -144,7 +143,7 @@ def test_a_tree_of_any_depth_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     (workspace.checkout / "mine" / "deep").mkdir(parents=True)
     (workspace.checkout / "mine" / "deep" / "file").write_text("x")
     with as_nobody(tmp_path / WORKSPACES_FOLDER):
@@ -162,7 +161,7 @@ def test_what_belongs_to_another_user_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 def test_the_report_is_bounded(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path, "job", 1)
+    workspace = make_workspace(tmp_path)
     with as_nobody(tmp_path / WORKSPACES_FOLDER):
         os.seteuid(0)
         for number in range(LEFTOVERS_MAX + 1):
@@ -172,24 +171,22 @@ def test_the_report_is_bounded(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_agent_left_is_removed(tmp_path: Path) -> None:
-    for job in ("one", "two"):
-        workspace = make_workspace(tmp_path, job, 1)
+    for _ in range(2):
+        workspace = make_workspace(tmp_path)
         (workspace.checkout / "file").write_text("x")
     ((tmp_path / WORKSPACES_FOLDER) / "stray").write_text("x")
     assert remove_workspaces(tmp_path) == []
     assert not any((tmp_path / WORKSPACES_FOLDER).iterdir())
 
 
-def test_one_that_was_left_untouched_serves_again_under_another_name(tmp_path: Path) -> None:
+def test_one_that_was_left_untouched_serves_again(tmp_path: Path) -> None:
     workspaces = Workspaces(tmp_path)
-    first = workspaces.acquire("job1", 1)
+    first = workspaces.acquire()
     inode = first.root.stat().st_ino
     assert workspaces.reclaim(first)
-    assert not first.root.exists()
-    second = workspaces.acquire("job2", 3)
-    assert second.root.name.startswith("job2-3-")
+    second = workspaces.acquire()
     assert second.root.stat().st_ino == inode
-    third = workspaces.acquire("job3", 1)
+    third = workspaces.acquire()
     assert {second.root, third.root} == set((tmp_path / WORKSPACES_FOLDER).iterdir())
     assert workspaces.reclaim(second)
     assert workspaces.reclaim(third)
@@ -217,8 +214,8 @@ TOUCHES: dict[str, Callable[[Workspace], object]] = {
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
 def test_one_that_was_touched_is_nobodys_again(tmp_path: Path, touch: Callable[[Workspace], object]) -> None:
     workspaces = Workspaces(tmp_path)
-    workspace = workspaces.acquire("job", 1)
+    workspace = workspaces.acquire()
     touch(workspace)
     assert not workspaces.reclaim(workspace)
     assert remove_workspace(workspace.root) == []
-    assert workspaces.acquire("job", 2).root.stat().st_mode == stat.S_IFDIR | 0o700
+    assert workspaces.acquire().root.stat().st_mode == stat.S_IFDIR | 0o700

@@ -1,0 +1,160 @@
+"""HOME and TMPDIR have short paths, which nobody else can take, and which are gone with the workspace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airunner.agent.workspace import shortpaths
+from airunner.agent.workspace.jobuser import JobUser
+from airunner.agent.workspace.shortpaths import (
+    LINK,
+    NO_BASE,
+    PATH_BYTES_MAX,
+    PREFIX,
+    make_link,
+    remove_link,
+    usable_bases,
+)
+from airunner.agent.workspace.workspace import clear_workspace, make_workspace, remove_workspaces
+from airunner.agent.workspace.workspaces import Workspaces
+
+SOMEBODY = JobUser("somebody", 65_534, 65_534, (65_534,))
+Base = Callable[[int], Path]
+
+
+@pytest.fixture
+def base() -> Iterator[Base]:
+    """Makes folders with a mode, such as that of /tmp, and with paths as short."""
+    made = list[Path]()
+
+    def make(mode: int = 0o1777) -> Path:
+        made.append(Path(f"/tmp/{os.getpid()}-{len(made)}"))
+        made[-1].mkdir()
+        made[-1].chmod(mode)
+        return made[-1]
+
+    yield make
+    for folder in made:
+        assert not any(folder.iterdir()), "links were left"
+        folder.rmdir()
+
+
+@pytest.fixture
+def long_home(tmp_path: Path) -> Path:
+    home = tmp_path / ("a long name with blanks " * 8).strip()
+    home.mkdir()
+    return home
+
+
+@pytest.mark.parametrize(
+    "user", [None, pytest.param(SOMEBODY, marks=pytest.mark.skipif(os.geteuid() != 0, reason="root"))]
+)
+def test_home_and_temporary_folder_are_short_and_private_wherever_the_agents_home_is(
+    long_home: Path, base: Base, user: JobUser | None
+) -> None:
+    workspace = make_workspace(long_home, user, [base(0o1777)])
+    assert workspace.link is not None
+    assert stat.S_IMODE(workspace.link.parent.stat().st_mode) == (0o700 if user is None else 0o711)
+    for short, real in zip((workspace.home, workspace.temporary), workspace.folders[1:], strict=True):
+        assert len(os.fsencode(short)) <= PATH_BYTES_MAX
+        assert short.resolve() == real
+        assert not short.is_symlink()  # `find $HOME` would not follow it
+        status = short.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o700, user.uid if user else os.geteuid())
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(short / ".ssh-control-path-of-forty-hexadecimal-digits-and-a-suffix.0123456"))
+    assert clear_workspace(workspace.root, [workspace.link.parent.parent]) == []
+
+
+def test_what_a_killed_agent_left_is_gone_with_its_links(tmp_path: Path, base: Base) -> None:
+    bases = [base(0o1777), base(0o1777)]
+    for place in (bases, bases[1:]):  # the second, while the first folder could not be used
+        workspace = make_workspace(tmp_path, None, place)
+        (workspace.home / "file").write_text("x")
+        (workspace.temporary / "socket").symlink_to(tmp_path)
+    assert remove_workspaces(tmp_path, bases) == []
+
+
+def test_a_job_that_replaces_its_links_harms_nobody(tmp_path: Path, base: Base) -> None:
+    bases = [base(0o1777)]
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    workspaces = Workspaces(tmp_path, bases=bases)
+    workspace = workspaces.acquire()
+    assert workspace.link is not None
+    workspace.link.unlink()
+    workspace.link.symlink_to(tmp_path)
+    assert not workspaces.reclaim(workspace)
+    assert workspaces.clear(workspace) == []
+    assert precious.exists()
+
+
+def test_links_that_were_removed_meanwhile_are_made_again(tmp_path: Path, base: Base) -> None:
+    """As systemd-tmpfiles does with what is old, while a workspace waits for its next job."""
+    workspaces = Workspaces(tmp_path, bases=[base(0o1777)])
+    first = workspaces.acquire()
+    assert workspaces.reclaim(first)
+    again = workspaces.acquire()
+    assert again.home == first.home
+    assert workspaces.reclaim(again)
+    assert first.link is not None
+    remove_link(first.link)
+    second = workspaces.acquire()
+    assert second.home.is_dir()
+    assert second.home != first.home
+    assert workspaces.reclaim(second)
+    workspaces.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda folder: folder.chmod(0o777), id="others could replace what is in it"),
+        pytest.param(lambda folder: folder.chmod(0o775), id="a group could"),
+        pytest.param(lambda folder: os.chown(folder, 65_534, -1), id="it is another user's"),
+        pytest.param(lambda folder: folder.chmod(0o1770), id="the job's user cannot pass"),
+        pytest.param(lambda folder: folder.rmdir() or folder.write_text(""), id="it is a file"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_is_not_safe_is_not_used(base: Base, spoil: Callable[[Path], object]) -> None:
+    good = base(0o1777)
+    bad = Path(f"{good}-bad")
+    bad.mkdir()
+    bad.chmod(0o1777)
+    spoil(bad)
+    try:
+        link = make_link(Path("/name"), SOMEBODY, [bad, good])
+        assert link == good / f"{PREFIX}name" / LINK
+        remove_link(link)
+    finally:
+        bad.rmdir() if bad.is_dir() else bad.unlink()
+
+
+def test_a_name_that_another_has_taken_is_not_used(base: Base) -> None:
+    first, second = base(0o1777), base(0o1777)
+    (first / f"{PREFIX}name").symlink_to("/etc")
+    link = make_link(Path("/name"), None, [first, second])
+    assert link == second / f"{PREFIX}name" / LINK
+    remove_link(link)
+    (first / f"{PREFIX}name").unlink()
+
+
+def test_without_any_such_folder_the_paths_are_long_and_the_agent_says_so(
+    tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortpaths, "BASES", (tmp_path / "missing",))
+    said = list[str]()
+    workspace = make_workspace(tmp_path, None, usable_bases({}, (), said.append))
+    assert workspace.home == workspace.root / "home"
+    assert workspace.home.is_dir()
+    assert said == [NO_BASE]
+    runtime = base(0o755)  # systemd's, which comes first
+    assert usable_bases({"RUNTIME_DIRECTORY": f"{runtime}:/run/more"}, (), said.append)[0] == runtime
+    assert said == [NO_BASE]
