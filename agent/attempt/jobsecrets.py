@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.output.redactor import ENCODED_BYTES_MIN
+from airunner.agent.output.patterns import PATTERN_BYTES_MIN
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import give
 from airunner.protocol.errors import Forged, OperatorError
@@ -73,7 +73,7 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
 def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
     """List the values to redact in the log: the job's secrets, variables with secret names, credentials in its URL.
 
-    Secrets that the job names are always redacted; the others only if they have at least `ENCODED_BYTES_MIN` (6) bytes:
+    Secrets that the job names are always redacted; the others only if they have at least `PATTERN_BYTES_MIN` (6) bytes:
     otherwise `API_KEY=true` would make every `true` in the log unreadable.
     """
     in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())
@@ -82,9 +82,9 @@ def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str]
         for name, value in spec.environment.items()
         if name not in spec.secret_names
         and is_secret_name(name, patterns)
-        and len(value.strip().encode()) >= ENCODED_BYTES_MIN
+        and len(value.strip().encode()) >= PATTERN_BYTES_MIN
     ]
-    opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= ENCODED_BYTES_MIN]
+    opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= PATTERN_BYTES_MIN]
     return [*secrets.values.values(), *in_files, *by_name, *opens]
 
 

@@ -24,10 +24,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -85,8 +85,15 @@ class Leftover(Struct, frozen=True):
         return cls(os.fsencode(path).decode(errors="replace"), error.strerror or type(error).__name__)
 
 
-Offload = Callable[[Callable[[], list[Leftover]]], Awaitable[list[Leftover]]]
-"""Runs a slow removal without blocking the event loop: in production in a thread."""
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs a slow call without blocking the event loop: in production in a thread."""
+
+    async def __call__(self, call: Callable[[], T], /) -> T:
+        """Run `call`, and return its result."""
+        ...
 
 
 def make_workspace(agent_home: Path, user: JobUser | None = None, bases: Sequence[Path] = ()) -> Workspace:

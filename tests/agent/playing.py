@@ -32,7 +32,7 @@ from airunner.agent.launcher.refusal import MachineRefused
 from airunner.agent.leases.probes import PROBE
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
-from airunner.agent.workspace.workspace import Leftover
+from airunner.agent.workspace.workspace import T
 from airunner.client.client import Client
 from airunner.protocol.job import Job
 from airunner.transport.bell import Bell
@@ -216,7 +216,7 @@ class Stage:
         return [event.kind async for event in self.client.follow(job_id)]
 
 
-async def inline(call: Callable[[], list[Leftover]]) -> list[Leftover]:
+async def inline(call: Callable[[], T]) -> T:
     """Where a thread would run it."""
     await anyio.lowlevel.checkpoint()
     return call()
