@@ -61,7 +61,7 @@ def test_what_no_variable_can_have_a_file_can(value: bytes) -> None:
 
 
 def test_one_cannot_be_both() -> None:
-    with pytest.raises(ValueError, match="A is named in secrets and in secret_files"):
+    with pytest.raises(ValueError, match="A is named in secrets too"):
         JobSpec(command="true", secrets=("A",), secret_files=("A",))
 
 
