@@ -132,7 +132,8 @@ class Client:
             specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
             request = requests.EnqueueJob(jobs=tuple(specs))
         except ValueError as error:
-            raise BadRequest(str(error)) from error
+            misfits = (field_error(error, JobSpec, msgspec.structs.asdict(spec)) for spec in specs)
+            raise BadRequest(str(next(filter(None, misfits), error))) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
         reply = await self._ask(request, request_id_of(request_id))
@@ -283,8 +284,8 @@ def spec_of(
         raise BadRequest("the job has no command")
     try:
         spec = msgspec.convert(dict(fields), JobSpec)
-        check_new(spec)
         encode_spec(spec)
+        check_new(spec)
     except ValueError as error:
         misfit = field_error(error, JobSpec, fields)
         raise BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error)) from error

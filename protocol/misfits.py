@@ -32,6 +32,9 @@ _PATTERNS: Final = {
 }
 NOT_TEXT: Final = "bytes that are not UTF-8 text cannot be sent; encode them, for example in base64"
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8, by PEP 383, or half a character
+_BYTE: Final = re.compile(r"\\udc([89a-f][0-9a-f])")  # such a byte in a `repr`
+
 _Misfit = tuple[object, str]
 """Part of the value, by name or number, or None for all of it; and the problem."""
 
@@ -68,8 +71,8 @@ def explained(error: BadRequest, request: Struct) -> BadRequest:
 
 
 def shown(value: object) -> str:
-    """Format a refused value in few characters."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    r"""Format a refused value in few characters; a byte that is not UTF-8 as `\xe9`."""
+    text = _BYTE.sub(r"\\x\1", repr(value))
     return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
 
 
@@ -103,7 +106,7 @@ def _misfit(type_: Any, value: Any) -> _Misfit | None:  # noqa: ANN401 - a class
 def _text(type_: inspect.StrType, value: object) -> _Misfit | None:
     if not isinstance(value, str):
         return None, f"expected text, not {shown(value)}"
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _SURROGATE.search(value):
         return None, f"{NOT_TEXT}: {shown(value)}"
     short, long = len(value) < (type_.min_length or 0), len(value) > (type_.max_length or len(value))
     if type_.pattern in _PATTERNS and (short or long or not re.match(type_.pattern, value)):

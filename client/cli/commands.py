@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -120,7 +119,7 @@ def requested_job(
         raise OperatorError("--config is given twice: a job has one job file; options override its keys")
     sources = Sources(f"airunner {ctx.info_name}")
     before, words = split_operands(operands or [], ctx.obj)
-    file = Path(config[0]) if config else None
+    file = config[0] if config else None
     spec = spec_of(fields_of(options, before, words, file, SYSTEM.wall_ms(), sources), sources.label)
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)

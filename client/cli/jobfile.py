@@ -33,24 +33,27 @@ FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
 KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
-def read_job_file(path: Path, now_ms: int, sources: Sources) -> dict[str, object]:
+def read_job_file(file: str, now_ms: int, sources: Sources) -> dict[str, object]:
     """Read the fields of a job from a file; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
-    name = "standard input" if str(path) == STDIN else str(path)
-    return parse_job_file(read_bounded(path, FILE_BYTES_MAX, "a job file is small"), name, now_ms, sources)
+    name = "standard input" if file == STDIN else file
+    raw = read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small")
+    return parse_job_file(raw, name, now_ms, sources)
 
 
-def read_bounded(path: Path, bytes_max: int, remark: str) -> bytes:
-    """Read a file of a bounded size, or standard input. Raises `OperatorError`; for a larger file with `remark`."""
+def read_bounded(flag: str, file: str, bytes_max: int, remark: str) -> bytes:
+    """Read the file of an option, or standard input. Raises `OperatorError`; for a larger file with `remark`."""
+    if not file:
+        raise OperatorError(f"{flag} is empty: name a file, or leave the option out")
     try:
-        if str(path) == STDIN:
+        if file == STDIN:
             raw = sys.stdin.buffer.read(bytes_max + 1)
         else:
-            with path.open("rb") as file:
-                raw = file.read(bytes_max + 1)
+            with Path(file).open("rb") as opened:
+                raw = opened.read(bytes_max + 1)
     except OSError as error:
-        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+        raise OperatorError(f"{flag}: cannot read {file}: {error.strerror}") from error
     if len(raw) > bytes_max:
-        raise OperatorError(f"{path} is larger than {bytes_max} bytes; {remark}")
+        raise OperatorError(f"{flag}: {file} is larger than {bytes_max} bytes; {remark}")
     return raw
 
 

@@ -12,6 +12,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import EVENT_KINDS
+from airunner.protocol.names import MILLISECONDS_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -22,7 +23,8 @@ def monitor_command(
     console: Console,
     job: JobArgument,
     from_sequence: Annotated[
-        int, typer.Option(min=0, help="Number of the first event to show; events count from 1.")
+        int,
+        typer.Option(min=0, max=MILLISECONDS_MAX, help="Number of the first event to show; events count from 1."),
     ] = 1,
     from_timestamp: Annotated[
         str | None,

@@ -30,7 +30,7 @@ def fields_of(
     options: Mapping[str, Given],
     operands: Sequence[str] = (),
     words: Sequence[str] | None = None,
-    config: Path | None = None,
+    config: str | None = None,
     now_ms: int = 0,
     sources: Sources | None = None,
 ) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _environment(field: Field, options: Mapping[str, Given], sources: Sources) -
     """Return the variables of --env-file, overridden by --env; None: the variable is not set here."""
     found: dict[str, str | None] = {}
     for file in _words(options, ENV_FILE):
-        raw = read_bounded(Path(file), ENV_FILE_BYTES_MAX, "an env file has a variable on each line")
+        raw = read_bounded("--env-file", file, ENV_FILE_BYTES_MAX, "an env file has a variable on each line")
         variables = variables_in(raw, file, os.environ)
         found |= variables
         sources.of_option(field.name, f"--env-file {file}", variables)

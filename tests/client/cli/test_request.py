@@ -37,7 +37,7 @@ def test_the_command_is_what_stands_behind_the_first_dashes(
 def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("command: make\nargs: [all]\nqueue: slow\nenvironment: {A: '1', B: '2'}\n")
-    fields = fields_of({"queue": "fast", "environment": ["B=3", "C=x=y"]}, ["https://x"], config=config)
+    fields = fields_of({"queue": "fast", "environment": ["B=3", "C=x=y"]}, ["https://x"], config=str(config))
     assert fields == {
         "command": "make",
         "args": ("all",),
@@ -45,8 +45,8 @@ def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
         "environment": {"A": "1", "B": "3", "C": "x=y"},
         "repository": "https://x",
     }
-    assert fields_of({"queue": ""}, words=["true"], config=config)["command"] == "true"
-    assert fields_of({}, words=["true"], config=config)["args"] == ()
+    assert fields_of({"queue": ""}, words=["true"], config=str(config))["command"] == "true"
+    assert fields_of({}, words=["true"], config=str(config))["args"] == ()
 
 
 def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_an_option_overrides_whatever_the_file_checks_out(
     """Agents that know no ref find it in the commit."""
     config = tmp_path / "job.yaml"
     config.write_text(f"command: make\nrepository: https://x\n{file}\n")
-    spec = spec_of(fields_of(options, config=config))
+    spec = spec_of(fields_of(options, config=str(config)))
     assert (spec.commit, spec.ref, spec.branch) == (commit, ref, branch)
 
 
@@ -151,7 +151,7 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         "depth": "1",
         "submodules": False,
     }
-    assert fields_of(options, config=config, now_ms=1_000) == {
+    assert fields_of(options, config=str(config), now_ms=1_000) == {
         "command": "make",
         "priority": 7,
         "not_before_ms": 7_201_000,
@@ -202,7 +202,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         "depth: 1\npriority: 1\nmaxAttempts: 1\nworkingDirectory: d\nterminal: {cols: 9}\nnotBefore: +1h\nretry: 1\n"
         "submodules: true\n"
     )
-    assert getattr(spec_of(fields_of({option: given}, config=config)), option) == value
+    assert getattr(spec_of(fields_of({option: given}, config=str(config))), option) == value
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_variables_are_merged_from_file_env_files_and_options(tmp_path: Path, mo
             "environment": ["D=4", "D=5", "NOT_HERE", "E="],
             "env_file": [str(tmp_path / "one.env"), str(tmp_path / "two.env")],
         },
-        config=tmp_path / "job.yaml",
+        config=str(tmp_path / "job.yaml"),
         sources=sources,
     )
     assert fields["environment"] == {"A": "j", "B": "1", "C": "2", "HERE": "h", "E": "", "D": "5"}
@@ -315,6 +315,11 @@ LATIN = b"caf\xe9".decode(errors="surrogateescape")
             {"require": ["os=caf\u00e9"]},
             None,
             "--require: 'os': expected up to 128 characters of ASCII, not 'caf\u00e9'",
+        ),
+        (
+            {"owner": LATIN},
+            None,
+            r"--owner: bytes that are not UTF-8 text cannot be sent",
         ),
         ({"owner": "a\u200b"}, None, "--owner: a\\u200b contains a control character or an invisible one"),
         ({"working_directory": "/x"}, None, "--working-directory: expected a folder in the checkout, not '/x'"),
@@ -349,7 +354,7 @@ def test_what_a_rule_of_jobs_refuses_is_named_by_file_line_and_key(content: str,
     (tmp_path / "job.yaml").write_text(f"command: x\n{content}\n")
     sources = Sources()
     with pytest.raises(BadRequest) as error:
-        spec_of(fields_of({}, config=tmp_path / "job.yaml", sources=sources), sources.label)
+        spec_of(fields_of({}, config=str(tmp_path / "job.yaml"), sources=sources), sources.label)
     assert error.value.message.removeprefix(f"{tmp_path}/").startswith(told)
 
 
