@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.clientcommand import EXIT_INTERRUPTED, JsonOption, QuietOption, RawOption
+from airunner.client.cli.clientcommand import JsonOption, QuietOption, RawOption
 from airunner.client.cli.commands import ConfigOption, OperandsArgument, follow_job, requested_job
 from airunner.client.cli.console import Console
+from airunner.client.cli.interrupts import Interrupts
 from airunner.client.cli.options import Given, with_job_options
-from airunner.interrupts import Interrupts
 from airunner.protocol.errors import OperatorError
 from airunner.solohome import AGENT, temporary_home
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from airunner.transport.memory import MemoryNetwork
 
 VISIBILITY_MS: Final = 300_000  # of the only lease: the keeper ends the job if this process hangs for as long
+INTERRUPTS: Final = 1_000  # signals that `run` waits for: it acts on two, and ignores the others
 _OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that configure airunner: the job does not inherit them
 _log: Final = logging.getLogger("airunner.run")
 
@@ -75,15 +76,14 @@ def run_command(
     console = Console(quiet=quiet, raw=raw)
     spec = requested_job(console, ctx, operands, config, fields)
     secrets = _secrets(spec)
-    with recording(output, spec, console) as record, Interrupts() as interrupts, temporary_home() as home:
-        try:
-            interrupts.follow()
-            code = _run_job(home, spec, secrets, partial(_follow, spec, console, json, record, interrupts))
-        finally:
-            interrupts.end()
-        if code is None:
-            raise typer.Exit(EXIT_INTERRUPTED)
-    raise typer.Exit(code or console.exit_code)
+    with recording(output, spec, console) as record, Interrupts() as interrupts:
+        interrupts.follow(INTERRUPTS)
+        with temporary_home() as home:
+            try:
+                code = _run_job(home, spec, secrets, partial(_follow, spec, console, json, record, interrupts))
+            finally:
+                interrupts.end()
+    raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)
 
 
 def _secrets(spec: JobSpec) -> dict[str, str]:
@@ -96,8 +96,8 @@ def _secrets(spec: JobSpec) -> dict[str, str]:
 
 
 def _run_job(
-    home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int | None]]
-) -> int | None:
+    home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int]]
+) -> int:
     """Run broker and agent while `follow` follows the job, and return the result of `follow`."""
     from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
@@ -123,8 +123,8 @@ async def _in_one_process(
     launcher: ChildLauncher,
     spec: JobSpec,
     secrets: Mapping[str, str],
-    follow: Callable[[MemoryNetwork], Awaitable[int | None]],
-) -> int | None:
+    follow: Callable[[MemoryNetwork], Awaitable[int]],
+) -> int:
     import anyio
 
     from airunner.broker.broker import Broker
@@ -135,7 +135,7 @@ async def _in_one_process(
     from airunner.transport.ports import SYSTEM
 
     network = MemoryNetwork()
-    code: int | None = None
+    code = 1
     with closing(open_store("memory:")) as store:
         broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, _at_once, Counts())
         agent = _agent(locked, launcher, network, spec, secrets)
@@ -194,8 +194,8 @@ async def _follow(
     record: Callable[[Event], None] | None,
     interrupts: Interrupts,
     network: MemoryNetwork,
-) -> int | None:
-    """Submit the job and show it to its end; return the exit code, or None after a second Ctrl-C."""
+) -> int:
+    """Submit the job and show it to its end; return the exit code, or 1 after a second Ctrl-C."""
     import anyio
 
     from airunner.agent.launcher.offloading import offload
@@ -203,7 +203,6 @@ async def _follow(
     from airunner.client.reach import Reach
     from airunner.transport.ports import SYSTEM
 
-    pressed = 0
     code = 1
     writing = anyio.Lock()
 
@@ -215,22 +214,17 @@ async def _follow(
     async with Client(reach=reach) as client, anyio.create_task_group() as group:
 
         async def obey(job_id: str) -> None:
-            nonlocal pressed
             await interrupts.next()
-            pressed = 1
             group.start_soon(client.cancel, job_id)
             hint = "cancelling; press Ctrl-C again to kill the job and exit"
             group.start_soon(write, partial(console.must_say, hint))
             await interrupts.next()
-            pressed = 2
             group.cancel_scope.cancel()
 
         job = await client.submit(spec)
         group.start_soon(obey, job.id)
         code = await follow_job(client, job.id, console, json=json, record=record, offload=write)
         group.cancel_scope.cancel()
-    if pressed:
-        return EXIT_INTERRUPTED if pressed == 1 else None
     return code
 
 

@@ -240,6 +240,11 @@ class Events:
         """Close, for `contextlib.aclosing`."""
         self.close()
 
+    @property
+    def job_ended(self) -> bool:
+        """Whether the job has ended, as far as the broker has said."""
+        return self._follow.job_ended
+
     def close(self) -> None:
         """Stop following."""
         self._closed = True

@@ -52,7 +52,8 @@ class Follow:
         assert from_sequence >= 1, f"sequence {from_sequence}, though sequences count from 1"
         self.job_id = job_id
         self.next_sequence = from_sequence
-        self.finished = False
+        self.finished = False  # whether JOB_FINISHED was returned
+        self.job_ended = False  # whether the log is known to contain JOB_FINISHED
         self._from_timestamp_ms = from_timestamp_ms
         self._kinds = kinds
         self._kept: dict[int, EventSegment] = {}
@@ -106,6 +107,7 @@ class Follow:
         """Process the reply to `request`; return the next events. Raises `CorruptLog`: the stored bytes are damaged."""
         assert self._in_flight, "no replay was requested"
         self._in_flight = False
+        self.job_ended |= page.finished
         if self.finished:
             return []
         before = self.next_sequence
@@ -159,6 +161,7 @@ class Follow:
         events = events_of(self.job_id, segment)[self.next_sequence - segment.first_sequence :]
         self.next_sequence = segment.next_sequence
         self.finished = isinstance(events[-1].body, JobFinished)
+        self.job_ended |= self.finished
         return [event for event in events if event.kind in self._kinds] if self._kinds else events
 
     def _from_kept(self) -> list[Event]:

@@ -18,6 +18,7 @@ from typer.models import ArgumentInfo
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import with_parameters
+from airunner.client.cli.outlets import ReaderGone
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import BadRequest, NotFound, OperatorError, PeerError
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
@@ -25,7 +26,6 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER
 if TYPE_CHECKING:
     from airunner.client.client import Client
 
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 TIMEOUT_S_MIN: Final = 0.1  # a handshake takes about as long
 
 Work = Callable[["Client"], Awaitable[int | None]]
@@ -133,9 +133,10 @@ def timeout_of(text: str | None) -> float | None:
 
 
 def _run(work: Work, console: Console, broker: list[str] | None, token: str | None, timeout_s: float | None) -> None:
-    """Run `work` with a client, and exit with its code; Ctrl-C prints with which command to follow the job again."""
+    """Run `work` with a client, and exit with its code; an interrupt prints `console.farewell` and ends it."""
     import anyio
 
+    from airunner.client.cli.interrupts import Interrupts
     from airunner.client.client import FIRST_PATIENCE_S, Client
     from airunner.transport.patience import Patience
 
@@ -143,23 +144,34 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
         left = "" if left_s is None else f" for {left_s:.0f} s more"
         console.must_say(f"waiting for the broker at {endpoint}{left}")
 
-    async def run() -> int | None:
+    async def run(interrupts: Interrupts) -> int | None:
         patience = Patience(timeout_s or FIRST_PATIENCE_S, timeout_s, notice=notice)
         async with Client(broker, token=token, patience=patience) as client:
-            return await work(client)
 
-    try:
-        code = anyio.run(run)
-    except KeyboardInterrupt:
-        if console.job_id:
-            console.must_say(f"the job continues; to follow it again: airunner monitor {console.job_id}")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (OperatorError, PeerError) as error:
-        console.end_line()
-        if not console.job_id or not isinstance(error, NotFound):
+            async def call() -> int:
+                return await work(client) or 0
+
+            return await interrupts.interruptible(call)
+
+    with Interrupts(lambda: console.writing) as interrupts:
+        code: int | None = None
+        try:
+            code = anyio.run(run, interrupts)
+        except KeyboardInterrupt:
+            pass
+        except ReaderGone:
+            if console.owns:
+                console.say_farewell()
             raise
-        raise OperatorError(no_job(console.job_id), exit_code=1) from error
-    raise typer.Exit(code or console.exit_code)
+        except (OperatorError, PeerError) as error:
+            console.end_line()
+            if not console.job_id or not isinstance(error, NotFound):
+                raise
+            raise OperatorError(no_job(console.job_id), exit_code=1) from error
+        if code is None:
+            console.say_farewell()
+            code = interrupts.exit_code
+        raise typer.Exit(code or console.exit_code)
 
 
 def no_job(job_id: str) -> str:

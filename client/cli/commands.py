@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import Console, continues
 from airunner.client.cli.options import Given, with_job_options
 from airunner.client.cli.outlets import OutputLost
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
     from airunner.client.cli.watching import Offload
-    from airunner.client.client import Client
+    from airunner.client.client import Client, SubmittedJob
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
 
@@ -35,6 +37,16 @@ ConfigOption = Annotated[
 MonitorOption = Annotated[
     bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or only print its id.")
 ]
+CancelOption = Annotated[
+    bool,
+    typer.Option(
+        "--cancel-on-exit",
+        help="Cancel the job if this command ends first: by Ctrl-C, a signal, a closed terminal, or a reader of its "
+        "output that has gone.",
+    ),
+]
+IN_DOUBT: Final = "the broker has not answered yet: `airunner list` shows whether it has the job"
+CANCEL_S: Final = 10.0  # for the broker's answer to the cancel of `--cancel-on-exit`; supervisors wait as long
 
 
 @client_command("quiet", "raw")
@@ -53,21 +65,24 @@ def submit_command(
         ),
     ] = None,
     monitor: MonitorOption = True,
+    cancel_on_exit: CancelOption = False,
     json: JsonOption = False,
     **fields: Given,
 ) -> Work:
     """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N, 124 for a timeout).
 
-    The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job.
+    The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job,
+    unless --cancel-on-exit is given.
     """
     from airunner.client.client import request_id_of
 
+    require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
     spec = requested_job(console, ctx, operands, config, fields)
     name = request_id_of(request_id)
 
     async def run(client: Client) -> int:
-        job = await client.submit(spec, request_id=name)
-        return await follow_job(client, job.id, console, json=json, monitor=monitor)
+        submit = partial(client.submit, spec, request_id=name)
+        return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
     return run
 
@@ -143,6 +158,8 @@ async def follow_job(
     console.job_id = job_id
     if monitor:
         console.follow()
+    console.owns = True
+    console.farewell = continues(job_id) if monitor else ""
     if json:
         console.out_json({"job_id": job_id})
     elif monitor:
@@ -167,4 +184,47 @@ def _print_id(console: Console, job_id: str) -> None:
         console.out_line(job_id)
     except OutputLost:
         console.must_say(f"job {job_id}")
+        raise
+
+
+async def follow_new(
+    client: Client,
+    submit: Callable[[], Awaitable[SubmittedJob]],
+    console: Console,
+    *,
+    json: bool,
+    monitor: bool,
+    cancel_on_exit: bool,
+) -> int:
+    """Submit a job and, if `monitor`, follow it; return the exit code."""
+    import anyio
+
+    console.farewell = IN_DOUBT
+    job: SubmittedJob | None = None
+    with anyio.CancelScope(shield=cancel_on_exit):  # the id is needed to cancel the job
+        job = await submit()
+    assert job is not None, "the scope was cancelled by itself"
+    async with cancelled_on_exit(client, job.id, console) if cancel_on_exit else nullcontext():
+        return await follow_job(client, job.id, console, json=json, monitor=monitor)
+
+
+def require_monitor(*, monitor: bool, cancel_on_exit: bool) -> None:
+    """Require that a job which is cancelled when this command ends is followed. Raises `OperatorError`."""
+    if cancel_on_exit and not monitor:
+        raise OperatorError("--cancel-on-exit needs --monitor: without it this command ends before the job")
+
+
+@asynccontextmanager
+async def cancelled_on_exit(client: Client, job_id: str, console: Console) -> AsyncGenerator[None]:
+    """Cancel the job if this block ends by an error or an interrupt; a second interrupt does not wait for that."""
+    import anyio
+
+    try:
+        yield
+    except BaseException:
+        if console.farewell:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
+                state = await client.cancel(job_id)
+                ended = f"has ended: {state}" if state.terminal else "is being cancelled"
+                console.farewell = f"job {job_id} {ended}"
         raise

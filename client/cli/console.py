@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from airunner.client.cli.outlets import STDERR, STDOUT, OutputLost, ReaderGone, write
@@ -35,6 +36,9 @@ class Console:
             TerminalFilter() if os.isatty(descriptor) and not raw else None for descriptor in self._descriptors
         )
         self.job_id = ""  # id of the job that is shown
+        self.owns = False  # whether this command submitted that job
+        self.farewell = ""  # message if the command is interrupted now
+        self.writing = False  # whether a write may be blocked
         self._quiet = quiet
         self._file_of = {descriptor: _file(descriptor) for descriptor in self._descriptors}
         self._mid_line: set[tuple[int, int]] = set()  # files whose last line is not ended
@@ -117,6 +121,12 @@ class Console:
         if self._file_of[stderr] in self._mid_line:
             self._write(stderr, b"\n", self._put_message)
 
+    def say_farewell(self) -> None:
+        """Print the farewell, if there is one and stderr can still be written."""
+        if self.farewell:
+            with suppress(ReaderGone):
+                self.must_say(self.farewell)
+
     def _write(self, descriptor: int, text: bytes, put: Callable[[int, bytes], None] | None = None) -> None:
         if text:
             self._clear_status()
@@ -128,7 +138,7 @@ class Console:
         if descriptor in self._lost:
             return
         try:
-            write(descriptor, text)
+            self._write_now(descriptor, text)
         except OutputLost as lost:
             if not self._follows:
                 raise
@@ -139,12 +149,24 @@ class Console:
     def _put_message(self, descriptor: int, text: bytes) -> None:
         """Write a message, or drop it: a reader that is gone ends the command only if it reads the output too."""
         try:
-            write(descriptor, text)
+            self._write_now(descriptor, text)
         except OutputLost:
             pass
         except ReaderGone:
             if self._file_of[descriptor] == self._file_of[self._descriptors[0]]:
                 raise
+
+    def _write_now(self, descriptor: int, text: bytes) -> None:
+        self.writing = True
+        try:
+            write(descriptor, text)
+        finally:
+            self.writing = False
+
+
+def continues(job_id: str) -> str:
+    """Return the farewell of a command that is interrupted while it follows a job."""
+    return f"the job continues; to follow it again: airunner monitor {job_id}"
 
 
 def _file(descriptor: int) -> tuple[int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from airunner.client.cli.clientcommand import JobArgument, JsonOption, client_command, no_job
-from airunner.client.cli.commands import MonitorOption, follow_job
+from airunner.client.cli.commands import CancelOption, MonitorOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
@@ -56,11 +57,17 @@ async def cancel_command(
 
 @client_command("quiet", "raw")
 async def retry_command(
-    client: Client, console: Console, job: JobArgument, monitor: MonitorOption = True, json: JsonOption = False
+    client: Client,
+    console: Console,
+    job: JobArgument,
+    monitor: MonitorOption = True,
+    cancel_on_exit: CancelOption = False,
+    json: JsonOption = False,
 ) -> int:
     """Submit a finished job again as a new job, follow the new job, and exit with its exit code, as `submit` does."""
-    again = await client.retry(job)
-    return await follow_job(client, again.id, console, json=json, monitor=monitor)
+    require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
+    submit = partial(client.retry, job)
+    return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
 
 @client_command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import Console, continues
 from airunner.client.cli.status import WithStatus
 from airunner.client.client import Client
 from airunner.protocol.events import Event, JobFinished
@@ -33,8 +33,10 @@ async def watch(
     errors of `Client.follow` and `show`.
     """
     console.follow()
+    console.farewell = continues(job_id)
+    events = client.follow(job_id, from_sequence, from_timestamp_ms, kinds)
     try:
-        async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
+        async with events:
             async for event in WithStatus(events, console) if status and console.has_status else events:
                 if offload is None:
                     show(event)
@@ -46,6 +48,8 @@ async def watch(
         job = await client.get(job_id)
         return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
     finally:
+        if events.job_ended:
+            console.farewell = ""
         console.job_over()
 
 

@@ -81,7 +81,7 @@ def test_ctrl_c_cancels_the_job_and_shows_its_end(tmp_path: Path, number: int) -
         job = Watched([gate.wait()])
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=40)
-        assert (process.returncode, out) == (130, b"last words\n")
+        assert (process.returncode, out) == (128 + number, b"last words\n")
         assert b"airunner: CANCELLED" in err
         assert job.gone_within(1)
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -116,7 +116,7 @@ def test_ended_while_it_starts_it_leaves_nothing(tmp_path: Path, number: int) ->
             assert process.poll() is None
         process.send_signal(number)
         process.communicate(timeout=40)
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

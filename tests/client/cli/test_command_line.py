@@ -52,6 +52,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["monitor", "some-job", "--from-sequence", "0"], "run `airunner certs init`"),
         (["monitor", "some-job", "--from-sequence", "-1"], "--from-sequence"),
         (["submit", "--monitor=false", "--process-type", "PTY", "--", "true"], "run `airunner certs init`"),
+        (["submit", "--no-monitor", "--cancel-on-exit", "--", "true"], "--cancel-on-exit needs --monitor"),
         (["submit", "--monitor=maybe", "--", "true"], "--monitor 'maybe': expected true or false"),
         (["list", "--timeout", "soon"], "--timeout 'soon': expected a number and a unit"),
         (["token", "--subject", "x", "--ttl", "1h30m", "--signing-key", "/no/such"], "/no/such is missing: name a"),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import tty
-from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import msgspec
 import pytest
@@ -203,15 +201,27 @@ class Interrupted(Exception):
 
 
 class Interrupting:
-    """A client whose watching is interrupted while a job's colours are on."""
+    """Client and events of a job whose watching is interrupted."""
 
-    @asynccontextmanager
-    async def follow(self, *_: object) -> AsyncGenerator[AsyncIterator[Event]]:
-        async def events() -> AsyncGenerator[Event]:
-            yield output(b"\x1b[31;8mx")
+    job_ended = False
+
+    def follow(self, *_: object) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self.job_ended:
             raise Interrupted
-
-        yield events()
+        self.job_ended = True
+        return output(b"\x1b[31;8mx")
 
 
 async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Terminal) -> None:

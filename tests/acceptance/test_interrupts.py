@@ -1,0 +1,70 @@
+"""A client that is interrupted says what becomes of its job, and exits as a shell would say."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+
+from tests.acceptance.running import Cluster, Gate, events, start
+
+CONTINUES = "the job continues; to follow it again: airunner monitor {}"
+CANCELLED = "job {} is being cancelled"
+
+
+@pytest.mark.parametrize(
+    ("options", "output", "interrupt", "code", "farewell"),
+    [
+        ((), "", signal.SIGINT, 130, CONTINUES),
+        ((), "", signal.SIGTERM, 143, CONTINUES),
+        (("-q", "--json"), "", signal.SIGHUP, 129, CONTINUES),
+        (("--cancel-on-exit",), "", signal.SIGTERM, 143, CANCELLED),
+        ((), "head -c 1000000 /dev/zero; ", signal.SIGTERM, 143, CONTINUES),
+        ((), "while :; do echo; done; ", None, 141, CONTINUES),
+        (("--cancel-on-exit",), "while :; do echo; done; ", None, 141, CANCELLED),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP", "cancel", "blocked in a write", "no reader", "no reader, cancel"],
+)
+def test_an_interrupted_client_says_what_becomes_of_its_job(
+    standing: Cluster,
+    gate: Gate,
+    options: tuple[str, ...],
+    output: str,
+    interrupt: int | None,
+    code: int,
+    farewell: str,
+) -> None:
+    job = ("sh", "-c", f"echo $$ > {gate.begun}; {output}cat {gate.attempt(1)}")
+    with start(
+        standing.environ, "submit", *options, "--", *job, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        gate.wait()
+        if interrupt is None:
+            client.stdout.close()
+        else:
+            if output or "--json" in options:
+                client.stdout.read(1)
+            client.send_signal(interrupt)
+        assert client.stderr is not None
+        said = client.stderr.read().decode().splitlines()
+        assert client.wait() == code
+    assert farewell.split("{}", maxsplit=1)[0] in said[-1]
+    job_id = said[-1].split(farewell.split("{}", maxsplit=1)[0])[1].split()[0]
+    if farewell is CONTINUES:
+        standing.airunner("cancel", job_id)
+    assert list(events(standing, job_id))[-1]["state"] == "CANCELLED"
+
+
+def test_an_interrupted_monitor_of_an_ended_job_does_not_say_that_it_continues(standing: Cluster) -> None:
+    submitted = standing.airunner("submit", "-q", "--no-monitor", "--", "head", "-c", "3000000", "/dev/zero")
+    job_id = submitted.stdout.decode().strip()
+    assert list(events(standing, job_id))[-1]["kind"] == "JOB_FINISHED"
+    with start(standing.environ, "monitor", job_id, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.read(1) == b"\0"
+        client.send_signal(signal.SIGTERM)
+        _, said = client.communicate()
+    assert client.returncode == 143
+    assert b"continues" not in said
