@@ -136,6 +136,19 @@ def agent_command(
             show_default="none",
         ),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="Variable for all jobs and hooks, which jobs may override; NAME alone takes the agent's own value. "
+            "Proxies and CA certificates reach git too. May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
+    env_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="File of such variables, one NAME[=VALUE] a line.", show_default="none"),
+    ] = None,
     hooks: Annotated[
         Path | None,
         typer.Option(
@@ -212,6 +225,7 @@ def agent_command(
     locked = lock_home(home.agent)
     if locked.ended:
         _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
+    variables = planning.operators_variables(env or (), env_file or (), os.environ)
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
     memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
     launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
@@ -245,7 +259,8 @@ def agent_command(
     surroundings = Surroundings(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,
-        environ=dict(os.environ),
+        environ={**os.environ, **variables},
+        variables=variables,
         offload=offload,
         cancel_grace_s=cancel_grace,
         secrets=planning.offered_secrets(secret or (), os.environ),

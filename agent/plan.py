@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -11,11 +12,14 @@ from msgspec import Struct
 
 from airunner.agent.checkout.repository import FORBIDDEN_SCHEMES, REMOTE_SCHEMES, SCHEME
 from airunner.agent.output.batching import FlushPlan
+from airunner.agent.workspace.environment import RESERVED
 from airunner.agent.workspace.jobuser import JobUser, job_users, let_pass
 from airunner.agent.workspace.workspace import WORKSPACES_FOLDER
 from airunner.certs.home import Home
 from airunner.certs.ownership import unsafe_reason
 from airunner.certs.secretfile import make_folder
+from airunner.protocol.durations import of_flag
+from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables_in
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, NAME_EXPECTED, TAGS_MAX, fits_name, fits_tag_value
@@ -23,6 +27,7 @@ from airunner.transport.descriptors import raise_descriptors
 
 SLOT_DESCRIPTORS: Final = 8  # for a running job: 4 (two pipes, the socket to its keeper, its spool), briefly up to 8
 AGENT_DESCRIPTORS: Final = 64  # for the agent itself: 20 without jobs; the rest is for files and another connection
+VARIABLES_CHARS_MAX: Final = 65_536  # of the operator's variables in all, as of a job's own
 
 
 class Plan(Struct, frozen=True):
@@ -83,6 +88,37 @@ def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[st
         if name not in environ:
             raise OperatorError(f"--secret {name}: there is no such variable in the agent's environment: set it")
     return {name: environ[name] for name in names}
+
+
+def operators_variables(words: Sequence[str], files: Sequence[Path], environ: Mapping[str, str]) -> dict[str, str]:
+    """Read the variables of `--env-file` and `--env`, of which the last value of a name counts.
+
+    Raises `OperatorError`: a file cannot be read or others could change it; a variable is malformed, not set, or the
+    agent's own to set; they are too large.
+    """
+    found: dict[str, str | None] = {}
+    for file in files:
+        found |= variables_in(_read_env_file(file), str(file), environ)
+    found |= dict(of_flag("--env", partial(variable_of, environ=environ), word) for word in words)
+    given = {name: value for name, value in found.items() if value is not None}
+    for name in found:
+        if name.startswith(RESERVED):
+            raise OperatorError(f"--env {name}: variables that begin with {RESERVED} are set by the agent")
+        if name not in given:
+            raise OperatorError(f"--env {name}: there is no such variable in the agent's environment: set it")
+    if sum(len(f"{name}={value}") for name, value in given.items()) > VARIABLES_CHARS_MAX:
+        raise OperatorError(f"--env, --env-file: the variables have more than {VARIABLES_CHARS_MAX} characters in all")
+    return given
+
+
+def _read_env_file(file: Path) -> bytes:
+    try:
+        if file.is_file() and (reason := unsafe_reason(file)):
+            raise OperatorError(f"--env-file {file} is not safe to use: {reason}")
+        with file.open("rb") as opened:
+            return opened.read(ENV_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise OperatorError(f"--env-file {file} cannot be read: {error.strerror}") from error
 
 
 def hooks_folder(named: Path | None, usual: Path) -> Path | None:

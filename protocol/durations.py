@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import MILLISECONDS_MAX
+
+_Read = TypeVar("_Read")
 
 _UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _NUMBER: Final = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"
@@ -42,7 +44,7 @@ def whole_seconds(text: str) -> int:
     return seconds
 
 
-def of_flag(flag: str, read: Callable[[str], int], text: str) -> int:
+def of_flag(flag: str, read: Callable[[str], _Read], text: str) -> _Read:
     """Parse the value of the option `flag` with `read`. Raises `OperatorError`, whose message names the option."""
     try:
         return read(text)

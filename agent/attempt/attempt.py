@@ -20,7 +20,15 @@ from msgspec import Struct, convert
 from msgspec.structs import asdict, replace
 
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
-from airunner.agent.attempt.jobsecrets import OpenBox, SecretMissing, no_keys, secrets_of, values_to_redact, write_files
+from airunner.agent.attempt.jobsecrets import (
+    JobSecrets,
+    OpenBox,
+    SecretMissing,
+    no_keys,
+    secrets_of,
+    values_to_redact,
+    write_files,
+)
 from airunner.agent.attempt.supervisor import GRACE_S, MESSAGE_CHARS_MAX, Supervisor, ms_since
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
@@ -47,7 +55,7 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.fields import ProcessType
+from airunner.protocol.fields import JobSpec, ProcessType
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
@@ -61,7 +69,7 @@ class Surroundings(Struct, frozen=True):
 
     launcher: Launcher
     wall_ms: Callable[[], int]
-    environ: Mapping[str, str]
+    environ: Mapping[str, str]  # the agent's environment, with the operator's variables
     offload: Offload
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # secrets of `--secret` by name, for jobs that name them
@@ -72,6 +80,7 @@ class Surroundings(Struct, frozen=True):
     random: Callable[[], float] = float  # `float` returns 0.0: no jitter
     redact: tuple[str, ...] = SECRET_NAMES  # name patterns of variables whose values are secret
     bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR
+    variables: Mapping[str, str] = MappingProxyType({})  # the operator's variables for all jobs
     users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
 
 
@@ -94,8 +103,16 @@ class Attempt:
         self._surroundings = surroundings
         self._supervisor = Supervisor(held, recorder, surroundings.wall_ms, surroundings.cancel_grace_s)
         self._hooks = Hooks(
-            surroundings.hooks, launcher, self._supervisor, held.cancelled, workspace.checkout, self._hooks_environment
+            surroundings.hooks,
+            launcher,
+            self._supervisor,
+            held.cancelled,
+            workspace.checkout,
+            self._hooks_environment,
+            workspace.root.parent,
         )
+        self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
+        self._to_redact: set[str] = set()
         self._terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
         self._secrets: Mapping[str, str] = {}
         self.begun = False  # the command was started
@@ -112,9 +129,7 @@ class Attempt:
         try:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
-            values = values_to_redact(self._spec, secrets, around.redact)
-            if values:
-                self._recorder.redact_with(await around.offload(lambda: Redactor(values)))  # takes some 20 ms a key
+            await self._redact((_only(around.variables), JobSecrets()), (self._spec, secrets))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
         except OSError as failed:
             if refusal_in(failed) is not None:
@@ -134,6 +149,25 @@ class Attempt:
                 raise
             result = await self._after(Hook.PRE_EXIT, result)
         return replace(result, usage=self._usage())
+
+    async def _redact(self, *sources: tuple[JobSpec, JobSecrets]) -> None:
+        """Redact from now on, beside what is redacted already, the secrets and those variables that are secret."""
+        for spec, secrets in sources:
+            self._to_redact.update(values_to_redact(spec, secrets, self._surroundings.redact))
+        values = frozenset(self._to_redact)
+        if values:
+            redactor = await self._surroundings.offload(lambda: Redactor(values))  # takes some 20 ms a key
+            self._recorder.redact_with(redactor)
+
+    async def _run_hook(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
+        """Run a hook, and set its variables for the later steps; raises `HookFailed`."""
+        variables = await self._hooks.run(hook, status=status, bound_s=bound_s)
+        if variables:
+            try:
+                await self._redact((_only(variables), JobSecrets()))
+            except TooManySecrets as refused:
+                raise self._hooks.failed(hook, f"has set variables that cannot be redacted: {refused}") from refused
+            self._hooked |= variables
 
     async def _run(self) -> Result:
         """Run checkout, command and hooks, except pre-exit."""
@@ -164,11 +198,11 @@ class Attempt:
     async def _prepare(self) -> None:
         """Run the checkout and the hooks that come before the command; raises `CheckoutFailed`, `HookFailed`."""
         if self._spec.repository:
-            await self._hooks.run(Hook.PRE_CHECKOUT)
+            await self._run_hook(Hook.PRE_CHECKOUT)
             with cancelled_by(self._held.cancelled):
                 self._commit = await self._check_out()
-            await self._hooks.run(Hook.POST_CHECKOUT)
-        await self._hooks.run(Hook.PRE_COMMAND)
+            await self._run_hook(Hook.POST_CHECKOUT)
+        await self._run_hook(Hook.PRE_COMMAND)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """Run `post-command` or `pre-exit`, with the grace as timeout after a cancel; return the attempt's result."""
@@ -176,7 +210,7 @@ class Attempt:
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
             self._restore_for(hook)
-            await self._hooks.run(hook, status=result.exit_status, bound_s=bound_s)
+            await self._run_hook(hook, status=result.exit_status, bound_s=bound_s)
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
@@ -210,7 +244,7 @@ class Attempt:
             convert(spec, Source, from_attributes=True),
             Terms(self._surroundings.rules, self._surroundings.random, self._tell),
             workspace=self._workspace,
-            agent_environ=self._jobs_environ,
+            agent_environ={**self._jobs_environ, **self._hooked},
             mirror=mirror,
         )
         self._checkout_ms = ms_since(started_s)
@@ -240,6 +274,8 @@ class Attempt:
             workspace=self._workspace,
             variables=self._spec.environment,
             secrets=self._secrets,
+            operators=self._surroundings.variables,
+            hooked=self._hooked,
         )
 
     async def _attend(self, process: Process) -> Result:
@@ -281,3 +317,8 @@ def _result(ended: Exit, cut_short: Reason | None) -> Result:
     if reason is None and ended.exit_code != 0:
         reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE
     return Result(exit_code=ended.exit_code, signal=ended.signal, reason=reason)
+
+
+def _only(variables: Mapping[str, str]) -> JobSpec:
+    """Make a spec with these variables only: what the job says of its own does not apply to the operator's."""
+    return JobSpec(command="true", environment=dict(variables))

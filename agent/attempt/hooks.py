@@ -10,6 +10,9 @@ output is logged. When a hook before the command fails, the command is not run a
 runs if the command ran; `pre-exit` runs last, also after a failed step or a cancel. When one of these two fails, a job
 that would have been COMPLETED is FAILED. The hooks around the checkout run only for jobs with a repository.
 
+What a hook writes to the file $AIRUNNER_ENV are variables for the later steps (see `hookvariables`). If they cannot be
+used, the hook counts as failed.
+
 A hook is not run, and counts as failed, if a user other than root and the agent's user could have changed it.
 """
 
@@ -17,12 +20,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.attempt.hookvariables import FILE_VARIABLE, BadVariables, read_variables, variables_file
 from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
@@ -54,7 +59,10 @@ class HookFailed(Exception):
 
 
 class Hooks(Struct, frozen=True):
-    """Hooks of one attempt, in `folder` (None: no hooks). A cancel prevents or ends those before the command."""
+    """Hooks of one attempt, in `folder` (None: no hooks). A cancel prevents or ends those before the command.
+
+    `files` is a folder of the agent, in which each hook gets a file for its variables.
+    """
 
     folder: Path | None
     launcher: Starter
@@ -62,19 +70,45 @@ class Hooks(Struct, frozen=True):
     cancelled: Flag
     working_directory: Path
     environment: Callable[[], Mapping[str, str]]
+    files: Path
 
-    async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
-        """Run a hook, if any; raises `HookFailed`. `status`: the result's exit status; None before the command."""
+    async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> dict[str, str]:
+        """Run a hook, if any, and return the variables that it sets; raises `HookFailed`.
+
+        `status` is the result's exit status; None before the command.
+        """
         if status is None and self.cancelled.is_set():
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if self.folder is None or not os.access(program := self.folder / hook, os.F_OK):
-            return
+            return {}
         if reason := unsafe_reason(self.folder) or unsafe_reason(program):
             self.supervisor.say(f"the hook {hook} is not run: {reason}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
         environment = {**self.environment(), "AIRUNNER_HOOK": hook}
         if status is not None:
             environment[STATUS_VARIABLE] = str(status)
+        with ExitStack() as made:
+            try:
+                file = made.enter_context(variables_file(self.files))
+            except OSError as error:
+                if status is None:
+                    raise  # the machine refuses, and another agent may run the job
+                raise self.failed(hook, f"is not run: no file can be made for it: {error.strerror}") from error
+            environment[FILE_VARIABLE] = str(file)
+            await self._run(hook, program, environment, bound_s, cancellable=status is None)
+            try:
+                return read_variables(file)
+            except BadVariables as bad:
+                raise self.failed(hook, f"has set variables in ${FILE_VARIABLE} that cannot be used: {bad}") from bad
+
+    def failed(self, hook: Hook, why: str) -> HookFailed:
+        """Say why a hook that has run counts as failed, and return the failure."""
+        self.supervisor.say(f"the hook {hook} {why}")
+        return HookFailed(Result(reason=Reason.HOOK_FAILED))
+
+    async def _run(
+        self, hook: Hook, program: Path, environment: Mapping[str, str], bound_s: float, *, cancellable: bool
+    ) -> None:
         spec = LaunchSpec((str(program),), environment, self.working_directory)
         try:
             process = await self.launcher.launch(spec)
@@ -82,7 +116,7 @@ class Hooks(Struct, frozen=True):
             self.supervisor.say(f"the hook {hook} cannot be run: {failed.message}")
             raise HookFailed(Result(exit_code=failed.exit_code, reason=Reason.HOOK_FAILED)) from failed
         async with attended(process):
-            ended = await self.supervisor.supervise(process, bound_s, cancellable=status is None)
+            ended = await self.supervisor.supervise(process, bound_s, cancellable=cancellable)
         if ended.cut_short is Reason.CANCELLED:
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if ended.cut_short or ended.exit.exit_code != 0:

@@ -1,16 +1,19 @@
 """Environment variables of a job's processes, and of the operator's hooks around the job. Pure.
 
-A job's environment has four layers; a later layer overrides the earlier ones
+A job's environment has six layers; a later layer overrides the earlier ones
 - a base: HOME, TMPDIR, TERM, CI, variables for programs that nobody attends (`_UNATTENDED`), and a few variables of the
   agent's environment, such as PATH. All others are left out, so that no job gets a secret of the agent's environment
   without naming it;
+- the operator's variables for all jobs of the agent (`airunner agent --env`, `--env-file`);
 - the job's own variables;
 - the secrets that the job names, and the paths of secrets that are files;
+- the variables that hooks have set for the later steps of the job (see `attempt.hookvariables`);
 - AIRUNNER and the AIRUNNER_* below, which a job cannot override.
 
 A hook is the operator's program and runs with the agent's rights. A job's variables must not control the hook's shell,
 loader or interpreter (by BASH_ENV, PATH, LD_PRELOAD, HOME with a .gitconfig in it, and many more). So the hook gets the
-job's variable NAME under the name AIRUNNER_ENV_NAME.
+job's variable NAME under the name AIRUNNER_ENV_NAME. The operator's variables and those of earlier hooks it gets by
+their own names.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.names import fits_variable
 
 JOB_PREFIX: Final = "AIRUNNER_ENV_"  # prefix of the names of the job's variables in the environment of hooks
+RESERVED: Final = "AIRUNNER"  # beginning of the names of variables that only the agent sets
 TERMINAL_TYPE: Final = "xterm-256color"
 NO_TERMINAL_TYPE: Final = "dumb"  # programs that look only at TERM then use neither colours nor cursor
 
@@ -55,6 +59,8 @@ class AttemptFacts(Struct, frozen=True, kw_only=True):
     workspace: Workspace
     variables: Mapping[str, str]  # the job's own variables
     secrets: Mapping[str, str] = MappingProxyType({})  # by variable name: values, or paths of secrets that are files
+    operators: Mapping[str, str] = MappingProxyType({})  # the operator's variables
+    hooked: Mapping[str, str] = MappingProxyType({})  # variables of the hooks that have ended
 
 
 def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, terminal: bool) -> dict[str, str]:
@@ -67,8 +73,10 @@ def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, te
         "TERM": TERMINAL_TYPE if terminal else NO_TERMINAL_TYPE,
         "CI": "true",
         **_UNATTENDED,
+        **facts.operators,
         **facts.variables,
         **facts.secrets,
+        **facts.hooked,
         **_variables(facts),
     }
 
@@ -77,14 +85,16 @@ def hook_environment(facts: AttemptFacts, agent_environ: Mapping[str, str]) -> d
     """Return the whole environment of a hook, without the job's variables whose names no shell can read."""
     own = {name: agent_environ[name] for name in _HOOKS_OWN if name in agent_environ}
     jobs = {**facts.variables, **facts.secrets}
+    given = {**facts.operators, **facts.hooked}
     return {
         **_FALLBACK,
         **_passed_on(agent_environ),
         "HOME": "/",
         **own,
-        "PATH": absolute_path(agent_environ.get("PATH", "")) or _FALLBACK["PATH"],
         "TERM": NO_TERMINAL_TYPE,
         "CI": "true",
+        **given,
+        "PATH": absolute_path(given.get("PATH") or agent_environ.get("PATH", "")) or _FALLBACK["PATH"],
         **{f"{JOB_PREFIX}{name}": value for name, value in jobs.items() if fits_variable(name)},
         **_variables(facts),
         "AIRUNNER_JOB_HOME": str(facts.workspace.home),

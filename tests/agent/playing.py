@@ -179,6 +179,7 @@ class Stage:
     edges: Edges
     hooks: Path | None
     real: Launcher | None
+    variables: dict[str, str] = field(default_factory=dict)
     reports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -190,11 +191,12 @@ class Stage:
         surroundings = Surroundings(
             self.real or self.launcher,
             self.edges.wall_ms,
-            {"PATH": f".::{os.environ['PATH']}:"},
+            {"PATH": f".::{os.environ['PATH']}:", **self.variables},
             inline,
             CANCEL_GRACE_S,
             hooks=self.hooks,
             rules=Rules(allow_local=True),
+            variables=self.variables,
         )
         channel = Channel(self.wire, [REQUESTS_ENDPOINT], lambda: b"", self.edges)
         self.agent = Agent(self.plan, channel, surroundings, self.edges, self.reports.append)
@@ -232,6 +234,7 @@ async def staged(
     here: Edges | None = None,
     hooks: Path | None = None,
     real: Launcher | None = None,
+    variables: dict[str, str] | None = None,
 ) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left; with a `real` launcher, so do its processes."""
     (home / SPOOL_FOLDER).mkdir()
@@ -247,5 +250,5 @@ async def staged(
     )
     async with brokered() as (wire, client), anyio.create_task_group() as group:
         here = here or (replace(edges(2), boot_s=boot_s) if real else edges(2))  # keepers know the machine's clock
-        yield Stage(wire, client, group, plan, here, hooks, real)
+        yield Stage(wire, client, group, plan, here, hooks, real, variables or {})
         group.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.plan import hooks_folder
 from airunner.client.client import Client
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.events import Event, Output, ProcessError, Stream
+from airunner.protocol.events import Event, GitCloneError, Output, ProcessError, Stream
 from airunner.protocol.job import JobState, Reason, Result
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.playing import staged
@@ -54,6 +54,7 @@ class Ran:
     def __init__(self, log: list[Event], state: JobState, result: Result | None) -> None:
         self.kinds = [event.kind for event in log]
         self.said = [event.body.message for event in log if isinstance(event.body, ProcessError)]
+        self.checkout_error = "".join(event.body.message for event in log if isinstance(event.body, GitCloneError))
         outputs = [event.body for event in log if isinstance(event.body, Output)]
         self.lines = b"".join(one.data for one in outputs if one.stream is Stream.STDOUT).decode().splitlines()
         self.state = state
