@@ -18,7 +18,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ class BadVariables(Exception):
 
 
 @contextmanager
-def variables_file(folder: Path) -> Iterator[Path]:
+def variables_file(folder: Path) -> Generator[Path]:
     """Make an empty file for the variables of a hook, and remove what is in its place in the end. Raises `OSError`."""
     path = folder / f"hook-{secrets.token_hex(_NAME_BYTES)}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
