@@ -225,10 +225,9 @@ def agent_command(
     locked = lock_home(home.agent)
     if locked.ended:
         _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
-    variables = planning.operators_variables(env or (), env_file or (), os.environ)
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
-    memory_bytes_max = None if memory_max_mib is None else memory_max_mib << 20
-    launcher = start_launcher([locked.running], Limits(memory_bytes_max, pids_max), locked.mark, locked.groups)
+    limits = Limits(memory_max_mib and memory_max_mib << 20, pids_max)
+    launcher = start_launcher([locked.running], limits, locked.mark, locked.groups)
 
     import anyio
 
@@ -259,8 +258,8 @@ def agent_command(
     surroundings = Surroundings(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,
-        environ={**os.environ, **variables},
-        variables=variables,
+        environ=dict(os.environ),
+        variables=planning.operators_variables(env or (), env_file or (), os.environ),
         offload=offload,
         cancel_grace_s=cancel_grace,
         secrets=planning.offered_secrets(secret or (), os.environ),

@@ -69,7 +69,7 @@ class Surroundings(Struct, frozen=True):
 
     launcher: Launcher
     wall_ms: Callable[[], int]
-    environ: Mapping[str, str]  # the agent's environment, with the operator's variables
+    environ: Mapping[str, str]
     offload: Offload
     cancel_grace_s: float = GRACE_S
     secrets: Mapping[str, str] = MappingProxyType({})  # secrets of `--secret` by name, for jobs that name them
@@ -95,10 +95,11 @@ class Attempt:
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
-        self._jobs_environ = surroundings.environ
+        self._environ = {**surroundings.environ, **surroundings.variables}
+        self._jobs_environ = self._environ
         if workspace.user is not None:
             self._jobs_launcher = LeasedLauncher(surroundings.launcher, held, workspace.user.ids)
-            self._jobs_environ = workspace.user.environment(surroundings.environ)
+            self._jobs_environ = workspace.user.environment(self._environ)
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
         self._supervisor = Supervisor(held, recorder, surroundings.wall_ms, surroundings.cancel_grace_s)
@@ -262,7 +263,7 @@ class Attempt:
         return LaunchSpec(self._spec.argv, environment, folder, self._terminal, merged=self._spec.merge_output)
 
     def _hooks_environment(self) -> dict[str, str]:
-        return hook_environment(self._facts, self._surroundings.environ)
+        return hook_environment(self._facts, self._environ)
 
     @property
     def _facts(self) -> AttemptFacts:

@@ -191,7 +191,7 @@ class Stage:
         surroundings = Surroundings(
             self.real or self.launcher,
             self.edges.wall_ms,
-            {"PATH": f".::{os.environ['PATH']}:", **self.variables},
+            {"PATH": f".::{os.environ['PATH']}:"},
             inline,
             CANCEL_GRACE_S,
             hooks=self.hooks,
