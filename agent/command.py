@@ -23,6 +23,7 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
     from airunner.certs.home import Home
@@ -210,21 +211,13 @@ def agent_command(
     SIGTERM or SIGINT: finish the running jobs, then exit. Again: stop them and give them back. Third: kill them.
     """
     from airunner.agent import plan as planning
-    from airunner.agent.home import lock_home
     from airunner.agent.launcher.child.cgroup import Limits
     from airunner.agent.launcher.local import start_launcher
-    from airunner.certs.ownership import own_home, refuse_unsafe
-    from airunner.certs.secretfile import make_folder
 
     planning.check_names(name, queue or ())
     endpoints = endpoints_of(broker, os.environ)
     require_loopback(endpoints)
-    home = own_home(os.environ)
-    refuse_unsafe(home.agent)
-    make_folder(home.root)
-    locked = lock_home(home.agent)
-    if locked.ended:
-        _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
+    home, locked = _locked_home()
     users = planning.users_of(run_as or (), spawn, home, locked.folder)
     limits = Limits(memory_max_mib and memory_max_mib << 20, pids_max)
     launcher = start_launcher([locked.running], limits, locked.mark, locked.groups)
@@ -276,6 +269,21 @@ def agent_command(
         _say(f"note: {exposed_keys(home)}")
     gc.freeze()  # the garbage collector need not scan the imported modules, which stay in use
     anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
+
+
+def _locked_home() -> tuple[Home, LockedHome]:
+    """Return the home, whose folder of agents is safe, and the agent's own folder in it, locked."""
+    from airunner.agent.home import lock_home
+    from airunner.certs.ownership import own_home, refuse_unsafe
+    from airunner.certs.secretfile import make_folder
+
+    home = own_home(os.environ)
+    refuse_unsafe(home.agent)
+    make_folder(home.root)
+    locked = lock_home(home.agent)
+    if locked.ended:
+        _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
+    return home, locked
 
 
 async def _run(
