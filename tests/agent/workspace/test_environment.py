@@ -21,6 +21,7 @@ OURS = {
     "AIRUNNER_REPOSITORY": "https://example.org/x.git",
     "AIRUNNER_COMMIT": "c0ffee",
     "AIRUNNER_BRANCH": "main",
+    "AIRUNNER_REF": "",
     "AIRUNNER_WORKSPACE": "/w/checkout",
 }
 UNATTENDED = {
