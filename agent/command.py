@@ -23,6 +23,7 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.checkout.mirrors import Mirrors
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
     from airunner.agent.plan import Plan
@@ -101,6 +102,13 @@ def agent_command(
             help="GiB of disk for mirrors, which speed up repeated checkouts; none if 0, or with --run-as.",
         ),
     ] = MIRROR_GIB,
+    dissociate: Annotated[
+        bool,
+        typer.Option(
+            "--dissociate",
+            help="Copy the objects of mirrors to every checkout, for jobs whose containers do not see the mirrors.",
+        ),
+    ] = False,
     log_mib_max: Annotated[
         int, typer.Option(min=1, help="MiB of output to keep per attempt; longer output keeps its beginning and end.")
     ] = LOG_MIB_MAX,
@@ -225,7 +233,6 @@ def agent_command(
     import anyio
 
     from airunner.agent.attempt.attempt import Surroundings
-    from airunner.agent.checkout.mirrors import Mirrors
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
@@ -260,7 +267,7 @@ def agent_command(
         hooks=planning.hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck),
-        mirrors=Mirrors(locked.folder, offload, int(mirror_gib * _GIB)) if mirror_gib and not users else None,
+        mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
         random=SYSTEM.random,
         bases=usable_bases(os.environ, users, _say),
         users=users,
@@ -329,6 +336,14 @@ async def _run(
         with anyio.CancelScope(shield=True):
             await launcher.aclose()
     _say("airunner agent stopped")
+
+
+def _mirrors(folder: Path, gib: float, *, copied: bool) -> Mirrors | None:
+    """Return the mirrors of an agent, whose own folder is `folder`, if they may take any room."""
+    from airunner.agent.checkout.mirrors import Mirrors
+    from airunner.agent.launcher.offloading import offload
+
+    return Mirrors(folder, offload, int(gib * _GIB), copied=copied) if gib else None
 
 
 def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:

@@ -147,6 +147,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ""
     depth: Annotated[Depth | None, Field("Number of commits of history to check out.", Form.NUMBER, unset="all")] = None
     submodules: Annotated[bool, Field("Check submodules out too.", Form.SWITCH)] = False
+    dissociate: Annotated[
+        bool, Field("Copy objects instead of borrowing them from the agent, for use in a container.", Form.SWITCH)
+    ] = False
     working_directory: Annotated[
         Text, Field("Folder of the checkout to run the command in.", metavar="PATH", unset="the checkout")
     ] = ""
@@ -320,6 +323,7 @@ class JobFields(TypedDict, total=False):
     branch: str
     depth: int | None
     submodules: bool
+    dissociate: bool
     working_directory: str
     process_type: ProcessType | str
     terminal: TerminalSize

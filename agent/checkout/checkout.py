@@ -104,6 +104,8 @@ async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: M
         mirror.faulty = True
         return commit
     await mirror.add_objects(git, workspace.checkout)
+    if mirror.copied or source.dissociate or source.in_container:
+        await mirror.copy_objects(workspace.checkout)
     return commit
 
 

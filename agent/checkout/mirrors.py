@@ -9,6 +9,7 @@
   checkout still asks the remote, so it fails when the access right was withdrawn.
 - A mirror is cloned under a lock, into a temporary folder that is renamed when it is complete. Objects that a later
   checkout transfers are copied from its clone to the mirror before the job runs.
+- A checkout that must work where the mirror is not visible, as in a container, gets a copy of the objects.
 - No object of a mirror is removed while an attempt borrows from it. When the last borrower of a damaged mirror
   has ended, the mirror is removed. Then, and when that of a grown mirror has ended, mirrors without a borrower are
   removed, least recently used first, until those that remain are within the limits of size and number.
@@ -21,8 +22,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -41,7 +44,9 @@ NAME_BYTES: Final = 16  # bytes of the hash of a URL, and of a temporary name
 PACKS_MAX: Final = 32  # pack files of a mirror; more are joined, because git searches all of them for each object
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n"
 _FORMAT: Final = re.compile(r"^\s*(?:objectformat = sha256|refstorage = reftable)$", re.MULTILINE)
+_READ_ONLY: Final = 0o444  # as git makes the files of objects
 _SHALLOW: Final = "source repository is shallow"
+_OBJECTS: Final = re.compile(r"pack/pack-\w+\.(pack|idx|rev)|[0-9a-f]{2}/[0-9a-f]+")  # files with objects
 _NEW: Final = ".new-"  # starts the names of mirrors that are unfinished or being removed
 _COPIED_REFS: Final = (
     "HEAD",  # it may be a commit outside of all branches and tags; its objects are stored too
@@ -50,10 +55,15 @@ _COPIED_REFS: Final = (
 
 
 class Mirror:
-    """Mirror of one repository URL. `faulty`: to be removed after its last borrower; `grown`: it has new objects."""
+    """Mirror of one repository URL. `faulty`: to be removed after its last borrower; `grown`: it has new objects.
 
-    def __init__(self, folder: Path) -> None:
+    `copied`: each checkout gets a copy of the objects.
+    """
+
+    def __init__(self, folder: Path, offload: Offload, *, copied: bool = False) -> None:
         self.folder = folder
+        self.copied = copied
+        self._offload = offload
         self.lock = anyio.Lock()
         self.borrowers = 0
         self.faulty = False
@@ -118,11 +128,31 @@ class Mirror:
             if len(_packs_in(self.folder)) > PACKS_MAX:
                 await ours.run("repack", "--quiet", "--geometric=2", "-d")
 
+    async def copy_objects(self, checkout: Path) -> None:
+        """Copy the objects into a checkout that borrows them. Raises `CheckoutFailed`, `MachineRefused`.
+
+        A hard link would be faster, but a job that is root in a container could change the mirror through it.
+        """
+        objects, copies = self.folder / "objects", checkout / ".git" / "objects"
+        try:
+            async with self.lock:  # a repack would remove packs
+                for file in sorted(objects.glob("*/*")):
+                    if _OBJECTS.fullmatch(str(file.relative_to(objects))):
+                        await self._offload(partial(_copy, file, copies / file.relative_to(objects)))
+            (copies / "info" / "alternates").unlink(missing_ok=True)
+        except OSError as error:
+            failed = CheckoutFailed(f"the mirror's objects cannot be copied to the checkout: {error.strerror}")
+            raise (refusal_in(error) or failed) from error
+
 
 class Mirrors:
-    """Mirrors in one agent home; those without a borrower take up to `bytes_max` of disk together."""
+    """Mirrors in one agent home; those without a borrower take up to `bytes_max` of disk together.
 
-    def __init__(self, agent_home: Path, offload: Offload, bytes_max: int) -> None:
+    `copied`: every checkout gets a copy of its mirror's objects, instead of borrowing them.
+    """
+
+    def __init__(self, agent_home: Path, offload: Offload, bytes_max: int, *, copied: bool = False) -> None:
+        self._copied = copied
         self._folder = agent_home / FOLDER
         self._offload = offload
         self._bytes_max = bytes_max
@@ -141,7 +171,9 @@ class Mirrors:
                 raise refusal from error
             raise CheckoutFailed(error.message) from error
         name = blake2b(repository.encode(errors="surrogateescape"), digest_size=NAME_BYTES).hexdigest()
-        mirror = self._known.setdefault(name, Mirror(self._folder.absolute() / name))
+        mirror = self._known.setdefault(
+            name, Mirror(self._folder.absolute() / name, self._offload, copied=self._copied)
+        )
         mirror.borrowers += 1
         try:
             yield mirror
@@ -177,6 +209,13 @@ class Mirrors:
 def remove_unfinished(agent_home: Path) -> list[Leftover]:
     """Remove mirrors that a killed agent was cloning or removing. The home must be locked."""
     return [left for folder in (agent_home / FOLDER).glob(f"{_NEW}*") for left in remove_workspace(folder)]
+
+
+def _copy(file: Path, to: Path) -> list[Leftover]:
+    to.parent.mkdir(exist_ok=True)
+    shutil.copyfile(file, to)
+    to.chmod(_READ_ONLY)
+    return []
 
 
 def _used(folder: Path) -> float:

@@ -26,6 +26,7 @@ from airunner.protocol.gitaddress import is_ref_name
 
 FULL_HASH_CHARS: Final = (40, 64)  # SHA-1, SHA-256
 HEAD: Final = "HEAD"
+CONTAINER_PROGRAMS: Final = frozenset({"docker", "podman", "nerdctl", "apptainer", "singularity", "lxc", "bwrap"})
 BRANCHES: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
 _DIGITS: Final = re.compile(r"[0-9a-fA-F]{4,64}")
@@ -47,6 +48,13 @@ class Source(Struct, frozen=True, kw_only=True):
     branch: str = ""
     depth: int | None = None
     submodules: bool = False
+    dissociate: bool = False
+    command: str = ""
+
+    @property
+    def in_container(self) -> bool:
+        """Whether the job's command starts a container, in which the agent's files are not visible."""
+        return self.command.rpartition("/")[2] in CONTAINER_PROGRAMS
 
 
 class Kind(Enum):

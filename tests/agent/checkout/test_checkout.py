@@ -19,6 +19,7 @@ from airunner.agent.launcher.contract import LaunchSpec, Process
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import commit, git, new_repository
 from tests.agent.checkout.serving import over_http
+from tests.agent.playing import inline
 
 
 class Repository:
@@ -97,7 +98,7 @@ async def test_a_branch_a_tag_or_a_commit_is_checked_out_and_the_commit_wins(
         ref=ref,
         branch=branch,
         depth=1 if by == "depth" else None,
-        mirror=Mirror(tmp_path / "mirror") if by == "mirror" else None,
+        mirror=Mirror(tmp_path / "mirror", inline) if by == "mirror" else None,
     )
     assert done == getattr(repository, expected)
     assert checkout.file == expected
@@ -153,7 +154,7 @@ async def test_a_failure_is_told_in_gits_own_words(
 async def test_what_the_remote_lacks_costs_a_listing_and_no_transfer(
     checkout: Checkout, repository: Repository, tmp_path: Path, by: str, source: dict[str, str], words: str
 ) -> None:
-    mirror = Mirror(tmp_path / "mirror") if "mirror" in by else None
+    mirror = Mirror(tmp_path / "mirror", inline) if "mirror" in by else None
     if by == "mirror":
         await checkout(repository.url, mirror=mirror)
         shutil.rmtree(checkout.workspace.checkout)
@@ -171,7 +172,7 @@ async def test_what_the_remote_lacks_costs_a_listing_and_no_transfer(
 async def test_the_start_of_no_hash_is_told_with_the_nearest_names(
     checkout: Checkout, repository: Repository, tmp_path: Path, depth: int | None
 ) -> None:
-    mirror = Mirror(tmp_path / "mirror")
+    mirror = Mirror(tmp_path / "mirror", inline)
     with pytest.raises(CheckoutFailed, match="has no branch or tag facade1, and none contains"):
         await checkout(repository.url, commit="facade1", depth=depth, mirror=mirror)
     assert "trying again without the mirror" not in checkout.told

@@ -14,6 +14,7 @@ from airunner.agent.checkout.repository import Rules
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.checkout.serving import HttpServer, over_http
+from tests.agent.playing import inline
 
 PASSWORD = "hunter/2:x"
 QUOTED = "hunter%2F2:x"
@@ -47,7 +48,7 @@ async def test_a_password_opens_the_repository_and_stands_nowhere(
 ) -> None:
     trace = tmp_path / "bin" / "trace"  # of every program that git starts, with its arguments
     checkout.replace_git(trace.parent, f'echo "$*" >> {trace}\nGIT_TRACE={trace} exec {which("git")} "$@"')
-    mirror = Mirror(tmp_path / "mirror")
+    mirror = Mirror(tmp_path / "mirror", inline)
     await checkout(url, submodules=True, mirror=mirror)
     folder = checkout.workspace.checkout
     assert (folder / "sub" / "file").read_text() == "one"

@@ -25,10 +25,10 @@ PLENTY = 1 << 30
 class Agent:
     """Checks out, one job after another or several at once."""
 
-    def __init__(self, launcher: Launcher, home: Path, bytes_max: int = PLENTY) -> None:
+    def __init__(self, launcher: Launcher, home: Path, bytes_max: int = PLENTY, *, copied: bool = False) -> None:
         self.launcher = launcher
         self.home = home
-        self.mirrors = Mirrors(home, inline, bytes_max)
+        self.mirrors = Mirrors(home, inline, bytes_max, copied=copied)
         self.told: list[str] = []
         self.rules = Rules(allow_local=True)
 
@@ -89,6 +89,33 @@ async def test_a_new_commit_is_brought_once(agent: Agent, repository: Path, *, l
     borrowed = await agent.job(repository, **which)
     assert own_objects(borrowed) == []
     assert (borrowed.checkout / "file").read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    ("copied", "which"),
+    [
+        (True, {}),
+        (False, {"dissociate": True}),
+        (False, {"dissociate": True, "branch": "two"}),
+        (False, {"command": "/usr/bin/docker"}),
+    ],
+    ids=["the operator", "the job", "the job, with new objects", "a container"],
+)
+async def test_a_checkout_may_have_the_objects_itself_for_where_the_mirror_is_not_seen(
+    launcher: Launcher, repository: Path, tmp_path: Path, *, copied: bool, which: dict[str, object]
+) -> None:
+    agent = Agent(launcher, tmp_path / "home", copied=copied)
+    await agent.job(repository)
+    git(repository, "branch", "two")
+    commit(repository, "two")
+    inodes = {file.stat().st_ino for file in agent.kept[0].rglob("*.pack")}
+    workspace = await agent.job(repository, **which)
+    assert inodes.isdisjoint(file.stat().st_ino for file in own_objects(workspace)), "a job could write through a link"
+    assert own_objects(await agent.job(repository, commit=git(repository, "rev-parse", "HEAD"))) == [] or copied
+    shutil.rmtree(agent.home / FOLDER)
+    assert git(workspace.checkout, "fsck") == ""
+    assert "one" in git(workspace.checkout, "log", "--format=%s", "--all").split()
+    assert not (workspace.checkout / ".git" / "objects" / "info" / "alternates").exists()
 
 
 async def test_what_the_remote_has_dropped_is_not_checked_out_from_here(agent: Agent, repository: Path) -> None:

@@ -36,6 +36,7 @@ secretFiles: [DEPLOY_KEY]
 terminal: {cols: 120}
 depth: 1
 submodules: true
+dissociate: true
 mergeOutput: true
 require: {os: linux}
 """
