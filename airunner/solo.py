@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from airunner.client.cli.clientcommand import JsonOption, QuietOption, RawOption
-from airunner.client.cli.commands import ConfigOption, OperandsArgument, follow_job, requested_job
+from airunner.client.cli.commands import ConfigOption, OperandsArgument, StdinOption, follow_job, requested_job
 from airunner.client.cli.console import Console
 from airunner.client.cli.interrupts import Interrupts
 from airunner.client.cli.options import Given, with_job_options
@@ -62,6 +62,7 @@ def run_command(
             show_default="none",
         ),
     ] = None,
+    stdin: StdinOption = True,
     json: JsonOption = False,
     quiet: QuietOption = False,
     raw: RawOption = False,
@@ -72,15 +73,17 @@ def run_command(
     Ctrl-C cancels the job and waits for its end; a second Ctrl-C kills it and exits.
     """
     from airunner.client.cli.export import recording
+    from airunner.client.cli.stdin import stdin_for_job
 
     console = Console(quiet=quiet, raw=raw)
     spec = requested_job(console, ctx, operands, config, fields)
     secrets = _secrets(spec)
+    given = stdin_for_job(console, wanted=stdin)
     with recording(output, spec, console) as record, Interrupts() as interrupts:
         interrupts.follow(INTERRUPTS)
         with temporary_home() as home:
             try:
-                code = _run_job(home, spec, secrets, partial(_follow, spec, console, json, record, interrupts))
+                code = _run_job(home, spec, secrets, partial(_follow, spec, given, console, json, record, interrupts))
             finally:
                 interrupts.end()
     raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)
@@ -189,6 +192,7 @@ def _agent(
 
 async def _follow(
     spec: JobSpec,
+    stdin: bytes,
     console: Console,
     json: bool,
     record: Callable[[Event], None] | None,
@@ -221,7 +225,7 @@ async def _follow(
             await interrupts.next()
             group.cancel_scope.cancel()
 
-        job = await client.submit(spec)
+        job = await client.submit(spec, stdin=stdin)
         group.start_soon(obey, job.id)
         code = await follow_job(client, job.id, console, json=json, record=record, offload=write)
         group.cancel_scope.cancel()

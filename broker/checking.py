@@ -9,13 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from airunner.broker.store.contract import JobRow
+from airunner.broker.store.contract import STDIN_SEQUENCE, JobRow
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, PeerError
 from airunner.protocol.events import decode_bodies
-from airunner.protocol.job import JobState
+from airunner.protocol.job import JobState, decode_spec
 
 FAULTS_MAX: Final = 100  # faults in a report: more would not help to repair the store
 _FINISHED: Final = "JOB_FINISHED"
@@ -72,7 +72,11 @@ def _read(engine: SqliteEngine, job: JobRow) -> int:
     """Read a job's log and count its events. Raises `_LogFault`, `PeerError`, and the errors `UNDECODABLE`."""
     sequence = 0
     kind = ""
-    for segment in engine.segments(job.number, 0):
+    stdin_bytes: int | None = None
+    for segment in engine.segments(job.number, STDIN_SEQUENCE):
+        if segment.first_sequence == STDIN_SEQUENCE:
+            stdin_bytes = len(segment.events)
+            continue
         if segment.first_sequence != sequence + 1:
             raise _LogFault(f"its log has a hole: event {sequence + 1} is missing")
         bodies = decode_bodies(segment.events)
@@ -80,6 +84,8 @@ def _read(engine: SqliteEngine, job: JobRow) -> int:
             raise _LogFault(f"a segment of its log has {len(bodies)} events and should have {segment.count}")
         sequence += segment.count
         kind = str(bodies[-1].__struct_config__.tag)
+    if stdin_bytes != (expected := decode_spec(job.spec).stdin_bytes):
+        raise _LogFault(f"its standard input has {stdin_bytes or 0} bytes and should have {expected or 0}")
     if sequence != job.last_sequence:
         raise _LogFault(f"its log ends with event {sequence} instead of {job.last_sequence}")
     if JobState(job.state).terminal and kind != _FINISHED:

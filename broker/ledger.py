@@ -50,7 +50,7 @@ from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased
-from airunner.protocol.requests import DequeueJob, EnqueueJob
+from airunner.protocol.requests import DequeueJob, EnqueueJob, EnqueueJobWithStdin
 
 NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
 BATCH_UNITS_MAX: Final = 250  # units of work in a batch, and as many again of parked requests: 25 to 50 ms in all
@@ -162,10 +162,10 @@ class Ledger:
         """Count the jobs that parked requests may find, by queue and needs."""
         wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
         for entry in batch:
-            if isinstance(entry, Pending) and isinstance(entry.command.request, EnqueueJob):
+            if isinstance(entry, Pending) and isinstance(entry.command.request, EnqueueJob | EnqueueJobWithStdin):
                 jobs = entry.command.request.jobs
                 wanted.update(
-                    QueueKey(entry.command.tenant, job.queue, needs_of(job.require))
+                    QueueKey(entry.command.tenant, job.queue, needs_of(job))
                     for job in jobs
                     if job.not_before_ms is None
                 )
@@ -290,7 +290,7 @@ class Ledger:
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
         """Mark the queues in which an agent found no job as not ready, for the needs that its tags meet."""
         assert isinstance(pending.command.request, DequeueJob), "not a DequeueJob, but exhausted queues"
-        facts = facts_of(pending.command.request.tags)
+        facts = facts_of(pending.command.request)
         for keys in (self._ready, ready):
             keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 

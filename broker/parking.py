@@ -63,7 +63,7 @@ class Parking:
 
     def park(self, pending: Pending, until_ms: int) -> bool:
         """Park a request; False: its tenant has reached a bound."""
-        facts = facts_of(_request(pending).tags)
+        facts = facts_of(_request(pending))
         key = pending.command.tenant, pending.command.request_id
         before = self._parked.get(key)
         queues = queues_of(pending)

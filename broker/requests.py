@@ -27,6 +27,7 @@ from airunner.broker.lifecycle.reading import (
     list_jobs,
     list_queues,
     list_secrets,
+    read_stdin,
     replay_job,
     watch_job,
 )
@@ -41,6 +42,7 @@ from airunner.protocol.requests import (
     CompleteJob,
     DequeueJob,
     EnqueueJob,
+    EnqueueJobWithStdin,
     GetJob,
     ListAgents,
     ListJobs,
@@ -48,6 +50,7 @@ from airunner.protocol.requests import (
     ListSecrets,
     Ping,
     PublishJobEvents,
+    ReadJobStdin,
     ReleaseJob,
     RemoveSecret,
     ReplayJobEvents,
@@ -62,12 +65,14 @@ from airunner.protocol.requests import (
 
 # How much of each kind of work fits into one unit of some 100 µs; some comments name a measurement.
 JOBS_A_UNIT: Final = 4  # jobs submitted or leased: 64 submitted jobs took 16 units, and 16 leased ones took 4
+STDIN_BYTES_A_UNIT: Final = 65_536  # bytes of a standard input that are stored
 PAIRS_A_UNIT: Final = 8  # pairs of metadata in a submission: 64 took 8 units
 QUEUES_A_UNIT: Final = 16  # queues searched for a lease: 64 took 4 units
 BATCHES_A_UNIT: Final = 4  # batches of events, and completions
 LEASES_A_UNIT: Final = 8  # leases renewed: 14 took 2 units
 ROWS_A_UNIT: Final = 4  # rows of a list of jobs: 100 took 30 units
 UNITS_A_PAGE: Final = 8  # most units that a page takes: of a log, or of a list other than ListJobs
+UNITS_A_RETRY: Final = 16  # most units of a RetryJob: it may copy a standard input, whose size is not known yet
 UNITS_LOOKED: Final = 250  # further units of a ListJobs for which `looks_through_many` is true
 
 _R = TypeVar("_R", bound=Message)
@@ -146,9 +151,10 @@ def looks_through_many(request: ListJobs) -> bool:
     return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
 
 
-def _price_of_enqueue(request: EnqueueJob) -> int:
+def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin) -> int:
     pairs = sum(len(job.metadata) for job in request.jobs)
-    return 1 + len(request.jobs) // JOBS_A_UNIT + pairs // PAIRS_A_UNIT
+    stdin_bytes = len(request.stdin) if isinstance(request, EnqueueJobWithStdin) else 0
+    return 1 + stdin_bytes // STDIN_BYTES_A_UNIT + len(request.jobs) // JOBS_A_UNIT + pairs // PAIRS_A_UNIT
 
 
 def _price_of_list(request: ListJobs) -> int:
@@ -176,6 +182,14 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         queues=lambda request: {job.queue for job in request.jobs},
         mints=lambda request: len(request.jobs),
     ),
+    EnqueueJobWithStdin: Kind[EnqueueJobWithStdin](
+        role=Role.SUBMIT,
+        change=enqueue,
+        load=load_enqueue,
+        price=_price_of_enqueue,
+        queues=lambda request: (request.job.queue,),
+        mints=_one,
+    ),
     DequeueJob: Kind[DequeueJob](
         role=Role.WORK,
         change=dequeue,
@@ -197,8 +211,11 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ),
     CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete),
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release),
+    ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
     CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel),
-    RetryJob: Kind[RetryJob](role=Role.SUBMIT, change=retry, load=load_retry, mints=_one),
+    RetryJob: Kind[RetryJob](
+        role=Role.SUBMIT, change=retry, load=load_retry, price=lambda _: UNITS_A_RETRY, mints=_one
+    ),
     UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of),
     SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of),
     RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of),

@@ -31,7 +31,7 @@ from airunner.client.reach import Reach, reach
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import EVENT_KINDS, Event
-from airunner.protocol.fields import JobFields, JobSpec
+from airunner.protocol.fields import FIELDS, STDIN_BYTES_MAX, JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, check_new, encode_spec
@@ -111,16 +111,35 @@ class Client:
             connection.reach.close()
 
     async def submit(
-        self, spec: JobSpec | None = None, *, request_id: str | RequestId | None = None, **fields: Unpack[JobFields]
+        self,
+        spec: JobSpec | None = None,
+        *,
+        stdin: bytes = b"",
+        request_id: str | RequestId | None = None,
+        **fields: Unpack[JobFields],
     ) -> SubmittedJob:
         """Submit a job, given as a `JobSpec` or by its fields; return once it is on the broker's disk.
+
+        `stdin` is the standard input of the command, up to `STDIN_BYTES_MAX` (1 MiB); it is stored with the job, and
+        each attempt and each retry gets it from its beginning.
 
         Calls with the same `request_id` (a UUID, or any text) within a day submit the job only once. Raises
         `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
         """
         assert spec is None or not fields, "both a spec and fields are given"
-        jobs = await self.submit_many([spec or spec_of(fields)], request_id=request_id)
-        return jobs[0]
+        spec = spec or spec_of(fields)
+        if not stdin:
+            return (await self.submit_many([spec], request_id=request_id))[0]
+        if len(stdin) > STDIN_BYTES_MAX:
+            raise BadRequest(f"stdin has {len(stdin):,} bytes, at most {STDIN_BYTES_MAX:,} are allowed")
+        try:
+            job = msgspec.structs.replace(spec, stdin_bytes=len(stdin))
+            encode_spec(job)
+            request = requests.EnqueueJobWithStdin(job=job, stdin=stdin)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        reply = await self._ask(request, request_id_of(request_id))
+        return SubmittedJob(reply.job_ids[0])
 
     async def submit_many(
         self, specs: Sequence[JobSpec], *, request_id: str | RequestId | None = None
@@ -276,7 +295,7 @@ def spec_of(
 
     Errors call the field, or a part of it, by its `label`.
     """
-    known = JobSpec.__struct_fields__
+    known = tuple(FIELDS)
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise BadRequest(f"a job has no field {unknown[0]!r}; it has {', '.join(known)}")

@@ -43,6 +43,7 @@ METADATA_MAX: Final = 64  # entries; each is a row of an index
 TERMINAL_SIDE_MAX: Final = 10_000  # characters
 DEPTH_MAX: Final = 1_000_000  # commits
 NUL: Final = "no process can be given a NUL character"
+STDIN_BYTES_MAX: Final = 1_048_576  # of a standard input: half of a request's body, and a page of a reply at most
 
 
 class ProcessType(StrEnum):
@@ -80,6 +81,7 @@ Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Attempts = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
 Depth = Annotated[int, Meta(ge=1, le=DEPTH_MAX)]
 TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
+StdinBytes = Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)]
 
 
 class TerminalSize(Struct, frozen=True, omit_defaults=True):
@@ -254,6 +256,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
     owner: Annotated[Owner, Field("Person or system that the job is for; shown in lists.", plain=True)] = ""
     metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
+    stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
 
     def __post_init__(self) -> None:
         _refuse_nul(self)
@@ -354,7 +357,9 @@ def in_words(value: object) -> str:
 def _table() -> Iterator[Field]:
     """Yield the fields of `JobSpec`, completed from their names, types and defaults."""
     for info in structs.fields(JobSpec):
-        [field] = [meta for meta in get_args(info.type) if isinstance(meta, Field)]
+        field = next((meta for meta in get_args(info.type) if isinstance(meta, Field)), None)
+        if field is None:
+            continue  # nobody gives `stdin_bytes`: it follows from the standard input
         default = info.default if info.default_factory is NODEFAULT else info.default_factory()
         words = info.name.removesuffix("_ms").split("_")
         yield structs.replace(
@@ -370,7 +375,7 @@ def _table() -> Iterator[Field]:
 
 
 FIELDS: Final[Mapping[str, Field]] = MappingProxyType({field.name: field for field in _table()})
-"""Every field of `JobSpec` by its name."""
+"""Every field of `JobSpec` that people give, by its name."""
 
 PLAIN: Final = tuple(field.name for field in FIELDS.values() if field.plain)
 """Names of the fields that may not contain invisible characters in new jobs."""

@@ -116,6 +116,12 @@ class JobReleasedReply(Message, frozen=True, kw_only=True, tag="JobReleased"):
     """The job waits in its queue again, unless the release ended it: see `ReleaseJob`."""
 
 
+class JobStdinRead(Message, frozen=True, kw_only=True):
+    """Bytes of the standard input; none at its end, which is after `stdin_bytes` of the job's spec."""
+
+    data: bytes
+
+
 class JobCancelled(Message, frozen=True, kw_only=True):
     """The job's state: CANCELLED; RUNNING until its agent has ended it; or the final state that it had before."""
 
@@ -260,6 +266,7 @@ Reply = (
     | JobEventsPublished
     | JobCompleted
     | JobReleasedReply
+    | JobStdinRead
     | JobCancelled
     | QueueUpdated
     | SecretSet

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from airunner.protocol import replies
 from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX
-from airunner.protocol.fields import JobSpec, Tags
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
@@ -79,8 +79,31 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
         """Check the rules of new jobs; raises `ValueError`: too much metadata, or what `check_new` refuses."""
         for job in self.jobs:
             check_new(job)
+            if job.stdin_bytes is not None:
+                raise ValueError("stdin_bytes: the standard input is missing; submit it too, or retry the job")
         if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
             raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} metadata entries")
+
+
+class EnqueueJobWithStdin(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
+    """Submit a job with its standard input. Needs the role `submit`.
+
+    It is not a field of EnqueueJob: a broker that does not know it would ignore it, and run the job without its input.
+    """
+
+    job: JobSpec
+    stdin: Annotated[bytes, Meta(min_length=1, max_length=STDIN_BYTES_MAX)]
+
+    def __post_init__(self) -> None:
+        """Check the rules of new jobs; raises `ValueError`: what `check_new` refuses, or `stdin_bytes` is wrong."""
+        check_new(self.job)
+        if self.job.stdin_bytes != len(self.stdin):
+            raise ValueError(f"stdin_bytes: expected {len(self.stdin)}, the size of the standard input")
+
+    @property
+    def jobs(self) -> tuple[JobSpec]:
+        """The job, as EnqueueJob has its jobs."""
+        return (self.job,)
 
 
 class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
@@ -95,6 +118,7 @@ class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
     visibility_ms: replies.VisibilityMs
     wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
     token_seed: Seed
+    stdin: bool = False  # whether the agent gives jobs their standard input; otherwise it leases no job that has one
 
 
 class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):
@@ -151,6 +175,14 @@ class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
 
     lease: replies.LeaseRef
     lost: bool = False  # the attempt counts towards `max_attempts`, for example because its agent has died
+
+
+class ReadJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
+    """Read the standard input of a leased job, from byte `offset` on. Role `work`."""
+
+    lease: replies.LeaseRef
+    offset: Natural = 0
+    bytes_max: Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)] = STDIN_BYTES_MAX
 
 
 class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
@@ -251,11 +283,13 @@ class ListSecrets(Asking[replies.SecretsListed], frozen=True, kw_only=True):
 
 StoreRequest = (
     EnqueueJob
+    | EnqueueJobWithStdin
     | DequeueJob
     | UpdateJob
     | PublishJobEvents
     | CompleteJob
     | ReleaseJob
+    | ReadJobStdin
     | CancelJob
     | RetryJob
     | UpdateQueue

@@ -8,7 +8,7 @@ If the job is cancelled or exceeds its timeout, the command gets SIGTERM, and SI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from signal import Signals
@@ -37,7 +37,16 @@ from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.revision import Source
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
-from airunner.agent.launcher.contract import Exit, Launcher, LaunchFailed, LaunchSpec, Process, Spent, Starter
+from airunner.agent.launcher.contract import (
+    Exit,
+    Launcher,
+    LaunchFailed,
+    LaunchSpec,
+    LeaseEnded,
+    Process,
+    Spent,
+    Starter,
+)
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, refusal_in
 from airunner.agent.leases.heldlease import HeldLease, LeasedLauncher
 from airunner.agent.leases.probes import takes_writes
@@ -45,7 +54,8 @@ from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 from airunner.agent.workspace.jobuser import JobUser
-from airunner.agent.workspace.workspace import Offload, Workspace, restore_checkout
+from airunner.agent.workspace.workspace import Offload, Workspace, restore_checkout, write_private
+from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.events import (
     GitCloneEnd,
     GitCloneError,
@@ -60,6 +70,7 @@ from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SECRET_NAMES
+from airunner.protocol.replies import JobLease
 
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
@@ -87,11 +98,19 @@ class Surroundings(Struct, frozen=True):
 class Attempt:
     """Attempt at the job of the lease `held`, in `workspace`."""
 
-    def __init__(self, held: HeldLease, workspace: Workspace, recorder: Recorder, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        held: HeldLease,
+        workspace: Workspace,
+        recorder: Recorder,
+        surroundings: Surroundings,
+        read_stdin: Callable[[JobLease], Awaitable[bytes]],
+    ) -> None:
         self._held = held
         self._lease = held.lease
         self._spec = held.lease.spec
         self._workspace = workspace
+        self._read_stdin = read_stdin
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
@@ -132,15 +151,19 @@ class Attempt:
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
             await self._redact((_only(around.variables), JobSecrets()), (self._spec, secrets))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
+            await self._fetch_stdin()
         except OSError as failed:
             if refusal_in(failed) is not None:
                 raise
-            self._supervisor.say(f"the job's secret files cannot be written: {failed.strerror}")
+            self._supervisor.say(f"the job's secret files or standard input cannot be written: {failed.strerror}")
             return Result(reason=Reason.PROCESS_ERROR)
         except (SecretMissing, TooManySecrets) as refused:
             self._supervisor.say(str(refused))
             missing = isinstance(refused, SecretMissing)
             return Result(reason=Reason.SECRET_MISSING if missing else Reason.PROCESS_ERROR)
+        except PeerError as refused:
+            self._supervisor.say(f"the broker cannot read the job's standard input: {refused.message}")
+            return Result(reason=Reason.PROCESS_ERROR)
         async with AsyncExitStack() as self._borrowed:  # keeps the checkout's mirror until the attempt's end
             try:
                 result = await self._run()
@@ -169,6 +192,20 @@ class Attempt:
             except TooManySecrets as refused:
                 raise self._hooks.failed(hook, f"has set variables that cannot be redacted: {refused}") from refused
             self._hooked |= variables
+
+    async def _fetch_stdin(self) -> None:
+        """Write the job's standard input into the workspace, unless the job is cancelled.
+
+        Raises `OSError`; `PeerError`: the broker refuses; `LeaseEnded`: it does not know this lease any more.
+        """
+        if self._spec.stdin_bytes is None:
+            return
+        try:
+            with cancelled_by(self._held.cancelled):
+                stdin = await self._read_stdin(self._lease)
+                write_private(self._workspace.stdin, stdin, self._workspace.user)
+        except (StaleToken, NotFound) as lost:
+            raise LeaseEnded from lost
 
     async def _run(self) -> Result:
         """Run checkout, command and hooks, except pre-exit."""
@@ -260,7 +297,9 @@ class Attempt:
         """Return the specification of the job's command."""
         environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
         folder = Path(self._workspace.checkout, self._spec.working_directory)
-        return LaunchSpec(self._spec.argv, environment, folder, self._terminal, merged=self._spec.merge_output)
+        stdin = self._workspace.stdin if self._spec.stdin_bytes else None
+        merged = self._spec.merge_output
+        return LaunchSpec(self._spec.argv, environment, folder, self._terminal, merged=merged, stdin=stdin)
 
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(self._facts, self._environ)

@@ -10,7 +10,6 @@ If a sealed value cannot be opened, the job fails: the operator's variable could
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from msgspec import Struct
 
 from airunner.agent.output.patterns import PATTERN_BYTES_MIN
 from airunner.agent.workspace.jobuser import JobUser
-from airunner.agent.workspace.workspace import give
+from airunner.agent.workspace.workspace import give, write_private
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import address_secrets
@@ -29,7 +28,6 @@ from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
 OpenBox = Callable[[str, str, bytes], bytes]
 """Opens a sealed secret's box: (queue, name, box) -> value. Raises `OperatorError`: no key; `Forged`: wrong key."""
 
-_FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 
 
@@ -98,11 +96,9 @@ def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) 
     folder.mkdir(_FOLDER_MODE)
     paths = {name: folder / name for name in secrets.files}
     for name, path in paths.items():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.files[name])
+        write_private(path, secrets.files[name], user)
     if user is not None:
-        give(user, *paths.values(), folder)
+        give(user, folder)
     return {name: str(path) for name, path in paths.items()}
 
 

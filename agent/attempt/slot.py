@@ -155,7 +155,7 @@ class Slot(Struct, frozen=True):
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        attempt = Attempt(attempted.held, workspace, recorder, self.surroundings)
+        attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin)
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()

@@ -21,6 +21,8 @@ class LaunchSpec(Struct, frozen=True):
 
     The process gets the variables in `environment`, and AIRUNNER_MARK. `working_directory` is absolute. `user` is its
     user id, group id and supplementary group ids; empty: those of the agent. `merged`: its stderr is its stdout's pipe.
+    `stdin` is a file with its standard input, also in a terminal; the launcher removes the file. None: /dev/null, or
+    the terminal.
     """
 
     argv: tuple[str, ...]
@@ -29,6 +31,7 @@ class LaunchSpec(Struct, frozen=True):
     terminal: TerminalSize | None = None
     user: tuple[int, ...] = ()
     merged: bool = False
+    stdin: Path | None = None
 
 
 class Exit(Struct, frozen=True):

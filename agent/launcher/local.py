@@ -277,6 +277,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         deadline_ms=wire.deadline_ms(deadline_s),
         user=list(spec.user),
         merged=spec.merged,
+        stdin=_raw(str(spec.stdin)) if spec.stdin else b"",
     )
 
 

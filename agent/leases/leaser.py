@@ -23,6 +23,7 @@ from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Lost, Released
+from airunner.agent.leases.stdin import read_stdin
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
@@ -104,6 +105,10 @@ class Leaser:
             return Lost(error.message)
         return Released()
 
+    async def read_stdin(self, lease: JobLease) -> bytes:
+        """Read the standard input of a leased job, if it has one. Raises `PeerError`."""
+        return await read_stdin(self._channel, lease)
+
     async def _ask(self) -> None:
         """Request leases for all free slots, at most `SLOTS_MAX`, and wake these slots."""
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
@@ -169,6 +174,7 @@ class Leaser:
             visibility_ms=self._plan.visibility_ms,
             wait_ms=wait_ms,
             token_seed=seed,
+            stdin=True,
         )
         return await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
 

@@ -6,6 +6,7 @@
 ├── home/         HOME, which the job reaches by a short path (`shortpaths.py`)
 ├── tmp/          TMPDIR, likewise
 ├── secrets/      only if the job asks for secrets as files
+├── stdin         only until the command starts, if the job has a standard input
 └── gitconfig     only with --run-as: lets git read local repositories that belong to other users
 ```
 
@@ -45,6 +46,7 @@ PATH_CHARS_MAX: Final = 4_096  # length of a reported path: the kernel's own lim
 
 _ANY_OWNER: Final = "[safe]\n\tdirectory = *\n"
 _READABLE: Final = 0o644
+_PRIVATE: Final = 0o600
 _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,6 +64,7 @@ class Workspace:
         self.home = (link or root) / "home"
         self.temporary = (link or root) / "tmp"
         self.secrets = root / "secrets"
+        self.stdin = root / "stdin"
         self.git_settings = root / "gitconfig"
         self.folders = (self.checkout, root / "home", root / "tmp")
 
@@ -153,6 +156,15 @@ def give(user: JobUser, *places: Path) -> None:
     """Give paths to `user`; they are in a folder of the agent, so that no other process can replace them meanwhile."""
     for place in places:
         os.chown(place, user.uid, user.gid, follow_symlinks=False)
+
+
+def write_private(path: Path, content: bytes, user: JobUser | None = None) -> None:
+    """Write a new file that only its owner can read: the agent, or `user`. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    if user is not None:
+        give(user, path)
 
 
 def remove_workspaces(agent_home: Path, bases: Sequence[Path] = ()) -> list[Leftover]:

@@ -10,9 +10,9 @@ from airunner.broker.store.contract import Keys, Record
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
 from airunner.protocol.names import JobId
-from airunner.protocol.requests import EnqueueJob, RemoveSecret, RetryJob, SetSecret, UpdateQueue
+from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSecret, RetryJob, SetSecret, UpdateQueue
 
-Once = EnqueueJob | RetryJob | UpdateQueue | SetSecret | RemoveSecret
+Once = EnqueueJob | EnqueueJobWithStdin | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
 def load_answer(keys: Keys, command: TenantRequest) -> None:

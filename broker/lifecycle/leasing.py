@@ -42,7 +42,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         raise NoSpace
     taken: list[JobRow] = []
     exhausted: set[QueueKey] = set()
-    facts = facts_of(request.tags)
+    facts = facts_of(request)
     for queue in dict.fromkeys(request.queues):
         room = request.slots - len(taken)
         if not room:

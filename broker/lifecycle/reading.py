@@ -11,20 +11,22 @@ from airunner.broker.lifecycle.commands import (
     TenantRequest,
     WatchKeyFound,
 )
-from airunner.broker.lifecycle.replaying import replay
+from airunner.broker.lifecycle.replaying import replay, stdin_in
 from airunner.broker.lifecycle.submitting import fact_of
-from airunner.broker.store.contract import Engine, JobFilter, JobRow, Keys
+from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobFilter, JobRow, Keys
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import CorruptLog, NotFound
+from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobState, JobSummary, JobView, Result, command_summary, decode_spec
+from airunner.protocol.names import token_hash
 from airunner.protocol.redaction import without_credentials, without_secrets
 from airunner.protocol.replies import (
     JobEventsReplayed,
     JobFound,
     JobsListed,
+    JobStdinRead,
     ListPlace,
     QueuesListed,
     QueueSummary,
@@ -38,6 +40,7 @@ from airunner.protocol.requests import (
     ListJobs,
     ListQueues,
     ListSecrets,
+    ReadJobStdin,
     ReplayJobEvents,
     WatchJob,
 )
@@ -66,6 +69,17 @@ def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> Watc
 def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed:
     """Replay a job's events. Raises `NotFound`, `CorruptLog`."""
     return replay(engine, _find(engine, command.tenant, request.job_id, command.queues), request)
+
+
+def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:
+    """Read a piece of a leased job's standard input. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
+    lease = request.lease
+    job = _find(engine, command.tenant, lease.job_id, None)
+    held = job.state == JobState.RUNNING and job.attempt == lease.attempt
+    if not held or job.token_hash != token_hash(lease.task_token):
+        raise StaleToken
+    stdin = stdin_in(engine.segments(job.number, STDIN_SEQUENCE))
+    return JobStdinRead(data=stdin[request.offset : request.offset + request.bytes_max])
 
 
 def _find(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:

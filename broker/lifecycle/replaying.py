@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.store.contract import Engine, JobRow, Segment
+from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobRow, Segment
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import EventSegment, decode_bodies, may_hold, without_first
@@ -19,6 +19,14 @@ from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, Re
 LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched for a page, times the kinds searched for: 2 ms a MiB
 KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more kinds wants most of the log, and gets all of it
 SEGMENTS_LOOKED_MAX: Final = 8_192  # segments searched for the first event from an instant on, in a few ms
+
+
+def stdin_in(log: Iterator[Segment]) -> bytes:
+    """Take the standard input from a log that is read from `STDIN_SEQUENCE` on. Raises `CorruptLog`: it is missing."""
+    first = next(log, None)
+    if first is None or first.first_sequence != STDIN_SEQUENCE:
+        raise CorruptLog
+    return first.events
 
 
 def replay(engine: Engine, job: JobRow, request: ReplayJobEvents) -> JobEventsReplayed:

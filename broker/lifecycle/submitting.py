@@ -1,4 +1,4 @@
-"""Submissions: EnqueueJob adds jobs, RetryJob adds a copy of an ended job."""
+"""Submissions: EnqueueJob and EnqueueJobWithStdin add jobs, RetryJob adds a copy of an ended job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, check_new, encode_spec
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobsEnqueued, QueueMode
-from airunner.protocol.requests import EnqueueJob, RetryJob
+from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RetryJob
 
 FACT_BYTES: Final = 16  # size of a fact: long enough that no two pairs of metadata have the same hash
 
@@ -30,21 +30,22 @@ def fact_of(name: str, value: str) -> bytes:
     return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
 
 
-def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob) -> None:
-    """Request the rows on which an EnqueueJob is decided."""
+def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> None:
+    """Request the rows on which a submission is decided."""
     load_answer(keys, command)
     for job in request.jobs:
-        keys.add_queue(command.tenant, job.queue, needing=bool(job.require))
+        keys.add_queue(command.tenant, job.queue, needing=bool(needs_of(job)))
 
 
-def enqueue(world: World, command: TenantRequest, request: EnqueueJob) -> JobsEnqueued:
+def enqueue(world: World, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> JobsEnqueued:
     """Submit all of the jobs; a repeat of the request only returns their ids again.
 
     Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
     """
     if (before := answered(world, command, request)) is not None:
         return JobsEnqueued(job_ids=before)
-    return _submit(world, command, request, request.jobs, None)
+    stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
+    return _submit(world, command, request, request.jobs, None, stdin)
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
@@ -63,8 +64,8 @@ def load_retried(keys: Keys, world: World, command: TenantRequest, request: Retr
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
     """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
 
-    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `Draining`, `NoSpace`, `Quota`. A sender bound to queues
-    gets `NotFound` for such a repeat too: `decide` looks for the job first.
+    Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `CorruptLog`, `Draining`, `NoSpace`, `Quota`. A sender
+    bound to queues gets `NotFound` for such a repeat too: `decide` looks for the job first.
     """
     if (before := answered(world, command, request)) is not None:
         return JobsEnqueued(job_ids=before)
@@ -76,16 +77,19 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
         check_new(spec)
     except ValueError as error:
         raise BadRequest(f"the job cannot be submitted again as it is: {error}") from error
-    return _submit(world, command, request, [spec], ended.job_id)
+    stdin = world.stdin(ended) if spec.stdin_bytes else b""
+    return _submit(world, command, request, [spec], ended.job_id, stdin)
 
 
 def _submit(
     world: World,
     command: TenantRequest,
-    request: EnqueueJob | RetryJob,
+    request: EnqueueJob | EnqueueJobWithStdin | RetryJob,
     jobs: Sequence[JobSpec],
     origin: JobId | None,
+    stdin: bytes,
 ) -> JobsEnqueued:
+    """Add the jobs; `stdin` is the standard input of the only one, or empty."""
     tenant = command.tenant
     if command.room < Room.AMPLE:
         raise NoSpace
@@ -93,7 +97,7 @@ def _submit(
     for queue in dict.fromkeys(job.queue for job in jobs):
         if world.mode(tenant, queue) is QueueMode.DRAINING:
             raise Draining(f"queue {queue} is being drained and accepts no new jobs; open it with `airunner resume`")
-    needs = [needs_of(job.require) if job.require else "" for job in jobs]
+    needs = [needs_of(job) for job in jobs]
     if any(needs):
         keys = (QueueKey(tenant, job.queue, need) for job, need in zip(jobs, needs, strict=True) if need)
         _require_kinds(world, tenant, keys)
@@ -104,15 +108,23 @@ def _submit(
     assert len(command.minted) == len(jobs), "not an id for each job"
     world.require_sound(command.minted)
     for minted, job, spec, need in zip(command.minted, jobs, specs, needs, strict=True):
-        _add(world, tenant, minted, job, spec, need, origin)
+        job_row = _add(world, tenant, minted, job, spec, need, origin)
+        if stdin:
+            world.add_stdin(job_row, stdin)
     job_ids = tuple(minted.job_id for minted in command.minted)
     note_answer(world, command, request, job_ids)
     return JobsEnqueued(job_ids=job_ids)
 
 
 def _add(
-    world: World, tenant: str, minted: MintedJob, spec: JobSpec, raw: bytes, needs: str, origin: JobId | None
-) -> None:
+    world: World,
+    tenant: str,
+    minted: MintedJob,
+    spec: JobSpec,
+    raw: bytes,
+    needs: str,
+    origin: JobId | None,
+) -> JobRow:
     now_ms = world.now_ms
     due_ms = spec.not_before_ms if spec.not_before_ms is not None and spec.not_before_ms > now_ms else None
     job = JobRow(
@@ -134,6 +146,7 @@ def _add(
     )
     world.add_job(job, _facts(spec.metadata))
     world.write(job, [JobScheduled(timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin)])
+    return job
 
 
 def _facts(metadata: Mapping[str, str]) -> Sequence[bytes]:

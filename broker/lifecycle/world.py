@@ -7,15 +7,17 @@ World computes the counters (`tallies`) and each job's `gate` from the job's sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
+from airunner.broker.lifecycle.replaying import stdin_in
 from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, gate_of, standing_of
 from airunner.broker.store.contract import (
+    STDIN_SEQUENCE,
     Changes,
     JobRow,
     Loaded,
@@ -40,7 +42,10 @@ WRITE_POINTS: Final = 2  # points of writing a row
 RECORD_BYTES: Final = 256  # bytes that an idempotency record counts in a tenant's usage
 QUEUE_BYTES: Final = 256  # bytes that a paused or drained queue counts in a tenant's usage
 
+STDIN_BYTES_A_POINT: Final = 8_192  # bytes of a standard input that are read, or written, in a point
+
 Boxes = Callable[[str, str], dict[str, SecretRow]]
+Log = Callable[[int, int], Iterator[Segment]]
 _Place = tuple[int, int, JobRow]  # place of a job in its queue: the negative of its priority, then its number
 
 
@@ -53,15 +58,16 @@ class Undecodable(Exception):
 
 
 class World:
-    """World of one batch, at the instant `now_ms`; `boxes` looks up the sealed secrets of a queue."""
+    """World of one batch, at the instant `now_ms`; `boxes` looks up a queue's secrets, `log` a job's segments."""
 
-    def __init__(self, loaded: Loaded, now_ms: int, boxes: Boxes) -> None:
+    def __init__(self, loaded: Loaded, now_ms: int, boxes: Boxes, log: Log) -> None:
         self.now_ms = now_ms
         self._damaged = loaded.damaged
         self._unreadable = loaded.unreadable
         self.news = News()  # of the command that is being decided
         self._points = 0
         self._look_up_boxes = boxes
+        self._log = log
         self._changes = Changes()
         self._next_number = self._first_number = loaded.next_number
         self._jobs: dict[str, JobRow] = {}
@@ -205,6 +211,12 @@ class World:
         self._points += len(found) * READ_POINTS
         return found
 
+    def stdin(self, job: JobRow) -> bytes:
+        """Look up the standard input of a job that has one. Raises `CorruptLog`."""
+        found = stdin_in(self._log(job.number, STDIN_SEQUENCE))
+        self._points += len(found) // STDIN_BYTES_A_POINT
+        return found
+
     def ready(self, tenant: str, queue: str) -> set[QueueKey]:
         """Find the needs in a queue with which a job may be leased now."""
         kinds = (QueueKey(tenant, queue, needs) for needs in ("", *self.kinds(tenant, queue)))
@@ -253,6 +265,11 @@ class World:
         job.gate = 1
         self.update_standing(job, ENDED)
 
+    def add_stdin(self, job: JobRow, stdin: bytes) -> None:
+        """Store the standard input of a new job; see `contract.STDIN_SEQUENCE`."""
+        self._add_segment(job, STDIN_SEQUENCE, 1, stdin, self.now_ms)
+        self._points += len(stdin) // STDIN_BYTES_A_POINT
+
     def change(self, job: JobRow) -> Standing:
         """Register that a job will be changed; return its standing, for `update_standing` if state or delay change."""
         if job.number < self._first_number and job.number not in self._changed:
@@ -291,10 +308,15 @@ class World:
         """Append encoded events of the job's attempt to its log; `latest_ms` is the latest of their timestamps."""
         first = job.last_sequence + 1
         job.last_sequence += count
+        self._add_segment(job, first, count, raw, latest_ms)
+        run = EventSegment(first_sequence=first, count=count, attempt=job.attempt, events=raw)
+        self.news.appended.append(Appended(job.watch_key, run))
+
+    def _add_segment(self, job: JobRow, first_sequence: int, count: int, raw: bytes, latest_ms: int) -> None:
         self._changes.segments.append(
             Segment(
                 number=job.number,
-                first_sequence=first,
+                first_sequence=first_sequence,
                 count=count,
                 attempt=job.attempt,
                 last_timestamp_ms=latest_ms,
@@ -303,8 +325,6 @@ class World:
         )
         self._tallies.add_bytes(job.tenant, len(raw))
         self._points += WRITE_POINTS
-        run = EventSegment(first_sequence=first, count=count, attempt=job.attempt, events=raw)
-        self.news.appended.append(Appended(job.watch_key, run))
 
     def write(self, job: JobRow, bodies: list[BrokerBody]) -> None:
         """Append events of the broker to the job's log."""

@@ -93,7 +93,7 @@ class Store:
         for command in requests:
             kind_of(command.request).load(keys, command, command.request)
         loaded = engine.load(keys)
-        world = World(loaded, now_ms, engine.boxes)
+        world = World(loaded, now_ms, engine.boxes, engine.segments)
         for command in requests:
             if isinstance(command.request, RetryJob):
                 load_retried(retried, world, command, command.request)
@@ -119,7 +119,7 @@ def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[Que
         tenant = command.tenant
         match command.request:
             case DequeueJob() as request:
-                facts = facts_of(request.tags)
+                facts = facts_of(request)
                 for queue in dict.fromkeys(request.queues):
                     wanted[QueueKey(tenant, queue)] += request.slots
                     for key in needs_of.get((tenant, queue), ()):

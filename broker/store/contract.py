@@ -20,12 +20,19 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import QueueMode
+
+STDIN_SEQUENCE: Final = 0
+"""Sequence of the segment with a job's standard input, if the job has one: it stands before event 1 of the log.
+
+Its `events` are the input itself. So it is saved with its job in one transaction, counted, copied and removed as the
+log is, and found by `segments` from this sequence on; a replay begins at event 1 and never meets it.
+"""
 
 
 class QueueKey(NamedTuple):

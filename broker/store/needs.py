@@ -1,6 +1,7 @@
 """Needs of a job: the tags that it requires of its agent, as a text that a database can index. Pure.
 
 `needs` is empty, or the required tags as sorted lines `NAME=VALUE`; these are the *facts* that an agent has to have.
+A job with a standard input has the need `STDIN` too: an agent that does not know of such jobs is leased none.
 """
 
 from __future__ import annotations
@@ -8,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.requests import DequeueJob
+
+STDIN: Final = "stdin"  # no tag is written like this: it has no equals sign
 NEEDS_MAX: Final = 256  # different needs among a queue's jobs that have not ended: a DequeueJob searches all of them
 TENANT_NEEDS_MAX: Final = 512  # sum of that number over a tenant's queues: a DequeueJob may search many queues
 
 
-def needs_of(require: Mapping[str, str]) -> str:
-    """Format required tags as needs."""
-    return "\n".join(sorted(_facts(require)))
+def needs_of(job: JobSpec) -> str:
+    """Format what a job requires of its agent as needs."""
+    if not job.require and job.stdin_bytes is None:
+        return ""
+    return "\n".join(sorted(_facts(job.require, stdin=job.stdin_bytes is not None)))
 
 
-def facts_of(tags: Mapping[str, str]) -> frozenset[str]:
-    """Convert an agent's tags to facts, for `meets`."""
-    return frozenset(_facts(tags))
+def facts_of(request: DequeueJob) -> frozenset[str]:
+    """List the facts of the agent that requests jobs, for `meets`."""
+    return frozenset(_facts(request.tags, stdin=request.stdin))
 
 
 def needed(needs: str) -> frozenset[str]:
@@ -32,5 +39,8 @@ def meets(facts: frozenset[str], needs: str) -> bool:
     return needed(needs) <= facts
 
 
-def _facts(tags: Mapping[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in tags.items()]  # no name has an equals sign, and no value a line end
+def _facts(tags: Mapping[str, str], *, stdin: bool) -> list[str]:
+    return [
+        *([STDIN] if stdin else []),
+        *(f"{name}={value}" for name, value in tags.items()),
+    ]  # no name has an equals sign, and no value a line end

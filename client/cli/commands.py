@@ -49,6 +49,16 @@ IN_DOUBT: Final = "the broker has not answered yet: `airunner list` shows whethe
 CANCEL_S: Final = 10.0  # for the broker's answer to the cancel of `--cancel-on-exit`; supervisors wait as long
 
 
+StdinOption = Annotated[
+    bool,
+    typer.Option(
+        "--stdin/--no-stdin",
+        help="Give the job the standard input of this command, up to 1 MiB, if it is a pipe or a file. In a loop that "
+        "reads a list, --no-stdin leaves the list to the loop.",
+    ),
+]
+
+
 @client_command("quiet", "raw")
 @with_job_options
 def submit_command(
@@ -66,6 +76,7 @@ def submit_command(
     ] = None,
     monitor: MonitorOption = True,
     cancel_on_exit: CancelOption = False,
+    stdin: StdinOption = True,
     json: JsonOption = False,
     **fields: Given,
 ) -> Work:
@@ -74,14 +85,16 @@ def submit_command(
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job,
     unless --cancel-on-exit is given.
     """
+    from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.client import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
     spec = requested_job(console, ctx, operands, config, fields)
     name = request_id_of(request_id)
+    given = stdin_for_job(console, wanted=stdin)
 
     async def run(client: Client) -> int:
-        submit = partial(client.submit, spec, request_id=name)
+        submit = partial(client.submit, spec, stdin=given, request_id=name)
         return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
     return run

@@ -46,6 +46,7 @@ def job_lines(job: Job) -> Iterator[str]:
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
         *_spec_facts(spec, pairs=False),
+        ("stdin", f"{spec.stdin_bytes:,} bytes" if spec.stdin_bytes else ""),
         ("due", instant_text(job.due_ms) if job.due_ms != spec.not_before_ms else ""),
         ("retried", f"{job.retries} times" if job.retries else ""),
         ("retry of", job.origin or ""),

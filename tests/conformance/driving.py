@@ -53,7 +53,6 @@ from airunner.protocol.requests import (
     PublishJobEvents,
     ReleaseJob,
     ReplayJobEvents,
-    RetryJob,
     StoreRequest,
     UpdateJob,
     UpdateQueue,
@@ -88,10 +87,9 @@ class Driver:
         room: Room = Room.AMPLE,
         queues: QueueScope = None,
     ) -> TenantRequest:
-        jobs = len(request.jobs) if isinstance(request, EnqueueJob) else int(isinstance(request, RetryJob))
         minted = tuple(
             MintedJob(JobId(f"job-{int.from_bytes(self.draw(8), 'big'):08}"), WatchKey(self.draw(32)))
-            for _ in range(jobs)
+            for _ in range(kind_of(request).mints(request))
         )
         return TenantRequest(
             tenant=tenant,
@@ -141,7 +139,9 @@ class Driver:
     def state(self, job_id: str) -> JobState:
         return self.job(job_id).state
 
-    def dequeue(self, *queues: str, slots: int = 1, tags: dict[str, str] | None = None) -> DequeueJob:
+    def dequeue(
+        self, *queues: str, slots: int = 1, tags: dict[str, str] | None = None, stdin: bool = False
+    ) -> DequeueJob:
         return DequeueJob(
             agent="agent",
             queues=queues or ("default",),
@@ -149,6 +149,7 @@ class Driver:
             visibility_ms=VISIBILITY_MS,
             token_seed=self.draw(32),
             tags=tags or {},
+            stdin=stdin,
         )
 
     def lease(self, *queues: str, slots: int = 1, tenant: str = "home") -> tuple[JobLease, ...]:

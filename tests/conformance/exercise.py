@@ -16,6 +16,7 @@ from tests.conformance import (
     laws_room,
     laws_scopes,
     laws_secrets,
+    laws_stdin,
 )
 from tests.conformance.driving import Driver
 
@@ -26,6 +27,7 @@ CHAPTERS: Final = (
     laws_retention,
     laws_quotas,
     laws_secrets,
+    laws_stdin,
     laws_scopes,
     laws_room,
     laws_costs,

@@ -254,7 +254,7 @@ class MemoryEngine:
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
         del from_timestamp_ms
-        for segment in self._now.logs.get(number, ()):
+        for segment in sorted(self._now.logs.get(number, ()), key=lambda one: one.first_sequence):
             self._work += 1
             if segment.first_sequence + segment.count > sequence:
                 yield segment

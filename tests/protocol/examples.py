@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from airunner.protocol import events, replies, requests
 from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.fields import JobSpec, TerminalSize
@@ -78,13 +80,21 @@ _COMPLETION: Final = requests.CompleteJob(lease=LEASE, event_count=1, result=Res
 REQUESTS: Final[dict[str, requests.Request]] = {
     "Ping": requests.Ping(),
     "EnqueueJob": requests.EnqueueJob(jobs=(SPEC,)),
+    "EnqueueJobWithStdin": requests.EnqueueJobWithStdin(job=replace(SPEC, stdin_bytes=7), stdin=b"exit 3\n"),
     "DequeueJob": requests.DequeueJob(
-        agent="agent-1", queues=("default",), slots=2, visibility_ms=300_000, wait_ms=30_000, token_seed=SEED
+        agent="agent-1",
+        queues=("default",),
+        slots=2,
+        visibility_ms=300_000,
+        wait_ms=30_000,
+        token_seed=SEED,
+        stdin=True,
     ),
     "UpdateJob": requests.UpdateJob(leases=(LEASE,), visibility_ms=300_000),
     "PublishJobEvents": requests.PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),
     "CompleteJob": _COMPLETION,
     "ReleaseJob": requests.ReleaseJob(lease=LEASE),
+    "ReadJobStdin": requests.ReadJobStdin(lease=LEASE, offset=5, bytes_max=2),
     "CancelJob": requests.CancelJob(job_id=JOB_ID),
     "RetryJob": requests.RetryJob(job_id=JOB_ID),
     "UpdateQueue": requests.UpdateQueue(queue="default", mode=QueueMode.PAUSED),
@@ -130,6 +140,7 @@ REPLIES: Final[dict[str, replies.Reply]] = {
     ),
     "JobCompleted": replies.JobCompleted(state=JobState.COMPLETED),
     "JobReleased": replies.JobReleasedReply(),
+    "JobStdinRead": replies.JobStdinRead(data=b"3\n"),
     "JobCancelled": replies.JobCancelled(state=JobState.RUNNING),
     "QueueUpdated": replies.QueueUpdated(queue="default", mode=QueueMode.PAUSED),
     "SecretSet": replies.SecretSet(),

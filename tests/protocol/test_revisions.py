@@ -69,7 +69,7 @@ def flat(part: dict[str, object]) -> dict[str, object]:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_of_revision_2_is_read_as_the_same_of_this_one(name: str) -> None:
     old = msgpack.unpackb(encode(REQUESTS[name]))
-    if "lease" in old:
+    if name in ("CompleteJob", "ReleaseJob"):  # requests that came later are the same in both
         old = flat(old)
     if name == "PublishJobEvents":
         old = {**old, **{parts: [flat(part) for part in old[parts]] for parts in ("batches", "completions")}}

@@ -24,10 +24,13 @@ _NUMBER_BYTES: Final = 4  # size of an errno in the pipe
 _NOT_EXECUTED: Final = 127  # exit code of a new process that could not execute the program
 
 
-def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
-    """Start a process as the user `start.user`. Raises `OSError`: the program cannot be executed."""
+def spawn_as(start: Start, program: bytes, streams: tuple[int, ...]) -> int:
+    """Start a process as the user `start.user`, with these three standard streams.
+
+    Raises `OSError`: the program cannot be executed.
+    """
     uid, gid, *_ = start.user
-    for descriptor in (stdout, stderr):
+    for descriptor in streams[1:]:
         os.fchown(descriptor, uid, gid)
     reader, writer = os.pipe()  # a successful exec closes `writer`
     with ExitStack() as always:
@@ -35,7 +38,7 @@ def spawn_as(start: Start, program: bytes, stdout: int, stderr: int) -> int:
         try:
             pid = os.fork()
             if pid == 0:
-                _execute(start, program, (stdout, stderr), writer)
+                _execute(start, program, streams, writer)
         finally:
             os.close(writer)
         failed = os.read(reader, _NUMBER_BYTES)
@@ -80,13 +83,12 @@ def seen_as(user: Sequence[int]) -> Generator[None]:
         os.setgroups(before)
 
 
-def _execute(start: Start, program: bytes, outputs: tuple[int, int], failure: int) -> NoReturn:
+def _execute(start: Start, program: bytes, streams: tuple[int, ...], failure: int) -> NoReturn:
     """Execute the command in the new process, or write the errno to the pipe `failure`."""
     try:
         os.setsid()
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        for target, output in zip((1, 2), outputs, strict=True):
-            os.dup2(output, target)
+        for target, stream in enumerate(streams):
+            os.dup2(stream, target)
         reset_signals()
         become(start.user)
         os.execve(program, start.argv, start.environment)  # noqa: S606 - to run the submitter's program is the purpose

@@ -41,6 +41,7 @@ class Spawned(NamedTuple):
 
 def spawn(start: Start) -> Spawned:
     """Start the command. Raises `Refusal`."""
+    stdin = _take_stdin(start.stdin)
     try:
         with seen_as(start.user):
             try:
@@ -51,18 +52,34 @@ def spawn(start: Start) -> Spawned:
             program = _find(start.argv[0], start.environment)
         try:
             if start.terminal is not None:
-                pid, master, inputs = spawn_in_terminal(start, program, start.terminal)
+                data = stdin if start.stdin else None
+                pid, master, inputs = spawn_in_terminal(start, program, start.terminal, data)
                 return Spawned(pid, [master], inputs)
-            pid, readers = _spawn_with_pipes(start, program)
+            pid, readers = _spawn_with_pipes(start, program, stdin)
             return Spawned(pid, readers, None)
         except OSError as error:
             # If no terminal is free, the standard library raises an error without an errno; the kernel's is ENOSPC.
             raise _refusal(start.argv[0], error.errno or errno.ENOSPC, program) from error
     finally:
+        os.close(stdin)
         os.chdir("/")  # so that the keeper does not hold the job's working directory in use
 
 
-def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
+def _take_stdin(path: bytes) -> int:
+    """Open the file with the standard input and remove it, or open /dev/null. Raises `Refusal`.
+
+    The command gets a file instead of a pipe: it may seek in it, map it or leave it unread, and nothing waits for it.
+    """
+    try:
+        descriptor = os.open(path or os.devnull, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if path:
+            os.unlink(path)  # noqa: PTH108 - pathlib is not imported for one call
+    except OSError as error:
+        raise Refusal(error.errno or 0, f"cannot read the standard input: {error.strerror}") from error
+    return descriptor
+
+
+def _spawn_with_pipes(start: Start, program: bytes, stdin: int) -> tuple[int, list[int]]:
     """Start a process; return its id, and the descriptors to read its output from. Raises `OSError`.
 
     Without another user, `posix_spawn` is used instead of forking this interpreter: the kernel copies no page tables,
@@ -77,12 +94,11 @@ def _spawn_with_pipes(start: Start, program: bytes) -> tuple[int, list[int]]:
             always.callback(os.close, writer)
             readers.append(reader)
             writers.append(writer)
-        stdout, stderr = writers[0], writers[-1]
+        streams = (stdin, writers[0], writers[-1])
         if start.user:
-            pid = spawn_as(start, program, stdout, stderr)
+            pid = spawn_as(start, program, streams)
         else:
-            actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
-            actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+            actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stream, target) for target, stream in enumerate(streams)]
             pid = os.posix_spawn(
                 program,
                 start.argv,

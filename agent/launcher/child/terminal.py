@@ -35,11 +35,14 @@ class _Spawned(PtyProcess):  # type: ignore[misc]  # pyright: ignore[reportUntyp
         """Do nothing: the size was set before the command was executed."""
 
 
-def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tuple[int, int, TerminalInput]:
+def spawn_in_terminal(
+    start: Start, program: bytes, size: Sequence[int], stdin: int | None = None
+) -> tuple[int, int, TerminalInput]:
     """Start a process in a terminal; return its id, the terminal's master, and its input. The caller closes both.
 
-    `size` is rows and columns. The slave must stay open while the command runs: otherwise a command that closes its
-    own descriptors of the terminal would end it, and get SIGHUP. Raises `OSError`.
+    `size` is rows and columns. If `stdin` is given, the process reads it instead of the terminal. The slave must stay
+    open while the command runs: otherwise a command that closes its own descriptors of the terminal would end it, and
+    get SIGHUP. Raises `OSError`.
     """
     with seen_as(start.user):
         _check(program)
@@ -47,8 +50,9 @@ def spawn_in_terminal(start: Start, program: bytes, size: Sequence[int]) -> tupl
     kept = cast("Any", _Spawned).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
-        preexec_fn=partial(_as_after_a_login, start.user),
+        preexec_fn=partial(_as_after_a_login, start.user, stdin),
         dimensions=tuple(size),
+        pass_fds=() if stdin is None else (stdin,),
     )
     master, inputs = os.dup(kept.fd), os.dup(kept.fd)
     kept.fileobj.close()
@@ -64,9 +68,12 @@ def _check(program: bytes) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _as_after_a_login(user: Sequence[int]) -> None:
+def _as_after_a_login(user: Sequence[int], stdin: int | None) -> None:
     """Reset the new process's signals; if it runs as another user, give that user the terminal, as `login` does."""
     reset_signals()
     if user:
         os.fchown(0, user[0], -1)
+    if stdin is not None:
+        os.dup2(stdin, 0)
+    if user:
         become(user)

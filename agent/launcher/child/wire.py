@@ -26,6 +26,7 @@ class Start(NamedTuple):
     deadline_ms: int | None  # as in KeepUntil
     user: list[int]  # as in LaunchSpec
     merged: bool = False  # as in LaunchSpec
+    stdin: bytes = b""  # path of the file with the standard input, which the keeper removes; empty: none
 
 
 class KeepUntil(NamedTuple):

@@ -87,6 +87,22 @@ async def test_stdin_is_empty_in_pipe_mode(launcher: ChildLauncher) -> None:
     assert await run(launcher, "wc -c; readlink /proc/self/fd/0") == b"0\n/dev/null\n"
 
 
+@pytest.mark.parametrize("user", [(), pytest.param((65_534, 65_534), marks=ROOT_ONLY)])
+@pytest.mark.parametrize("terminal", [None, TerminalSize()])
+async def test_a_command_reads_its_stdin_from_a_file_without_a_name(
+    launcher: ChildLauncher, tmp_path: Path, terminal: TerminalSize | None, user: tuple[int, ...]
+) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(b"first\n\0\xff" + b"x" * 300_000)
+    if user:
+        os.chown(stdin, *user)
+    script = "read line; echo $line; wc -c; wc -c </dev/stdin; [ ! -t 0 ] && [ -t 1 ] && echo tty"
+    process = await launcher.launch(replace(shell(script, terminal=terminal), stdin=stdin, user=user))
+    output = await read_all(process.stdout)
+    assert output.split() == [b"first", b"300002", b"300008", *([b"tty"] if terminal else [])]
+    assert not stdin.exists()
+
+
 async def test_a_command_leads_a_session_of_its_own(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exec sleep 1000"))
     assert os.getsid(process.pid) == process.pid == os.getpgid(process.pid)

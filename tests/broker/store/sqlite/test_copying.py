@@ -16,8 +16,9 @@ from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.replies import JobCompleted, JobEventsPublished
-from airunner.protocol.requests import PublishJobEvents
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobsEnqueued, JobsLeased
+from airunner.protocol.requests import EnqueueJobWithStdin, PublishJobEvents
 from tests.conformance.driving import Driver, batch, completion
 
 PAGES = 2  # a step
@@ -47,8 +48,9 @@ def logged(driver: Driver, jobs: int) -> list[str]:
     """Ended jobs with something to read in their logs."""
     job_ids: list[str] = []
     for number in range(jobs):
-        job_ids += driver.submit(f"job {number}")
-        lease = driver.lease_one()
+        job = JobSpec(command=f"job {number}", stdin_bytes=6_000)
+        job_ids += driver.reply(JobsEnqueued, EnqueueJobWithStdin(job=job, stdin=b"i" * 6_000)).job_ids
+        (lease,) = driver.reply(JobsLeased, driver.dequeue(stdin=True)).leases
         pieces = [f"marker of {number} " + "x" * 4_000 for _ in range(3)]
         driver.reply(JobEventsPublished, PublishJobEvents(batches=(batch(lease, 0, *pieces),)))
         driver.reply(JobCompleted, completion(lease, 3))
@@ -108,6 +110,7 @@ def test_a_file_that_is_no_store_is_refused_in_words(content: bytes, tmp_path: P
 
 
 DAMAGES = {
+    "DELETE FROM segment WHERE number = 2 AND first_sequence = 0": "input has 0 bytes and should have 6000",
     "DELETE FROM segment WHERE number = 2 AND first_sequence = 3": "a hole: event 3 is missing",
     "UPDATE segment SET count = 1 WHERE number = 2 AND first_sequence = 3": "has 3 events and should have 1",
     "UPDATE segment SET events = x'c1' WHERE number = 2 AND first_sequence = 3": "cannot be read",
