@@ -28,9 +28,9 @@ What happens when a process dies or is stopped
 - Launcher and keeper die at once: the agent finds the job's processes by their mark (`mark.py`) or control group,
   and kills them. All three die at once: the next agent of the home does so, before it releases any job.
 - A keeper is stopped, and its launcher is stopped or dead: the agent's `end` and `launch` continue the keeper, and
-  kill it and its job if it does not answer (`watchdog.py`). If a keeper that never started a command does not answer,
-  its process id is not known: `launch` kills the launcher, and so all jobs. When a launcher dies, its keepers have
-  two seconds to end their jobs (`ChildLauncher.watch`).
+  kill it and its job if it does not answer (`watchdog.py`), and no other job. If no keeper reports that it is ready,
+  the launcher itself does not answer: `launch` kills it, and so all jobs. When a launcher dies, its keepers have two
+  seconds to end their jobs (`ChildLauncher.watch`).
 - After the death of a launcher or keeper the agent's `wait`, `end` and `launch` raise `LauncherDied`, when the job's
   processes have been killed. The next launch starts another launcher, if there is none.
 Launcher and keepers have their own sessions: a signal to the agent's process group does not reach them.

@@ -25,7 +25,7 @@ class KeeperConnection:
         self._reader = Reader()
         self._received: deque[Any] = deque()
         self.descriptors: list[int] = []  # received with `Started`; the caller removes and closes them
-        self.keeper: KeeperProcess | None = None  # process at the other end; None before its first `Started`
+        self.keeper: KeeperProcess | None = None  # process at the other end; None before it is `Ready`
 
     @property
     def broken(self) -> bool:

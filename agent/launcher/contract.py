@@ -95,10 +95,15 @@ class LauncherDied(Exception):
 
 
 class NoLauncher(MachineRefused):
-    """Launcher missing: the process was not started, and none can be started now; the message says why."""
+    """Launcher missing: no process can be started; the message says why, and what to do. A probe starts a process."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Scarce.PROCESSES, message)
+
+    @property
+    def trouble(self) -> str:
+        """The message: the machine lacks nothing."""
+        return self.message
 
 
 class LeaseEnded(Exception):

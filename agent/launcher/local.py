@@ -17,7 +17,16 @@ import anyio
 
 from airunner.agent.launcher.child import wire
 from airunner.agent.launcher.child.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
-from airunner.agent.launcher.child.wire import DESCRIPTORS_MAX, Expired, Failed, Start, Started, ToAgent, send_with
+from airunner.agent.launcher.child.wire import (
+    DESCRIPTORS_MAX,
+    Expired,
+    Failed,
+    Ready,
+    Start,
+    Started,
+    ToAgent,
+    send_with,
+)
 from airunner.agent.launcher.connection import KeeperConnection
 from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
 from airunner.agent.launcher.launcherprocess import LauncherProcess, LauncherSettings, spawn_launcher
@@ -110,14 +119,13 @@ class ChildLauncher:
                 raise
             raise MachineRefused(scarce, f"cannot start a process: {error.strerror}") from error
         match answer:
-            case Started(pid, keeper):
+            case Started(pid):
                 descriptors, connection.descriptors = connection.descriptors, []
                 if len(descriptors) != (1 if spec.merged or spec.terminal else DESCRIPTORS_MAX):
                     connection.close()  # the keeper then kills the command
                     for descriptor in descriptors:
                         os.close(descriptor)
                     raise MachineRefused(Scarce.DESCRIPTORS, "cannot receive the output of a process", begun=True)
-                connection.keeper = connection.keeper or KeeperProcess(keeper)
                 return KeptProcess(pid, descriptors, connection, self._give_back, kill_rest)
             case Failed(errno, message, exit_code):
                 if (scarce := scarce_at_launch(errno)) is not None:
@@ -180,9 +188,16 @@ class ChildLauncher:
         """
         try:
             with _reserved() as free_reserved:
+                if connection.keeper is None:
+                    if not await self._answers(connection, None):
+                        self._launcher.child.kill()  # no keeper is ready: the launcher itself does not answer
+                    match await connection.receive():
+                        case Ready(keeper):
+                            connection.keeper = KeeperProcess(keeper)
+                        case failed:
+                            return failed
                 if not await self._answers(connection, start):
-                    # None: it has never answered `Started`, so its pid is unknown; all jobs end with the launcher.
-                    (connection.keeper or self._launcher.child).kill()
+                    connection.keeper.kill()  # it hangs, for example in a working directory that does not answer
                     await connection.readable()
                 free_reserved()
                 return await connection.receive()
@@ -192,11 +207,12 @@ class ChildLauncher:
                 await kill_rest()
             raise
 
-    async def _answers(self, connection: KeeperConnection, start: Start) -> bool:
-        """Send a Start, and return whether the keeper answers in time. After `WAKE_S` continue keeper and launcher."""
+    async def _answers(self, connection: KeeperConnection, start: Start | None) -> bool:
+        """Send a Start, if any; return whether an answer comes in time. After `WAKE_S` continue launcher and keeper."""
         with anyio.move_on_after(WAKE_S):
-            with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
-                await connection.send(start)
+            if start is not None:
+                with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
+                    await connection.send(start)
             await connection.readable()
             return True
         self._launcher.child.send_signal(signal.SIGCONT)  # a job may have stopped it
@@ -256,14 +272,17 @@ class ChildLauncher:
                 raise
 
     def _restart(self) -> None:
-        """Replace a launcher process that has died; raises `NoLauncher`."""
+        """Replace a launcher process that has died; raises `MachineRefused`, `NoLauncher`."""
         self._launcher.hang_up()
         try:
             if WIRE.read_bytes() != self._wire:
                 raise NoLauncher("the launcher has died, and airunner was upgraded meanwhile: restart the agent")
             self._launcher = spawn_launcher(self._settings)
         except OSError as error:
-            raise NoLauncher(f"the launcher has died, and another cannot be started: {error.strerror}") from error
+            message = f"the launcher has died, and another cannot be started: {error.strerror}"
+            if (scarce := scarce_at_launch(error.errno or 0)) is not None:
+                raise MachineRefused(scarce, message) from error
+            raise NoLauncher(f"{message}; check that {sys.executable} works, and restart the agent") from error
         self._restarted.ring()
 
 

@@ -58,6 +58,11 @@ class MachineRefused(Exception):
         self.begun = begun
         self.room_bytes = 0  # free disk space required before the agent leases again; 0: not set by `Probes` yet
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the machine, and what its operator can do."""
+        return f"{self.message}: out of {self.scarce}; {HINTS[self.scarce]}"
+
 
 def scarce_at_launch(number: int) -> Scarce | None:
     """Return the resource that a launch with errno `number` has lacked; None: the command is at fault."""

@@ -18,7 +18,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.flag import Flag, cancelled_by
-from airunner.agent.launcher.refusal import HINTS, MachineRefused, counts
+from airunner.agent.launcher.refusal import MachineRefused, counts
 from airunner.agent.leases.probes import Probes
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.printable import one_line
@@ -47,10 +47,7 @@ class Health:
     @property
     def trouble(self) -> str:
         """The reason why this machine cannot run jobs now; empty: it can."""
-        if self._refusal is None:
-            return ""
-        refusal = self._refusal
-        return one_line(f"{refusal.message}: out of {refusal.scarce}; {HINTS[refusal.scarce]}")[:TEXT_CHARS_MAX]
+        return one_line(self._refusal.trouble)[:TEXT_CHARS_MAX] if self._refusal is not None else ""
 
     async def until_well(self, drain: Flag) -> None:
         """Wait until this machine can run jobs, or the agent drains."""

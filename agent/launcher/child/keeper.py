@@ -1,7 +1,8 @@
 """Keeper process: runs one job at a time, reports the exit of the job's command, and ends the job's other processes.
 
-A keeper has one thread with one loop. Usually the messages of a job are Start → Started → Exited → End → Ended; End
-and Ended are left out if no process is left after the command (`alone`). Then the next Start may follow.
+A keeper has one thread with one loop. Its first message is Ready. Usually the messages of a job are Start → Started →
+Exited → End → Ended; End and Ended are left out if no process is left after the command (`alone`). Then the next Start
+may follow.
 
 When the agent's end of the socket closes, or the launcher dies, the keeper kills every process of the job and exits.
 It kills them at the job's deadline too, because a stopped agent cannot: the job is dead before another agent gets the
@@ -43,6 +44,7 @@ from airunner.agent.launcher.child.wire import (
     Failed,
     KeepUntil,
     Reader,
+    Ready,
     Start,
     Started,
     ToAgent,
@@ -137,7 +139,7 @@ class Keeper:
         self._oom_kills = oom_kills(self._group)
         if self._input is not None:
             self._wakeup.watch(self._input.watched)
-        self._send(Started(self._command, os.getpid()), descriptors)
+        self._send(Started(self._command), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -229,6 +231,7 @@ def run_keeper(connection: socket.socket, launcher: int, group: Path | None) -> 
         wakeup = Wakeup((signal.SIGCHLD, signal.SIGTERM))
         call_me_when_my_parent_dies(signal.SIGTERM)
         keeper = Keeper(connection, wakeup, group)
+        send_with(connection, pack(Ready(os.getpid())), [])
     except OSError as error:
         refuse(connection, error)
         return
@@ -237,7 +240,7 @@ def run_keeper(connection: socket.socket, launcher: int, group: Path | None) -> 
 
 
 def refuse(connection: socket.socket, error: OSError) -> None:
-    """Answer the Start on `connection` with Failed: there is no keeper for it, because of `error`."""
+    """Answer on `connection` with Failed: there is no keeper, because of `error`."""
     number = error.errno or 0
     refused = Failed(number, f"cannot start a keeper process: {os.strerror(number)}", EXIT_NOT_EXECUTABLE)
     with suppress(OSError):  # the agent is gone

@@ -42,11 +42,16 @@ class End(NamedTuple):
     signal: int  # asks the processes to end, usually SIGTERM; a process that ignores it gets SIGTERM
 
 
+class Ready(NamedTuple):
+    """Keeper → agent, first of all: the keeper runs as process `keeper`. `Failed` instead: there is no keeper."""
+
+    keeper: int
+
+
 class Started(NamedTuple):
-    """Keeper → agent: the command runs as process `pid`, the keeper as `keeper`. Sent with the output's descriptors."""
+    """Keeper → agent: the command runs as process `pid`. Sent with the output's descriptors."""
 
     pid: int
-    keeper: int
 
 
 class Failed(NamedTuple):
@@ -83,10 +88,10 @@ class Expired(NamedTuple):
 
 
 ToKeeper = Start | KeepUntil | End
-ToAgent = Started | Failed | Exited | Ended | Expired
+ToAgent = Ready | Started | Failed | Exited | Ended | Expired
 
 _KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind for kind in (Start, KeepUntil, End, Started, Failed, Exited, Ended, Expired)
+    kind.__name__: kind for kind in (Start, KeepUntil, End, Ready, Started, Failed, Exited, Ended, Expired)
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -22,6 +24,7 @@ from tests.agent.launcher.launching import (
     TREE,
     Watched,
     children_of,
+    command,
     ended,
     numbers_of,
     python,
@@ -117,8 +120,9 @@ async def test_where_no_other_can_be_started_that_is_told_and_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/no/such/python")
         for _ in range(2):
-            with pytest.raises(NoLauncher, match="No such file"):
+            with pytest.raises(NoLauncher, match="No such file") as refused:
                 await launcher.launch(shell("true"))
+            assert refused.value.trouble.endswith("check that /no/such/python works, and restart the agent")
     await works(launcher)
 
 
@@ -133,8 +137,9 @@ async def test_a_launcher_of_other_software_is_not_started_beneath_an_agent_that
     assert watched.gone_within(DEATH_S)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(local, "WIRE", upgraded)
-        with pytest.raises(NoLauncher, match="airunner was upgraded"):
+        with pytest.raises(NoLauncher, match="airunner was upgraded") as refused:
             await launcher.launch(shell("true"))
+        assert refused.value.trouble.endswith("airunner was upgraded meanwhile: restart the agent")
     await works(launcher)
 
 
@@ -150,6 +155,42 @@ async def test_when_a_keeper_is_killed_its_job_is_and_no_other(launcher: ChildLa
         await process.wait()
     assert watched.gone_within(DEATH_S)
     assert children_of(other.pid) == []
+    assert await ended(other) == Exit(None, signal.SIGTERM)
+
+
+@contextmanager
+def unanswering(folder: Path) -> Iterator[None]:
+    """While the block runs, whoever enters the folder waits, as on a disk of a server that is away."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    device = os.open("/dev/fuse", os.O_RDWR)  # nobody reads the kernel's questions from it
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    assert libc.mount(b"nobody", os.fsencode(folder), b"fuse", 0, options.encode()) == 0, os.strerror(
+        ctypes.get_errno()
+    )
+    try:
+        yield
+    finally:
+        os.close(device)
+        libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="only root may mount")
+@pytest.mark.parametrize("kept", [False, True])
+async def test_when_a_working_directory_does_not_answer_its_job_is_killed_and_no_other(
+    launcher: ChildLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    if kept:  # a keeper is there already
+        await (await launcher.launch(shell("true"))).wait()
+    other = await launcher.launch(shell("echo up; read never; exec sleep 1000"))
+    first = launcher.pid
+    monkeypatch.setattr(local, "WAKE_S", 0.1)
+    monkeypatch.setattr(local, "LAUNCH_S", 0.1)
+    with unanswering(tmp_path), pytest.raises(LauncherDied):
+        await launcher.launch(command("true", directory=tmp_path))
+    monkeypatch.undo()
+    await works(launcher)
+    assert launcher.pid == first
+    assert await read_lines(other.stdout, 1) == ["up"]
     assert await ended(other) == Exit(None, signal.SIGTERM)
 
 
