@@ -13,6 +13,7 @@ Modules of ours are imported in functions, because Ctrl-C must be handled before
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -34,8 +35,10 @@ def run(argv: Sequence[str]) -> int:
     from airunner.client.cli.outlets import ReaderGone
     from airunner.commandline import make_app
     from airunner.protocol.errors import OperatorError, PeerError
+    from airunner.transport.descriptors import require_descriptors
 
     try:
+        require_descriptors()
         try:
             named = next((word for word in argv if not word.startswith("-")), "")
             make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv))
@@ -65,12 +68,19 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, OSError):
-        message, code = ": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1
-    else:
-        message, code = error.message, error.exit_code
+    message, code = (_words(error), 1) if isinstance(error, OSError) else (error.message, error.exit_code)
     print(f"airunner: {own_lines(message)}", file=sys.stderr)  # a message may quote other people's text
     return code
+
+
+def _words(error: OSError) -> str:
+    """Describe an error of the operating system that no module has described."""
+    words = ": ".join(filter(None, (error.filename, error.strerror or str(error))))
+    if error.errno == errno.EMFILE:
+        return f"{words}; raise the limit with `ulimit -n 1024`"
+    if error.errno == errno.ENOENT and error.filename is None:  # of getcwd()
+        return "the working directory does not exist any more: change to another folder"
+    return words
 
 
 def _only_fixable(group: BaseExceptionGroup[BaseException]) -> OperatorError | PeerError | OSError:

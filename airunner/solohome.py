@@ -43,7 +43,7 @@ def temporary_home() -> Generator[Path]:
     home = temporary / f"airunner-run-{secrets.token_hex(8)}"
     lock: int | None = None
     try:
-        home.mkdir(0o700)
+        _make(home)
         lock = os.open(home / _LOCK_TO_BE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         (home / _LOCK_TO_BE).rename(home / _LOCK)  # a file of this name is locked from the start
@@ -52,6 +52,15 @@ def temporary_home() -> Generator[Path]:
         _remove(home)
         if lock is not None:
             os.close(lock)
+
+
+def _make(home: Path) -> None:
+    try:
+        home.mkdir(0o700)
+    except OSError as error:
+        raise OperatorError(
+            f"cannot make a folder in {home.parent}: {error.strerror}; set TMPDIR to a folder that you may write"
+        ) from error
 
 
 def _sweep(temporary: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +33,8 @@ def ends(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (A_PROBLEM, 69, "airunner: do this instead\n"),
         (NotFound("no such job"), 1, "airunner: no such job\n"),
         (OSError(28, "No space left on device", "/some/file"), 1, "airunner: /some/file: No space left on device\n"),
-        (OSError(24, "Too many open files"), 1, "airunner: Too many open files\n"),
+        (OSError(24, "Too many"), 1, "airunner: Too many; raise the limit with `ulimit -n 1024`\n"),
+        (OSError(5, "Input/output error"), 1, "airunner: Input/output error\n"),
         (BaseExceptionGroup("", [ExceptionGroup("", [A_PROBLEM])]), 69, "airunner: do this instead\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -115,3 +118,29 @@ main()
 @pytest.mark.parametrize("module", ["typer", "msgspec", "airunner.client.cli.joblist"])
 def test_ctrl_c_during_the_imports_ends_without_a_word(module: str) -> None:
     assert process(INTERRUPTED.format(module)) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "told"),
+    [
+        ("mkdir gone; cd gone; rmdir ../gone", ["run", ".", "--", "true"], b"the working directory does not exist any"),
+        ("mkdir gone; cd gone; rmdir ../gone", ["certs", "list"], b"the working directory does not exist any more"),
+        ("export TMPDIR=$PWD/none", ["run", "--", "true"], b"none: No such file or directory; set TMPDIR to a folder"),
+        ("touch f; export TMPDIR=$PWD/f", ["run", "--", "true"], b"f: Not a directory; set TMPDIR to a folder"),
+        ("ulimit -n 12", ["list"], b"this process may open only 12 files: run `ulimit -n 1024` first"),
+    ],
+)
+def test_an_odd_surrounding_is_told_with_what_to_do(
+    given: str, words: list[str], told: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIRUNNER_HOME", "relative")
+    script = f'{given}; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, MAIN.format(words)],
+        capture_output=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(root.__file__).parents[1])},
+    )
+    assert (done.returncode in (1, 2), told in done.stderr, done.stderr.count(b"\n")) == (True, True, 1), done.stderr

@@ -14,7 +14,7 @@
 - `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
   `patience.py` decides how long a request waits for a silent broker.
 - `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
-- `descriptors.py` raises the process's limit of open files.
+- `descriptors.py` checks and raises the process's limit of open files.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` repeats failed requests after jittered pauses.
 
 Transport imports `protocol` (what is sent) and `certs` (the keys of a connection); broker, agent and client import it.

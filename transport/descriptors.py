@@ -7,6 +7,17 @@ run with the soft limit that the agent was started with, not with the raised one
 from __future__ import annotations
 
 import resource
+from typing import Final
+
+from airunner.protocol.errors import OperatorError
+
+DESCRIPTORS_MIN: Final = 20  # a client opens 17; with fewer, ZeroMQ aborts the process
+
+
+def require_descriptors() -> None:
+    """Check that this process may open enough files. Raises `OperatorError`."""
+    if (limit := soft_descriptors()) != resource.RLIM_INFINITY and limit < DESCRIPTORS_MIN:
+        raise OperatorError(f"this process may open only {limit} files: run `ulimit -n 1024` first")
 
 
 def soft_descriptors() -> int:
