@@ -15,6 +15,7 @@ from typing import Annotated, Final, TypedDict, get_args
 from msgspec import NODEFAULT, Meta, Struct, structs
 
 from airunner.protocol.errors import FieldError
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
@@ -223,6 +224,15 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_before_ms: Annotated[
         Natural | None, Field("Earliest start, by the broker's clock.", Form.INSTANT, unset="at once")
     ] = None
+    expires: Annotated[
+        Expiry | None,
+        Field(
+            "Fail the job with the reason `expired` if no agent has begun it by then; a duration counts from its "
+            "submission.",
+            Form.EXPIRY,
+            unset="never",
+        ),
+    ] = None
     max_attempts: Annotated[Attempts, Field("Number of lost agents after which the job fails.", Form.NUMBER)] = (
         MAX_ATTEMPTS_DEFAULT
     )
@@ -340,6 +350,7 @@ class JobFields(TypedDict, total=False):
     priority: int
     require: Mapping[str, str]
     not_before_ms: int | None
+    expires: Expiry | None
     max_attempts: int
     retry: RetryPolicy | None
     owner: str

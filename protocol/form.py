@@ -24,6 +24,7 @@ class Form(Enum):
     PAIRS = "NAME=VALUE", "names and texts such as {LEVEL: high}"
     DURATION = "SECONDS", "whole seconds, or a duration such as 1h30m"
     INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, a time from now such as +10m, or ms since the epoch"
+    EXPIRY = "DURATION|INSTANT", "a duration such as 2h, or an instant such as 2027-01-31T03:00:00Z"
     SIZE = "COLSxROWS", "a size such as 120x40 or {cols: 120, rows: 40}"
     RETRY = (
         "NUMBER",

@@ -50,7 +50,10 @@ _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 
 
 class Reason(StrEnum):
-    """Reason why an attempt is not COMPLETED. `oom`: it failed, and the kernel killed a process to free memory."""
+    """Reason why an attempt is not COMPLETED, or why there was none (`expired`).
+
+    `oom`: it failed, and the kernel killed a process to free memory.
+    """
 
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
@@ -63,6 +66,7 @@ class Reason(StrEnum):
     HOOK_FAILED = "hook-failed"
     SECRET_MISSING = "secret-missing"  # noqa: S105 - a reason
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:

@@ -29,6 +29,7 @@ TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyTyp
     {
         (JobState.SCHEDULED, Change.LEASE): JobState.RUNNING,
         (JobState.SCHEDULED, Change.CANCEL): JobState.CANCELLED,
+        (JobState.SCHEDULED, Change.FAIL): JobState.FAILED,
         (JobState.RUNNING, Change.RELEASE): JobState.SCHEDULED,
         (JobState.RUNNING, Change.EXPIRE): JobState.SCHEDULED,
         (JobState.RUNNING, Change.RETRY): JobState.SCHEDULED,

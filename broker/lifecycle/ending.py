@@ -21,6 +21,7 @@ from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
 from airunner.protocol.states import FINISHING, Change, next_state
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
+_EXPIRED: Final = Result(reason=Reason.EXPIRED)
 _LOST: Final = Result(reason=Reason.AGENT_LOST)
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -125,36 +126,55 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
     if job.cancel_requested_ms is not None:
         world.news.nudged.append(job.job_id)
         return JobCancelled(state=state)
-    before = world.change(job)
+    requested: list[BrokerBody] = [JobCancelRequested(timestamp_ms=world.now_ms)]
+    if state is JobState.SCHEDULED:
+        _end_waiting(world, job, Change.CANCEL, _CANCELLED, requested)
+        job.cancel_requested_ms = world.now_ms
+        return JobCancelled(state=JobState.CANCELLED)
+    world.change(job)
     job.cancel_requested_ms = world.now_ms
-    events: list[BrokerBody] = [JobCancelRequested(timestamp_ms=world.now_ms)]
-    if state is JobState.RUNNING:
-        world.write(job, events)
-        world.news.nudged.append(job.job_id)
-        return JobCancelled(state=state)
-    ended = next_state(state, Change.CANCEL)
-    assert ended is JobState.CANCELLED, f"no cancel of a job that is {state}"
-    events.append(_finished_event(_CANCELLED, world.now_ms))
-    job.state = ended
-    job.due_ms = None
-    job.result = _encoder.encode(_CANCELLED)
-    job.finished_ms = world.now_ms
-    world.update_standing(job, before)
-    world.write(job, events)
-    return JobCancelled(state=ended)
+    world.write(job, requested)
+    world.news.nudged.append(job.job_id)
+    return JobCancelled(state=state)
 
 
 def expire(world: World) -> None:
-    """Expire the leases whose deadline has come, and end the delays that are over."""
+    """Expire the leases and the waiting jobs whose deadline has come, and end the delays that are over."""
     now_ms = world.now_ms
     for job in world.due():
-        if job.deadline_ms is not None and job.deadline_ms <= now_ms:
+        if is_late(world, job):
+            expire_waiting(world, job)
+        elif job.deadline_ms is not None and job.deadline_ms <= now_ms:
             end = _end_of_lost(world, job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)])
             _end(world, job, end, forget_token=True)
         elif job.due_ms is not None and job.due_ms <= now_ms:
             before = world.change(job)
             job.due_ms = None
             world.update_standing(job, before)
+
+
+def is_late(world: World, job: JobRow) -> bool:
+    """Check whether a waiting job has expired."""
+    return job.state == JobState.SCHEDULED and job.deadline_ms is not None and job.deadline_ms <= world.now_ms
+
+
+def expire_waiting(world: World, job: JobRow) -> None:
+    """Fail a waiting job that has expired."""
+    _end_waiting(world, job, Change.FAIL, _EXPIRED, [])
+
+
+def _end_waiting(world: World, job: JobRow, change: Change, result: Result, events: list[BrokerBody]) -> None:
+    """End a waiting job; JOB_FINISHED follows `events`."""
+    before = world.change(job)
+    ended = next_state(JobState.SCHEDULED, change)
+    assert ended is not None, f"no {change} of a waiting job"
+    assert ended is result.state, f"{change} makes a waiting job {ended}, and its result {result.state}"
+    job.state = ended
+    job.due_ms = job.deadline_ms = None
+    job.result = _encoder.encode(result)
+    job.finished_ms = world.now_ms
+    world.update_standing(job, before)
+    world.write(job, [*events, _finished_event(result, world.now_ms)])
 
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.ending import expire_waiting, is_late
 from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import facts_of
@@ -41,6 +42,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
     if command.room < Room.RUNNING:
         raise NoSpace
     taken: list[JobRow] = []
+    late: list[JobRow] = []
     exhausted: set[QueueKey] = set()
     facts = facts_of(request)
     for queue in dict.fromkeys(request.queues):
@@ -51,12 +53,16 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         jobs = [] if paused else world.take_waiting(command.tenant, queue, facts, room)
         if len(jobs) < room:
             exhausted.add(QueueKey(command.tenant, queue))
-        taken += jobs
+        for job in jobs:
+            (late if is_late(world, job) else taken).append(job)
     try:
         leases = tuple(_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken)
     except CorruptLog:
-        world.put_back(taken)
+        world.put_back([*late, *taken])
         raise
+    for job in late:
+        expire_waiting(world, job)
+        world.news.ready.add(job.key)  # there may be more jobs behind it: the agent's request is tried again
     for job, lease in zip(taken, leases, strict=True):
         _grant(world, command, request, job, lease)
     world.news.exhausted |= exhausted

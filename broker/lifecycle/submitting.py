@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
+from msgspec.structs import replace
+
 from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
@@ -73,6 +75,8 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
     if not JobState(ended.state).terminal:
         raise NotFinished
     spec = world.spec(ended)
+    if spec.expires is not None and (spec.expires.at_ms or world.now_ms) < world.now_ms:
+        spec = replace(spec, expires=None)  # a person wants the job after that instant
     try:
         check_new(spec)
     except ValueError as error:
@@ -140,6 +144,7 @@ def _add(
         watch_key=minted.watch_key,
         submitted_ms=now_ms,
         due_ms=due_ms,
+        deadline_ms=None if spec.expires is None else spec.expires.deadline_ms(now_ms),
         max_attempts=spec.max_attempts,
         origin=origin,
         spec=raw,

@@ -15,6 +15,7 @@ from typing import Final
 
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, RenewAll, TenantRequest
 from airunner.broker.lifecycle.decide import decide, read
+from airunner.broker.lifecycle.ending import is_late
 from airunner.broker.lifecycle.submitting import load_retried
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.requests import kind_of
@@ -101,15 +102,19 @@ class Store:
             world.adopt_queues(engine.load(retried))
         if any(isinstance(command, Expire) for command in commands):
             world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
-        if wanted := _wanted(commands, loaded.kinds):
+        late = sum(is_late(world, job) for job in world.due())
+        if wanted := _wanted(commands, loaded.kinds, late):
             world.adopt_waiting(engine.waiting(wanted))
         return world
 
 
-def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[QueueKey, int]:
-    """Count how many waiting jobs of each queue and needs the batch may lease, cancel, or report as ready."""
+def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int], late: int) -> dict[QueueKey, int]:
+    """Count how many waiting jobs of each queue and needs the batch may lease, end, or report as ready.
+
+    The batch ends `late` jobs and those that it cancels, which may be the first of any queue.
+    """
     wanted: Counter[QueueKey] = Counter()
-    cancels = 0
+    ended = late
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}
     for key in kinds:
         needs_of.setdefault((key.tenant, key.queue), []).append(key)
@@ -129,7 +134,7 @@ def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int]) -> dict[Que
                 for key in (QueueKey(tenant, request.queue), *needs_of.get((tenant, request.queue), ())):
                     wanted[key] += 1
             case CancelJob():
-                cancels += 1
+                ended += 1
             case _:
                 pass
-    return {key: count + cancels for key, count in wanted.items()} if cancels else wanted
+    return {key: count + ended for key, count in wanted.items()} if ended else wanted

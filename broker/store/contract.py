@@ -73,8 +73,8 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     pause_ms: int | None = None  # length of the delay, if it is a pause before a retry
     started_ms: int | None = None  # when the job was first leased
     finished_ms: int | None = None  # when the job ended; None: it has not ended
-    deadline_ms: int | None = None  # when the lease ends; None: the job is not leased
-    visibility_ms: int | None = None
+    deadline_ms: int | None = None  # when the lease ends, or when a job that was never leased expires; None: never
+    visibility_ms: int | None = None  # of the last lease; None: the job was never leased
     attempt: int = 0
     retries: int = 0
     agents_lost: int = 0
@@ -281,7 +281,7 @@ class Engine(Protocol):
         ...
 
     def renew_all(self, now_ms: int) -> None:
-        """Renew all leases: set each `deadline_ms` to `now_ms` + `visibility_ms`.
+        """Renew all leases: set each `deadline_ms` to `now_ms` + `visibility_ms`, unless that is None.
 
         Also lower the `due_ms` of each job with a `pause_ms` to `now_ms` + `pause_ms`, if it is later.
         """
@@ -312,7 +312,7 @@ class Engine(Protocol):
         ...
 
     def leases(self, tenant: str) -> dict[str, int]:
-        """Count the leased jobs (with a `deadline_ms`) of each agent."""
+        """Count the leased jobs (with a `deadline_ms` and an `agent`) of each agent."""
         ...
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:

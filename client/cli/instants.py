@@ -12,7 +12,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import MILLISECONDS_MAX
 
 _MS: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
-_MS_DIGITS_MIN: Final = 12  # of a future instant: shorter numbers are seconds since the epoch, or a date
+MS_DIGITS_MIN: Final = 12  # of a future instant: shorter numbers are seconds since the epoch, or a date
 
 
 class Side(Enum):
@@ -26,8 +26,8 @@ def instant_ms(text: str, side: Side, now_ms: int) -> int:
     """Parse an instant into ms since the epoch; durations count from `now_ms`. Raises `OperatorError`."""
     expected = f"{text!r}: expected {side.value}"
     if _MS.fullmatch(text):
-        if side is Side.FUTURE and len(text) < _MS_DIGITS_MIN:
-            raise OperatorError(f"{expected}, which have {_MS_DIGITS_MIN} digits or more")
+        if side is Side.FUTURE and len(text) < MS_DIGITS_MIN:
+            raise OperatorError(f"{expected}, which have {MS_DIGITS_MIN} digits or more")
         ms = int(text)
     elif (length := _duration(text, side)) is not None:
         ms = now_ms + length if side is Side.FUTURE else max(0, now_ms - length)

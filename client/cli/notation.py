@@ -13,11 +13,12 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
 
-from airunner.client.cli.instants import Side, instant_ms
+from airunner.client.cli.instants import MS_DIGITS_MIN, Side, instant_ms
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.client.cli.written import line_of, meaning_of
 from airunner.protocol.durations import duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, in_words
 from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
@@ -26,7 +27,9 @@ from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAUL
 BACKOFF_S_MAX: Final = 86_400  # a day
 BACKOFF_EXPECTED: Final = f"a number of seconds up to {BACKOFF_S_MAX}, or a duration such as 1m30s"
 EXIT_CODE_MAX: Final = 255
-RETRYABLE: Final = tuple(reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED))
+RETRYABLE: Final = tuple(
+    reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED, Reason.EXPIRED)
+)
 _FAILURES: Final = f"an exit code, a signal such as SIGKILL, or a reason: {', '.join(RETRYABLE)}"
 TEXT_SHOWN_CHARS: Final = 40  # of a refused value
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
@@ -109,6 +112,8 @@ def _found(field: Field, value: object, now_ms: int) -> object:
     match field.form:
         case Form.INSTANT:
             return instant_ms(_text(value), Side.FUTURE, now_ms)
+        case Form.EXPIRY:
+            return _expiry(_text(value), now_ms)
         case Form.CHOICE:
             return _choice(field, _text(value))
         case Form.SIGNAL:
@@ -161,6 +166,22 @@ def _seconds(value: object) -> int:
     with suppress(OperatorError):
         return whole_seconds(_text(value))
     raise _MisfitError
+
+
+def _expiry(text: str, now_ms: int) -> Expiry | None:
+    with suppress(OperatorError):
+        if not (text.isdecimal() and len(text) >= MS_DIGITS_MIN):
+            after_ms = duration_ms(text.removeprefix("+"))
+            return Expiry(after_ms=after_ms) if after_ms else None
+    with suppress(OperatorError):
+        return Expiry(at_ms=instant_ms(text, Side.FUTURE, now_ms))
+    raise _MisfitError
+
+
+def _expiry_text(expires: Expiry) -> str:
+    if expires.after_ms is None:
+        return instant_text(expires.at_ms)
+    return f"{duration_text(expires.after_ms)} after its submission"
 
 
 def _whole(value: object, bounds: tuple[int, int] | None = None) -> int:
@@ -267,6 +288,7 @@ _PRINTERS: Final[Mapping[Form, Callable[[Any], Sequence[str]]]] = MappingProxyTy
         Form.PAIRS: lambda value: [f"{name}={text}" for name, text in value.items()],
         Form.DURATION: lambda value: [duration_text(value * 1_000)],
         Form.INSTANT: lambda value: [instant_text(value)],
+        Form.EXPIRY: lambda value: [_expiry_text(value)],
         Form.RETRY: lambda value: [policy_text(value)],
     }
 )

@@ -17,7 +17,7 @@ from airunner.protocol.form import Field, Form
 Given = str | bool | list[str] | None
 """Value of an option; None: it was not given."""
 
-_EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT, Form.SIGNAL)
+_EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT, Form.EXPIRY, Form.SIGNAL)
 _REPEATED: Final = (Form.WORDS, Form.PAIRS)
 ENV_FILE: Final = "env_file"
 """Name of the option for files of variables: it gives the field `environment` some of its pairs."""

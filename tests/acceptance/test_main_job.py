@@ -35,7 +35,8 @@ COUNTING = JobSpec(command="seq", args=("1", "2000"))
     (("https://unreachable.invalid/x.git", "--", "true"), 1, b"", b"checkout-failed"),
     (("--", "no-such-command-anywhere"), 127, b"", b"no-such-command-anywhere"),
     (("--timeout-seconds", "1", "--", "sleep", "1000"), 124, b"", b"timeout"),
-], ids=["exit code", "signal", "bytes", "no repository", "no command", "out of time"])  # fmt: skip
+    (("--queue", "nowhere", "--expires", "10ms", "--", "true"), 1, b"", b"FAILED (expired)"),
+], ids=["exit code", "signal", "bytes", "no repository", "no command", "out of time", "not begun"])  # fmt: skip
 def test_what_a_job_comes_to_submit_comes_to(
     standing: Cluster, words: tuple[str, ...], code: int, stdout: bytes, stderr: bytes
 ) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import EXPIRE_MAX
+from airunner.broker.lifecycle.commands import EXPIRE_MAX, Expire
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.protocol.events import JobFinished
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
@@ -21,7 +23,7 @@ from airunner.protocol.replies import (
     Refused,
     Verdict,
 )
-from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, ReleaseJob, UpdateJob, UpdateQueue
+from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, ReleaseJob, RetryJob, UpdateJob, UpdateQueue
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES
@@ -140,6 +142,47 @@ def lost_agents_are_retried_if_the_policy_names_them(driver: Driver) -> None:
             driver.lease_one()
             driver.pass_ms(VISIBILITY_MS)
     assert driver.job(job_id).result == driver.job(other).result == Result(reason=Reason.AGENT_LOST)
+
+
+def a_job_that_no_agent_begins_in_time_expires(driver: Driver) -> None:
+    """Whatever keeps it waiting; one that was leased in time runs, and waits after a release as long as it takes."""
+    expires = Expiry(after_ms=1_000)
+    (begun,) = driver.enqueue(JobSpec(command="a", expires=expires))
+    lease = driver.lease_one()
+    driver.reply(QueueUpdated, UpdateQueue(queue="paused", mode=QueueMode.PAUSED))
+    late = driver.enqueue(
+        JobSpec(command="b", queue="unserved", expires=Expiry(at_ms=driver.now_ms + 1_000)),
+        JobSpec(command="b", queue="paused", expires=expires),
+        JobSpec(command="b", not_before_ms=driver.now_ms + 500, expires=expires),
+        JobSpec(command="b", queue="delayed", not_before_ms=driver.now_ms + 9_000, expires=expires),
+    )
+    assert driver.apply().next_due_ms == driver.now_ms + 500
+    driver.pass_ms(999)
+    assert {driver.state(job_id) for job_id in late} == {JobState.SCHEDULED}
+    driver.now_ms += 1
+    assert driver.lease() == (), "the last moment has passed, although the Timekeeper is not awake yet"
+    driver.renew_all()
+    driver.expire()
+    for job_id in late:
+        assert driver.job(job_id).result == Result(reason=Reason.EXPIRED)
+        assert driver.log(job_id)[-1].body == JobFinished(
+            timestamp_ms=driver.now_ms, state=JobState.FAILED, reason=Reason.EXPIRED
+        )
+    driver.reply(JobReleasedReply, release(lease))
+    driver.pass_ms(1_000)
+    assert driver.lease_one().job_id == begun
+    (again,) = driver.reply(JobsEnqueued, RetryJob(job_id=late[0])).job_ids
+    assert driver.job(again).spec.expires is None, "its instant has passed"
+
+
+def jobs_behind_expired_ones_are_leased(driver: Driver) -> None:
+    specs = [JobSpec(command="a", expires=Expiry(after_ms=1_000), priority=1)] * 3
+    *_, job_id = driver.enqueue(*specs, JobSpec(command="b"))
+    driver.now_ms += 1_000
+    waiting, expire = driver.ask(driver.dequeue()), Expire()
+    first, _, third = (done.reply for done in driver.apply(waiting, expire, driver.ask(driver.dequeue())).done)
+    assert isinstance(third, JobsLeased)
+    assert (first, [lease.job_id for lease in third.leases]) == (JobsLeased(leases=()), [job_id])
 
 
 def a_clock_that_was_set_back_makes_nobody_wait_longer(driver: Driver) -> None:

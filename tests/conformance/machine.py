@@ -19,6 +19,7 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
 from airunner.protocol.events import Output
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
@@ -135,6 +136,7 @@ class StoreAndModel:
             metadata=self.draw(({}, {"k": "v"}, {"k": "v", "l": "w"})),
             priority=self.draw((0, 0, 1, -1)),
             not_before_ms=self.draw((None, None, None, 0, self.driver.now_ms + 1_000)),
+            expires=self.draw((None,) * 4 + (Expiry(after_ms=1_500), Expiry(at_ms=self.driver.now_ms + 1_000))),
             max_attempts=self.draw((1, 2, 3)),
             retry=self.draw(POLICIES),
             require=self.draw(({}, {}, {"os": "linux"}, {"os": "linux", "arch": "arm"})),

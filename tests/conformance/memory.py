@@ -180,8 +180,8 @@ class MemoryEngine:
     def renew_all(self, now_ms: int) -> None:
         for number, job in list(self._now.jobs.items()):
             other = self._now.jobs[number] = copy(job)
-            if job.deadline_ms is not None:
-                other.deadline_ms = now_ms + (job.visibility_ms or 0)
+            if job.deadline_ms is not None and job.visibility_ms is not None:
+                other.deadline_ms = now_ms + job.visibility_ms
             if job.due_ms is not None and job.pause_ms is not None:
                 other.due_ms = min(job.due_ms, now_ms + job.pause_ms)
 
@@ -250,7 +250,7 @@ class MemoryEngine:
 
     def leases(self, tenant: str) -> dict[str, int]:
         running = (job for job in self._now.jobs.values() if job.tenant == tenant and job.deadline_ms is not None)
-        return Counter(job.agent for job in running)
+        return Counter(job.agent for job in running if job.agent is not None)
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
         del from_timestamp_ms

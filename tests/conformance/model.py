@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from airunner.broker.store.contract import QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
@@ -74,6 +76,15 @@ class ModelJob:
         return self.key._replace(needs="\n".join(sorted(f"{name}={tag}" for name, tag in self.spec.require.items())))
 
     @property
+    def expires_ms(self) -> int | None:
+        """When it fails if it has not begun."""
+        never = self.spec.expires is None or self.attempt or self.state is not JobState.SCHEDULED
+        return None if never or self.spec.expires is None else self.spec.expires.deadline_ms(self.submitted_ms)
+
+    def is_late(self, now_ms: int) -> bool:
+        return self.expires_ms is not None and self.expires_ms <= now_ms
+
+    @property
     def waits(self) -> bool:
         """It may be leased, as far as it is concerned."""
         return self.state is JobState.SCHEDULED and self.due_ms is None
@@ -109,7 +120,10 @@ class Model:
             job.state.terminal and job.tenant == tenant and not job.gone
         ):
             raise Refused("not-found" if job.gone or job.tenant != tenant else "not-finished")
-        return self.submit(tenant, request_id, job.job_id, [job.spec], minted, job.job_id, now_ms, room=room)
+        spec = job.spec
+        if spec.expires is not None and (spec.expires.at_ms or now_ms) < now_ms:
+            spec = replace(spec, expires=None)
+        return self.submit(tenant, request_id, job.job_id, [spec], minted, job.job_id, now_ms, room=room)
 
     def submit(
         self,
@@ -154,15 +168,22 @@ class Model:
         keys = [QueueKey(tenant, queue) for queue in dict.fromkeys(asked.queues)]
         grants: list[Grant] = []
         suited = [job for job in waiting if job.spec.require.items() <= asked.tags.items()]
-        for job in [job for key in keys for job in suited if job.key == key][: asked.slots]:
-            job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
-            job.attempt += 1
-            job.started_ms = now_ms if job.started_ms is None else job.started_ms
-            job.visibility_ms, job.deadline_ms = asked.visibility_ms, now_ms + asked.visibility_ms
-            job.granted, job.last = request, Grant(job, job.attempt, request)
-            job.note("JOB_LEASED")
-            grants.append(job.last)
+        for key in keys:
+            for job in [job for job in suited if job.key == key][: asked.slots - len(grants)]:
+                if job.is_late(now_ms):
+                    job.finish(Result(reason=Reason.EXPIRED), now_ms)
+                else:
+                    grants.append(self.grant(job, request, asked.visibility_ms, now_ms))
         return grants
+
+    def grant(self, job: ModelJob, request: int, visibility_ms: int, now_ms: int) -> Grant:
+        job.state, job.stored, job.settled = JobState.RUNNING, 0, ""
+        job.attempt += 1
+        job.started_ms = now_ms if job.started_ms is None else job.started_ms
+        job.visibility_ms, job.deadline_ms = visibility_ms, now_ms + visibility_ms
+        job.granted, job.last = request, Grant(job, job.attempt, request)
+        job.note("JOB_LEASED")
+        return job.last
 
     def renew(self, grant: Grant, visibility_ms: int, now_ms: int) -> str:
         job = grant.job
@@ -246,6 +267,8 @@ class Model:
             if job.state is JobState.RUNNING and job.deadline_ms <= now_ms:
                 due, job.last = True, None
                 self.give_up(job, "expired", "JOB_EXPIRED", now_ms, lost=True)
+            elif job.is_late(now_ms):
+                job.finish(Result(reason=Reason.EXPIRED), now_ms)
             elif job.due_ms is not None and job.due_ms <= now_ms:
                 due, job.due_ms = True, None
             if due and job.waits:
@@ -293,4 +316,5 @@ class Model:
     @property
     def next_due_ms(self) -> int | None:
         deadlines = [job.deadline_ms for job in self.jobs if job.state is JobState.RUNNING]
+        deadlines += [job.expires_ms for job in self.jobs if job.expires_ms is not None]
         return min(deadlines + [job.due_ms for job in self.jobs if job.due_ms is not None], default=None)

@@ -37,7 +37,7 @@ _FINISHED: Final = "finished_ms < ? ORDER BY finished_ms LIMIT ?"
 _FINISHED_OF: Final = "tenant = ? AND finished_ms IS NOT NULL ORDER BY finished_ms LIMIT 1"
 _USAGE: Final = "SELECT tenant, size_bytes, waiting FROM usage"
 _AS_LOADED: Final = "number = ? AND state = ? AND attempt = ? AND next_index = ? AND last_sequence = ?"
-_RENEWED: Final = "UPDATE job SET deadline_ms = ?2 + visibility_ms WHERE number = ?1"
+_RENEWED: Final = "UPDATE job SET deadline_ms = ifnull(?2 + visibility_ms, deadline_ms) WHERE number = ?1"
 _RETRIED: Final = "UPDATE job SET due_ms = min(due_ms, ?2 + pause_ms) WHERE number = ?1 AND pause_ms IS NOT NULL"
 _REMOVE_SEGMENTS: Final = (
     "WITH piece AS (SELECT rowid, first_sequence, length(events) AS size_bytes FROM segment WHERE number = ?"

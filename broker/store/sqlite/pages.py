@@ -31,7 +31,7 @@ _SECRETS: Final = (
 _BOXES: Final = "SELECT tenant, queue, name, box, set_ms FROM secret WHERE tenant = ? AND queue = ?"
 _LEASES: Final = (
     "SELECT agent, count(*) FROM job INDEXED BY job_deadline WHERE deadline_ms IS NOT NULL AND tenant = ?"
-    " GROUP BY agent"
+    " AND agent IS NOT NULL GROUP BY agent"
 )
 _SEGMENTS: Final = (
     "SELECT number, first_sequence, count, attempt, last_timestamp_ms, iif(last_timestamp_ms < ?3, x'', events)"

@@ -28,6 +28,7 @@ owner: ann
 queue: fast
 priority: -3
 notBefore: 2027-01-31T03:00:00Z
+expires: 2h
 maxAttempts: 5
 retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
 cancelSignal: SIGUSR1

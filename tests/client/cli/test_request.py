@@ -14,6 +14,7 @@ from airunner.client.cli.request import fields_of, hints_of
 from airunner.client.cli.sources import Sources
 from airunner.client.client import request_id_of, spec_of
 from airunner.protocol.errors import BadRequest, OperatorError
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import CancelSignal, ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 
@@ -188,6 +189,11 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         ("terminal", "", TerminalSize()),
         ("not_before_ms", "", None),
         ("retry", "0", None),
+        ("expires", "0", None),
+        ("expires", "2h", Expiry(after_ms=7_200_000)),
+        ("expires", "+90", Expiry(after_ms=90_000)),
+        ("expires", "1970-01-01T00:00:05Z", Expiry(at_ms=5_000)),
+        ("expires", "1893456000000", Expiry(at_ms=1_893_456_000_000)),
         ("submodules", False, False),
         ("process_type", "PTY", ProcessType.PTY),
         *(("cancel_signal", word, CancelSignal.INT) for word in ("INT", "SIGINT", "int", "sigint")),
@@ -200,7 +206,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
     config.write_text(
         "command: make\nrepository: https://example.org/x.git\ntimeout: 9\nbranch: b\ncommit: c\nqueue: q\nowner: o\n"
         "depth: 1\npriority: 1\nmaxAttempts: 1\nworkingDirectory: d\nterminal: {cols: 9}\nnotBefore: +1h\nretry: 1\n"
-        "submodules: true\n"
+        "submodules: true\nexpires: 1h\n"
     )
     assert getattr(spec_of(fields_of({option: given}, config=str(config))), option) == value
 
@@ -226,6 +232,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"retry": "1", "retry_on": [""]}, "--retry-on: no failure is named; expected an exit code, a signal"),
         ({"retry": "1", "retry_on": [",", " "]}, "--retry-on: no failure is named"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
+        ({"expires": "soon"}, "--expires: expected a duration such as 2h, or an instant such as 2027-01-31T03:00:00Z"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
         ({"not_before_ms": "+5"}, "expected an instant"),
         ({"timeout_seconds": "1.5"}, "--timeout-seconds: expected whole seconds"),
