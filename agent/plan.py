@@ -49,7 +49,7 @@ class Plan(Struct, frozen=True):
 
 def check_names(name: str | None, queues: Sequence[str]) -> None:
     """Check the names of the agent and its queues. Raises `OperatorError`."""
-    for option, word in [("--name", name or "agent"), *(("--queue", word) for word in queues)]:
+    for option, word in [("--name", "agent" if name is None else name), *(("--queue", word) for word in queues)]:
         if not fits_name(word):
             raise OperatorError(f"{option} {word!r}: expected {NAME_EXPECTED}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, signature
 from itertools import islice
@@ -62,7 +63,7 @@ def _avoid_converters(options: Sequence[Any]) -> None:
 
 
 class _Words:
-    """Converter of an option's value that leaves text as it is, and reads numbers: most options have these.
+    """Converter of an option's value that leaves text as it is, and reads numbers and the words of a choice.
 
     Typer's own converters import pydantic, which takes a tenth of a second: they are built for other types only.
     """
@@ -89,7 +90,16 @@ class _Words:
             raise OperatorError(f"{self._name} is empty: expected the path of a file or folder")
         if self._kind in (int, float) and self._info.parser is None:
             return self._number(value)
+        if isinstance(self._kind, type) and issubclass(self._kind, StrEnum):
+            return self._choice(value)
         return self._full().coerce(value, **context)
+
+    def _choice(self, value: str) -> StrEnum:
+        """Read one of several words, in any case. Raises `OperatorError`."""
+        words: dict[str, StrEnum] = {str(word).lower(): word for word in self._kind}
+        if value.lower() not in words:
+            raise OperatorError(f"{self._name}: expected {' or '.join(words)}, not {value!r}")
+        return words[value.lower()]
 
     def _number(self, value: str | float) -> float:
         """Read a number within the option's bounds. Raises `OperatorError`."""

@@ -118,13 +118,13 @@ def revoke(home: Home, name: str) -> None:
         if shorter != listed:
             replace(home.allowed_clients, shorter)  # first: after an interruption here the machine is already refused
         if not _remove_pair(home, name) and shorter == listed:
-            raise OperatorError(f"there is no {name} on the allow-list; `airunner certs list` shows the list")
+            raise OperatorError(f"there is no machine {name!r} on the allow-list; `airunner certs list` shows the list")
 
 
 def export(home: Home, name: str) -> bytes:
     """Return the content of a file with the keys of the machine `name`, whose key pair must be here."""
     if not fits_machine(name) or not _secret(home, name).exists():
-        raise OperatorError(f"the keys of {name} are not here: `airunner certs add {name}` without --key makes them")
+        raise OperatorError(f"the keys of {name!r} are not here: `airunner certs add NAME` without --key makes them")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
     carried = Carried(
         format=FORMAT,

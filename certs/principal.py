@@ -77,4 +77,4 @@ def parse_roles(text: str) -> frozenset[Role]:
     try:
         return frozenset(Role(word) for word in words)
     except ValueError as error:
-        raise OperatorError(f"roles {text!r}: use one or more of {','.join(Role)}") from error
+        raise OperatorError(f"--role {text!r}: use one or more of {','.join(Role)}") from error

@@ -137,7 +137,7 @@ class Client:
             encode_spec(job)
             request = requests.EnqueueJobWithStdin(job=job, stdin=stdin)
         except ValueError as error:
-            raise BadRequest(str(error)) from error
+            raise _invalid(error, [spec]) from error
         reply = await self._ask(request, request_id_of(request_id))
         return SubmittedJob(reply.job_ids[0])
 
@@ -151,8 +151,7 @@ class Client:
             specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
             request = requests.EnqueueJob(jobs=tuple(specs))
         except ValueError as error:
-            misfits = (field_error(error, JobSpec, msgspec.structs.asdict(spec)) for spec in specs)
-            raise BadRequest(str(next(filter(None, misfits), error))) from error
+            raise _invalid(error, specs) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
         reply = await self._ask(request, request_id_of(request_id))
@@ -309,6 +308,12 @@ def spec_of(
         misfit = field_error(error, JobSpec, fields)
         raise BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error)) from error
     return spec
+
+
+def _invalid(error: ValueError, specs: Sequence[JobSpec]) -> BadRequest:
+    """Word the error of a job that cannot be submitted after the first field that does not fit."""
+    misfits = (field_error(error, JobSpec, msgspec.structs.asdict(spec)) for spec in specs)
+    return BadRequest(str(next(filter(None, misfits), error)))
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:

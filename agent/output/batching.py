@@ -50,7 +50,7 @@ class FlushPlan(Struct, frozen=True):
 
 def flush_plan(interval: str | None, size_kib: int) -> FlushPlan:
     """Make the plan that `--flush-interval` and `--flush-kib` describe. Raises `OperatorError`: a bad interval."""
-    if not interval:
+    if interval is None:
         return FlushPlan(size_bytes=size_kib << 10)
     window_ms = of_flag("--flush-interval", duration_ms, interval)
     if not FLUSH_MS_MIN <= window_ms <= FLUSH_MS_MAX:

@@ -128,7 +128,7 @@ def _label(parameter: Parameter) -> tuple[str, str]:
 
 def timeout_of(text: str | None) -> float | None:
     """Parse `--timeout` into seconds; None for 0, which means the default."""
-    seconds = of_flag("--timeout", duration_ms, text) / 1_000 if text else 0
+    seconds = 0.0 if text is None else of_flag("--timeout", duration_ms, text) / 1_000
     return max(seconds, TIMEOUT_S_MIN) if seconds else None
 
 

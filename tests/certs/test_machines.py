@@ -60,7 +60,7 @@ def test_a_key_that_was_taken_off_by_hand_never_comes_back_and_is_revoked_all_th
     broker.allowed_clients.write_bytes(before)
     assert run(broker, "certs", "revoke", "ci").exit_code == 0
     assert list(broker.clients.iterdir()) == []
-    with pytest.raises(OperatorError, match="there is no ci"):
+    with pytest.raises(OperatorError, match="there is no machine 'ci'"):
         run(broker, "certs", "revoke", "ci")
     run(broker, "certs", "add", "ci")
     broker.allowed_clients.write_bytes(before)

@@ -48,7 +48,13 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--queue", "a b", "--", "true"], "queue: expected"),
         (["submit", "--secret-file", "a/b", "--", "true"], "--secret-file: item 1: expected 1 to 128 letters"),
         (["submit", "--", "true"], "run `airunner certs init`"),
-        (["list", "--state", "asleep"], "asleep"),
+        (
+            ["list", "--state", "asleep"],
+            "--state: expected scheduled or running or completed or failed or c",
+        ),
+        (["export", "x", "--format", "RAW"], "run `airunner certs init`"),
+        (["list", "--timeout", ""], "--timeout '': expected a number and a unit"),
+        (["agent", "--name", ""], "--name '': expected"),
         (["monitor", "some-job", "--from-sequence", "0"], "run `airunner certs init`"),
         (["monitor", "some-job", "--from-sequence", "-1"], "--from-sequence"),
         (["submit", "--monitor=false", "--process-type", "PTY", "--", "true"], "run `airunner certs init`"),
@@ -199,7 +205,7 @@ def test_the_public_names_are_all_there() -> None:
 def test_an_error_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["certs", "export", "x\x1b]0;t\x07\x9b6n\u202e"]) == 2
     told = capfd.readouterr().err
-    assert "the keys of x\\x1b]0;t\\x07\\x9b6n\\u202e are not here" in told
+    assert "the keys of 'x\\x1b]0;t\\x07\\x9b6n\\u202e' are not here" in told
     assert not [char for char in told if not char.isprintable() and char != "\n"]
 
 
