@@ -94,6 +94,14 @@ def agent_command(
             "or check nothing."
         ),
     ] = Fsck.LENIENT,
+    safe_directory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Local repository to allow although another user owns it, or * for all; may be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     mirror_gib: Annotated[
         float,
         typer.Option(
@@ -266,7 +274,7 @@ def agent_command(
         open_box=partial(_open_box, home),
         hooks=planning.hooks_folder(hooks, home.hooks),
         redact=(*SECRET_NAMES, *(redact or ())),
-        rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck),
+        rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck, planning.safe_paths(safe_directory or ())),
         mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
         random=SYSTEM.random,
         bases=usable_bases(os.environ, users, _say),

@@ -23,6 +23,7 @@ from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.listhint import pairs_hint
 from airunner.protocol.names import NAME_CHARS_MAX, NAME_EXPECTED, TAGS_MAX, fits_name, fits_tag_value
+from airunner.protocol.printable import is_plain
 from airunner.transport.descriptors import raise_descriptors
 
 SLOT_DESCRIPTORS: Final = 8  # for a running job: 4 (two pipes, the socket to its keeper, its spool), briefly up to 8
@@ -80,6 +81,14 @@ def schemes_of(named: Sequence[str] | None) -> tuple[str, ...]:
         if not SCHEME.fullmatch(scheme) or scheme in FORBIDDEN_SCHEMES:
             raise OperatorError(f"--allow-scheme {scheme!r}: expected a scheme such as https, ssh, git or http")
     return tuple(dict.fromkeys(named)) if named else REMOTE_SCHEMES
+
+
+def safe_paths(named: Sequence[str]) -> tuple[str, ...]:
+    """Check the paths of `--safe-directory`. Raises `OperatorError`: one is not absolute, or cannot be one."""
+    for path in named:
+        if path != "*" and (not path.startswith("/") or not is_plain(path)):
+            raise OperatorError(f"--safe-directory {path!r}: expected the absolute path of a repository, or *")
+    return tuple(named)
 
 
 def offered_secrets(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

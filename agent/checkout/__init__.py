@@ -6,6 +6,7 @@
 ```
 
 - `checkout.py` clones a repository and checks the commit out; `submodules.py` does the same for its submodules.
+- `largefiles.py` replaces the pointers of Git LFS; `remote.py` looks what a remote has before anything is transferred.
 - `mirrors.py` stores transferred objects, so that the next checkout of a repository transfers only new ones.
 - `git.py` runs git isolated from the machine's configuration, retries network failures, and ends a silent git.
 - `fsck.py` says which faults of received objects are ignored, `advice.py` what to do about some of git's errors (pure).

@@ -10,6 +10,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     r"fsck error in packed object": (
         "git refused an object that is malformed and may harm its reader; `airunner agent --fsck` sets what is refused"
     ),
+    r"dubious ownership": (
+        "the repository belongs to another user than the agent: the agent's operator can allow it "
+        "with `airunner agent --safe-directory PATH`"
+    ),
     r"lazy fetching disabled|from promisor remote": (
         "the repository is a partial clone, which lacks objects: submit the repository that it was cloned from, "
         "or fetch them with `git fetch --refetch --no-filter`"

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -19,12 +20,14 @@ from msgspec import Struct
 
 from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
+from airunner.agent.checkout.largefiles import fetch_large_files
 from airunner.agent.checkout.mirrors import Mirror
 from airunner.agent.checkout.remote import Remote, ambiguous, lacks, object_format
-from airunner.agent.checkout.repository import Rules, refusal
+from airunner.agent.checkout.repository import Rules, refusal, rules_of_content
 from airunner.agent.checkout.revision import BRANCHES, TAGS, Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
 from airunner.agent.launcher.contract import Starter
+from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 
 CHECKOUT_S_MAX: Final = 3_600.0  # seconds for a whole checkout, all git commands together
@@ -54,6 +57,8 @@ async def check_out(
     """
     if reason := refusal(source, terms.rules):
         raise CheckoutFailed(reason)
+    if workspace.user is None and terms.rules.safe_directories:
+        _write_settings(workspace.git_settings, terms.rules.safe_directories)
     access = access_to(source.repository)
     git = Git(
         launcher=launcher,
@@ -67,10 +72,27 @@ async def check_out(
     )
     with anyio.move_on_after(CHECKOUT_S_MAX):
         commit = await _with_mirror(git, source, workspace, mirror)
+        await fetch_large_files(git, rules_of_content(source.repository, terms.rules))
         if source.submodules:
             await Submodules(git, terms.rules, source).check_out(workspace.checkout)
         return commit
     raise CheckoutFailed(f"the checkout took longer than {CHECKOUT_S_MAX:.0f} s and was ended")
+
+
+def _write_settings(file: Path, safe_directories: Sequence[str]) -> None:
+    """Write the git configuration of one checkout. Raises `CheckoutFailed`, `MachineRefused`.
+
+    git accepts no such setting in its arguments. Of a repository with a working tree it compares the folder `.git`.
+    """
+    paths = [path for given in safe_directories for path in (given, f"{given.rstrip('/')}/.git")]
+    try:
+        file.write_text("[safe]\n" + "".join(f'\tdirectory = "{_quoted(path)}"\n' for path in paths))
+    except OSError as error:
+        raise (refusal_in(error) or CheckoutFailed(f"{file} cannot be written: {error.strerror}")) from error
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:

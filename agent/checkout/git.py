@@ -57,7 +57,7 @@ LINE_BYTES_MAX: Final = 1_024  # bytes of a line that can be a progress line; th
 _PASSED_ON: Final = frozenset({
     "PATH", "LOGNAME", "USER", "SSH_AUTH_SOCK",
     "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "all_proxy", "https_proxy", "http_proxy", "no_proxy",
-    "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    "GIT_LFS_SKIP_SMUDGE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "SSL_CERT_DIR", "SSL_CERT_FILE",
 })  # fmt: skip
 _FALLBACK_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _SETTINGS: Final = (
@@ -71,7 +71,10 @@ _SETTINGS: Final = (
     "core.protectHFS=true",  # a name that some file system reads as `.git` is not checked out, whatever fsck let pass
     "fetch.unpackLimit=1",  # store one pack file, not thousands of object files
 )
-_PROGRESS: Final = re.compile(r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating)\b.*\d")
+_PROGRESS: Final = re.compile(
+    r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating|Downloading)\b.*\d"
+)
+_MISLEADING: Final = re.compile(r"To add an exception for this directory|\s*git config --global --add safe.directory")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NETWORK: Final = re.compile(
     r"Could not resolve host|name resolution|Failed to connect to|Connection (refused|timed out|reset|closed)"
@@ -134,7 +137,7 @@ def git_environment(agent_environ: Mapping[str, str], workspace: Workspace, rule
         "GIT_ASKPASS": "",  # set but empty: git asks no program for a password, even if another setting names one
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CEILING_DIRECTORIES": str(workspace.root),
-        "GIT_CONFIG_GLOBAL": "/dev/null" if workspace.user is None else str(workspace.git_settings),
+        "GIT_CONFIG_GLOBAL": str(workspace.git_settings) if workspace.user or rules.safe_directories else "/dev/null",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_SYSTEM": "/dev/null",
         "GIT_SSH_COMMAND": _SSH,
@@ -309,5 +312,7 @@ class _Tail(Struct):
 def message_lines(stderr: bytes) -> list[str]:
     """Return the messages in git's stderr, line by line, without progress and control characters."""
     lines = [line.rpartition("\r")[2] for line in stderr.decode(errors="replace").replace("\r\n", "\n").split("\n")]
-    shown = [_CONTROL.sub("", line).rstrip() for line in lines if not _PROGRESS.match(line)]
+    shown = [
+        _CONTROL.sub("", line).rstrip() for line in lines if not (_PROGRESS.match(line) or _MISLEADING.match(line))
+    ]
     return [line for line in shown if line and line != "Cloning into '.'..."]

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.revision import Source, revision_refusal
@@ -32,6 +33,7 @@ class Rules(Struct, frozen=True):
     schemes: tuple[str, ...] = REMOTE_SCHEMES
     allow_local: bool = False
     fsck: Fsck = Fsck.LENIENT
+    safe_directories: tuple[str, ...] = ()  # local repositories that may belong to another user; `*`: all
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -54,6 +56,12 @@ def refusal(source: Source, rules: Rules) -> str | None:
     if why := revision_refusal(source):
         return why
     return _repository_refusal(source.repository, rules)
+
+
+def rules_of_content(repository: str, rules: Rules) -> Rules:
+    """Return the rules for addresses that a repository names in its files: a remote one names no local one."""
+    local = refusal(Source(repository=repository), Rules(rules.schemes)) is not None
+    return rules if local else replace(rules, allow_local=False)
 
 
 def redact(text: str, repository: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from airunner.agent.checkout.git import Git
-from airunner.agent.checkout.repository import Rules, refusal
+from airunner.agent.checkout.largefiles import fetch_large_files
+from airunner.agent.checkout.repository import Rules, refusal, rules_of_content
 from airunner.agent.checkout.revision import Source
 
 LEVELS_MAX: Final = 8  # levels of submodules within submodules
@@ -26,8 +27,7 @@ class Submodules:
     """Submodules of one checkout."""
 
     def __init__(self, git: Git, rules: Rules, source: Source) -> None:
-        local = refusal(Source(repository=source.repository), Rules(rules.schemes)) is not None
-        self._rules = rules if local else Rules(rules.schemes)
+        self._rules = rules_of_content(source.repository, rules)
         self._environment = {**git.environment, "GIT_ALLOW_PROTOCOL": ":".join(self._rules.transports)}
         self._git = git
         self._depth = source.depth
@@ -46,6 +46,7 @@ class Submodules:
         await git.must_run("submodule", "update", "--init", "--checkout", "--progress", *shallow)
         for path in paths:
             if (folder / path / ".git").exists():
+                await fetch_large_files(git.at(folder / path), self._rules)
                 await self.check_out(folder / path, level + 1)
 
     async def _checked(self, git: Git, folder: Path) -> list[str]:

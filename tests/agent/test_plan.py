@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.plan import VARIABLES_CHARS_MAX, offered_secrets, operators_variables, tags_of
+from airunner.agent.plan import VARIABLES_CHARS_MAX, offered_secrets, operators_variables, safe_paths, tags_of
 from airunner.protocol.errors import OperatorError
 
 
@@ -14,6 +14,13 @@ from airunner.protocol.errors import OperatorError
 def test_a_tag_that_is_none_is_told(tag: str) -> None:
     with pytest.raises(OperatorError, match="expected TAG=VALUE"):
         tags_of([tag], print)
+
+
+def test_a_safe_directory_is_an_absolute_path_or_all() -> None:
+    assert safe_paths(["/srv/with space", "*"]) == ("/srv/with space", "*")
+    for path in ("", "srv", "~/x", "/srv/a\nb", "**"):
+        with pytest.raises(OperatorError, match="expected the absolute path of a repository"):
+            safe_paths([path])
 
 
 def test_a_secret_that_an_agent_does_not_have_keeps_it_from_starting() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,20 +36,6 @@ async def test_hooks_attributes_and_filters_of_a_repository_run_nothing(
     commit(repository, "two")
     await checkout(repository)
     assert checkout.file == "two"
-
-
-async def test_large_files_are_left_as_pointers_and_their_program_is_not_run(
-    checkout: Checkout, repository: Path, canary: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "git-lfs").write_text(f"#!/bin/sh\ntouch {canary}\n")
-    (tmp_path / "bin" / "git-lfs").chmod(0o755)
-    (repository / ".gitattributes").write_text("* filter=lfs diff=lfs merge=lfs -text\n")
-    (repository / ".lfsconfig").write_text(f'[lfs "customtransfer.x"]\n\tpath = touch\n\targs = {canary}\n')
-    commit(repository, "version https://git-lfs.github.com/spec/v1\n")
-    checkout.environ = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    await checkout(repository)
-    assert checkout.file.startswith("version")
 
 
 @pytest.mark.parametrize("name", [b".git", b".GIT", b"git~1", ".g\u200cit".encode()])

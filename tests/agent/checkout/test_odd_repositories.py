@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +166,21 @@ async def test_a_dangerous_name_deep_in_the_history_is_refused_unless_nothing_is
     await agent.job(repository)
     with pytest.raises(CheckoutFailed, match="invalid path"):  # git makes no such file, whatever it has received
         await agent.job(repository, commit=old)
+
+
+def give_away(folder: Path) -> None:
+    for place in (folder, *folder.rglob("*")):
+        os.chown(place, 12_345, 12_345)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository to another user")
+@pytest.mark.parametrize("allowed", ["{repository}", "{repository}/", "*"])
+async def test_another_users_repository_needs_the_operators_word(agent: Agent, repository: Path, allowed: str) -> None:
+    give_away(repository)
+    with pytest.raises(CheckoutFailed) as caught:
+        await agent.job(repository)
+    assert "belongs to another user than the agent: the agent's operator can allow it" in caught.value.message
+    assert "git config" not in caught.value.message, "it would change nothing here"
+    agent.rules = Rules(allow_local=True, safe_directories=('/srv/a "b\\', allowed.format(repository=repository)))
+    for address in (str(repository), repository.as_uri()):
+        assert ((await agent.job(address)).checkout / "file").read_text() == "one"
