@@ -109,8 +109,15 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[Status]:
 
 def now() -> Instant:
     """Return the current instant."""
-    last = int(_read("/proc/loadavg").split()[-1])  # read first: of what is started in between, the tick decides
-    return Instant(int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_A_S), last)
+    last = _last_process_id()  # read first: of what is started in between, the tick decides
+    return Instant(time.clock_gettime_ns(time.CLOCK_BOOTTIME) * TICKS_A_S // 10**9, last)
+
+
+def _last_process_id() -> int:
+    """Return the process id that the kernel has assigned last, in our namespace."""
+    with suppress(OSError):  # the kernel may have been built without it
+        return int(_read("/proc/sys/kernel/ns_last_pid"))
+    return int(_read("/proc/loadavg").split()[-1])  # that of the host, where lxcfs stands for this file
 
 
 def signal_all(processes: Iterable[Status], number: int) -> None:
