@@ -204,7 +204,7 @@ def agent_command(
         typer.Option(
             metavar="PATTERN",
             help="Redact values of more variables in job logs: PATTERN is NAME or *_NAME; may be repeated.",
-            show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_KEY and similar names, always",
+            show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_API_KEY and similar names, always",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the agent.", show_default="HOST-1, or next free")] = None,
@@ -246,7 +246,6 @@ def agent_command(
     from airunner.agent.output.batching import flush_plan
     from airunner.agent.workspace.jobuser import exposed_keys
     from airunner.agent.workspace.shortpaths import usable_bases
-    from airunner.protocol.redaction import SECRET_NAMES
     from airunner.transport.ports import SYSTEM
 
     plan = planning.Plan(
@@ -273,7 +272,7 @@ def agent_command(
         secrets=planning.offered_secrets(secret or (), os.environ),
         open_box=partial(_open_box, home),
         hooks=planning.hooks_folder(hooks, home.hooks),
-        redact=(*SECRET_NAMES, *(redact or ())),
+        redact=tuple(redact or ()),
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck, planning.safe_paths(safe_directory or ())),
         mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
         random=SYSTEM.random,

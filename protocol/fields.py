@@ -218,6 +218,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         SecretFiles,
         Field("Secrets whose variables are set to the path of a file with the value.", Form.WORDS, "--secret-file"),
     ] = ()
+    no_redact: Annotated[Secrets, Field("Secret-looking variables that are not redacted.", Form.WORDS, plain=True)] = ()
     queue: Annotated[Name, Field("Queue of the job.", exported=True, unset="`default`", show=_queue)] = DEFAULT_QUEUE
     priority: Annotated[Priority, Field("Jobs of higher priority start first in their queue.", Form.NUMBER)] = 0
     require: Annotated[Tags, Field("Tags that an agent needs to run the job.", Form.PAIRS, metavar="TAG=VALUE")] = {}
@@ -277,6 +278,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
         if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
             raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
+        if self.no_redact and (both := set(self.secret_names) & set(self.no_redact)):
+            raise FieldError("no_redact", f"{min(both)} is named as a secret; a secret that a job names is redacted")
         self._check_revision()
 
     def _check_revision(self) -> None:
@@ -346,6 +349,7 @@ class JobFields(TypedDict, total=False):
     environment: Mapping[str, str]
     secrets: Sequence[str]
     secret_files: Sequence[str]
+    no_redact: Sequence[str]
     queue: str
     priority: int
     require: Mapping[str, str]

@@ -18,17 +18,15 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from airunner.protocol.printable import is_plain
-from airunner.protocol.redaction import REDACTED
+from airunner.protocol.redaction import PLACEHOLDERS, REDACTED, USER_CHARS_MIN
 
 LOCAL_SCHEME: Final = "file"
-USER_CHARS_MIN: Final = 8  # of a user name that, without a password, is redacted as a token; `git` is shorter
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@]*)(:[0-9]*)?")  # an IPv6 address is in brackets
 _SSH_HOST: Final = re.compile(r"(?:[^:/@\[\]]*@)?(?:\[[^\[\]/]*\]|[^:/@\[\]]*):")
 _SCHEMES_WITHOUT_SLASHES: Final = frozenset({"http", "https", "ssh", "git", "ftp", "ftps", LOCAL_SCHEME})
-_PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # passwords that go with a user name that is the token
 _NO_NAME: Final = re.compile(
     r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[./]|[./]$"
 )  # git-check-ref-format(1)
@@ -71,8 +69,8 @@ class GitAddress(Struct, frozen=True, kw_only=True):
         """The credentials as written and decoded, longest first: the password, or a user name that is a token."""
         if not self.scheme or self.user is None:
             return []
-        user = [self.user] if (self.password or "") in _PLACEHOLDERS and len(self.user) >= USER_CHARS_MIN else []
-        password = [self.password] if self.password and self.password not in _PLACEHOLDERS else []
+        user = [self.user] if (self.password or "") in PLACEHOLDERS and len(self.user) >= USER_CHARS_MIN else []
+        password = [self.password] if self.password and self.password not in PLACEHOLDERS else []
         written = [*user, *password]
         return sorted({*written, *map(unquote, written)} - {""}, key=len, reverse=True)
 

@@ -20,7 +20,7 @@ from airunner.protocol.gitaddress import split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
-from airunner.protocol.redaction import without_credentials
+from airunner.protocol.shownspec import hiding
 
 SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
 TOO_LARGE: Final = (
@@ -203,8 +203,8 @@ def _refuse_invisible(field: str, words: Mapping[object, str]) -> None:
 
 
 def command_summary(spec: JobSpec) -> str:
-    """Return the command and its arguments as a short text, without credentials."""
-    line = without_credentials(" ".join(spec.argv))
+    """Return the command and its arguments as a short text, without secrets."""
+    line = hiding(spec)(" ".join(spec.argv))
     return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
 
 

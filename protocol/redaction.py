@@ -1,14 +1,18 @@
-"""Redaction of a job for its readers: removes credentials in URLs and the values of its secret variables.
+"""Secrets of a job: which of its variables hold them, and a job's text without them for its readers. Pure.
 
 `gitaddress` redacts a repository's address: it knows where the address begins and ends.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
 
 REDACTED: Final = "[REDACTED]"
 URL_USER_CHARS_MAX: Final = 2_048  # of the longest user or password that is found; bounds the scan after each ://
@@ -20,12 +24,32 @@ _SECRET_PARAMETER: Final = re.compile(
     r"(?i)(?<=[?&])([a-z0-9_.-]{0,64}(?:token|secret|password|passwd|api_?key|signature|credential))=[^&#\s'\"]+"
 )
 
-SECRET_NAMES: Final = (
-    *("*_TOKEN", "*_SECRET", "*_PASSWORD", "*_KEY"),
-    *("*_PASSWD", "*_PASSPHRASE", "*_CREDENTIALS"),
-    *("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIALS", "APIKEY", "PGPASSWORD", "MYSQL_PWD"),
+SECRET_WORDS: Final = (
+    *("API_KEY", "APIKEY", "SECRET_KEY", "ACCESS_KEY", "PRIVATE_KEY", "TOKEN", "TOKENS", "SECRET", "SECRETS"),
+    *("PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PAT", "CREDENTIALS", "CONNECTION_STRING"),
 )
-"""Name patterns of variables whose values are always secret."""
+"""Names of variables whose values are secret, and ends of such names after a `_`."""
+
+HIDDEN_BYTES_MIN: Final = 6  # shortest value that is hidden for the name of its variable
+NAMED_BYTES_MIN: Final = 4  # shortest value of a secret that a job names; shorter ones show in where the marks stand
+
+_SECRET_NAMES: Final = frozenset({*SECRET_WORDS, "PGPASSWORD", "MYSQL_PWD", "SSHPASS", "REDISCLI_AUTH"})
+_SECRET_ENDS: Final = tuple(f"_{word}" for word in SECRET_WORDS)
+_COMMON_WORDS: Final = frozenset(
+    {*("default", "disabled", "enabled", "example", "localhost", "password", "postgres", "secret", "undefined")}
+)  # values that hide nothing and stand in many logs
+_SECRET_PART: Final = re.compile(
+    r"(?i)(?:^|[;&?\s])[a-z0-9_. -]{0,64}(?:token|secret|password|passwd|pwd|key|signature|credential)=([^;&#\s'\"]+)"
+)
+PLACEHOLDERS: Final = frozenset({"", "x-oauth-basic"})  # passwords that go with a user name that is the token
+USER_CHARS_MIN: Final = 8  # of a user name that, without a password, is redacted as a token; `git` is shorter
+
+
+class SecretValues(Struct, frozen=True):
+    """Secret values of variables: those to hide, and names of variables whose values are too short or too common."""
+
+    hidden: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 def without_credentials(text: str) -> str:
@@ -37,14 +61,75 @@ def without_credentials(text: str) -> str:
     return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", _USER.sub(f"{REDACTED}@", text))
 
 
-def is_secret_name(name: str, patterns: Sequence[str] = SECRET_NAMES) -> bool:
-    """Return whether a variable of this name holds a secret; `*` in a pattern matches anything, and case is ignored."""
-    return any(fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)
+def is_secret_name(name: str, patterns: Sequence[str] = ()) -> bool:
+    """Return whether a variable of this name holds a secret: by its usual words, or by one of the patterns.
+
+    `*` in a pattern matches anything, and case is ignored.
+    """
+    upper = name.upper()
+    if upper in _SECRET_NAMES or upper.endswith(_SECRET_ENDS):
+        return True
+    return any(_matches(name, pattern) for pattern in patterns)
 
 
-def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
-    """Return `environment` with its secret values redacted."""
-    return {
-        name: REDACTED if name in named or is_secret_name(name) else without_credentials(value)
-        for name, value in environment.items()
-    }
+def secret_values(
+    environment: Mapping[str, str],
+    named: Collection[str] = (),
+    opted_out: Collection[str] = (),
+    patterns: Sequence[str] = (),
+) -> SecretValues:
+    """Find the secret values of variables: of `named` ones, of ones with secret names, and credentials in any value.
+
+    Variables that are `opted_out` are only searched if a pattern, which is the operator's, names them.
+    """
+    hidden: list[str] = []
+    shown: list[str] = []
+    for name, value in environment.items():
+        if name in named:
+            found, bytes_min = [value], NAMED_BYTES_MIN
+        elif name in opted_out and not (patterns and any(_matches(name, pattern) for pattern in patterns)):
+            continue
+        else:
+            whole = [value, *_SECRET_PART.findall(value)] if is_secret_name(name, patterns) else []
+            found, bytes_min = [*whole, *credentials_in(value)], HIDDEN_BYTES_MIN
+        usable = [text for text in found if _can_be_hidden(text, bytes_min, named=name in named)]
+        hidden += usable
+        if found and value and not usable:
+            shown.append(name)
+    return SecretValues(tuple(dict.fromkeys(hidden)), tuple(shown))
+
+
+def credentials_in(text: str) -> list[str]:
+    """List the passwords of the URLs in `text`, user names that are tokens, and the values of secret parameters."""
+    if "://" not in text:
+        return []
+    secrets = [found[0].partition("=")[2] for found in _SECRET_PARAMETER.finditer(text)]
+    for found in _USER.finditer(text):
+        user, _, password = found[0].removesuffix("@").partition(":")
+        if password not in PLACEHOLDERS:
+            secrets.append(password)
+        elif len(user) >= USER_CHARS_MIN:
+            secrets.append(user)
+    return [*secrets, *(unquote(secret) for secret in secrets if "%" in secret)]
+
+
+def without_values(text: str, values: Iterable[str]) -> str:
+    """Redact `values` in a text for readers, longest first: as they are, their lines, and as in URLs and in JSON."""
+    forms: set[str] = set()
+    for value in values:
+        bare = value.strip()
+        lines = (line.strip() for line in value.splitlines())
+        forms |= {value, bare, quote(bare, safe="", errors="surrogateescape"), json.dumps(bare)[1:-1]}
+        forms |= {line for line in lines if len(line) >= HIDDEN_BYTES_MIN}
+    for form in sorted(forms - {""}, key=len, reverse=True):
+        text = text.replace(form, REDACTED)
+    return text
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name.upper(), pattern.upper())
+
+
+def _can_be_hidden(text: str, bytes_min: int, *, named: bool) -> bool:
+    bare = text.strip()
+    return len(bare.encode("utf-8", "surrogateescape")) >= bytes_min and (named or bare.lower() not in _COMMON_WORDS)

@@ -21,7 +21,6 @@ from msgspec.structs import asdict, replace
 
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import (
-    JobSecrets,
     OpenBox,
     SecretMissing,
     no_keys,
@@ -65,11 +64,11 @@ from airunner.protocol.events import (
     ProcessStart,
     Stream,
 )
-from airunner.protocol.fields import JobSpec, ProcessType
+from airunner.protocol.fields import ProcessType
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
-from airunner.protocol.redaction import SECRET_NAMES
+from airunner.protocol.redaction import SecretValues, secret_values
 from airunner.protocol.replies import JobLease
 
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
@@ -89,7 +88,7 @@ class Surroundings(Struct, frozen=True):
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
     random: Callable[[], float] = float  # `float` returns 0.0: no jitter
-    redact: tuple[str, ...] = SECRET_NAMES  # name patterns of variables whose values are secret
+    redact: tuple[str, ...] = ()  # further name patterns of variables whose values are secret
     bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR
     variables: Mapping[str, str] = MappingProxyType({})  # the operator's variables for all jobs
     users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
@@ -149,7 +148,7 @@ class Attempt:
         try:
             around = self._surroundings
             secrets = secrets_of(self._spec, around.secrets, self._lease.sealed, around.open_box)
-            await self._redact((_only(around.variables), JobSecrets()), (self._spec, secrets))
+            await self._redact(values_to_redact(self._spec, secrets, around.variables, around.redact))
             self._secrets = {**secrets.values, **write_files(secrets, self._workspace.secrets, self._workspace.user)}
             await self._fetch_stdin()
         except OSError as failed:
@@ -174,13 +173,14 @@ class Attempt:
             result = await self._after(Hook.PRE_EXIT, result)
         return replace(result, usage=self._usage())
 
-    async def _redact(self, *sources: tuple[JobSpec, JobSecrets]) -> None:
-        """Redact from now on, beside what is redacted already, the secrets and those variables that are secret."""
-        for spec, secrets in sources:
-            self._to_redact.update(values_to_redact(spec, secrets, self._surroundings.redact))
-        values = frozenset(self._to_redact)
-        if values:
-            redactor = await self._surroundings.offload(lambda: Redactor(values))  # takes some 20 ms a key
+    async def _redact(self, values: SecretValues) -> None:
+        """Redact values from now on, beside those that are redacted already; raises `TooManySecrets`."""
+        if values.shown:
+            self._supervisor.say(f"not redacted, since too short or too common: {', '.join(values.shown)}")
+        if values.hidden:
+            self._to_redact.update(values.hidden)
+            hidden = frozenset(self._to_redact)
+            redactor = await self._surroundings.offload(lambda: Redactor(hidden))  # takes some 20 ms a key
             self._recorder.redact_with(redactor)
 
     async def _run_hook(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
@@ -188,7 +188,7 @@ class Attempt:
         variables = await self._hooks.run(hook, status=status, bound_s=bound_s)
         if variables:
             try:
-                await self._redact((_only(variables), JobSecrets()))
+                await self._redact(secret_values(variables, patterns=self._surroundings.redact))
             except TooManySecrets as refused:
                 raise self._hooks.failed(hook, f"has set variables that cannot be redacted: {refused}") from refused
             self._hooked |= variables
@@ -357,8 +357,3 @@ def _result(ended: Exit, cut_short: Reason | None) -> Result:
     if reason is None and ended.exit_code != 0:
         reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE
     return Result(exit_code=ended.exit_code, signal=ended.signal, reason=reason)
-
-
-def _only(variables: Mapping[str, str]) -> JobSpec:
-    """Make a spec with these variables only: what the job says of its own does not apply to the operator's."""
-    return JobSpec(command="true", environment=dict(variables))

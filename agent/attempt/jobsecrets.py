@@ -17,13 +17,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.output.patterns import PATTERN_BYTES_MIN
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import give, write_private
 from airunner.protocol.errors import Forged, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import address_secrets
-from airunner.protocol.redaction import SECRET_NAMES, is_secret_name
+from airunner.protocol.redaction import HIDDEN_BYTES_MIN, SecretValues, credentials_in, secret_values
 
 OpenBox = Callable[[str, str, bytes], bytes]
 """Opens a sealed secret's box: (queue, name, box) -> value. Raises `OperatorError`: no key; `Forged`: wrong key."""
@@ -68,22 +67,21 @@ def secrets_of(spec: JobSpec, offered: Mapping[str, str], sealed: Mapping[str, b
     )
 
 
-def values_to_redact(spec: JobSpec, secrets: JobSecrets, patterns: Sequence[str] = SECRET_NAMES) -> list[str]:
-    """List the values to redact in the log: the job's secrets, variables with secret names, credentials in its URL.
+def values_to_redact(
+    spec: JobSpec, secrets: JobSecrets, operators: Mapping[str, str] | None = None, patterns: Sequence[str] = ()
+) -> SecretValues:
+    """Find the values to redact in the log: secrets of the job and of the operator's variables, and URL's credentials.
 
-    Secrets that the job names are always redacted; the others only if they have at least `PATTERN_BYTES_MIN` (6) bytes:
-    otherwise `API_KEY=true` would make every `true` in the log unreadable.
+    `operators`: the variables that the job gets from the agent's operator; `noRedact` does not count for them.
+    `patterns`: further patterns of names of secrets.
     """
-    in_files = (content.decode("utf-8", "surrogateescape") for content in secrets.files.values())
-    by_name = [
-        value
-        for name, value in spec.environment.items()
-        if name not in spec.secret_names
-        and is_secret_name(name, patterns)
-        and len(value.strip().encode()) >= PATTERN_BYTES_MIN
-    ]
-    opens = [secret for secret in address_secrets(spec.repository) if len(secret.encode()) >= PATTERN_BYTES_MIN]
-    return [*secrets.values.values(), *in_files, *by_name, *opens]
+    in_files = {name: content.decode("utf-8", "surrogateescape") for name, content in secrets.files.items()}
+    named = {**secrets.values, **in_files}
+    own = secret_values({**spec.environment, **named}, named, spec.no_redact, patterns)
+    others = secret_values(operators or {}, patterns=patterns)
+    opens = [*address_secrets(spec.repository), *credentials_in(" ".join(spec.argv))]
+    usable = [text for text in opens if len(text.encode("utf-8", "surrogateescape")) >= HIDDEN_BYTES_MIN]
+    return SecretValues((*own.hidden, *others.hidden, *usable), (*own.shown, *others.shown))
 
 
 def write_files(secrets: JobSecrets, folder: Path, user: JobUser | None = None) -> dict[str, str]:

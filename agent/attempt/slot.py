@@ -37,6 +37,7 @@ from airunner.protocol.events import ProcessError
 from airunner.protocol.fields import ProcessType
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
+from airunner.protocol.shownspec import shown_spec
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
@@ -118,7 +119,7 @@ class Slot(Struct, frozen=True):
         """Run an attempt at a leased job, and return its outcome."""
         lease = held.lease
         attempted = _Attempted(held)
-        self.report(f"{attempted.name} begins: {one_line(lease.spec.command)}")
+        self.report(f"{attempted.name} begins: {one_line(shown_spec(lease.spec).command)}")
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:

@@ -20,8 +20,7 @@ from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobState, JobSummary, JobView, Result, command_summary, decode_spec
-from airunner.protocol.names import token_hash
-from airunner.protocol.redaction import without_credentials, without_secrets
+from airunner.protocol.names import NAME_CHARS_MAX, token_hash
 from airunner.protocol.replies import (
     JobEventsReplayed,
     JobFound,
@@ -44,6 +43,7 @@ from airunner.protocol.requests import (
     ReplayJobEvents,
     WatchJob,
 )
+from airunner.protocol.shownspec import hiding, shown_spec
 
 COUNTED_MAX: Final = 10_000  # jobs up to which a list's total is counted, in about a ms
 LOOKED_MAX: Final = 20_000  # jobs searched through for a list that no index has in order, in some 10 ms
@@ -173,7 +173,7 @@ def _job(engine: Engine, job: JobRow) -> Job:
     spec = _spec(engine, job)
     return Job(
         **_view(engine, job, spec),
-        spec=_shown(spec),
+        spec=shown_spec(spec),
         last_sequence=job.last_sequence,
         agent=job.agent,
         retries=job.retries,
@@ -186,7 +186,7 @@ def _summary(engine: Engine, job: JobRow) -> JobSummary:
         **_view(engine, job, spec),
         queue=spec.queue,
         command=command_summary(spec),
-        owner=spec.owner,
+        owner=hiding(spec)(spec.owner)[:NAME_CHARS_MAX],
         repository=shown_address(spec.repository),
         priority=spec.priority,
     )
@@ -197,17 +197,6 @@ def _view(engine: Engine, job: JobRow, spec: JobSpec) -> dict[str, Any]:
     view = {name: getattr(job, name) for name in _COLUMNS}
     view |= {"id": job.job_id, "state": JobState(job.state)}
     return view | {"result": _result(engine, job), "waited_ms": _waited_ms(job, spec)}
-
-
-def _shown(spec: JobSpec) -> JobSpec:
-    """Redact the spec for readers; the agent that runs the job receives the whole spec."""
-    return msgspec.structs.replace(
-        spec,
-        command=without_credentials(spec.command),
-        args=tuple(map(without_credentials, spec.args)),
-        repository=shown_address(spec.repository),
-        environment=without_secrets(spec.environment, spec.secret_names),
-    )
 
 
 def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:

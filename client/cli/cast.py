@@ -37,6 +37,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.fields import JobSpec, ProcessType
 from airunner.protocol.printable import json_line
+from airunner.protocol.shownspec import shown_spec
 
 VERSION: Final = 3
 TERMINAL_TYPE: Final = "xterm-256color"  # TERM of the agent's terminals
@@ -49,7 +50,7 @@ class Cast:
 
     def __init__(self, spec: JobSpec, title: str) -> None:
         self._title = title
-        self._command = shlex.join(spec.argv)
+        self._command = shlex.join(shown_spec(spec).argv)
         self._terminal = spec.process_type is ProcessType.PTY
         self._size = (spec.terminal.cols, spec.terminal.rows)
         self._decoders = _decoders()

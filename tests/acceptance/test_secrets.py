@@ -116,3 +116,15 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert done.stderr.decode().count("\n") == 1
     assert told in done.stderr.decode()
     assert standing.airunner("secret", "list", "--json").stdout == b""
+
+
+def test_the_log_names_what_is_too_short_to_be_redacted(standing: Cluster) -> None:
+    variables = ("--env", "A_TOKEN=s3cr3t-value", "--env", "PRIMARY_KEY=default", "--env", "B_TOKEN=true")
+    out = ("--env", "C_TOKEN=in-the-open", "--no-redact", "C_TOKEN")
+    done = standing.airunner("submit", *variables, *out, "--", "echo", "s3cr3t-value default true in-the-open")
+    assert done.stdout == b"[REDACTED] default true in-the-open\n", done.stderr
+    assert b"airunner: not redacted, since too short or too common: B_TOKEN\n" in done.stderr
+    for asked in (("list", "--page-size", "5"), ("list", "--json"), ("list", "--columns", "command")):
+        shown = standing.airunner(*asked).stdout
+        assert b"[REDACTED] default true" in shown
+        assert b"s3cr3t-value" not in shown

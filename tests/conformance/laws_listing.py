@@ -19,13 +19,14 @@ def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
 
 def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
     environment = {"API_TOKEN": "hunter2", "pgpassword": "hunter2", "LOGIN": "hunter2", "MODE": "fast"}
-    spec = JobSpec(command="true", environment=environment, secrets=("LOGIN", "OFFERED"))
+    spec = JobSpec(command="echo", args=("hunter2",), environment=environment, secrets=("LOGIN", "OFFERED"))
     (job_id,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(spec,))).job_ids
     assert driver.lease_one().spec == spec
     shown = driver.reply(JobFound, GetJob(job_id=job_id)).job.spec
     hidden = dict.fromkeys(("API_TOKEN", "pgpassword", "LOGIN"), "[REDACTED]")
     assert shown.environment == {**hidden, "MODE": "fast"}
-    assert shown.secrets == spec.secrets
+    assert (shown.secrets, shown.args) == (spec.secrets, ("[REDACTED]",))
+    assert driver.reply(JobsListed, ListJobs()).jobs[0].command == "echo [REDACTED]"
 
 
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:

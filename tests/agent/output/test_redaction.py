@@ -34,7 +34,6 @@ from airunner.protocol.events import (
     Stream,
 )
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.redaction import SECRET_NAMES, is_secret_name, without_secrets
 from tests.agent.output.recording import recorder_in, taken
 
 SECRET = "hunter2correct"
@@ -76,20 +75,27 @@ async def test_what_grows_by_its_marks_still_fits_every_bound(tmp_path: Path) ->
     assert len(said.message) == 16_384
 
 
-def test_names_tell_what_is_secret_and_the_job_names_more() -> None:
-    environment = {"DEPLOY_TOKEN": "abcdef", "Api_Key": "true", "login": "x", "KEYBOARD": "qwertz", "MY_PIN": "123456"}
-    named = JobSpec(command="true", environment=environment, secrets=("login",))
-    assert values_to_redact(named, JobSecrets({"login": "x"}, {"FILE": b"in it"})) == ["x", "in it", "abcdef"]
-    unnamed = JobSpec(command="true", environment=environment)
-    assert values_to_redact(unnamed, JobSecrets(), (*SECRET_NAMES, "*_pin")) == ["abcdef", "123456"]
-
-
-@pytest.mark.parametrize(
-    "name", ["A_TOKEN", "A_SECRET", "A_PASSWORD", "A_KEY", "TOKEN", "SECRET", "password", "PGPASSWORD"]
-)
-def test_usual_names_of_secrets_are_known(name: str) -> None:
-    assert is_secret_name(name)
-    assert without_secrets({name: "x", "PATH": "/bin"}, ()) == {name: "[REDACTED]", "PATH": "/bin"}
+def test_the_secrets_of_a_job_and_of_its_operator_are_redacted() -> None:
+    environment = {
+        "DEPLOY_TOKEN": "abcdef",
+        "Api_Key": "true",
+        "login": "hush",
+        "KEYBOARD": "qwertz",
+        "MY_PIN": "123456",
+    }
+    named = JobSpec(
+        command="curl",
+        args=("https://u:hunter2@host/",),
+        repository="https://u:hunter3@host/",
+        environment=environment,
+        secrets=("login",),
+        no_redact=("DEPLOY_TOKEN", "MY_PIN"),
+    )
+    secrets = JobSecrets({"login": "hush"}, {"FILE": b"in it"})
+    operators = {"DEPLOY_TOKEN": "operator's", "HTTPS_PROXY": "http://u:hunter4@proxy:1", "MODE": "fast"}
+    found = values_to_redact(named, secrets, operators, ("*_pin",))
+    assert sorted(found.hidden) == ["123456", "hunter2", "hunter3", "hunter4", "hush", "in it", "operator's"]
+    assert found.shown == ("Api_Key",)
 
 
 MARK = b"[REDACTED]"

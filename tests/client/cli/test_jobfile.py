@@ -34,6 +34,7 @@ retry: {limit: 2, on: [75, SIGKILL], backoff: 0.5}
 cancelSignal: SIGUSR1
 secrets: [NPM_TOKEN]
 secretFiles: [DEPLOY_KEY]
+noRedact: [CACHE_TOKEN]
 terminal: {cols: 120}
 depth: 1
 submodules: true
