@@ -209,7 +209,8 @@ class Gateway:
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
                 after = response.command.request.after or ""
-                reply = self._roster.page(response.command.tenant, after, by_agent, self._edges.wall_ms())
+                command, now_ms = response.command, self._edges.wall_ms()
+                reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case _:
                 reply = response.reply
         listed = self._admission.listed(

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from msgspec import Struct
 
+from airunner.certs.principal import QueueScope
 from airunner.protocol.replies import AgentsListed, AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 
@@ -27,12 +28,13 @@ class _Agent(Struct, frozen=True):
     seen_ms: int
     tags: dict[str, str]
     trouble: str
+    queues: tuple[str, ...]
 
     @property
     def size_bytes(self) -> int:
         """Memory that this entry takes, roughly."""
         tags = sum(len(name) + len(value) for name, value in self.tags.items())
-        return AGENT_BYTES + len(self.version) + len(self.trouble) + tags
+        return AGENT_BYTES + len(self.version) + len(self.trouble) + tags + sum(map(len, self.queues))
 
 
 class Roster:
@@ -45,11 +47,14 @@ class Roster:
         self._troubled: dict[tuple[str, str], int] = {}  # by tenant and agent: when it was last active (ms)
 
     def record_request(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
-        """Record the agent that sent a request: its slots, version, tags and trouble (why it can run no jobs)."""
+        """Record the agent that sent a request: its slots, version, tags, queues and trouble (why it runs no jobs)."""
         if request.agent is None:
             return
         agents = self._agents.setdefault(tenant, {})
         last = agents.pop(request.agent, None)
+        queues = last.queues if last else ()
+        if isinstance(request, DequeueJob):
+            queues = request.queues
         match request:
             case UpdateJob(trouble=trouble):
                 pass
@@ -59,7 +64,7 @@ class Roster:
                 trouble = ""  # an agent that waits for jobs can run them
             case _:
                 assert_never(request)
-        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble)
+        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble, queues)
         agents[request.agent] = agent
         self._bytes[tenant] += agent.size_bytes - (last.size_bytes if last else 0)
         self._troubled.pop((tenant, request.agent), None)
@@ -79,8 +84,13 @@ class Roster:
             del self._troubled[longest_ago]
         return len(self._troubled)
 
-    def page(self, tenant: str, after: str, leases: dict[str, int], now_ms: int) -> AgentsListed:
-        """Make a page of the tenant's agents, by name: agents that were active lately, and all that hold `leases`."""
+    def page(
+        self, tenant: str, after: str, leases: dict[str, int], now_ms: int, queues: QueueScope = None
+    ) -> AgentsListed:
+        """Make a page of the tenant's agents, by name: agents that were active lately, and all that hold `leases`.
+
+        The reader may see `queues`.
+        """
         found = {
             name: AgentSummary(
                 name=name,
@@ -90,6 +100,7 @@ class Roster:
                 version=agent.version,
                 tags=agent.tags,
                 trouble=agent.trouble,
+                queues=tuple(queue for queue in agent.queues if queues is None or queue in queues),
             )
             for name, agent in self._agents.get(tenant, {}).items()
             if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases

@@ -198,6 +198,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     tags: dict[str, str] = {}
     trouble: str = ""  # why the agent cannot run jobs now
+    queues: tuple[str, ...] = ()  # queues from which it takes jobs, as far as the reader may see them; none: not known
 
 
 class AgentsListed(Page, frozen=True, kw_only=True):

@@ -104,12 +104,13 @@ def submit_command(
 async def show_command(client: Client, console: Console, job: JobArgument, json: JsonOption = False) -> None:
     """Show a job: its fields, state and result."""
     from airunner.client.cli.listing import job_lines
+    from airunner.client.cli.waiting import waiting_hint
 
     found = await client.get(job)
     if json:
         console.out_json(found)
         return
-    for line in job_lines(found):
+    for line in job_lines(found, await waiting_hint(client, found)):
         console.out_line(line)
 
 
@@ -166,7 +167,7 @@ async def follow_job(
 ) -> int:
     """Print the id of a submitted job and, if `monitor`, follow it; return the exit code. `record` gets each event."""
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
-    from airunner.client.cli.watching import watch
+    from airunner.client.cli.watching import say_why_it_waits, watch
 
     console.job_id = job_id
     if monitor:
@@ -180,6 +181,8 @@ async def follow_job(
     else:
         _print_id(console, job_id)
     if not monitor:
+        if console.person_reads:
+            await say_why_it_waits(client, console)
         return 0
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
 

@@ -53,6 +53,11 @@ class Console:
         obeys = os.environ.get("TERM", DUMB) != DUMB
         return obeys and not self._quiet and None not in self._filters
 
+    @property
+    def person_reads(self) -> bool:
+        """Whether a person reads the messages: stderr is a terminal, and not quiet."""
+        return not self._quiet and os.isatty(self._descriptors[1])
+
     def show_status(self, text: str) -> None:
         """Show a status line until something else is written; but not after an unfinished line of the job."""
         if not self.has_status or self._mid_line:

@@ -16,7 +16,7 @@ from airunner.protocol.replies import AgentSummary, QueueSummary, SecretSummary
 
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
-AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "TAGS", "TROUBLE")
+AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "QUEUES", "TAGS", "TROUBLE")
 
 
 def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
@@ -30,7 +30,8 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
     slots = str(agent.slots) if agent.slots else "-"
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
-    return (agent.name, slots, str(agent.leases), seen, agent.version or "-", tags, agent.trouble)
+    queues = " ".join(agent.queues) or "-"
+    return (agent.name, slots, str(agent.leases), seen, agent.version or "-", queues, tags, agent.trouble)
 
 
 def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
@@ -38,13 +39,14 @@ def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
     return (secret.name, secret.queue, instant_text(secret.set_ms))
 
 
-def job_lines(job: Job) -> Iterator[str]:
-    """Format a job in full, a line for each fact."""
+def job_lines(job: Job, waiting: str = "") -> Iterator[str]:
+    """Format a job in full, a line for each fact; `waiting` says what it waits for."""
     spec = job.spec
     result = job.result
     facts: list[tuple[str, str]] = [
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
+        ("waiting", waiting),
         *_spec_facts(spec, pairs=False),
         ("stdin", f"{spec.stdin_bytes:,} bytes" if spec.stdin_bytes else ""),
         ("due", instant_text(job.due_ms) if job.due_ms != spec.not_before_ms else ""),

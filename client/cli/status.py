@@ -1,12 +1,14 @@
 """Status line below a job's output: how long a job has run or waited, and how long ago its last output was.
 
-`Progress` is pure. A time shown is the difference of two events' timestamps plus the time since the last event came. So
-this machine's clock may be wrong, but a monitor that starts late shows too little until it receives the next event.
+`Progress` is pure. A time shown is the difference of two timestamps of one clock, the broker's or the agent's, plus the
+age of the later one. The age of an event that was awaited is the time since it came, so this machine's clock may be
+wrong. Only the events that a late monitor finds in the log are as old as this machine's clock says.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, Self
 
 import anyio
@@ -14,6 +16,7 @@ import anyio
 from airunner.client.cli.console import Console
 from airunner.client.cli.wording import bytes_text, duration_text
 from airunner.protocol import events
+from airunner.transport.ports import SYSTEM
 
 TICK_S: Final = 1.0  # between two updates of the line, which shows whole seconds
 _DOING: Final[Mapping[type, str]] = {
@@ -25,6 +28,7 @@ _DOING: Final[Mapping[type, str]] = {
     events.ProcessEnd: "ending",
     events.JobFinished: "",
 }
+_READY: Final = (events.JobScheduled, events.JobReleased, events.JobExpired)
 OVERDUE_MS: Final = 75_000  # of an agent's silence before it is shown: two of its heartbeats, and a slow network
 
 
@@ -39,11 +43,16 @@ class Progress:
         self._beats = False  # whether this attempt's agent has sent a heartbeat since the last change
         self._last_ms = 0
         self._last_s = 0.0
+        self._came_ms = 0  # age of the last event when it came
+        self.waits = False  # whether the job may begin, and has not begun
 
-    def note(self, event: events.Event, now_s: float) -> None:
-        """Update the progress with the next event."""
+    def note(self, event: events.Event, now_s: float, age_ms: int = 0) -> None:
+        """Update the progress with the next event, which was `age_ms` old when it came."""
         body = event.body
-        self._last_ms, self._last_s = event.timestamp_ms, now_s
+        if isinstance(body, events.JobCancelRequested):
+            return  # it has the broker's clock, and what runs has the agent's
+        self._last_ms, self._last_s, self._came_ms = event.timestamp_ms, now_s, age_ms
+        self.waits = isinstance(body, _READY) and getattr(body, "not_before_ms", None) is None
         if isinstance(body, events.ProcessStart):
             self._begin("running", body.started_at)
         elif isinstance(body, events.Output):
@@ -58,7 +67,7 @@ class Progress:
         """Format the status line at this instant; empty before the first event and after the last."""
         if not self._doing:
             return ""
-        age_ms = max(0, int((now_s - self._last_s) * 1_000))
+        age_ms = self._came_ms + max(0, int((now_s - self._last_s) * 1_000))
         line = f"{self._doing} {_whole(self._last_ms - self._began_ms + age_ms)}"
         if self._doing != "running":
             return line
@@ -78,11 +87,25 @@ class Progress:
 
 
 class WithStatus:
-    """Events with a status line: passes events on, and shows a status line on `console` while none comes."""
+    """Events with what is shown while none comes: a status line on `console`, and once why the job does not begin.
 
-    def __init__(self, source: AsyncIterator[events.Event], console: Console) -> None:
+    `hint` asks the broker for that; `fresh`: the job was submitted just now, so its first events are not old.
+    """
+
+    def __init__(
+        self,
+        source: AsyncIterator[events.Event],
+        console: Console,
+        hint: Callable[[], Awaitable[None]],
+        *,
+        status: bool,
+        fresh: bool,
+    ) -> None:
         self._source = source
         self._console = console
+        self._hint: Callable[[], Awaitable[None]] | None = hint
+        self._status = status and console.has_status
+        self._live = fresh  # whether the next event was awaited
         self._progress = Progress()
 
     def __aiter__(self) -> Self:
@@ -90,11 +113,18 @@ class WithStatus:
 
     async def __anext__(self) -> events.Event:
         while True:
-            with anyio.move_on_after(TICK_S):
+            hint = self._hint if self._progress.waits else None
+            with anyio.move_on_after(TICK_S if self._status or hint else math.inf):
                 event = await anext(self._source)
-                self._progress.note(event, anyio.current_time())
+                age_ms = 0 if self._live else max(0, SYSTEM.wall_ms() - event.timestamp_ms)
+                self._progress.note(event, anyio.current_time(), age_ms)
                 return event
-            self._console.show_status(self._progress.text(anyio.current_time()))
+            self._live = True
+            if hint is not None:
+                self._hint = None
+                await hint()
+            if self._status:
+                self._console.show_status(self._progress.text(anyio.current_time()))
 
 
 def _vitals(beat: events.Heartbeat) -> str:

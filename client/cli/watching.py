@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Final
+
+import anyio
 
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.status import WithStatus
+from airunner.client.cli.waiting import waiting_hint
 from airunner.client.client import Client
+from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import JobState, Result
+
+HINT_S: Final = 5.0  # for the broker's answers why a job waits
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
 """Offload of a call that may block, such as a write to a full pipe, so that other tasks continue."""
@@ -37,7 +45,8 @@ async def watch(
     events = client.follow(job_id, from_sequence, from_timestamp_ms, kinds)
     try:
         async with events:
-            async for event in WithStatus(events, console) if status and console.has_status else events:
+            asked = partial(say_why_it_waits, client, console)
+            async for event in WithStatus(events, console, asked, status=status, fresh=console.owns):
                 if offload is None:
                     show(event)
                 else:
@@ -51,6 +60,15 @@ async def watch(
         if events.job_ended:
             console.farewell = ""
         console.job_over()
+
+
+async def say_why_it_waits(client: Client, console: Console) -> None:
+    """Print why the console's job does not begin, if the broker says it in time."""
+    hint = ""
+    with suppress(PeerError, OperatorError), anyio.move_on_after(HINT_S):
+        hint = await waiting_hint(client, await client.get(console.job_id))
+    if hint:
+        console.must_say(f"waiting: {hint}")
 
 
 def exit_status(finished: JobFinished) -> int:

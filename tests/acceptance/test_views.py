@@ -62,6 +62,20 @@ def test_merged_output_is_one_stream_wherever_it_is_shown(standing: Cluster) -> 
     assert b"merge output" in standing.airunner("show", job).stdout
 
 
+def test_a_job_in_a_queue_that_no_agent_serves_says_so(standing: Cluster) -> None:
+    done = standing.airunner("submit", "-q", "--queue", "nowhere", "--expires", "3s", "--", "true")
+    hint = "no agent serves queue nowhere; agents serve: default"
+    assert f"airunner: waiting: {hint}\n" in done.stderr.decode()
+    job_id = submitted(standing, "--queue", "nowhere", "--", "true")
+    shown = standing.airunner("show", job_id).stdout.decode()
+    assert f"waiting:      {hint}\n" in shown
+    standing.airunner("pause", "nowhere")
+    assert "waiting:      queue nowhere is paused" in standing.airunner("show", job_id).stdout.decode()
+    standing.airunner("cancel", job_id)
+    assert "waiting:" not in standing.airunner("show", job_id).stdout.decode()
+    assert " default" in standing.airunner("agents").stdout.decode().splitlines()[1]
+
+
 def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster: Cluster) -> None:
     first, second, third = (submitted(cluster, "--", "true") for _ in range(3))
     listed = cluster.airunner("list", "--page-size", "2")

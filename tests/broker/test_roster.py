@@ -40,8 +40,22 @@ def test_an_agent_is_as_it_last_said() -> None:
     roster.record_request("home", _dequeue("a", slots=2, version="0.1"), WALL_MS)
     roster.record_request("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
     page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
-    assert page.agents == (AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2"),)
+    assert page.agents == (
+        AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2", queues=("default",)),
+    )
     assert not page.more
+
+
+@pytest.mark.parametrize(
+    ("scope", "seen"), [(None, ("default",)), (frozenset({"default"}), ("default",)), (frozenset({"b"}), ())]
+)
+def test_an_agents_queues_are_shown_to_those_who_may_know_them_and_a_heartbeat_keeps_them(
+    scope: frozenset[str] | None, seen: tuple[str, ...]
+) -> None:
+    roster = Roster()
+    roster.record_request("home", _dequeue("a"), WALL_MS)
+    roster.record_request("home", _heartbeat("a"), WALL_MS + 5)
+    assert [one.queues for one in roster.page("home", "", {}, WALL_MS + 9, scope).agents] == [seen]
 
 
 def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() -> None:
@@ -115,7 +129,7 @@ def test_of_very_many_agents_and_holders_the_longest_silent_go_first(monkeypatch
 
 
 def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "AGENTS_BYTES_MAX", 4 * module.AGENT_BYTES)
+    monkeypatch.setattr(module, "AGENTS_BYTES_MAX", 4 * module.AGENT_BYTES + 100)
     roster = Roster()
     for name in ("a", "b", "c"):
         roster.record_request("home", _dequeue(name), WALL_MS)

@@ -18,6 +18,7 @@ from airunner.client.cli.status import Progress, WithStatus
 from airunner.protocol import events
 from airunner.protocol.events import Event, EventBody, Heartbeat, Output, ProcessStart, Stream
 from airunner.protocol.job import JobState
+from airunner.transport.ports import SYSTEM
 from tests.client.cli.test_output import Terminal, event
 
 CLEARED = f"{SAVE}{PLAIN}{CLEAR}{RESTORE}".encode()
@@ -66,6 +67,13 @@ def test_the_line_tells_what_the_job_does_by_differences_of_one_clock() -> None:
     for at, (body, line) in enumerate(LIFE):
         progress.note(event(body), at * 100.0)
         assert progress.text(at * 100.0 + 7) == line
+
+
+def test_a_cancel_which_has_another_clock_does_not_change_the_times() -> None:
+    progress = Progress()
+    progress.note(event(ProcessStart(timestamp_ms=10_000, pid=7, started_at=10_000)), 0)
+    progress.note(event(events.JobCancelRequested(timestamp_ms=9_999_000)), 5)
+    assert progress.text(7) == "running 7 s, no output yet"
 
 
 def test_an_agent_that_is_not_heard_is_said_so() -> None:
@@ -152,8 +160,31 @@ async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Te
         (2.7, said(31_400)),
     )
     printer = ConsolePrinter(terminal.console)
-    async for one in WithStatus(events, terminal.console):
+
+    async def hint() -> None:
+        raise AssertionError("it runs")
+
+    async for one in WithStatus(events, terminal.console, hint, status=True, fresh=True):
         printer.show(one)
     line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
     status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
     assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
+
+
+@pytest.mark.parametrize(("fresh", "line"), [(True, "waiting 1 s"), (False, "waiting 1 min 01 s")])
+async def test_what_a_late_monitor_finds_in_the_log_is_as_old_as_this_machines_clock_says(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, fresh: bool, line: str
+) -> None:
+    """And once it has waited for a second it asks why the job does not begin, and never again."""
+    monkeypatch.setattr(type(SYSTEM), "wall_ms", lambda _: 60_000)
+    asked: list[float] = []
+
+    async def hint() -> None:
+        asked.append(anyio.current_time())
+
+    waiting = (0, events.JobScheduled(timestamp_ms=0, queue="default"))
+    leased = (3.5, events.JobLeased(timestamp_ms=0, agent="a"))
+    async for _ in WithStatus(Slow(waiting, leased), terminal.console, hint, status=True, fresh=fresh):
+        pass
+    assert terminal.shown().startswith(shown(line))
+    assert len(asked) == 1

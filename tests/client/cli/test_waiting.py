@@ -1,0 +1,46 @@
+"""Why a job does not begin is said where the broker knows it, and nothing where it may begin at any time."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.client.cli.waiting import SILENT_MS, agents_hint
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState
+from airunner.protocol.names import JobId
+from airunner.protocol.replies import AgentSummary
+
+NOW_MS = 1_000_000_000
+
+
+def job(queue: str = "gpu", **require: str) -> Job:
+    spec = JobSpec(command="true", queue=queue, require=require)
+    return Job(id=JobId("j"), state=JobState.SCHEDULED, submitted_ms=NOW_MS, spec=spec)
+
+
+def agent(*queues: str, seen_ms: int = NOW_MS, leases: int = 0, trouble: str = "", **tags: str) -> AgentSummary:
+    return AgentSummary(name="a", slots=1, leases=leases, seen_ms=seen_ms, queues=queues, tags=tags, trouble=trouble)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "agents", "hint"),
+    [
+        (job(), [], "no agent serves queue gpu; no agent is there"),
+        (job(), [agent("default"), agent("b", "a")], "no agent serves queue gpu; agents serve: a, b, default"),
+        (job(), [agent(*"abcdefghij")], "no agent serves queue gpu; agents serve: a, b, c, d, e, f, g, h, …"),
+        (job(), [agent("default"), agent("gpu")], ""),
+        (job(), [agent("gpu", leases=1, seen_ms=1)], ""),
+        (job(), [agent("gpu", seen_ms=NOW_MS - SILENT_MS)], "no agent serves queue gpu; no agent is there"),
+        (job(), [agent("gpu", seen_ms=NOW_MS + 1), agent("b", seen_ms=NOW_MS + 2 * SILENT_MS)],
+         "no agent serves queue gpu; agents serve: b"),
+        (job(), [agent(), agent("default")], ""),
+        (job(arch="arm", os="linux"), [agent("gpu", os="linux"), agent("b", arch="arm", os="linux")],
+         "no agent of queue gpu has the tags that the job requires: arch=arm os=linux"),
+        (job(arch="arm"), [agent("gpu", arch="arm", os="linux")], ""),
+        (job(), [agent("gpu", trouble="out of disk"), agent("b")],
+         "the agents of queue gpu can run no jobs now: out of disk"),
+        (job(), [agent("gpu", trouble="out of disk"), agent("gpu")], ""),
+    ],
+)  # fmt: skip
+def test_a_job_that_no_agent_may_begin_says_why(waiting: Job, agents: list[AgentSummary], hint: str) -> None:
+    assert agents_hint(waiting, agents) == hint
