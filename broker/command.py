@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.protocol.durations import days_up_to
+from airunner.protocol.durations import days_up_to, of_flag
 from airunner.protocol.printable import own_lines
 
 if TYPE_CHECKING:
@@ -146,8 +146,10 @@ def broker_command(
     from airunner.transport.descriptors import raise_descriptors
     from airunner.transport.endpoints import require_loopback, split_endpoint
 
+    address = of_flag("--listen", split_endpoint, listen)
+    events = events or f"tcp://{address._replace(port=EVENTS_PORT)}"
+    of_flag("--events", split_endpoint, events)
     require_loopback([listen])
-    events = events or f"tcp://{split_endpoint(listen)._replace(port=EVENTS_PORT)}"
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)

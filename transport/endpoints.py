@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
+from airunner.protocol.durations import of_flag
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.names import PORT_MAX
 
@@ -107,12 +108,14 @@ def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str])
     endpoints = tuple(endpoint for word in words for endpoint in word.replace(",", " ").split())
     if not 1 <= len(endpoints) <= ENDPOINTS_MAX:
         raise OperatorError(f"name 1 to {ENDPOINTS_MAX} brokers, such as {DEFAULT_BROKER}, not {len(endpoints)}")
+    variable = environ.get(BROKER_VARIABLE, "").split()
+    source = BROKER_VARIABLE if list(words) == variable or not given else "--broker"
     for endpoint in endpoints:
-        host, port = split_endpoint(endpoint)
+        host, port = of_flag(source, split_endpoint, endpoint)
         if host == ANY_HOST or not port:
             raise OperatorError(
-                f"no broker can be reached at {endpoint!r}: `*` and port 0 are for the broker's own --listen; write "
-                "the host and the port that its ready line shows"
+                f"{source}: no broker can be reached at {endpoint!r}: `*` and port 0 are for the broker's own --listen; "
+                "write the host and the port that its ready line shows"
             )
     return endpoints
 

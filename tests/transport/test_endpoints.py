@@ -77,7 +77,8 @@ def test_an_endpoint_is_a_name_an_address_or_an_ipv6_address_in_brackets(endpoin
 )
 def test_a_wrong_endpoint_is_refused_with_what_is_wrong_and_what_to_write(endpoint: str, said: str) -> None:
     with pytest.raises(OperatorError, match=said) as refused:
-        endpoints_of([endpoint], {})
+        endpoints_of(None, {"AIRUNNER_BROKER": endpoint})
+    assert refused.value.message.startswith("AIRUNNER_BROKER")
     assert endpoint in refused.value.message
     assert "write" in refused.value.message
 
