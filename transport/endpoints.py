@@ -114,7 +114,7 @@ def endpoints_of(broker: str | Sequence[str] | None, environ: Mapping[str, str])
         host, port = of_flag(source, split_endpoint, endpoint)
         if host == ANY_HOST or not port:
             raise OperatorError(
-                f"{source}: no broker can be reached at {endpoint!r}: `*` and port 0 are for the broker's own --listen; "
+                f"{source}: no broker can be reached at {endpoint!r}: `*` and port 0 are for a broker's --listen; "
                 "write the host and the port that its ready line shows"
             )
     return endpoints

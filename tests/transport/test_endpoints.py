@@ -71,8 +71,8 @@ def test_an_endpoint_is_a_name_an_address_or_an_ipv6_address_in_brackets(endpoin
         ("tcp://me@build:7070", "'me@build' is neither an address nor the name of a host"),
         ("http://127.0.0.1:7070", "it does not begin with tcp://"),
         ("127.0.0.1:7070", "it does not begin with tcp://"),
-        ("tcp://*:7070", "`\\*` and port 0 are for the broker's own --listen"),
-        ("tcp://127.0.0.1:0", "`\\*` and port 0 are for the broker's own --listen"),
+        ("tcp://*:7070", "`\\*` and port 0 are for a broker's --listen"),
+        ("tcp://127.0.0.1:0", "`\\*` and port 0 are for a broker's --listen"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_with_what_is_wrong_and_what_to_write(endpoint: str, said: str) -> None:
