@@ -138,7 +138,12 @@ class Client:
             request = requests.EnqueueJobWithStdin(job=job, stdin=stdin)
         except ValueError as error:
             raise _invalid(error, [spec]) from error
-        reply = await self._ask(request, request_id_of(request_id))
+        try:
+            reply = await self._ask(request, request_id_of(request_id))
+        except BadRequest as error:
+            if type(request).__name__ not in error.message:
+                raise
+            raise BadRequest("this broker is too old to give a job a standard input: upgrade it") from error
         return SubmittedJob(reply.job_ids[0])
 
     async def submit_many(

@@ -42,7 +42,7 @@ WRITE_POINTS: Final = 2  # points of writing a row
 RECORD_BYTES: Final = 256  # bytes that an idempotency record counts in a tenant's usage
 QUEUE_BYTES: Final = 256  # bytes that a paused or drained queue counts in a tenant's usage
 
-STDIN_BYTES_A_POINT: Final = 8_192  # bytes of a standard input that are read, or written, in a point
+STDIN_BYTES_A_POINT: Final = 2_048  # bytes of a standard input that are written in a point: 1 MiB takes 3.5 ms
 
 Boxes = Callable[[str, str], dict[str, SecretRow]]
 Log = Callable[[int, int], Iterator[Segment]]
@@ -213,9 +213,8 @@ class World:
 
     def stdin(self, job: JobRow) -> bytes:
         """Look up the standard input of a job that has one. Raises `CorruptLog`."""
-        found = stdin_in(self._log(job.number, STDIN_SEQUENCE))
-        self._points += len(found) // STDIN_BYTES_A_POINT
-        return found
+        self._points += READ_POINTS
+        return stdin_in(self._log(job.number, STDIN_SEQUENCE))
 
     def ready(self, tenant: str, queue: str) -> set[QueueKey]:
         """Find the needs in a queue with which a job may be leased now."""

@@ -11,11 +11,11 @@ from airunner.agent.launcher.local import ChildLauncher
 from airunner.broker.lifecycle.reading import read_stdin
 from airunner.broker.requests import KINDS, Kind
 from airunner.certs.principal import Role
-from airunner.protocol.errors import CorruptLog
+from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import Output, ProcessError
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.replies import JobStdinRead
-from airunner.protocol.requests import ReadJobStdin
+from airunner.protocol.requests import EnqueueJobWithStdin, ReadJobStdin
 from tests.agent.attempt.test_hooks import HOOKS, write
 from tests.agent.playing import Stage, staged
 
@@ -45,6 +45,17 @@ async def test_every_attempt_and_retry_reads_the_same_stdin(stage: Stage) -> Non
     pieces = [one.bytes_max for one in stage.wire.requests if isinstance(one, ReadJobStdin)]
     assert len(pieces) > 3
     assert pieces == sorted(pieces), "as large as the link carries"
+
+
+async def test_a_broker_of_before_refuses_a_job_with_stdin_in_words(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(KINDS, EnqueueJobWithStdin)
+    with pytest.raises(BadRequest, match="this broker is too old"):
+        await stage.client.submit(command="make", stdin=STDIN)
+    job, process = await stage.begun("make")
+    process.exit(0)
+    await stage.kinds(job.id)
 
 
 async def test_a_job_without_stdin_asks_nothing_more(stage: Stage) -> None:
