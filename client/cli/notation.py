@@ -214,12 +214,14 @@ def _retry(value: object) -> RetryPolicy | None:
     mapping = value if is_mapping(value) else {"limit": value}
     if unknown := [key for key in mapping if key not in _RETRY_KEYS]:
         raise UnfitError(f"unknown key {str(unknown[0])!r}; the keys are {', '.join(_RETRY_KEYS)}", unknown[0])
+    if "limit" not in mapping:
+        raise UnfitError("limit is missing: how many times to run a failed job again")
+    given = mapping["limit"]
     try:
-        limit = _whole(mapping.get("limit"), (1, RETRIES_MAX))
+        limit = _whole(given, (1, RETRIES_MAX))
     except _MisfitError:
-        if "limit" not in mapping or mapping is not value:
+        if mapping is not value:
             raise
-        given = mapping["limit"]
         raise UnfitError(f"expected a number up to {RETRIES_MAX}, not {kind_of(given)}", given, "limit") from None
     on = _ends(mapping.get("on"))
     backoff_ms = _backoff_ms(mapping.get("backoff"), "backoff", BACKOFF_MS_DEFAULT)
@@ -234,7 +236,7 @@ def _ends(value: object) -> RetryOn | None:
     try:
         return _retry_on(value)
     except _MisfitError:
-        raise UnfitError(f"expected {Form.WORDS.expected}, not {kind_of(value)}", value, "on") from None
+        raise UnfitError(f"expected {_FAILURES}, not {kind_of(value)}", value, "on") from None
     except OperatorError as error:
         raise UnfitError(error.message, value, "on") from error
 
@@ -265,10 +267,16 @@ def _terminal(value: object) -> TerminalSize:
         value = {"cols": found[1], "rows": found[2]}
     if not is_mapping(value) or set(value) - {"cols", "rows"}:
         raise _MisfitError
-    sides = {str(key): _whole(side) for key, side in value.items() if not is_empty(side)}
-    if any(not 0 <= side <= TERMINAL_SIDE_MAX for side in sides.values()):
-        raise OperatorError(f"expected columns and rows from 1 to {TERMINAL_SIDE_MAX}")
+    sides = {str(key): _side(side, str(key)) for key, side in value.items() if not is_empty(side)}
     return TerminalSize(**{key: side for key, side in sides.items() if side})
+
+
+def _side(value: object, part: str) -> int:
+    try:
+        return _whole(value, (1, TERMINAL_SIDE_MAX))
+    except _MisfitError:
+        problem = f"expected a whole number from 1 to {TERMINAL_SIDE_MAX}, not {kind_of(value)}"
+        raise UnfitError(problem, value, part) from None
 
 
 _READERS: Final[Mapping[Form, Callable[[object], Any]]] = MappingProxyType(

@@ -31,6 +31,8 @@ def parse(text: str) -> object:
         problem = error.problem or "it ends too early"
         if problem.startswith("but "):  # the end of a sentence that begins in the context
             problem = f"{error.context} {problem}"
+        elif error.context and error.context_mark is not None and error.context_mark.line != (mark and mark.line):
+            problem = f"{problem} {error.context} that begins in line {error.context_mark.line + 1}"
         refuse(mark.line + 1 if mark is not None else 1, f"this is neither YAML nor JSON: {problem}")
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -173,7 +173,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("notBefore: 2027-01-31T03:00:00", "notBefore: '2027-01-31T03:00:00' does not say how far it is from UTC"),
         ("notBefore: tomorrow", "notBefore: 'tomorrow': expected an instant such as 2027-01-31T03:00:00Z"),
         ("retry: yes", "backoff: 1, maxBackoff: 300}, not true"),
-        ("retry: {on: [1]}", "maxBackoff: 300}, not a mapping"),
+        ("retry: {on: [1]}", "retry: limit is missing: how many times to run a failed job again"),
         ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
         ("retry: {limit: 1, on: [SIGNONE]}", "retry: on: 'SIGNONE' is not an exit code, a signal such as SIGKILL"),
         (
@@ -183,7 +183,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
         ("terminal: 80 x 24", "expected a size such as 120x40 or {cols: 120, rows: 40}, not the text '80 x 24'"),
         ("terminal: {colz: 80}", "expected a size such as 120x40 or {cols: 120, rows: 40}, not a mapping"),
-        ("command: x\nterminal: {cols: 10001}", "line 2: terminal: expected columns and rows from 1 to 10000"),
+        ("command: x\nterminal: {cols: 10001}", "line 2: terminal: cols: expected a whole number from 1 to 10000"),
         ("submodules: all", "submodules: expected true or false, not the text 'all'"),
         ("secrets: TOKEN", "secrets: expected a list of texts"),
         ("require: [linux]", "require: expected names and texts"),
@@ -200,6 +200,12 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ('{"command":\n"\\ud800"}', 'line 2: "\\ud800" has half of a surrogate pair'),
         ('command: "\\ud800"', "line 1: '\\ud800' has half of a surrogate pair"),
         ('{"args":' * 40 + "1" + "}" * 40, "more than 32 lists and mappings are nested here"),
+        ("terminal: {rows: 1,\n cols: 0x50}", "line 2: terminal: cols: expected a whole number from 1 to 10000, not"),
+        ("retry: {limit: 1, on: {a: b}}", "retry: on: expected an exit code, a signal such as SIGKILL, or a reason: "),
+        (
+            "command: 'a\n",
+            "line 2: this is neither YAML nor JSON: found unexpected end of stream while",
+        ),
         ("a: &x [*x]", "line 1: this contains itself"),
         ("args: {<<: 1}", "line 1: `<<` takes a mapping, or a list of mappings"),
         (

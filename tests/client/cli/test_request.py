@@ -249,7 +249,10 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"not_before_ms": "10m ago"}, "expected an instant"),
         ({"priority": "101"}, "--priority: expected a whole number from -100 to 100, not the number 101"),
         *(({"terminal": size}, "--terminal: expected a size") for size in ("120", "80X24", "-1x5", "axb", "0x1")),
-        *(({"terminal": size}, "--terminal: expected columns and rows") for size in ("80x10001", "99999x1")),
+        *(
+            ({"terminal": size}, "--terminal: expected a whole number from 1 to 10000")
+            for size in ("80x10001", "99999x1")
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_told(options: dict[str, Given], told: str) -> None:
