@@ -46,7 +46,7 @@ def spawn_in_terminal(
     """
     with seen_as(start.user):
         _check(program)
-    epoll, source = select.epoll(), os.open(os.devnull, os.O_RDONLY)
+    epoll = select.epoll()
     kept = cast("Any", _Spawned).spawn(
         [os.fsdecode(word) for word in (program, *start.argv[1:])],
         env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
@@ -58,7 +58,7 @@ def spawn_in_terminal(
     kept.fileobj.close()
     kept.closed = True  # otherwise its finaliser would end the command
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    return kept.pid, master, TerminalInput(epoll, source, inputs, slave)
+    return kept.pid, master, TerminalInput(epoll, inputs, slave)
 
 
 def _check(program: bytes) -> None:

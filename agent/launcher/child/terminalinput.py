@@ -1,4 +1,4 @@
-"""Terminal input: what a job's terminal has to read, and then end of file for each read. Standard library only.
+"""Terminal input: an end of file for each read from a job's terminal. Standard library only.
 
 Nobody types into the terminal of a job, so a read from it would wait for ever. The end of file of a terminal is a
 character, usually ^D, which one read consumes, and which a program that empties its input discards (`getpass`). So it
@@ -20,7 +20,6 @@ import time
 from contextlib import suppress
 from typing import Final
 
-CHUNK_BYTES: Final = 4_096  # read from the source at a time: as much as a terminal buffers
 PAUSE_S: Final = 0.05  # seconds between two looks because of output
 RAW_ENDS_MAX: Final = 256  # ends for programs that read single keys: some take them for a command, and go on
 _LOCAL_MODES, _CHARACTERS = 3, 6  # indices in the attributes of termios(3)
@@ -28,18 +27,15 @@ _WRITABLE: Final = select.EPOLLOUT | select.EPOLLET
 
 
 class TerminalInput:
-    """Terminal input of one job; it owns all four descriptors. Call `feed` when `watched` is readable, and at `due_s`.
+    """Terminal input of one job; it owns all three descriptors. Call `feed` when `watched` is readable, and at `due_s`.
 
     `due_s` is on the monotonic clock.
     """
 
-    def __init__(self, epoll: select.epoll, source: int, master: int, slave: int) -> None:
-        """Input from the descriptor `source`, which never blocks: a file, or /dev/null."""
+    def __init__(self, epoll: select.epoll, master: int, slave: int) -> None:
         self._epoll = epoll
-        self._source = source
         self._master = master
         self._slave = slave  # must stay open while the command runs, see `terminal.py`
-        self._unwritten = b""
         self._raw_ends = 0
         self.watched = epoll.fileno()
         self.due_s = math.inf
@@ -49,7 +45,7 @@ class TerminalInput:
         self.feed()
 
     def feed(self) -> None:
-        """Write what there is room for, or an end of file if all was written and read."""
+        """Write an end of file if there is nothing to read: neither another end nor a line."""
         if any(descriptor == self._slave for descriptor, _ in self._epoll.poll(0)):
             self._epoll.modify(self._slave, 0)
             self.due_s = time.monotonic() + PAUSE_S
@@ -57,24 +53,19 @@ class TerminalInput:
             self._epoll.modify(self._slave, _WRITABLE)
             self._epoll.poll(0)  # reports that it can be written now, which we know
             self.due_s = math.inf
-        with suppress(OSError, termios.error):  # no room; or the terminal was hung up
-            while data := self._unwritten or os.read(self._source, CHUNK_BYTES):
-                self._unwritten = data
-                self._unwritten = data[os.write(self._master, data) :]
-            self._end()
+        readable = select.poll()
+        readable.register(self._slave, select.POLLIN)
+        if not readable.poll(0):
+            with suppress(OSError, termios.error):  # the terminal was hung up
+                self._end()
 
     def close(self) -> None:
         """Close the descriptors: the command has ended."""
         self._epoll.close()
-        for descriptor in (self._source, self._master, self._slave):
-            os.close(descriptor)
+        os.close(self._master)
+        os.close(self._slave)
 
     def _end(self) -> None:
-        """Write an end of file if there is nothing to read: neither another end nor a line."""
-        readable = select.poll()
-        readable.register(self._slave, select.POLLIN)
-        if readable.poll(0):
-            return
         attributes = termios.tcgetattr(self._slave)
         raw = not attributes[_LOCAL_MODES] & termios.ICANON
         end = attributes[_CHARACTERS][termios.VEOF]
