@@ -29,12 +29,12 @@ from airunner.client.follower import PAGES_MAX, Connection, Events
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
 from airunner.protocol import requests
-from airunner.protocol.errors import BadRequest
+from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import EVENT_KINDS, Event
 from airunner.protocol.fields import FIELDS, STDIN_BYTES_MAX, JobFields, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import Job, JobState, check_new, encode_spec
+from airunner.protocol.job import Job, JobState, JobSummary, check_new, encode_spec
 from airunner.protocol.misfits import explained, field_error
 from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
@@ -241,6 +241,43 @@ class Client:
             reply = await self._ask(request)
             jobs += reply.jobs
         return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
+
+    async def jobs(
+        self,
+        *,
+        queue: str | None = None,
+        state: JobState | None = None,
+        owner: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        before: str | None = None,
+        page_size: int = requests.PAGE_SIZE_MAX,
+    ) -> AsyncIterator[JobSummary]:
+        """List all jobs that match all filters, newest first, older than the job `before`, if given.
+
+        Each job comes once, while other jobs are submitted or removed: a page begins after the last job of the page
+        before it. Raises `NotFound`: there is no job `before`, or all jobs of a page were removed before the next.
+        """
+        known: list[str] = []  # ids of the last page: retention may remove some of them meanwhile
+        while True:
+            try:
+                page = await self.list_jobs(
+                    queue=queue,
+                    state=state,
+                    owner=owner,
+                    metadata=metadata,
+                    before=known[-1] if known else before,
+                    page_size=page_size,
+                )
+            except NotFound:
+                if len(known) <= 1:
+                    raise
+                known.pop()
+                continue
+            for job in page.jobs:
+                yield job
+            if not page.more or not page.jobs:
+                return
+            known = [job.id for job in page.jobs]
 
     def follow(
         self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()

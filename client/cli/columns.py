@@ -130,9 +130,19 @@ def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list
     return shown
 
 
-def lines(jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PIPE) -> Iterator[str]:
-    """Format aligned lines below their headings, for a pipe; a command may contain spaces."""
-    yield from aligned([tuple(COLUMNS[name].heading for name in names), *(row(job, now_ms, names) for job in jobs)])
+class Table:
+    """Table of jobs for a pipe, in pieces: one line of headings, and columns as wide as in the first piece."""
+
+    def __init__(self) -> None:
+        self._widths: Sequence[int] | None = None
+
+    def lines(self, jobs: Sequence[JobSummary], now_ms: int = 0, names: Sequence[str] = PIPE) -> Iterator[str]:
+        """Format a piece in aligned lines; a command may contain spaces."""
+        rows = [row(job, now_ms, names) for job in jobs]
+        if self._widths is None:
+            rows.insert(0, tuple(COLUMNS[name].heading for name in names))
+            self._widths = widths_of(rows)
+        yield from aligned(rows, self._widths)
 
 
 def row(job: JobSummary, now_ms: int, names: Sequence[str] = PIPE) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Command `airunner list`: lists one page of jobs, newest first, once or as they change."""
+"""Command `airunner list`: lists a page of jobs, or all, newest first, once or as they change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_MAX, PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
     from airunner.client.client import Client
+    from airunner.protocol.job import JobSummary
     from airunner.protocol.replies import JobsListed
 
 
@@ -31,6 +34,16 @@ def list_command(
             metavar="NAME=VALUE", help="List only jobs with this metadata; may be repeated.", show_default="all"
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOB",
+            help="List jobs older than this one: with the last job of a page, the next page, whatever is submitted "
+            "meanwhile.",
+            show_default="the newest job",
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all jobs, and not one page.")] = False,
     page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Number of the page, counted from 1.")] = 1,
     page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
     columns: Annotated[
@@ -48,7 +61,7 @@ def list_command(
     """List jobs, newest first."""
     import sys
 
-    from airunner.client.cli.columns import PIPE, TERMINAL, columns_of, lines, table_text
+    from airunner.client.cli.columns import PIPE, TERMINAL, Table, columns_of, table_text
     from airunner.client.cli.request import pairs_of
     from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
     from airunner.transport.ports import SYSTEM
@@ -57,7 +70,21 @@ def list_command(
     notes = pairs_of("--metadata", metadata or ())
     if len(notes) < len(set(metadata or ())):
         raise OperatorError("--metadata: a job has one value for each name, so no job matches two values of a name")
+    if every and (watch or page > 1):
+        raise OperatorError(f"--all lists every page: leave out {'--watch' if watch else '--page'}")
     terminal = sys.stdout.isatty()
+
+    table = Table()
+
+    def show(jobs: Sequence[JobSummary]) -> None:
+        if json:
+            for job in jobs:
+                console.out_json(job)
+        elif terminal:
+            console.out(table_text(jobs, SYSTEM.wall_ms(), chosen or TERMINAL).encode(errors="replace"))
+        else:
+            for line in table.lines(jobs, SYSTEM.wall_ms(), chosen or PIPE):
+                console.out_line(line)
 
     async def run(client: Client) -> None:
         async def ask() -> JobsListed:
@@ -66,34 +93,45 @@ def list_command(
                 state=state,
                 owner=owner,
                 metadata=notes,
+                before=after,
                 page=page,
                 page_size=page_size,
-                count=not watch and not json,
+                count=not watch and not json and after is None,
             )
 
         if watch:
             view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
             await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
             return
+        if every:
+            jobs = client.jobs(queue=queue, state=state, owner=owner, metadata=notes, before=after)
+            await show_all(jobs, show)
+            return
         found = await ask()
-        if json:
-            for job in found.jobs:
-                console.out_json(job)
-        elif terminal:
-            console.out(table_text(found.jobs, SYSTEM.wall_ms(), chosen or TERMINAL).encode(errors="replace"))
-        else:
-            for line in lines(found.jobs, SYSTEM.wall_ms(), chosen or PIPE):
-                console.out_line(line)
-        if not json and (summary := page_text(found, page, page_size)):
+        show(found.jobs)
+        if not json and (summary := page_text(found, page, page_size, after)):
             console.say(summary)
 
     return run
 
 
-def page_text(found: JobsListed, page: int, page_size: int) -> str:
+async def show_all(jobs: AsyncIterator[JobSummary], show: Callable[[Sequence[JobSummary]], None]) -> None:
+    """Show jobs in pieces, so that a list of any length takes little memory."""
+    piece: list[JobSummary] = []
+    shown = False
+    async for job in jobs:
+        piece.append(job)
+        if len(piece) == PAGE_SIZE_MAX:
+            show(piece)
+            piece, shown = [], True
+    if piece or not shown:
+        show(piece)
+
+
+def page_text(found: JobsListed, page: int, page_size: int, after: str | None = None) -> str:
     """Format the page's number, and the numbers of pages and jobs; empty if one page has all jobs."""
-    going_on = f"; there are more: --page {page + 1}" if found.more else ""
-    if found.total is None:  # an older broker does not count
+    going_on = f"; there are more: --after {found.jobs[-1].id}, or --all" if found.more and found.jobs else ""
+    if found.total is None or after is not None:  # an older broker does not count; and the pages before are not known
         return going_on.removeprefix("; ")
     if page == 1 and not found.more:
         return ""

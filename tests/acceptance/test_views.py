@@ -80,7 +80,12 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
     first, second, third = (submitted(cluster, "--", "true") for _ in range(3))
     listed = cluster.airunner("list", "--page-size", "2")
     assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ID", third, second]
-    assert listed.stderr == b"airunner: page 1 of 2, 3 jobs; there are more: --page 2\n"
+    assert listed.stderr == f"airunner: page 1 of 2, 3 jobs; there are more: --after {second}, or --all\n".encode()
+    after = cluster.airunner("list", "--page-size", "1", "--after", third)
+    assert after.stdout.decode().splitlines()[1].split()[0] == second
+    assert after.stderr == f"airunner: there are more: --after {second}, or --all\n".encode()
+    every = cluster.airunner("list", "--all", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in every] == [third, second, first]
     with start(cluster.environ, "list", "--watch", "--json", stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         seen = [json.loads(watching.stdout.readline()) for _ in range(3)]

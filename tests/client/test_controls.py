@@ -8,12 +8,13 @@ import pytest
 from airunner.broker.lifecycle import reading
 from airunner.client.cli.columns import aligned
 from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
+from airunner.client.client import Client
 from airunner.protocol.errors import BadRequest, Conflict, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState
-from airunner.protocol.names import RequestId
-from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
+from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.names import JobId, RequestId
+from airunner.protocol.replies import AgentSummary, JobsListed, QueueMode, QueueSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX
 from tests.client.wire import brokered
 from tests.client.working import Worker
@@ -97,6 +98,38 @@ async def test_a_list_that_the_broker_gives_in_pieces_is_put_together(monkeypatc
         ]
 
 
+async def test_all_jobs_are_listed_once_while_others_come_and_go() -> None:
+    async with brokered() as (_, client):
+        submitted = [job.id for job in await client.submit_many([JobSpec(command="true", owner="o")] * 8)]
+        listed: list[str] = []
+        async for job in client.jobs(owner="o", before=submitted[-1], page_size=3):
+            listed.append(job.id)
+            await client.submit(command="true", owner="o")
+        assert listed == submitted[-2::-1]
+        with pytest.raises(NotFound):
+            [job async for job in client.jobs(before="no-such-job")]
+
+
+async def test_a_job_that_was_removed_between_two_pages_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, gone = [f"{number}" for number in range(9, 0, -1)], {"7"}
+
+    async def list_jobs(*, before: str | None, **_: object) -> JobsListed:
+        if before in gone:
+            raise NotFound
+        rest = [job_id for job_id in ids if before is None or (job_id < before and job_id not in gone)][:3]
+        jobs = tuple(
+            JobSummary(id=JobId(j), state=JobState.RUNNING, submitted_ms=0, queue="q", command="c") for j in rest
+        )
+        return JobsListed(jobs=jobs, more=rest[-1] != ids[-1])
+
+    client = Client()
+    monkeypatch.setattr(client, "list_jobs", list_jobs)
+    assert [job.id async for job in client.jobs()] == ids
+    gone.update("89")
+    with pytest.raises(NotFound):
+        [job async for job in client.jobs()]
+
+
 async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:
     ids: list[str] = []
     async with brokered() as (_, client):
@@ -122,10 +155,10 @@ def test_queues_and_agents_are_shown_in_columns() -> None:
         "default  open  3        0        1        1 min 01 s",
     ]
     tags = {"os": "linux", "arch": "arm"}
-    known = AgentSummary(name="a", slots=2, leases=1, seen_ms=1_000, version="1.0", tags=tags)
+    known = AgentSummary(name="a", slots=2, leases=1, seen_ms=1_000, version="1.0", tags=tags, queues=("gpu", "x"))
     unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0, trouble="out of disk")
     assert list(aligned([AGENT_HEADINGS, agent_row(known, 1_350), agent_row(unheard, 1_350)])) == [
-        "AGENT  SLOTS  LEASES  SEEN        VERSION  TAGS               TROUBLE",
-        "a      2      1       350 ms ago  1.0      os=linux arch=arm",
-        "b      -      1       -           -                           out of disk",
+        "AGENT  SLOTS  LEASES  SEEN        VERSION  QUEUES  TAGS               TROUBLE",
+        "a      2      1       350 ms ago  1.0      gpu x   os=linux arch=arm",
+        "b      -      1       -           -        -                          out of disk",
     ]

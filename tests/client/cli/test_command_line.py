@@ -48,6 +48,8 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--queue", "a b", "--", "true"], "queue: expected"),
         (["submit", "--secret-file", "a/b", "--", "true"], "--secret-file: item 1: expected 1 to 128 letters"),
         (["submit", "--", "true"], "run `airunner certs init`"),
+        (["list", "--all", "--watch"], "--all lists every page: leave out --watch"),
+        (["list", "--all", "--page", "2"], "--all lists every page: leave out --page"),
         (
             ["list", "--state", "asleep"],
             "--state: expected scheduled or running or completed or failed or c",

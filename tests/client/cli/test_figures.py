@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from airunner.client.cli.columns import COLUMNS, columns_of, lines
+from airunner.client.cli.columns import COLUMNS, Table, columns_of
 from airunner.client.cli.listing import job_lines
 from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
@@ -42,11 +42,11 @@ def test_show_says_all_of_a_job_and_what_was_used_and_nothing_of_what_is_not_kno
 
 def test_a_list_shows_the_columns_that_are_named_in_their_order_and_nothing_of_what_is_not_known() -> None:
     names = columns_of("ID, cpu,memory,events,stdout,stderr,read,written,waited,checkout,cpu")
-    heading, row = lines([SUMMARY], NOW_MS, names)
+    heading, row = Table().lines([SUMMARY], NOW_MS, names)
     assert " ".join(heading.split()) == "ID CPU MEMORY EVENTS STDOUT STDERR READ WRITTEN WAITED CHECKOUT"
     used = "670 ms  1.0 MiB  5  3 bytes  4 bytes  512 bytes  1.0 KiB  5 ms  900 ms"
     assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [JOB_ID, *used.split("  ")]
-    _, row = lines([replace(SUMMARY, result=None, waited_ms=None)], NOW_MS, ("id", "cpu", "waited"))
+    _, row = Table().lines([replace(SUMMARY, result=None, waited_ms=None)], NOW_MS, ("id", "cpu", "waited"))
     assert row.split() == [JOB_ID, "-", "-"]
 
 

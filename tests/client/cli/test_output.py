@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import msgspec
 import pytest
 
-from airunner.client.cli.columns import TERMINAL, fitting, lines, table_text
+from airunner.client.cli.columns import TERMINAL, Table, fitting, table_text
 from airunner.client.cli.commands import follow_job
 from airunner.client.cli.console import Console
 from airunner.client.cli.outlets import OutputLost, ReaderGone
@@ -362,7 +362,7 @@ def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
     ended = {"started_ms": 1, "finished_ms": 2_001, "result": Result(exit_code=3)}
     named = {"queue": "longer", "owner": "ada", "repository": "https://example.org/p.git", "command": "y z"}
     jobs = [summary("a", command="x\n\x1b[2J"), summary("b", JobState.FAILED, **named, **ended)]
-    heading, first, second = lines(jobs)
+    heading, first, second = Table().lines(jobs)
     assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "SUBMITTED", "TOOK", "REPOSITORY", "COMMAND"]
     assert first.endswith("x \\x1b[2J")
     shown = ["b" * 36, "FAILED", "3", "longer", "ada", "1970-01-01T00:00:00Z", "2.0", "s"]

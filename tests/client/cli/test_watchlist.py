@@ -71,9 +71,12 @@ async def test_the_list_is_asked_for_one_interval_after_each_answer() -> None:
 
 
 def test_which_page_of_how_many_is_told() -> None:
-    listed = JobsListed(jobs=(), more=True, total=45)
-    assert page_text(listed, 1, 20) == "page 1 of 3, 45 jobs; there are more: --page 2"
+    last = job("b")
+    more = f"there are more: --after {last.id}, or --all"
+    listed = JobsListed(jobs=(job("a"), last), more=True, total=45)
+    assert page_text(listed, 1, 20) == f"page 1 of 3, 45 jobs; {more}"
     assert page_text(replace(listed, more=False), 3, 20) == "page 3 of 3, 45 jobs"
     assert page_text(replace(listed, more=False, total=3), 1, 20) == ""
-    assert page_text(replace(listed, beyond=True), 2, 20) == "page 2, more than 45 jobs; there are more: --page 3"
-    assert page_text(replace(listed, total=None), 1, 20) == "there are more: --page 2"
+    assert page_text(replace(listed, beyond=True), 2, 20) == f"page 2, more than 45 jobs; {more}"
+    for after in (replace(listed, total=None), listed):
+        assert page_text(after, 1, 20, "c") == more
