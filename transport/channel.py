@@ -44,6 +44,7 @@ from airunner.protocol.replies import Message, Nudge, Pong, Refused, Reply
 from airunner.protocol.requests import Asking, reply_type
 from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
+from airunner.transport.endpoints import mismatched, unanswered
 from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience
 from airunner.transport.ports import Dealer, Edges, Ending, Network
 
@@ -310,7 +311,7 @@ class Channel:
             message = f"the host of {self.endpoint} does not resolve: check its name, and this machine's DNS"
             self._refuse_endpoint(message, EXIT_UNAVAILABLE, may_change=True)
         elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
-            self._patience.doubt(self._mismatch())
+            self._patience.doubt(mismatched(self.endpoint))
         self._do(self._pirate.dropped(self._now_ms()))
         self._reachable_changed.ring()
         self._wake_in_time()
@@ -323,23 +324,13 @@ class Channel:
         bound_s = self._patience.bound_s(heard=self._ever_heard)
         waited_s = (self._now_ms() - since_ms) / 1_000
         if bound_s is not None and waited_s >= bound_s:
-            mismatched = self._mismatches and not self._ever_heard
-            nobody = (
-                f"no broker answers at {self.endpoint} (waited {bound_s:g} s); "
-                "start one with `airunner broker`, or name another with --broker or AIRUNNER_BROKER"
-            )
-            message, code = (self._mismatch(), EXIT_NO_PERMISSION) if mismatched else (nobody, EXIT_UNAVAILABLE)
-            self._fail(OperatorError(message, exit_code=code))
+            if self._mismatches and not self._ever_heard:
+                self._fail(OperatorError(mismatched(self.endpoint), exit_code=EXIT_NO_PERMISSION))
+            else:
+                self._fail(OperatorError(unanswered(self.endpoint, bound_s), exit_code=EXIT_UNAVAILABLE))
         elif waited_s >= NOTICE_S and not self._noticed and self._patience.notice is not None:
             self._noticed = True
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)
-
-    def _mismatch(self) -> str:
-        """Return the message for failed handshakes; a stopped broker behind a proxy causes them too."""
-        return (
-            f"the server at {self.endpoint} aborts the handshake; if it is the broker, its key is not the one that is "
-            "pinned here: copy its certs/broker.public into this home"
-        )
 
     def _due_ms(self) -> float:
         """Return when an action of the Lazy Pirate or a bound of the patience is due."""

@@ -23,6 +23,7 @@ ANY_HOST: Final = "*"  # all IPv4 addresses of a machine, where a broker listens
 _SCHEME: Final = "tcp://"
 _ADDRESS: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::([^:]*))?")
 _NAME: Final = re.compile(r"[^\s/@?#%\\]+")
+_LOOPBACK: Final = re.compile(r"tcp://(127\.[0-9.]+|localhost|\[::1\]):")
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH)
 
 
@@ -124,11 +125,10 @@ def require_loopback(endpoints: Sequence[str]) -> None:
     """Check that the loopback interface is up, if all `endpoints` are on it. Raises `OperatorError`: it is down."""
     import socket
 
-    hosts = [split_endpoint(endpoint).host for endpoint in endpoints]
-    if not all(host.startswith("127.") or host in ("localhost", "::1") for host in hosts):
+    if not all(map(_is_loopback, endpoints)):
         return
-    for host in hosts:
-        kind, loopback = (socket.AF_INET6, "::1") if host == "::1" else (socket.AF_INET, "127.0.0.1")
+    for endpoint in endpoints:
+        kind, loopback = (socket.AF_INET6, "::1") if "[" in endpoint else (socket.AF_INET, "127.0.0.1")
         try:
             with socket.socket(kind, socket.SOCK_DGRAM) as probe:  # connect() checks the route and sends nothing
                 probe.connect((loopback, 9))
@@ -141,3 +141,26 @@ def require_loopback(endpoints: Sequence[str]) -> None:
         "on it; bring it up with `ip link set lo up`",
         exit_code=EXIT_UNAVAILABLE,
     )
+
+
+def unanswered(endpoint: str, waited_s: float) -> str:
+    """Return the message that no broker answers at `endpoint`, and what to do about it."""
+    advice = (
+        "start one with `airunner broker`"
+        if _is_loopback(endpoint)
+        else "check that it runs there, that this is its port for requests, and that no firewall is in the way"
+    )
+    another = "or name another with --broker or AIRUNNER_BROKER"
+    return f"no broker answers at {endpoint} (waited {waited_s:g} s); {advice}, {another}"
+
+
+def mismatched(endpoint: str) -> str:
+    """Return the message for failed handshakes; a stopped broker behind a proxy causes them too."""
+    return (
+        f"the server at {endpoint} aborts the handshake: either this is not a broker's port for requests, or the "
+        "broker's key is not the one that is pinned here; then copy its certs/broker.public into this home"
+    )
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return _LOOPBACK.match(endpoint) is not None

@@ -193,7 +193,7 @@ async def test_another_brokers_key_is_noticed_and_the_person_told(home: Home, st
         broker(home, store) as opened,
         channel(home, opened.endpoint, broker_public=stranger().public, patience=Patience(first_s=1.5)) as asker,
     ):
-        with pytest.raises(OperatorError, match="its key is not the one that is pinned here") as raised:
+        with pytest.raises(OperatorError, match="key is not the one that is pinned here") as raised:
             await asker.ask(Ping())
         assert raised.value.exit_code == 77
 

@@ -16,7 +16,7 @@ from airunner.broker.health import Health
 from airunner.broker.http import open_http
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import OperatorError
-from airunner.transport.endpoints import endpoints_of, split_endpoint
+from airunner.transport.endpoints import endpoints_of, split_endpoint, unanswered
 from airunner.transport.ports import Ending
 from airunner.transport.sockets import CurveRouter
 from tests.transport.test_networks import over_sockets
@@ -155,3 +155,16 @@ async def test_http_is_served_at_an_ipv6_address_and_on_all_interfaces(address: 
     server = await open_http(address, Counts(), Health())
     assert server.address.startswith(shown)
     await server._listener.aclose()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "advice"),
+    [
+        ("tcp://127.0.0.1:7070", "start one with `airunner broker`"),
+        ("tcp://[::1]:7070", "start one with `airunner broker`"),
+        ("tcp://127.example.com:7070", "check that it runs there"),
+        ("tcp://[2001:db8::7]:7070", "check that it runs there"),
+    ],
+)
+def test_a_broker_is_to_be_started_only_where_it_would_be_on_this_machine(endpoint: str, advice: str) -> None:
+    assert advice in unanswered(endpoint, 30)
