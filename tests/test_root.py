@@ -127,6 +127,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_word(module: str) -> None:
         ("mkdir gone; cd gone; rmdir ../gone", ["certs", "list"], b"the working directory does not exist any more"),
         ("export TMPDIR=$PWD/none", ["run", "--", "true"], b"none: No such file or directory; set TMPDIR to a folder"),
         ("touch f; export TMPDIR=$PWD/f", ["run", "--", "true"], b"f: Not a directory; set TMPDIR to a folder"),
+        ("exec <&-", ["run", "-f", "-"], b"--config: cannot read -: Bad file descriptor"),
         ("ulimit -n 12", ["list"], b"this process may open only 12 files: run `ulimit -n 1024` first"),
     ],
 )

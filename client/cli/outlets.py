@@ -18,6 +18,7 @@ from airunner.protocol.errors import OperatorError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 
@@ -51,7 +52,9 @@ def write(descriptor: int, text: ReadableBuffer) -> None:
 
 
 def open_outlets() -> None:
-    """Replace `sys.stdout` and `sys.stderr`, of which Python has none where the descriptor was closed."""
+    """Replace `sys.stdout` and `sys.stderr`, and a closed `sys.stdin`, for which Python has None: reading it fails."""
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - its type does not say so
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(STDIN, closefd=False)), "utf-8", "surrogateescape")
     out = io.BufferedWriter(_Outlet(STDOUT))
     sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape", line_buffering=os.isatty(STDOUT))
     err = io.BufferedWriter(_Outlet(STDERR))

@@ -108,12 +108,13 @@ def _value(name: str, from_file: Path | None) -> bytes:
                 value = file.read(VALUE_BYTES_MAX + 1)
         except OSError as error:
             raise OperatorError(f"cannot read {from_file}: {error.strerror}") from error
-    elif sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - closed, as by <&-
-        value = b""
     elif sys.stdin.isatty():
         value = _typed(name)
     else:
-        value = sys.stdin.buffer.read(VALUE_BYTES_MAX + 2).removesuffix(b"\n")
+        try:
+            value = sys.stdin.buffer.read(VALUE_BYTES_MAX + 2).removesuffix(b"\n")
+        except OSError:  # closed, as by <&-
+            value = b""
     if not value:
         raise OperatorError(f"the value of {name} is empty: give it on stdin, or with --from-file FILE")
     return value
