@@ -280,7 +280,7 @@ class Attempt:
         commit = await check_out(
             self._jobs_launcher,
             convert(spec, Source, from_attributes=True),
-            Terms(self._surroundings.rules, self._surroundings.random, self._tell),
+            Terms(self._surroundings.rules, self._surroundings.random, self._tell, self._supervisor.say),
             workspace=self._workspace,
             agent_environ={**self._jobs_environ, **self._hooked},
             mirror=mirror,

@@ -35,11 +35,15 @@ SCRATCH: Final = ".lookup"  # folder in TMPDIR, removed before the job starts
 
 
 class Terms(Struct, frozen=True):
-    """Terms of an agent's checkouts: the allowed sources, randomness for pauses; `tell` gets lines of progress."""
+    """Terms of an agent's checkouts: the allowed sources, randomness for pauses; `tell` gets lines of progress.
+
+    `warn` gets warnings: what the checkout lacks although it succeeds.
+    """
 
     rules: Rules
     random: Callable[[], float]
     tell: Callable[[str], None]
+    warn: Callable[[str], None]
 
 
 async def check_out(
@@ -67,6 +71,7 @@ async def check_out(
         repository=source.repository,
         address=access.address,
         tell=terms.tell,
+        warn=terms.warn,
         random=terms.random,
         fsck=terms.rules.fsck,
     )

@@ -167,6 +167,7 @@ class Git(Struct, frozen=True):
     repository: str
     address: str
     tell: Callable[[str], None]
+    warn: Callable[[str], None]
     random: Callable[[], float]
     fsck: Fsck = Fsck.LENIENT
 

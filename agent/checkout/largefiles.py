@@ -30,10 +30,10 @@ async def fetch_large_files(git: Git, rules: Rules) -> None:
     if not (await git.run("grep", "--quiet", "--cached", "--fixed-strings", "filter=lfs", "--", _ATTRIBUTES)).succeeded:
         return
     if git.environment.get(SKIP, "").lower() in _TRUE:
-        git.tell(f"files of Git LFS are left as pointers: the agent's environment has {SKIP}")
+        git.warn(f"files of Git LFS are left as pointers: the agent's environment has {SKIP}")
         return
     if shutil.which(PROGRAM, path=git.environment["PATH"]) is None:
-        git.tell(f"files of Git LFS are left as pointers: {PROGRAM} is not installed on this agent")
+        git.warn(f"files of Git LFS are left as pointers: {PROGRAM} is not installed on this agent")
         return
     await _check_settings(git, rules)
     git = git.at(git.folder, {**git.environment, "GIT_LFS_FORCE_PROGRESS": "1"})  # silence would end it

@@ -25,13 +25,14 @@ class Checkout:
         self.rules = Rules(allow_local=True)
         self.environ = {"PATH": os.environ["PATH"]}
         self.told: list[str] = []
+        self.warned: list[str] = []
 
     async def __call__(self, repository: Path | str, *, mirror: Mirror | None = None, **source: object) -> str:
         """The commit that is in the workspace now."""
         return await check_out(
             self.launcher,
             Source(repository=str(repository), **source),  # type: ignore[arg-type]
-            Terms(self.rules, lambda: 0.0, self.told.append),
+            Terms(self.rules, lambda: 0.0, self.told.append, self.warned.append),
             workspace=self.workspace,
             agent_environ=self.environ,
             mirror=mirror,
