@@ -85,7 +85,8 @@ async def test_pointers_are_said_to_be_left_where_git_lfs_is_missing_or_the_oper
 ) -> None:
     checkout.environ["GIT_LFS_SKIP_SMUDGE"] = "1"
     await checkout(repository)
-    assert checkout.warned[-1] == "files of Git LFS are left as pointers: the agent's environment has GIT_LFS_SKIP_SMUDGE"
+    [warning] = checkout.warned
+    assert warning == "files of Git LFS are left as pointers: the agent's environment has GIT_LFS_SKIP_SMUDGE"
     shutil.rmtree(checkout.workspace.checkout)
     checkout.workspace.checkout.mkdir()
     (lfs.folder / "git-lfs").unlink()
