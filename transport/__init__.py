@@ -13,7 +13,7 @@
 - `memory.py` implements the sockets as queues, for a broker, agent and client in one process.
 - `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
   `patience.py` decides how long a request waits for a silent broker.
-- `endpoints.py` parses the broker addresses of `--broker` and `AIRUNNER_BROKER`.
+- `endpoints.py` parses endpoints and addresses, IPv6 ones too; `resolver.py` finds the addresses of a broker's name.
 - `descriptors.py` checks and raises the process's limit of open files.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` repeats failed requests after jittered pauses.
 

@@ -10,7 +10,7 @@
 - `attempt.py` runs the steps in order: checkout, command, and the hooks around both.
 - `supervisor.py` waits for one process and passes its output to the recorder; `heartbeat.py` records an event while
   the process writes nothing.
-- `hooks.py` runs the operator's own programs around a job.
+- `hooks.py` runs the operator's own programs around a job; `hookvariables.py` reads the variables that they set.
 - `jobsecrets.py` finds the values of the secrets that a job names.
 
 `agent.py` starts the slots. The package imports checkout, workspace, output, leases and launcher; they never import it.

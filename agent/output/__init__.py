@@ -1,13 +1,14 @@
 """Output path: an attempt's events on their way from its processes to the broker.
 
 ```
- Attempt ──► Recorder: redaction ──► outputlimit ──► batching ──► Outbox: spool (disk) ──► EventPublisher ──► broker
-                                                                    ▲──────────acknowledged──────────┘
+ Attempt ──► Recorder: redaction ► characters ► outputlimit ► batching ► Outbox: spool (disk) ► EventPublisher ► broker
+                                                                         ▲─────acknowledged─────┘
 ```
 
-- `recorder.py` receives the events of one attempt, and calls the next three steps; `outbox.py` stores the batches
+- `recorder.py` receives the events of one attempt, and calls the next four steps; `outbox.py` stores the batches
   until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
 - `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
+- `characters.py` cuts output between two characters, and holds back the beginning of a character (pure).
 - `outputlimit.py` limits the output of an attempt: of longer output it keeps the head and the tail (pure).
 - `batching.py` groups events into batches, and decides when each batch is due.
 - `spool.py` is the file of one attempt's batches; `spoolroom.py` limits the disk space of all of these;
