@@ -85,6 +85,8 @@ def secret_values(
     hidden: list[str] = []
     shown: list[str] = []
     for name, value in environment.items():
+        if "://" not in value and name not in named and not is_secret_name(name, patterns):
+            continue
         if name in named:
             found, bytes_min = [value], NAMED_BYTES_MIN
         elif name in opted_out and not (patterns and any(_matches(name, pattern) for pattern in patterns)):
@@ -113,17 +115,15 @@ def credentials_in(text: str) -> list[str]:
     return [*secrets, *(unquote(secret) for secret in secrets if "%" in secret)]
 
 
-def without_values(text: str, values: Iterable[str]) -> str:
-    """Redact `values` in a text for readers, longest first: as they are, their lines, and as in URLs and in JSON."""
+def shown_forms(values: Iterable[str]) -> list[str]:
+    """List the forms by which values are hidden from readers, longest first: value, its lines, as in URLs and JSON."""
     forms: set[str] = set()
     for value in values:
         bare = value.strip()
         lines = (line.strip() for line in value.splitlines())
         forms |= {value, bare, quote(bare, safe="", errors="surrogateescape"), json.dumps(bare)[1:-1]}
         forms |= {line for line in lines if len(line) >= HIDDEN_BYTES_MIN}
-    for form in sorted(forms - {""}, key=len, reverse=True):
-        text = text.replace(form, REDACTED)
-    return text
+    return sorted(forms - {""}, key=len, reverse=True)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -8,19 +8,33 @@ those with secret names, and the credentials in URLs. They are removed wherever 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.names import ARGUMENT_CHARS_MAX, NAME_CHARS_MAX, TEXT_CHARS_MAX
-from airunner.protocol.redaction import REDACTED, is_secret_name, secret_values, without_credentials, without_values
+from airunner.protocol.redaction import REDACTED, is_secret_name, secret_values, shown_forms, without_credentials
+
+VALUES_CHARS_MAX: Final = 8_192  # of all secret values together, such as two keys of 4096 bits
+FORMS_MAX: Final = 256  # with these bounds, a job is searched for its secrets in at most some 5 ms
 
 
 def hiding(spec: JobSpec) -> Callable[[str], str]:
-    """Return the function that removes the spec's secrets from a text."""
+    """Return the function that removes the spec's secrets from a text; if there are too many, all of the text."""
     values = secret_values(spec.environment, spec.secret_names, spec.no_redact).hidden
-    return (lambda text: without_values(without_credentials(text), values)) if values else without_credentials
+    if not values:
+        return without_credentials
+    forms = shown_forms(values) if len(values) <= FORMS_MAX and sum(map(len, values)) <= VALUES_CHARS_MAX else []
+
+    def hide(text: str) -> str:
+        text = without_credentials(text)
+        for form in forms:
+            text = text.replace(form, REDACTED)
+        return text
+
+    return hide if 0 < len(forms) <= FORMS_MAX else lambda text: text and REDACTED
 
 
 def shown_spec(spec: JobSpec) -> JobSpec:

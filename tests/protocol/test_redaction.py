@@ -116,6 +116,12 @@ def test_no_reader_of_a_job_sees_a_secret_of_its_environment_anywhere() -> None:
     assert command_summary(SPEC) == " ".join(("curl", *shown.args))
 
 
+@pytest.mark.parametrize("environment", [{f"N{n}_TOKEN": f"{n:06}" for n in range(300)}, {"TOKEN": "123456 " * 2_000}])
+def test_of_a_job_with_more_secrets_than_can_be_searched_for_nothing_is_shown(environment: dict[str, str]) -> None:
+    shown = shown_spec(JobSpec(command="echo", args=("hello", ""), owner="me", environment=environment))
+    assert (shown.args, shown.owner) == (("[REDACTED]", ""), "[REDACTED]")
+
+
 def test_what_a_job_names_as_secret_cannot_be_shown_too() -> None:
     with pytest.raises(FieldError, match="A is named as a secret"):
         JobSpec(command="true", secrets=("A",), no_redact=("A",))
