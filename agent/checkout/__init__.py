@@ -10,6 +10,7 @@
 - `mirrors.py` stores transferred objects, so that the next checkout of a repository transfers only new ones.
 - `git.py` runs git isolated from the machine's configuration, retries network failures, and ends a silent git.
 - `fsck.py` says which faults of received objects are ignored, `advice.py` what to do about some of git's errors (pure).
+- `peek.py` reads files that a job could have replaced.
 - `repository.py` and `revision.py` decide which URLs and which names of commits may be passed to git at all (pure).
 - `credentials.py` passes user and password to git through its environment (pure).
 

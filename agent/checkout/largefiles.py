@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.checkout.git import Git
+from airunner.agent.checkout.peek import read_beginning
 from airunner.agent.checkout.repository import Rules, refusal
 from airunner.agent.checkout.revision import Source
 
@@ -43,11 +44,11 @@ async def fetch_large_files(git: Git, rules: Rules) -> None:
 
 def _may_have_attributes(folder: Path) -> bool:
     """Return whether the index may have a .gitattributes file: looking saves most checkouts the start of a process."""
-    index = folder / ".git" / "index"
     try:
-        return index.stat().st_size > INDEX_BYTES_MAX or b".gitattributes" in index.read_bytes()
+        index = read_beginning(folder / ".git" / "index", INDEX_BYTES_MAX)
     except OSError:  # in a submodule, .git is a file
         return True
+    return len(index) == INDEX_BYTES_MAX or b".gitattributes" in index
 
 
 async def _check_settings(git: Git, rules: Rules) -> None:

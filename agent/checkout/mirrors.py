@@ -33,6 +33,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.checkout.git import CheckoutFailed, Git, message_lines, scarce_in
+from airunner.agent.checkout.peek import read_beginning
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Leftover, Offload, remove_workspace
 from airunner.certs.secretfile import make_folder
@@ -42,6 +43,7 @@ FOLDER: Final = "mirrors"
 MIRRORS_MAX: Final = 256  # number of mirrors without a borrower that are retained
 NAME_BYTES: Final = 16  # bytes of the hash of a URL, and of a temporary name
 PACKS_MAX: Final = 32  # pack files of a mirror; more are joined, because git searches all of them for each object
+CONFIG_BYTES_MAX: Final = 65_536  # size of a mirror's configuration; git writes about 100 bytes
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n"
 _FORMAT: Final = re.compile(r"^\s*(?:objectformat = sha256|refstorage = reftable)$", re.MULTILINE)
 _READ_ONLY: Final = 0o444  # as git makes the files of objects
@@ -81,7 +83,8 @@ class Mirror:
         """
         fresh = self.folder / f"config{_NEW}"
         try:
-            formats = _FORMAT.findall((self.folder / "config").read_text(errors="replace"))
+            before = read_beginning(self.folder / "config", CONFIG_BYTES_MAX)
+            formats = _FORMAT.findall(before.decode(errors="replace"))
             fresh.touch(0o600)
             fresh.write_text(_CONFIG + "".join(f"{line}\n" for line in formats))
             fresh.replace(self.folder / "config")

@@ -167,6 +167,7 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
     "with garbled packs": with_garbled_packs,
     "with a lost head": lambda mirror: (mirror / "HEAD").write_text("ref: nowhere\n"),
     "with a folder for its configuration": lambda mirror: ((mirror / "config").unlink(), (mirror / "config").mkdir()),
+    "with a pipe for its configuration": lambda mirror: ((mirror / "config").unlink(), os.mkfifo(mirror / "config")),
     "as a file": lambda mirror: (shutil.rmtree(mirror), mirror.touch()),
     "gone": shutil.rmtree,
 }
