@@ -316,4 +316,4 @@ def message_lines(stderr: bytes) -> list[str]:
     shown = [
         _CONTROL.sub("", line).rstrip() for line in lines if not (_PROGRESS.match(line) or _MISLEADING.match(line))
     ]
-    return [line for line in shown if line and line != "Cloning into '.'..."]
+    return [line for line in shown if line and not line.startswith("Cloning into ")]

@@ -26,7 +26,7 @@ NEAREST_MAX: Final = 3  # names in an error
 COMPARED_MAX: Final = 2_000  # names that are compared with a wanted one, which blocks the agent: 5 µs each
 _COMMITS_ONLY: Final = ("--filter=tree:0", "--no-tags", "--no-write-fetch-head")
 _PEELED: Final = "^{}"  # ends the name of the line that has the commit of an annotated tag
-_LACKING: Final = re.compile(r"not our ref|couldn't find remote ref|not found in upstream|bad object")
+_LACKING: Final = re.compile(r"not our ref|couldn't find remote ref|not found in upstream")
 
 
 class Listing(Struct, frozen=True):
@@ -155,5 +155,5 @@ def ambiguous(text: str) -> str:
 
 
 def _nearest(text: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
-    found = get_close_matches(text, names[-COMPARED_MAX:], NEAREST_MAX, cutoff)
+    found = get_close_matches(text, list(dict.fromkeys(names))[-COMPARED_MAX:], NEAREST_MAX, cutoff)
     return f"; the nearest names are {', '.join(found)}" if found else ""

@@ -147,6 +147,7 @@ async def test_a_failure_is_told_in_gits_own_words(
     [
         ({"commit": "0" * 40}, f"has no commit {'0' * 40}: give the hash of a commit that was pushed there"),
         ({"branch": "sides"}, "has no branch or tag sides; the nearest names are side"),
+        ({"branch": "hiden"}, "has no branch or tag hiden; the nearest names are hidden, side"),
         ({"ref": "refs/pull/70/head"}, "has no ref refs/pull/70/head; the nearest names are refs/pull/7/head"),
         ({"ref": "refs/heads/v1"}, "has no ref refs/heads/v1; the nearest names are refs/"),
     ],
