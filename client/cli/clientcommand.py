@@ -73,7 +73,19 @@ QuietOption = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print no progress on stderr; warnings and the reason of a failure stay."),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def _plain_id(text: str) -> str:
+    """Return a job's id as the broker has it: a copied id may have blanks around it, or capital letters."""
+    return text.strip().lower()
+
+
+def _plain_ids(texts: list[str]) -> list[str]:
+    return list(map(_plain_id, texts))
+
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", callback=_plain_id)]
+JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.", callback=_plain_ids)]
 
 
 def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
+from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command, no_job
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.options import Given, with_job_options
 from airunner.client.cli.outlets import OutputLost
@@ -101,17 +101,28 @@ def submit_command(
 
 
 @client_command()
-async def show_command(client: Client, console: Console, job: JobArgument, json: JsonOption = False) -> None:
-    """Show a job: its fields, state and result."""
+async def show_command(client: Client, console: Console, jobs: JobsArgument, json: JsonOption = False) -> int:
+    """Show jobs: their fields, state and result. Exits with 1 if a job does not exist."""
     from airunner.client.cli.listing import job_lines
     from airunner.client.cli.waiting import waiting_hint
+    from airunner.protocol.errors import NotFound
 
-    found = await client.get(job)
-    if json:
-        console.out_json(found)
-        return
-    for line in job_lines(found, await waiting_hint(client, found)):
-        console.out_line(line)
+    missed = 0
+    for number, job in enumerate(jobs):
+        try:
+            found = await client.get(job)
+        except NotFound:
+            console.must_say(no_job(job))
+            missed = 1
+            continue
+        if json:
+            console.out_json(found)
+            continue
+        if number:
+            console.out_line("")
+        for line in job_lines(found, await waiting_hint(client, found)):
+            console.out_line(line)
+    return missed
 
 
 def words_after_dashes(argv: Sequence[str]) -> int | None:

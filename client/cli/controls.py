@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JsonOption, client_command, no_job
+from airunner.client.cli.clientcommand import JobArgument, JobsArgument, JsonOption, client_command, no_job
 from airunner.client.cli.commands import CancelOption, MonitorOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
 from airunner.protocol.job import JobState
@@ -26,7 +26,7 @@ QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's
 async def cancel_command(
     client: Client,
     console: Console,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.")],
+    jobs: JobsArgument,
     json: JsonOption = False,
 ) -> int:
     """Cancel jobs: a waiting job ends at once, a running job is ended by its agent.

@@ -48,6 +48,9 @@ def test_a_job_is_shown_as_it_is_asked_for(standing: Cluster, tmp_path: Path) ->
     every = standing.airunner("monitor", "--json", job)
     assert standing.airunner("export", "--format", "jsonl", job).stdout == every.stdout
     assert standing.airunner("export", "no-such-job").returncode == 1
+    shown = standing.airunner("show", "--json", job, "no-such-job", f" {job.upper()}\n")
+    assert (shown.returncode, [json.loads(line)["id"] for line in shown.stdout.splitlines()]) == (1, [job, job])
+    assert shown.stderr.startswith(b"airunner: there is no job no-such-job;")
 
 
 def test_merged_output_is_one_stream_wherever_it_is_shown(standing: Cluster) -> None:

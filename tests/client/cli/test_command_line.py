@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import io
 import logging
@@ -218,9 +219,20 @@ class NoTyping(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("stdin", [None, NoTyping()], ids=["closed", "Ctrl-D"])
+class Closed(io.StringIO):
+    """A stdin that was closed."""
+
+    @property
+    def buffer(self) -> io.StringIO:
+        return self
+
+    def read(self, _size: int | None = -1, /) -> str:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+@pytest.mark.parametrize("stdin", [Closed(), NoTyping()], ids=["closed", "Ctrl-D"])
 def test_a_secret_that_is_not_given_is_told(
-    stdin: io.StringIO | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    stdin: io.StringIO, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def nothing(_: str) -> str:
         raise EOFError
