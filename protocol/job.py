@@ -7,7 +7,7 @@ at one moment. `Result` is the result of one attempt; `Result.state` is the job'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -20,7 +20,7 @@ from airunner.protocol.gitaddress import split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
-from airunner.protocol.shownspec import hiding
+from airunner.protocol.redaction import without_credentials
 
 SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
 TOO_LARGE: Final = (
@@ -202,9 +202,9 @@ def _refuse_invisible(field: str, words: Mapping[object, str]) -> None:
             raise FieldError(field, f"{escaped(word)} contains a control character or an invisible one", part)
 
 
-def command_summary(spec: JobSpec) -> str:
-    """Return the command and its arguments as a short text, without secrets."""
-    line = hiding(spec)(" ".join(spec.argv))
+def command_summary(spec: JobSpec, hide: Callable[[str], str] = without_credentials) -> str:
+    """Return the command and its arguments as a short text; `hide` removes the spec's secrets."""
+    line = hide(" ".join(spec.argv))
     return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
 
 

@@ -182,11 +182,12 @@ def _job(engine: Engine, job: JobRow) -> Job:
 
 def _summary(engine: Engine, job: JobRow) -> JobSummary:
     spec = _spec(engine, job)
+    hide = hiding(spec)
     return JobSummary(
         **_view(engine, job, spec),
         queue=spec.queue,
-        command=command_summary(spec),
-        owner=hiding(spec)(spec.owner)[:NAME_CHARS_MAX],
+        command=command_summary(spec, hide),
+        owner=hide(spec.owner)[:NAME_CHARS_MAX],
         repository=shown_address(spec.repository),
         priority=spec.priority,
     )
