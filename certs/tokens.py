@@ -116,6 +116,10 @@ class TokenSigner:
         }
         if (misfit := misfit_in(Claims, claims)) is not None:
             raise OperatorError(f"--{_FLAGS.get(misfit.field, misfit.field)}: {misfit.problem}")
+        try:
+            msgspec.convert(claims, Claims)
+        except msgspec.ValidationError as error:  # queues, which have no words of their own
+            raise OperatorError(f"the broker would refuse this token: {error}") from error
         if not is_plain(subject):
             raise OperatorError(f"--subject: {escaped(subject)} contains a control character or an invisible one")
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})

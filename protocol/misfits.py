@@ -96,9 +96,8 @@ def _misfit(type_: Any, value: Any) -> _Misfit | None:  # noqa: ANN401 - a class
             return _items(type_, value)
         case inspect.DictType():
             return _pairs(type_, value)
-        case inspect.StructType() if isinstance(value, Struct):
-            inner = misfit_in(type_.cls, structs.asdict(value))
-            return None if inner is None else (None, str(inner))
+        case inspect.StructType():
+            return _struct(type_, structs.asdict(value) if isinstance(value, Struct) else value)
         case _:
             return None
 
@@ -121,7 +120,9 @@ def _integer(type_: inspect.IntType, value: object) -> _Misfit | None:
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if number is not None and (least is None or number >= least) and (most is None or number <= most):
         return None
-    bounds = f" from {least} to {most}" if most != MILLISECONDS_MAX else f" of at least {least}" if least else ""
+    bounds = (
+        f" from {least} to {most}" if most != MILLISECONDS_MAX else f" of at least {least}" if least is not None else ""
+    )
     return None, f"expected a whole number{bounds}, not {shown(value)}"
 
 
@@ -140,6 +141,13 @@ def _pairs(type_: inspect.DictType, value: object) -> _Misfit | None:
         return None, f"expected at most {type_.max_length} names, not {len(value)}"
     names = ((name, "a name", type_.key_type, name) for name in value)
     return _first(names) or _first((name, shown(name), type_.value_type, text) for name, text in value.items())
+
+
+def _struct(type_: inspect.StructType, value: object) -> _Misfit | None:
+    if not _is_mapping(value):
+        return None, f"expected {type_.cls.__name__}(…), not {shown(value)}"
+    inner = misfit_in(type_.cls, {str(name): part for name, part in value.items()})
+    return None if inner is None else (None, str(inner))
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:

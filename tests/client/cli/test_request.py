@@ -372,3 +372,24 @@ def test_what_a_rule_of_jobs_refuses_is_named_by_file_line_and_key(content: str,
 def test_an_option_that_is_empty_is_refused_where_no_job_file_is_overridden(option: str) -> None:
     with pytest.raises(OperatorError, match="is empty: give a value, or leave the option out"):
         fields_of({option: ""}, words=["x"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"terminal": {"cols": 0}}, "terminal: cols: expected a whole number from 1 to 10000, not 0"),
+        ({"retry": 3}, "retry: expected RetryPolicy(…), not 3"),
+        ({"timeout_seconds": "10m"}, "timeout_seconds: expected a whole number of at least 1, not '10m'"),
+        ({"not_before_ms": -1}, "not_before_ms: expected a whole number of at least 0, not -1"),
+        ({"args": "x"}, "args: expected a list, not 'x'"),
+        ({"environment": {"A": 1}}, "environment: 'A': expected text, not 1"),
+        ({"environment": [("A", "1")]}, "environment: expected names with values, not [('A', '1')]"),
+        ({"submodules": "yes"}, "submodules: expected true or false, not 'yes'"),
+        ({"process_type": "tty"}, "process_type: expected pipe or pty, not 'tty'"),
+        ({"queue": None}, "queue: expected text, not None"),
+    ],
+)
+def test_a_wrong_field_of_the_sdk_is_named_as_it_is_called_there(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        spec_of({"command": "x", **fields})
+    assert error.value.message == message
