@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field, Form
-from airunner.protocol.gitaddress import is_ref_name
+from airunner.protocol.gitaddress import BadAddress, is_ref_name, split_address
 from airunner.protocol.listhint import pairs_hint, words_hint
 
 HASH_CHARS_MIN: Final = 7  # of an abbreviated commit: git itself shows at least as many
@@ -54,8 +55,6 @@ def fields_of(
                 if not options.get(name):
                     fields.pop(name, None)
     fields |= _command_and_repository(options, operands, words, sources)
-    if fields.get("repository"):
-        fields["repository"] = _repository(str(fields["repository"]))
     if reason := _commit_refusal(str(options.get("commit") or "")):
         raise OperatorError(reason)
     if not fields.get("command"):
@@ -63,6 +62,8 @@ def fields_of(
             f"there is no command to run: put it after --, as in `{sources.program} REPOSITORY -- make test`, "
             "or name it with --command or in the --config file"
         )
+    if fields.get("repository"):
+        fields["repository"] = _repository(str(fields["repository"]))
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -190,5 +191,19 @@ def _commit_refusal(commit: str) -> str | None:
 
 
 def _repository(given: str) -> str:
-    """Resolve a folder of this machine to its absolute path, since the agent runs elsewhere; keep a URL."""
-    return str(Path(given).resolve()) if Path(given).is_dir() else given
+    """Resolve a folder or bundle of this machine to its absolute path, since the agent runs elsewhere; keep a URL.
+
+    Raises `OperatorError`: a relative path leads to nothing.
+    """
+    try:
+        address = split_address(given)
+    except BadAddress:
+        return given  # refused with the other fields, in words that show none of it
+    if address.scheme:
+        return given
+    with suppress(OSError):  # a name too long for a file
+        if Path(given).exists():
+            return str(Path(given).resolve())
+    if address.host or given.startswith("/"):
+        return given
+    raise OperatorError(f"{address.redacted!r} is no folder and no bundle here: give a path, or a URL with its scheme")

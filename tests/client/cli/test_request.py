@@ -54,7 +54,14 @@ def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeyp
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path)
     assert fields_of({}, ["project"], ["x"])["repository"] == str(tmp_path / "project")
-    assert fields_of({}, ["git@host:x.git"], ["x"])["repository"] == "git@host:x.git"
+    (tmp_path / "x.bundle").touch()
+    assert fields_of({}, ["x.bundle"], ["x"])["repository"] == str(tmp_path / "x.bundle")
+    token = "t" * 300  # longer than the name of a file may be
+    for address in ("git@host:x.git", f"https://user:{token}@host/x.git", f"host:{token}", "/no/such", "file:///srv/x"):
+        assert fields_of({}, [address], ["x"])["repository"] == address
+    for mistyped in ("projcet", "./projcet", "~/project", token):
+        with pytest.raises(OperatorError, match="is no folder and no bundle here"):
+            fields_of({}, [mistyped], ["x"])
 
 
 @pytest.mark.parametrize(
