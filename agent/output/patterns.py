@@ -4,6 +4,7 @@ A **literal** pattern is searched for as it is. A **folded** pattern is searched
 (`escapes.py`), so it stands for every way to quote it, to wrap it and to escape its characters.
 
 - The value, and each of its lines, is one folded pattern: its form in JSON, XML, URLs and shells is the same pattern.
+- A value that is itself escaped, or the base64 of a text, is also searched for as that text, with each of its lines.
 - Base64 and hexadecimal of the value are patterns, and so are base64 and hexadecimal of its usual forms (`_forms_of`).
 """
 
@@ -14,6 +15,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -26,8 +28,10 @@ PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into several patte
 TWICE_BYTES_MAX: Final = 4_096  # longest secret whose encodings of encodings are patterns; a PEM key is shorter
 HEAD_BYTES: Final = 4  # first bytes of a folded pattern without white space between them; fewer would hold much text
 SPREAD_MAX: Final = 8  # a folded pattern with what is left out spans at most this many times its length
+BASE64_CHARS_MIN: Final = 16  # shortest value that is taken for base64 if it decodes to text
 BASE64_COLUMNS: Final = (64, 76)  # line lengths to which `openssl` and `base64` wrap
 
+_BASE64_OF_URLS: Final = str.maketrans("-_", "+/")
 _LATIN_MAX: Final = 0xFF
 _FOR_SHELLS: Final = re.compile(rb"[^A-Za-z0-9_@%+=:,./\x80-\xff\n-]")  # characters that `printf %q` escapes
 
@@ -68,8 +72,9 @@ class Patterns:
             self._add_literal(value.replace(b"\n", b"\r\n"))
         if len(raw) < PATTERN_BYTES_MIN:
             return
-        for text in (raw, *_variants_of(raw), *raw.splitlines()):
-            self._add(text.strip())
+        for text in (raw, *_variants_of(raw)):
+            for part in (text, *text.splitlines()):
+                self._add(part.strip())
         for value in {raw, *_long_ones(bare)}:
             if len(folded(value)) < PATTERN_BYTES_MIN:
                 for form in _forms_of(value):
@@ -105,7 +110,7 @@ class Patterns:
 
 def patterns_of(secrets: Iterable[str], count_max: int) -> Patterns:
     """Return the patterns of secrets; those of encodings in encodings only up to `count_max`, shortest secret first."""
-    known = sorted(set(secrets), key=len)
+    known = sorted({text for secret in secrets for text in (secret, *_text_in_base64(secret))}, key=len)
     patterns = Patterns()
     for secret in known:
         patterns.add_secret(secret)
@@ -113,6 +118,17 @@ def patterns_of(secrets: Iterable[str], count_max: int) -> Patterns:
         if len(patterns) < count_max:
             patterns.add_encodings(secret)
     return patterns
+
+
+def _text_in_base64(secret: str) -> Iterator[str]:
+    """Yield the text of which a value is the base64, such as that of a key file; a token decodes to no text."""
+    bare = "".join(secret.split()).rstrip("=")
+    if len(bare) >= BASE64_CHARS_MIN:
+        with suppress(ValueError):
+            plain = bare.translate(_BASE64_OF_URLS) + "=" * (-len(bare) % 4)
+            text = base64.b64decode(plain, validate=True).decode()
+            if all(char.isprintable() or char.isspace() for char in text):
+                yield text
 
 
 def _bytes(text: str) -> bytes:
