@@ -226,11 +226,15 @@ def _check_meant_for_us(claims: Claims) -> None:
 
 def _check_time(claims: Claims, now_s: float) -> None:
     if now_s >= claims.exp:
-        raise Unauthenticated(f"the token expired at {_printed(claims.exp)}: get a new one")
+        raise Unauthenticated(
+            f"the token expired at {_printed(claims.exp)}, and the broker's clock shows {_printed(now_s)}: get a new "
+            "one, or set the clock of the machine that signed it"
+        )
     begin_s = max(claims.iat, claims.nbf)
     if begin_s > now_s + LEEWAY_S:
         raise Unauthenticated(
-            f"the token is valid from {_printed(begin_s)}, and the broker's clock shows {_printed(now_s)}"
+            f"the token is valid from {_printed(begin_s)}, and the broker's clock shows {_printed(now_s)}: set the "
+            "clock that is wrong"
         )
 
 

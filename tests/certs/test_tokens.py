@@ -116,7 +116,7 @@ REFUSED = {
     "of another type": (forge({**HEADER, "typ": "dpop+jwt"}, CLAIMS), "type is not JWT"),
     "crit": (forge({**HEADER, "crit": ["x"], "x": 1}, CLAIMS), r"is not a JWT|\(crit\)"),
     "b64 false": (forge({**HEADER, "crit": ["b64"], "b64": False}, CLAIMS), r"is not a JWT|\(crit\)"),
-    "expired": (with_claims(exp=NOW_S - 1), "expired at 2027-01-15T07:59:59Z"),
+    "expired": (with_claims(exp=NOW_S - 1), "expired at 2027-01-15T07:59:59Z, and the broker's clock shows 2027"),
     "expired this instant": (with_claims(exp=NOW_S), "expired at 2027-01-15T08:00:00Z"),
     "issued in the future": (with_claims(iat=NOW_S + LEEWAY_S + 1), "valid from 2027-01-15T08:01:01Z"),
     "not yet valid": (with_claims(nbf=NOW_S + LEEWAY_S + 1), "valid from 2027-01-15T08:01:01Z"),
