@@ -14,7 +14,7 @@ from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
-from typer.models import ArgumentInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import with_parameters
@@ -133,9 +133,13 @@ def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[
 def _label(parameter: Parameter) -> tuple[str, str]:
     """Return the field of a request that a parameter sets, and how errors call it: by its option or operand."""
     name = parameter.name
-    if get_args(parameter.annotation) and isinstance(get_args(parameter.annotation)[-1], ArgumentInfo):
-        return "job_id" if name in ("job", "jobs") else name, name.removesuffix("s").upper()
-    return name, f"--{name.replace('_', '-')}"
+    match get_args(parameter.annotation)[-1:]:
+        case (ArgumentInfo(),):
+            return "job_id" if name in ("job", "jobs") else name, name.removesuffix("s").upper()
+        case (OptionInfo(default=str(flag)),) if flag.startswith("--"):  # Typer's first operand is called so
+            return name, flag
+        case _:
+            return name, f"--{name.replace('_', '-')}"
 
 
 def timeout_of(text: str | None) -> float | None:

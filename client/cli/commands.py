@@ -250,6 +250,7 @@ async def cancelled_on_exit(client: Client, job_id: str, console: Console) -> As
         yield
     except BaseException:
         if console.farewell:
+            console.farewell = f"the broker has not confirmed the cancel; to be sure: airunner cancel {job_id}"
             with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
                 state = await client.cancel(job_id)
                 ended = f"has ended: {state}" if state.terminal else "is being cancelled"

@@ -34,9 +34,10 @@ def list_command(
             metavar="NAME=VALUE", help="List only jobs with this metadata; may be repeated.", show_default="all"
         ),
     ] = None,
-    after: Annotated[
+    before: Annotated[
         str | None,
         typer.Option(
+            "--after",
             metavar="JOB",
             help="List jobs older than this one: with the last job of a page, the next page, whatever is submitted "
             "meanwhile.",
@@ -87,16 +88,18 @@ def list_command(
                 console.out_line(line)
 
     async def run(client: Client) -> None:
+        console.job_id = before or ""
+
         async def ask() -> JobsListed:
             return await client.list_jobs(
                 queue=queue,
                 state=state,
                 owner=owner,
                 metadata=notes,
-                before=after,
+                before=before,
                 page=page,
                 page_size=page_size,
-                count=not watch and not json and after is None,
+                count=not watch and not json and before is None,
             )
 
         if watch:
@@ -104,12 +107,12 @@ def list_command(
             await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
             return
         if every:
-            jobs = client.jobs(queue=queue, state=state, owner=owner, metadata=notes, before=after)
+            jobs = client.jobs(queue=queue, state=state, owner=owner, metadata=notes, before=before)
             await show_all(jobs, show)
             return
         found = await ask()
         show(found.jobs)
-        if not json and (summary := page_text(found, page, page_size, after)):
+        if not json and (summary := page_text(found, page, page_size, before)):
             console.say(summary)
 
     return run

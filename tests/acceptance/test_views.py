@@ -87,6 +87,8 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
     after = cluster.airunner("list", "--page-size", "1", "--after", third)
     assert after.stdout.decode().splitlines()[1].split()[0] == second
     assert after.stderr == f"airunner: there are more: --after {second}, or --all\n".encode()
+    assert cluster.airunner("list", "--after", "").stderr == b"airunner: --after: expected text, and it is empty\n"
+    assert cluster.airunner("list", "--after", "nope").stderr.startswith(b"airunner: there is no job nope")
     every = cluster.airunner("list", "--all", "--json").stdout.splitlines()
     assert [json.loads(line)["id"] for line in every] == [third, second, first]
     with start(cluster.environ, "list", "--watch", "--json", stdout=subprocess.PIPE, text=True) as watching:
