@@ -29,6 +29,7 @@ class _Agent(Struct, frozen=True):
     tags: dict[str, str]
     trouble: str
     queues: tuple[str, ...]
+    stdin: bool
 
     @property
     def size_bytes(self) -> int:
@@ -52,9 +53,9 @@ class Roster:
             return
         agents = self._agents.setdefault(tenant, {})
         last = agents.pop(request.agent, None)
-        queues = last.queues if last else ()
+        queues, stdin = (last.queues, last.stdin) if last else ((), False)
         if isinstance(request, DequeueJob):
-            queues = request.queues
+            queues, stdin = request.queues, request.stdin
         match request:
             case UpdateJob(trouble=trouble):
                 pass
@@ -64,7 +65,7 @@ class Roster:
                 trouble = ""  # an agent that waits for jobs can run them
             case _:
                 assert_never(request)
-        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble, queues)
+        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble, queues, stdin)
         agents[request.agent] = agent
         self._bytes[tenant] += agent.size_bytes - (last.size_bytes if last else 0)
         self._troubled.pop((tenant, request.agent), None)
@@ -101,6 +102,7 @@ class Roster:
                 tags=agent.tags,
                 trouble=agent.trouble,
                 queues=tuple(queue for queue in agent.queues if queues is None or queue in queues),
+                stdin=agent.stdin,
             )
             for name, agent in self._agents.get(tenant, {}).items()
             if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases

@@ -39,6 +39,8 @@ def agents_hint(job: Job, agents: list[AgentSummary]) -> str:
         return f"no agent serves queue {queue}; {served}"
     needs = job.spec.require.items()
     if suited := [agent for agent in serving if needs <= agent.tags.items()]:
+        if job.spec.stdin_bytes and not any(agent.stdin for agent in suited):
+            return f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
         troubles = [agent.trouble for agent in suited]
         return f"the agents of queue {queue} can run no jobs now: {troubles[0]}" if all(troubles) else ""
     wanted = " ".join(f"{name}={value}" for name, value in needs)

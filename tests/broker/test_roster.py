@@ -24,6 +24,7 @@ def _dequeue(agent: str, slots: int = 1, version: str = "", wait_ms: int = 0) ->
         visibility_ms=VISIBILITY_MS,
         wait_ms=wait_ms,
         token_seed=bytes(32),
+        stdin=True,
     )
 
 
@@ -41,7 +42,7 @@ def test_an_agent_is_as_it_last_said() -> None:
     roster.record_request("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
     page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
     assert page.agents == (
-        AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2", queues=("default",)),
+        AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2", queues=("default",), stdin=True),
     )
     assert not page.more
 
@@ -55,7 +56,7 @@ def test_an_agents_queues_are_shown_to_those_who_may_know_them_and_a_heartbeat_k
     roster = Roster()
     roster.record_request("home", _dequeue("a"), WALL_MS)
     roster.record_request("home", _heartbeat("a"), WALL_MS + 5)
-    assert [one.queues for one in roster.page("home", "", {}, WALL_MS + 9, scope).agents] == [seen]
+    assert [(one.queues, one.stdin) for one in roster.page("home", "", {}, WALL_MS + 9, scope).agents] == [(seen, True)]
 
 
 def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() -> None:

@@ -13,13 +13,17 @@ from airunner.protocol.replies import AgentSummary
 NOW_MS = 1_000_000_000
 
 
-def job(queue: str = "gpu", **require: str) -> Job:
-    spec = JobSpec(command="true", queue=queue, require=require)
+def job(queue: str = "gpu", stdin_bytes: int | None = None, **require: str) -> Job:
+    spec = JobSpec(command="true", queue=queue, require=require, stdin_bytes=stdin_bytes)
     return Job(id=JobId("j"), state=JobState.SCHEDULED, submitted_ms=NOW_MS, spec=spec)
 
 
-def agent(*queues: str, seen_ms: int = NOW_MS, leases: int = 0, trouble: str = "", **tags: str) -> AgentSummary:
-    return AgentSummary(name="a", slots=1, leases=leases, seen_ms=seen_ms, queues=queues, tags=tags, trouble=trouble)
+def agent(
+    *queues: str, seen_ms: int = NOW_MS, leases: int = 0, trouble: str = "", stdin: bool = True, **tags: str
+) -> AgentSummary:
+    return AgentSummary(
+        name="a", slots=1, leases=leases, seen_ms=seen_ms, queues=queues, tags=tags, trouble=trouble, stdin=stdin
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,9 @@ def agent(*queues: str, seen_ms: int = NOW_MS, leases: int = 0, trouble: str = "
         (job(), [agent("gpu", trouble="out of disk"), agent("b")],
          "the agents of queue gpu can run no jobs now: out of disk"),
         (job(), [agent("gpu", trouble="out of disk"), agent("gpu")], ""),
+        (job(stdin_bytes=7), [agent("gpu", stdin=False), agent("b")],
+         "the agents of queue gpu are too old to give a job its standard input: upgrade them"),
+        (job(stdin_bytes=7), [agent("gpu", stdin=False), agent("gpu")], ""),
     ],
 )  # fmt: skip
 def test_a_job_that_no_agent_may_begin_says_why(waiting: Job, agents: list[AgentSummary], hint: str) -> None:
