@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 from uuid import UUID
 
 import anyio
@@ -28,14 +28,16 @@ from msgspec import Struct
 from airunner.client.follower import PAGES_MAX, Connection, Events
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
+from airunner.client.specs import invalid_specs, spec_of
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import EVENT_KINDS, Event
-from airunner.protocol.fields import FIELDS, STDIN_BYTES_MAX, JobFields, JobSpec
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
 from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
-from airunner.protocol.job import Job, JobState, JobSummary, check_new, encode_spec
-from airunner.protocol.misfits import explained, field_error
+from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
+from airunner.protocol.jobfields import JobFields
+from airunner.protocol.misfits import explained
 from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
 from airunner.transport.channel import Channel
@@ -137,7 +139,7 @@ class Client:
             encode_spec(job)
             request = requests.EnqueueJobWithStdin(job=job, stdin=stdin)
         except ValueError as error:
-            raise _invalid(error, [spec]) from error
+            raise invalid_specs(error, [spec]) from error
         try:
             reply = await self._ask(request, request_id_of(request_id))
         except BadRequest as error:
@@ -156,7 +158,7 @@ class Client:
             specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
             request = requests.EnqueueJob(jobs=tuple(specs))
         except ValueError as error:
-            raise _invalid(error, specs) from error
+            raise invalid_specs(error, specs) from error
         if specs_bytes > BODY_BYTES_MAX // 2:
             raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
         reply = await self._ask(request, request_id_of(request_id))
@@ -327,35 +329,6 @@ class Client:
             return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
         except BadRequest as error:
             raise explained(error, request) from error
-
-
-def spec_of(
-    fields: Mapping[str, Any] | JobFields, label: Callable[[str, object], str] = lambda name, _part: name
-) -> JobSpec:
-    """Make a job spec from its fields. Raises `BadRequest` for a field that is missing, unknown or not valid.
-
-    Errors call the field, or a part of it, by its `label`.
-    """
-    known = tuple(FIELDS)
-    unknown = [name for name in fields if name not in known]
-    if unknown:
-        raise BadRequest(f"a job has no field {unknown[0]!r}; it has {', '.join(known)}")
-    if not fields.get("command"):
-        raise BadRequest("the job has no command")
-    try:
-        spec = msgspec.convert(dict(fields), JobSpec)
-        encode_spec(spec)
-        check_new(spec)
-    except ValueError as error:
-        misfit = field_error(error, JobSpec, fields)
-        raise BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error)) from error
-    return spec
-
-
-def _invalid(error: ValueError, specs: Sequence[JobSpec]) -> BadRequest:
-    """Word the error of a job that cannot be submitted after the first field that does not fit."""
-    misfits = (field_error(error, JobSpec, msgspec.structs.asdict(spec)) for spec in specs)
-    return BadRequest(str(next(filter(None, misfits), error)))
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:

@@ -3,14 +3,14 @@
 Each field has a type, a default, and a `Field`: its help text, its option of `submit` and `run`, its key in a job file,
 its variable in the job's environment and its line in `show`; by default they follow from the field's name.
 Options, the reader of job files and `show` are made from this table; `make docs` writes the tables in README.md and
-docs/PROTOCOL.md from it, and `JobFields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
+docs/PROTOCOL.md from it, and `jobfields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Final, TypedDict, get_args
+from typing import Annotated, Final, get_args
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
@@ -321,45 +321,6 @@ def _refuse_nul(spec: JobSpec) -> None:
             if "=" in name or "\0" in name or "\0" in value:
                 problem = "a name cannot contain =" if "=" in name else NUL
                 raise FieldError(field, f"{name!r}: {problem}", name)
-
-
-class JobFields(TypedDict, total=False):
-    """Fields of `JobSpec` for type checkers, as `Client.submit(command=…)` takes them.
-
-    Its types are wider than those of `JobSpec` (any sequence instead of a tuple, text instead of an enum), so no type
-    checker can derive them, and `make docs` writes them.
-    """
-
-    # job fields: written by `make docs`
-    command: str
-    args: Sequence[str]
-    repository: str
-    commit: str
-    ref: str
-    branch: str
-    depth: int | None
-    submodules: bool
-    dissociate: bool
-    working_directory: str
-    process_type: ProcessType | str
-    terminal: TerminalSize
-    merge_output: bool
-    timeout_seconds: int | None
-    cancel_signal: CancelSignal | str
-    environment: Mapping[str, str]
-    secrets: Sequence[str]
-    secret_files: Sequence[str]
-    no_redact: Sequence[str]
-    queue: str
-    priority: int
-    require: Mapping[str, str]
-    not_before_ms: int | None
-    expires: Expiry | None
-    max_attempts: int
-    retry: RetryPolicy | None
-    owner: str
-    metadata: Mapping[str, str]
-    # end of job fields
 
 
 def in_words(value: object) -> str:

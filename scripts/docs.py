@@ -1,6 +1,6 @@
 """Generated documentation, `make docs`: writes tables and diagrams from the code into pages, between two comments.
 
-One page is code, protocol/fields.py: its class `JobFields` repeats the table of job fields for type checkers.
+One page is code, protocol/jobfields.py: its class `JobFields` repeats the table of job fields for type checkers.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ PIECES: Final = (
     Piece("docs/ARCHITECTURE.md", "states", states),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("README.md", "job file", job_file),
-    Piece("protocol/fields.py", "job fields", job_fields),
+    Piece("protocol/jobfields.py", "job fields", job_fields),
 )
 
 

@@ -152,7 +152,7 @@ def requested_job(
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
     from airunner.client.cli.worktree import hints_on
-    from airunner.client.client import spec_of
+    from airunner.client.specs import spec_of
     from airunner.transport.ports import SYSTEM
 
     if config and len(config) > 1:

@@ -64,6 +64,6 @@ def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monke
     for page, row in (
         ("README.md", "| `fruitBasket` | `--fruit-basket` | text | no fruit | Fruit to pack. |"),
         ("docs/PROTOCOL.md", '| `fruit_basket` | text | `""` | Fruit to pack. |'),
-        ("protocol/fields.py", "    fruit_basket: str\n"),  # in JobFields, for type checkers
+        ("protocol/jobfields.py", "    fruit_basket: str\n"),  # in JobFields, for type checkers
     ):
         assert row in (tmp_path / page).read_text()
