@@ -9,7 +9,8 @@
 - Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py`
   (list), `controls.py` (cancel, retry, queues, agents, pause, resume, drain), `export.py`, `secrets.py`.
 - Input: `options.py` makes the options of `protocol/fields.py`; `request.py` joins them and the job file; `jobfile.py`
-  and `written.py` read YAML; `notation.py` parses values.
+  reads it with `yamldocument.py` and `jsondocument.py`, whose values are those of `written.py`; `notation.py` and
+  `instants.py` parse values; `sources.py` knows the option or line that each is from, for errors.
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
   status line below a job's output; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
   lists; `console.py` writes to the terminal, through the filter in `terminal.py`, and to
