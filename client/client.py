@@ -130,6 +130,7 @@ class Client:
         """
         assert spec is None or not fields, "both a spec and fields are given"
         spec = spec or spec_of(fields)
+        stdin = bytes(memoryview(stdin))  # of a text this raises a TypeError, which names what is wanted
         if not stdin:
             return (await self.submit_many([spec], request_id=request_id))[0]
         if len(stdin) > STDIN_BYTES_MAX:
