@@ -102,6 +102,9 @@ async def test_a_branch_a_tag_or_a_commit_is_checked_out_and_the_commit_wins(
     )
     assert done == getattr(repository, expected)
     assert checkout.file == expected
+    name = commit or branch or "main"
+    on = name if name in ("main", "side", "hidden") and not ref else "HEAD"
+    assert git(checkout.workspace.checkout, "rev-parse", "--abbrev-ref", "HEAD").removeprefix("heads/") == on
 
 
 @pytest.mark.parametrize("depth", [None, 1])
