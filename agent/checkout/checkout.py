@@ -186,7 +186,7 @@ class _Checkout:
                 if commit is None and self._source.ref:
                     await self._fetch(self._source.ref)
                     commit = await git.resolve(text)
-                return self._checked(commit or await self._fetch(text))
+                return commit or await self._fetch(text)
             case Kind.HASH_OR_NAME:
                 return await self._hash_or_name(text)
             case Kind.REF:
@@ -203,14 +203,7 @@ class _Checkout:
         form = object_format(len(text) if is_hash else (await self._remote.listing()).hash_chars)
         await self._git.must_run("init", "--quiet", "--template=", f"--object-format={form}")
         await self._git.must_run("remote", "add", "--", "origin", self._git.address)
-        commit = await self._fetch(text)
-        return self._checked(commit) if is_hash else commit
-
-    def _checked(self, commit: str) -> str:
-        """Return the commit if it is the one whose hash is wanted, and not one that a tag of that hash names."""
-        if not commit.startswith(self._wanted.text.lower()):
-            self._git.fail(f"{self._wanted.text} is not a commit")
-        return commit
+        return await self._fetch(text)
 
     async def _hash_or_name(self, text: str) -> str:
         """Return the only commit that `text` can mean as branch, tag or start of a hash; fail if there is not one."""

@@ -33,6 +33,7 @@ class Repository:
         git(path, "tag", "v1")
         git(path, "tag", "hidden")
         git(path, "tag", "--annotate", "--message=x", "annotated")
+        self.annotated = git(path, "rev-parse", "annotated")
         self.two = commit(path, "two")
         git(path, "branch", "hidden")
         git(path, "checkout", "--quiet", "-b", "side", self.one)
@@ -61,6 +62,7 @@ ONE_OF_EACH_KIND = [
     ("", "refs/tags/hidden", "", "one"),
     ("{beginning}", "", "", "one"),
     ("{lost}", "", "", "lost"),
+    ("{annotated}", "", "", "one"),
 ]
 MORE = [
     ("", "", "side", "side"),
@@ -181,6 +183,13 @@ async def test_the_start_of_no_hash_is_told_with_the_nearest_names(
         await checkout(repository.url, commit="facade1", depth=depth, mirror=mirror)
     assert "trying again without the mirror" not in checkout.told
     assert list(checkout.workspace.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+async def test_a_hash_of_no_commit_is_told(checkout: Checkout, repository: Repository, depth: int | None) -> None:
+    tree = git(repository.path, "rev-parse", "HEAD^{tree}")
+    with pytest.raises(CheckoutFailed, match=f"{tree} is not a commit"):
+        await checkout(repository.url, commit=tree, depth=depth)
 
 
 async def test_a_repository_whose_head_names_no_branch_says_so(checkout: Checkout, tmp_path: Path) -> None:
