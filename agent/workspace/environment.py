@@ -93,6 +93,7 @@ def hook_environment(facts: AttemptFacts, agent_environ: Mapping[str, str]) -> d
         **own,
         "TERM": NO_TERMINAL_TYPE,
         "CI": "true",
+        **_UNATTENDED,
         **given,
         "PATH": absolute_path(given.get("PATH") or agent_environ.get("PATH", "")) or _FALLBACK["PATH"],
         **{f"{JOB_PREFIX}{name}": value for name, value in jobs.items() if fits_variable(name)},

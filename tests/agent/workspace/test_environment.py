@@ -116,5 +116,6 @@ def test_a_hook_has_the_agents_own_home_and_no_relative_path() -> None:
     assert (made["HOME"], made["TMPDIR"], made["PATH"]) == ("/root", "/x", "/p:/r")
     assert (made["AIRUNNER_JOB_HOME"], made["AIRUNNER_JOB_TMPDIR"]) == ("/w/home", "/w/tmp")
     assert not {"LD_PRELOAD", "BASH_ENV"} & made.keys()
+    assert UNATTENDED.items() <= made.items()
     bare = hook_environment(facts(), {"PATH": "."})
     assert (bare["HOME"], bare["PATH"][:15]) == ("/", "/usr/local/sbin")
