@@ -86,13 +86,21 @@ class _Words:
             return () if self._several else None
         if self._kind in (str, list[str]):
             return value
-        if self._kind is Path and value == "":  # it would be the working directory
-            raise OperatorError(f"{self._name} is empty: expected the path of a file or folder")
+        if self._kind is Path:
+            return self._path(value)
         if self._kind in (int, float) and self._info.parser is None:
             return self._number(value)
         if isinstance(self._kind, type) and issubclass(self._kind, StrEnum):
             return self._choice(value)
         return self._full().coerce(value, **context)
+
+    def _path(self, value: str | Path) -> Path:
+        """Read a path. Raises `OperatorError`: it is empty, or means a standard stream, which the option does not."""
+        if value == "":  # it would be the working directory
+            raise OperatorError(f"{self._name} is empty: expected the path of a file or folder")
+        if value == "-" and not self._info.allow_dash:
+            raise OperatorError(f"{self._name}: expected a file, not stdin or stdout; a file of the name - is ./-")
+        return Path(value)
 
     def _choice(self, value: str) -> StrEnum:
         """Read one of several words, in any case. Raises `OperatorError`."""

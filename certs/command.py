@@ -169,7 +169,7 @@ def doctor_command(
 def export_command(
     name: Annotated[str, typer.Argument(help="Name of a machine whose keys were made here.")],
     output: Annotated[
-        Path | None, typer.Option(help="File to make, with mode 0600, or -.", show_default="stdout")
+        Path | None, typer.Option(allow_dash=True, help="File to make, with mode 0600, or -.", show_default="stdout")
     ] = None,
 ) -> None:
     """Export the keys that another machine needs as one file: its own pair, and the broker's public key."""

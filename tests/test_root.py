@@ -123,7 +123,6 @@ def test_ctrl_c_during_the_imports_ends_without_a_word(module: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words", "told"),
     [
-        ("mkdir gone; cd gone; rmdir ../gone", ["run", ".", "--", "true"], b"the working directory does not exist any"),
         ("mkdir gone; cd gone; rmdir ../gone", ["certs", "list"], b"the working directory does not exist any more"),
         ("export TMPDIR=$PWD/none", ["run", "--", "true"], b"none: No such file or directory; set TMPDIR to a folder"),
         ("touch f; export TMPDIR=$PWD/f", ["run", "--", "true"], b"f: Not a directory; set TMPDIR to a folder"),

@@ -57,6 +57,7 @@ async def export_command(
             "--output",
             "-o",
             metavar="FILE",
+            allow_dash=True,
             help="File to write, or - for stdout; replaced if it exists, once the export is complete.",
             show_default="stdout",
         ),
@@ -148,8 +149,6 @@ def recording(path: Path | None, spec: JobSpec, console: Console) -> Generator[C
 
     The file grows with the job. If it cannot be written any more, the job continues, and this is said.
     """
-    if path == STDOUT:
-        raise OperatorError("--output -: stdout has the job's output already; name a file")
     if path is None:
         yield None
         return

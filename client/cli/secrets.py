@@ -37,7 +37,12 @@ def set_command(
     queue: QueueOption = DEFAULT_QUEUE,
     from_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Read the value from this file, to the last byte.", show_default="stdin"),
+        typer.Option(
+            metavar="FILE",
+            allow_dash=True,
+            help="Read the value from this file, to the last byte.",
+            show_default="stdin",
+        ),
     ] = None,
     key: Annotated[
         Path | None,
@@ -102,7 +107,7 @@ def _value(name: str, from_file: Path | None) -> bytes:
     """Read the value of a secret; the end of a value that is too large is not read. Raises `OperatorError`."""
     from airunner.certs.queuekeys import VALUE_BYTES_MAX
 
-    if from_file is not None:
+    if from_file is not None and from_file != Path("-"):
         try:
             with from_file.open("rb") as file:
                 value = file.read(VALUE_BYTES_MAX + 1)

@@ -264,7 +264,8 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
     [
         (["export", "j", "-o", ""], "--output is empty: expected the path of a file or folder"),
         (["run", "--output=", "--", "true"], "--output is empty: expected the path of a file or folder"),
-        (["run", "-o", "-", "--", "true"], "--output -: stdout has the job's output already; name a file"),
+        (["run", "-o", "-"], "--output: expected a file, not stdin or stdout; a file of the name - is ./-"),
+        (["backup", "-"], "TO: expected a file, not stdin or stdout; a file of the name - is ./-"),
         (["agent", "--hooks", ""], "--hooks is empty: expected the path of a file or folder"),
         (["certs", "import", ""], "FILE is empty: expected the path of a file or folder"),
         (["certs", "doctor", "--token", "a.b.c", "--token-file", "f"], "use --token or --token-file, not both"),
