@@ -39,6 +39,6 @@ Costs, measured on two idle cores (medians): a launch by an idle keeper 0.3 ms, 
 that is forked first 2.7 ms; /bin/true from launch to end 0.84 ms (bare posix_spawn and waitpid: 0.52 ms); the end
 of a job that left a daemon, among 90 processes, 1.5 ms.
 
-A command starts with its own session, /dev/null or a terminal as stdin, default signal dispositions, an empty
+A command starts with its own session, /dev/null, a file or a terminal as stdin, default signal dispositions, an empty
 signal mask, umask 022, and no descriptors but 0, 1 and 2.
 """
