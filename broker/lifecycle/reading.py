@@ -20,7 +20,7 @@ from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import Job, JobState, JobSummary, JobView, Result, command_summary, decode_spec
-from airunner.protocol.names import NAME_CHARS_MAX, token_hash
+from airunner.protocol.names import NAME_CHARS_MAX, TEXT_CHARS_MAX, token_hash
 from airunner.protocol.replies import (
     JobEventsReplayed,
     JobFound,
@@ -188,7 +188,7 @@ def _summary(engine: Engine, job: JobRow) -> JobSummary:
         queue=spec.queue,
         command=command_summary(spec, hide),
         owner=hide(spec.owner)[:NAME_CHARS_MAX],
-        repository=shown_address(spec.repository),
+        repository=hide(shown_address(spec.repository))[:TEXT_CHARS_MAX],
         priority=spec.priority,
     )
 

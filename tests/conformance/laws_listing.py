@@ -19,14 +19,22 @@ def credentials_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
 
 def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> None:
     environment = {"API_TOKEN": "hunter2", "pgpassword": "hunter2", "LOGIN": "hunter2", "MODE": "fast"}
-    spec = JobSpec(command="echo", args=("hunter2",), environment=environment, secrets=("LOGIN", "OFFERED"))
+    spec = JobSpec(
+        command="echo",
+        args=("hunter2",),
+        owner="hunter2",
+        repository="/hunter2",
+        environment=environment,
+        secrets=("LOGIN", "OFFERED"),
+    )
     (job_id,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(spec,))).job_ids
     assert driver.lease_one().spec == spec
     shown = driver.reply(JobFound, GetJob(job_id=job_id)).job.spec
     hidden = dict.fromkeys(("API_TOKEN", "pgpassword", "LOGIN"), "[REDACTED]")
     assert shown.environment == {**hidden, "MODE": "fast"}
     assert (shown.secrets, shown.args) == (spec.secrets, ("[REDACTED]",))
-    assert driver.reply(JobsListed, ListJobs()).jobs[0].command == "echo [REDACTED]"
+    (listed,) = driver.reply(JobsListed, ListJobs()).jobs
+    assert (listed.command, listed.owner, listed.repository) == ("echo [REDACTED]", "[REDACTED]", "/[REDACTED]")
 
 
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
