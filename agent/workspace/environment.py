@@ -45,6 +45,8 @@ _UNATTENDED: Final = {
     "PAGER": "cat",  # a pager would wait for a key at the end of each screen; man, gh, psql and aws use this one too
     "GIT_PAGER": "cat",
     "SYSTEMD_PAGER": "cat",
+    "EDITOR": "false",  # fails instead of waiting; GIT_EDITOR, VISUAL and git's core.editor of the job override it
+    "GIT_MERGE_AUTOEDIT": "no",  # git merge writes its usual message, as it does without a terminal
     "GIT_TERMINAL_PROMPT": "0",  # git asks for no user name, and says that it lacks one
     "PYTHONUNBUFFERED": "1",  # otherwise Python loses what it has printed to a pipe when it is killed
 }

@@ -28,6 +28,8 @@ UNATTENDED = {
     "PAGER": "cat",
     "GIT_PAGER": "cat",
     "SYSTEMD_PAGER": "cat",
+    "EDITOR": "false",
+    "GIT_MERGE_AUTOEDIT": "no",
     "GIT_TERMINAL_PROMPT": "0",
     "PYTHONUNBUFFERED": "1",
 }
