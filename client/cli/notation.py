@@ -169,13 +169,15 @@ def _seconds(value: object) -> int:
 
 
 def _expiry(text: str, now_ms: int) -> Expiry | None:
+    """Read a duration or an instant; an instant that is past is refused, since a job that begins at once would run."""
     with suppress(OperatorError):
         if not (text.isdecimal() and len(text) >= MS_DIGITS_MIN):
             after_ms = duration_ms(text.removeprefix("+"))
             return Expiry(after_ms=after_ms) if after_ms else None
-    with suppress(OperatorError):
-        return Expiry(at_ms=instant_ms(text, Side.FUTURE, now_ms))
-    raise _MisfitError
+    at_ms = instant_ms(text, Side.FUTURE, now_ms)
+    if at_ms <= now_ms:
+        raise OperatorError(f"{text!r} is past; it is {instant_text(now_ms)} now")
+    return Expiry(at_ms=at_ms)
 
 
 def _expiry_text(expires: Expiry) -> str:
