@@ -20,6 +20,10 @@ class Expiry(Struct, frozen=True, omit_defaults=True):
         if (self.after_ms is None) is (self.at_ms is None):
             raise ValueError("expires: expected either after_ms or at_ms")
 
+    def is_past(self, now_ms: int) -> bool:
+        """Check whether the instant has passed; a duration begins with the submission."""
+        return self.at_ms is not None and self.at_ms <= now_ms
+
     def deadline_ms(self, submitted_ms: int) -> int:
         """Return the instant, later than its submission, at which a job that is submitted at `submitted_ms` expires."""
         return max(submitted_ms + 1, submitted_ms + self.after_ms if self.after_ms is not None else self.at_ms or 0)

@@ -75,8 +75,8 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
     if not JobState(ended.state).terminal:
         raise NotFinished
     spec = world.spec(ended)
-    if spec.expires is not None and (spec.expires.at_ms or world.now_ms) < world.now_ms:
-        spec = replace(spec, expires=None)  # a person wants the job after that instant
+    if spec.expires is not None and spec.expires.is_past(world.now_ms):
+        spec = replace(spec, expires=None)  # the job is wanted after that instant
     try:
         check_new(spec)
     except ValueError as error:

@@ -121,7 +121,7 @@ class Model:
         ):
             raise Refused("not-found" if job.gone or job.tenant != tenant else "not-finished")
         spec = job.spec
-        if spec.expires is not None and (spec.expires.at_ms or now_ms) < now_ms:
+        if spec.expires is not None and spec.expires.is_past(now_ms):
             spec = replace(spec, expires=None)
         return self.submit(tenant, request_id, job.job_id, [spec], minted, job.job_id, now_ms, room=room)
 
