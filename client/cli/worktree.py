@@ -46,9 +46,12 @@ def hints_on(spec: JobSpec, environ: Mapping[str, str]) -> list[str]:
     Raises `OperatorError`: it is no repository, or only a folder in one, or has no commit.
     """
     folder = Path(spec.repository)
-    if not folder.is_absolute() or not folder.is_dir():
+    try:
+        if not folder.is_absolute() or not folder.is_dir():
+            return []
+        _refuse_other_folders(folder)
+    except OSError:  # this user may not look there; perhaps the agent may
         return []
-    _refuse_other_folders(folder)
     if spec.ref or spec.commit not in ("", "HEAD") or (status := _status_of(folder, environ)) is None:
         return []
     if spec.branch not in ("", status.branch):

@@ -91,4 +91,5 @@ def test_nothing_is_said_where_git_does_not_answer(tmp_path: Path, monkeypatch: 
     assert hints_on(JobSpec(command="x", repository=str(repository)), {"PATH": str(tmp_path)}) == []
     monkeypatch.setattr(worktree, "STATUS_S_MAX", 0.0)
     assert hints_on(JobSpec(command="x", repository=str(repository)), dict(os.environ)) == []
-    assert hints_on(JobSpec(command="x", repository="https://example.org/x.git"), {}) == []
+    for elsewhere in ("https://example.org/x.git", "/no/such", f"/{'x' * 300}"):  # the last one cannot be looked at
+        assert hints_on(JobSpec(command="x", repository=elsewhere), {}) == []
