@@ -1,7 +1,8 @@
 """Standard input of `airunner submit` and `run`: read to its end before the job is submitted, and given to the job.
 
-A pipe or a file is taken. A terminal, another character device such as /dev/null, a socket and a closed descriptor are
-not: nobody has put data for the job there. Of a job file from standard input (`-f -`) nothing is left.
+A pipe, a socket (as ssh and Node.js give their children one) or a file is taken. A terminal, another character device
+such as /dev/null and a closed descriptor are not: nobody has put data for the job there. Of a job file from standard
+input (`-f -`) nothing is left.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _LEFT_OUT: Final = "--no-stdin leaves it out"
 
 
 def stdin_for_job(console: Console, *, wanted: bool) -> bytes:
-    """Read what is left of the standard input; b"" if it is not `wanted`, or is neither a pipe nor a file.
+    """Read what is left of the standard input; b"" if it is not `wanted`, or is no pipe, socket or file.
 
     Raises `OperatorError`: it is too large, or cannot be read; `typer.Exit` after an interrupt.
     """
-    if not wanted or not _is_pipe_or_file():
+    if not wanted or not _has_data():
         return b""
     with Interrupts() as interrupts:
         try:
@@ -42,12 +43,12 @@ def stdin_for_job(console: Console, *, wanted: bool) -> bytes:
             raise typer.Exit(interrupts.exit_code) from None
 
 
-def _is_pipe_or_file() -> bool:
+def _has_data() -> bool:
     try:
         mode = os.fstat(STDIN).st_mode
     except OSError:  # closed
         return False
-    return not (stat.S_ISCHR(mode) or stat.S_ISSOCK(mode))
+    return not stat.S_ISCHR(mode)
 
 
 def _read(console: Console) -> bytes:

@@ -47,6 +47,8 @@ REACHED: Final = (
     "a request of a killed client asked again",
     "a monitor resumed in mid-stream",
     "a running job was cancelled",
+    "a command got a standard input",
+    "ReadJobStdin asked again after it was answered",
     "an agent woke after its leases",
     "late events refused",
     "a reader was stopped",

@@ -78,6 +78,11 @@ class Script(Struct, frozen=True):
         return (json.dumps(msgspec.to_builtins(self)),)
 
 
+def stdin_of(words: str) -> bytes:
+    """The standard input that goes with a script's words, if it has one."""
+    return words.encode() * (1 + len(words) % 200)
+
+
 class SimKeepers:
     """The launcher and the keepers of one agent's machine."""
 
@@ -98,6 +103,9 @@ class SimKeepers:
             if (scarce := scarce_at_launch(errno.EAGAIN)) is not None:
                 raise MachineRefused(scarce, "cannot start a process: Resource temporarily unavailable")
             raise LaunchFailed("cannot start a process", 126)
+        if spec.stdin is not None:
+            assert spec.stdin.read_bytes() == stdin_of(spec.argv[1]), "the command got a part of its standard input"
+            self.recorder.rare["a command got a standard input"] += 1
         if script.missing:
             raise LaunchFailed("no such command", 127)
         environment = spec.environment

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from msgspec.structs import replace
 
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
@@ -21,7 +22,7 @@ from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored
 from tests.simulation.machine import Machine
-from tests.simulation.processes import Script
+from tests.simulation.processes import Script, stdin_of
 from tests.simulation.tags import LINUX
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Wish:
         self.kind = random.choices(["enqueue", "cancel", "retry", "queue"], [8, 3, 1, 1])[0]
         self.pause_s = random.random() * random.choice([0.1, 2.0, 6.0])
         self.jobs = tuple(drawn_job(random, wall_ms) for _ in range(random.choice([1, 1, 2, 4])))
+        self.stdin = stdin_of(self.jobs[0].args[0]) if len(self.jobs) == 1 and self.request_id[0] % 2 else b""
+        if self.stdin:
+            self.jobs = (replace(self.jobs[0], stdin_bytes=len(self.stdin)),)
         self.queue = random.choice(["default", "slow"])
         self.mode = random.choice([QueueMode.PAUSED, QueueMode.DRAINING])
         self.luck = random.random()
@@ -107,7 +111,10 @@ class Submitter:
         wish.invoked = True
         match wish.kind:
             case "enqueue":
-                jobs = await client.submit_many(wish.jobs, request_id=wish.request_id)
+                if wish.stdin:
+                    jobs = [await client.submit(wish.jobs[0], stdin=wish.stdin, request_id=wish.request_id)]
+                else:
+                    jobs = await client.submit_many(wish.jobs, request_id=wish.request_id)
                 self._world.job_ids += [job.id for job in jobs]
                 add(Acknowledged, **common, job_ids=tuple(job.id for job in jobs))
             case "cancel":

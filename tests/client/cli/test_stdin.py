@@ -52,6 +52,7 @@ def file(folder: Path, data: bytes, offset: int = 0) -> int:
 
 def connected() -> int:
     ours, theirs = socket.socketpair()
+    theirs.sendall(DATA)
     theirs.close()
     return ours.detach()
 
@@ -78,7 +79,7 @@ KINDS: dict[str, tuple[Callable[[Path], int], bytes | str]] = {
     "/dev/null": (lambda _: os.open("/dev/null", os.O_RDONLY), b""),
     "another device": (lambda _: os.open("/dev/zero", os.O_RDONLY), b""),
     "a terminal": (lambda _: terminal(), b""),
-    "a socket": (lambda _: connected(), b""),
+    "a socket": (lambda _: connected(), DATA),
     "closed": (lambda _: closed(), b""),
     "a folder": (lambda folder: os.open(folder, os.O_RDONLY), "cannot read standard input: Is a directory; --no-stdin"),
     "too large a file": (
