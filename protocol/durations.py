@@ -25,6 +25,10 @@ _SECONDS: Final = re.compile(_NUMBER, re.ASCII)
 EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
 
 
+class TooLongError(OperatorError):
+    """Duration beyond what a number of ms can hold exactly."""
+
+
 def duration_ms(text: str, *, plain: str = "s") -> int:
     """Parse a duration into ms; a number alone has the unit `plain`; empty: it is refused. Raises `OperatorError`."""
     with_unit = f"{text}{plain}" if _SECONDS.fullmatch(text) else text
@@ -32,7 +36,7 @@ def duration_ms(text: str, *, plain: str = "s") -> int:
         raise OperatorError(f"{text!r}: expected {EXPECTED}")
     total = int(sum(Decimal(piece[1]) * _UNITS_MS[piece[2]] for piece in _PIECE.finditer(with_unit)))
     if total > MILLISECONDS_MAX:
-        raise OperatorError(f"{text!r} is too long a duration")
+        raise TooLongError(f"{text!r} is too long a duration; at most {MILLISECONDS_MAX} ms are allowed")
     return total
 
 

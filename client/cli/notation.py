@@ -16,7 +16,7 @@ from typing import Any, Final, TypeGuard
 from airunner.client.cli.instants import MS_DIGITS_MIN, Side, instant_ms
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.client.cli.written import line_of, meaning_of
-from airunner.protocol.durations import duration_ms, whole_seconds
+from airunner.protocol.durations import TooLongError, duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, in_words
@@ -163,9 +163,12 @@ def _pairs(value: object) -> dict[str, str]:
 
 
 def _seconds(value: object) -> int:
-    with suppress(OperatorError):
+    try:
         return whole_seconds(_text(value))
-    raise _MisfitError
+    except TooLongError:
+        raise
+    except OperatorError:
+        raise _MisfitError from None
 
 
 def _expiry(text: str, now_ms: int) -> Expiry | None:

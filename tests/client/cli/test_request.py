@@ -240,6 +240,10 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"retry": "1", "retry_on": [""]}, "--retry-on: no failure is named; expected an exit code, a signal"),
         ({"retry": "1", "retry_on": [",", " "]}, "--retry-on: no failure is named"),
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
+        (
+            {"timeout_seconds": "9" * 16},
+            f"--timeout-seconds: '{'9' * 16}' is too long a duration; at most 9007",
+        ),
         ({"expires": "soon"}, "--expires: 'soon': expected an instant such as 2027-01-31T03:00:00Z, a time from now"),
         ({"expires": "2027-03-29"}, "write 2027-03-29T00:00:00Z, or an offset such as +01:00"),
         ({"expires": "1970-01-01T00:00:00Z"}, "'1970-01-01T00:00:00Z' is past; it is 1970-01-01T00:00:00Z now"),
