@@ -36,7 +36,7 @@ _HEX: Final = "[0-9A-Fa-f]"
 _HIGH: Final = rf"u[dD][89abAB]{_HEX}{{2}}"
 _BACKSLASHED: Final = (
     rf"{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|(?!{_HIGH})u{_HEX}{{4}}|U{_HEX}{{8}}"
-    rf"|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}"
+    rf"|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|[bf]"
 )
 _ESCAPES: Final = tuple(  # each begins with one literal character, for which `re` searches fast
     (re.compile(pattern.encode()), meaning)
@@ -54,6 +54,7 @@ _UNFINISHED: Final = re.compile(
         rf"|\\+(?:{_HIGH}\\*(?:u{_HEX}{{0,3}})?|u{_HEX}{{0,3}}|[ux]\{{{_HEX}{{0,6}}|x{_HEX}?|[0-3][0-7]?|U{_HEX}{{0,7}})?)\Z"
     ).encode()
 )
+_LETTERS: Final = {"b": b"\b", "f": b"\f"}
 
 
 class Reading:
@@ -151,6 +152,8 @@ def _meaning(escape: bytes) -> bytes:
             return html5.get(rest, escape.decode()).encode()
         return _character(int(rest[2:-1], 16) if rest[1] in "xX" else int(rest[1:-1]), escape)
     letter = rest[0]
+    if rest in _LETTERS:
+        return _LETTERS[rest]
     if letter in "0123":
         return bytes([int(rest, 8)])
     digits = rest[1:].strip("{}")

@@ -21,7 +21,7 @@ from urllib.parse import quote, quote_plus
 
 from msgspec import Struct
 
-from airunner.agent.output.escapes import LEVELS_MAX, decoded, folded, has_white
+from airunner.agent.output.escapes import LEVELS_MAX, WHITE, decoded, folded, has_white
 
 PATTERN_BYTES_MIN: Final = 6  # shortest pattern except a short value itself: shorter ones would match everywhere
 PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into several patterns of this length
@@ -66,7 +66,7 @@ class Patterns:
         raw = _bytes(secret)
         if not raw:
             return
-        bare = raw.strip()
+        bare = raw.strip(WHITE)
         for value in {raw, *_long_ones(bare, b" ".join(bare.split()))}:
             self._add_literal(value)
             self._add_literal(value.replace(b"\n", b"\r\n"))
@@ -74,7 +74,7 @@ class Patterns:
             return
         for text in (raw, *_variants_of(raw)):
             for part in (text, *text.splitlines()):
-                self._add(part.strip())
+                self._add(part.strip(WHITE))
         for value in {raw, *_long_ones(bare)}:
             if len(folded(value)) < PATTERN_BYTES_MIN:
                 for form in _forms_of(value):
@@ -84,7 +84,7 @@ class Patterns:
 
     def add_encodings(self, secret: str) -> None:
         """Add the base64 and hexadecimal encodings of the encodings of a value."""
-        bare = _bytes(secret).strip()
+        bare = _bytes(secret).strip(WHITE)
         if PATTERN_BYTES_MIN <= len(bare) <= TWICE_BYTES_MAX:
             for form in {*_forms_of(bare), *_in_base64(bare), *_in_hex(bare)}:
                 for encoded in (*_in_base64(form), *_in_hex(form)):
