@@ -44,9 +44,7 @@ from airunner.transport.ports import Edges
 DELIVERY_S: Final = 10.0  # wait for the broker to store a result after `stop`, or to accept a release after `drain`
 REFUSED_FIRST_MS: Final = 500  # longest pause after the broker's first refusal of a lease; it doubles each time
 REFUSED_LAST_MS: Final = 30_000  # longest pause after any refusal
-LAUNCHER_DIED: Final = (
-    "the agent's launcher or the job's keeper died, and every process of the job was killed; the job is given back"
-)
+KILLED: Final = "every process of the job was killed; the job is given back"
 REFUSED: Final = "the job is given back, because this agent's machine cannot run it now"
 
 
@@ -162,9 +160,10 @@ class Slot(Struct, frozen=True):
                 attempted.result = await attempt.perform()
         except* LeaseEnded:
             pass  # keepers have killed the job at its deadline; the broker decides whether the lease is lost
-        except* LauncherDied:
+        except* LauncherDied as died:
             attempted.counts = True  # the command may have run, and its result is not known
-            recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=LAUNCHER_DIED))
+            message = f"{_first(died)}; {KILLED}"
+            recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=message))
         finally:
             attempted.begun = attempt.begun
         if outbox.failure is not None:
@@ -251,3 +250,9 @@ class Slot(Struct, frozen=True):
         await self.orders.drain.wait()
         await anyio.sleep(DELIVERY_S)
         scope.cancel()
+
+
+def _first(group: ExceptionGroup[LauncherDied]) -> LauncherDied:
+    """Return the first exception in a group, which may be in an inner group."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error

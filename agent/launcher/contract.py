@@ -93,6 +93,9 @@ class LaunchFailed(Exception):
 class LauncherDied(Exception):
     """Launcher or keeper died, or the launcher was closed; every process of the job was killed, or none started."""
 
+    def __init__(self, message: str = "the agent's launcher or the job's keeper died") -> None:
+        super().__init__(message)
+
 
 class NoLauncher(MachineRefused):
     """Launcher missing: no process can be started; the message says why, and what to do. A probe starts a process."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import anyio
 
@@ -45,6 +45,10 @@ WAKE_S: Final = 5.0  # seconds until launcher and keeper are continued (SIGCONT)
 LAUNCH_S: Final = 30.0  # further seconds until a keeper that does not answer is killed: a slow disk may need them
 KEEPERS_S: Final = 2.0  # seconds for a dead launcher's keepers to end their jobs; a stopped keeper takes longer
 KILL_S: Final = 5.0  # seconds for processes to die of SIGKILL; only those that hang in the kernel take longer
+HANGS: Final = (
+    f"the command was not started within {WAKE_S + LAUNCH_S:g} s: its working directory, or a folder on PATH, is on a "
+    "disk that does not answer"
+)
 CLOSE_WAIT_S: Final = 5.0  # seconds for the launcher to kill all processes and exit, in `aclose`
 
 
@@ -197,8 +201,7 @@ class ChildLauncher:
                         case failed:
                             return failed
                 if not await self._answers(connection, start):
-                    connection.keeper.kill()  # it hangs, for example in a working directory that does not answer
-                    await connection.readable()
+                    await _kill_hanging(connection, connection.keeper)
                 free_reserved()
                 return await connection.receive()
         except BaseException as error:
@@ -284,6 +287,13 @@ class ChildLauncher:
                 raise MachineRefused(scarce, message) from error
             raise NoLauncher(f"{message}; check that {sys.executable} works, and restart the agent") from error
         self._restarted.ring()
+
+
+async def _kill_hanging(connection: KeeperConnection, keeper: KeeperProcess) -> NoReturn:
+    """Kill a keeper that does not start its command; raises `LauncherDied` when it has died."""
+    keeper.kill()
+    await connection.readable()
+    raise LauncherDied(HANGS)
 
 
 def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:

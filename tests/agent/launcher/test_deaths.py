@@ -185,7 +185,7 @@ async def test_when_a_working_directory_does_not_answer_its_job_is_killed_and_no
     first = launcher.pid
     monkeypatch.setattr(local, "WAKE_S", 0.1)
     monkeypatch.setattr(local, "LAUNCH_S", 0.1)
-    with unanswering(tmp_path), pytest.raises(LauncherDied):
+    with unanswering(tmp_path), pytest.raises(LauncherDied, match="a disk that does not answer"):
         await launcher.launch(command("true", directory=tmp_path))
     monkeypatch.undo()
     await works(launcher)
