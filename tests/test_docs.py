@@ -24,7 +24,7 @@ def test_each_statement_about_a_job_is_held_by_a_test() -> None:
     tests = {
         name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
-    for statement in re.findall(r"^- .*(?:\n  .*)*", page, re.MULTILINE):
+    for statement in re.findall(r"^(?:-|\d\.) .*(?:\n  .*)*", page, re.MULTILINE):
         held = re.search(r"<!-- (test_\w+(?:, test_\w+)*) -->$", statement)
         assert held, f"no test holds: {statement}"
         assert not {*held[1].split(", ")} - tests, statement
