@@ -38,13 +38,13 @@ _BACKSLASHED: Final = (
     rf"{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|(?!{_HIGH})u{_HEX}{{4}}|U{_HEX}{{8}}"
     rf"|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|[bf]"
 )
-_ESCAPES: Final = tuple(  # each begins with one literal character, for which `re` searches fast
+_ESCAPES: Final = tuple(  # in this order, so that what one stands for begins no other; `re` finds each fast
     (re.compile(pattern.encode()), meaning)
     for pattern, meaning in (  # None: see `_meaning`; the others stand for something that `folded` leaves out
-        (rf"%{_HEX}{{2}}", None),
-        (rf"&(?:\\*#[0-9]{{1,7}}|\\*#[xX]{_HEX}{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,7}})\\*;", None),
         (rf"\\(?:{_BACKSLASHED})", None),
         (r"\\[nrt]", b"\n"),
+        (rf"&(?:\\*#[0-9]{{1,7}}|\\*#[xX]{_HEX}{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,7}})\\*;", None),
+        (rf"%{_HEX}{{2}}", None),
         (r"\x1b\[[0-9;:?]{0,24}[A-Za-z]", b"'"),
     )
 )

@@ -4,7 +4,7 @@ Every occurrence of a secret's patterns (`patterns.py`) is removed: of the liter
 folded ones in the text's readings (`escapes.py`). Overlapping occurrences are merged, so that no part of either stays
 readable, and replaced by one `[REDACTED]`.
 
-A stream comes in pieces of any size, and the result does not depend on where it was split. Only the longest suffix of
+A stream comes in pieces of any size, and no more of a secret stays wherever it was split. Only the longest suffix of
 the text that could be the start of an occurrence is held back, until the next piece decides or the stream ends:
 
 ```

@@ -177,7 +177,8 @@ def test_a_secret_in_escapes_is_covered_however_it_is_cut(
     values: list[str], pieces: list[str], sizes: list[int]
 ) -> None:
     text = "".join(pieces).encode()
-    assert b"".join(redacted(Redactor(values), text, sizes)) == b"".join(redacted(Redactor(values), text, [1_000]))
+    cut, whole = (b"".join(redacted(Redactor(values), text, parts)).replace(MARK, b"") for parts in (sizes, [1_000]))
+    assert len(cut) <= len(whole), "a cut may hide more, where an escape began before it"
 
 
 ENCODINGS: Final[dict[str, Callable[[bytes, bytes], bytes]]] = {
@@ -347,6 +348,7 @@ ODD = "p<a>&ss'w\"o;r d/ä€"
         (ODD, html.escape(ODD).replace("&#x27;", "&apos;").replace("ä", "&auml;").replace("€", "&#8364;")),
         (ODD, "".join(f"&#X{ord(char):04X};" for char in ODD)),
         (ODD, bash_quoted(html.escape(ODD))),
+        ("000000a", "C:\\" + "".join(f"&#{ord(char)};" for char in "000000a")),
         (ODD, "'" + ODD.replace("'", "''") + "'"),
         (ODD, json.dumps(ODD)),
         (ODD, for_pages(ODD)),
