@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.running import REPOSITORY, Process, environment, run, running_broker
+from tests.agent.checkout.repositories import new_repository
 
 
 def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
@@ -35,7 +36,10 @@ def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
             agent.line("airunner agent ready")
             submit = Process(home, ["submit", "--broker", broker.requests, "--", "true"])
             assert submit.wait(30) == 0
-            local = run(environment(home, {"AIRUNNER_BROKER": broker.requests}), "submit", str(tmp_path), "--", "true")
+            repository = new_repository(tmp_path / "repository")
+            local = run(
+                environment(home, {"AIRUNNER_BROKER": broker.requests}), "submit", str(repository), "--", "true"
+            )
             assert b"start the agent with --allow-local" in local.stderr
             [note] = [line for line in agent.lines if line.startswith("note: ")]
             assert "signs tokens" not in note
