@@ -182,8 +182,9 @@ class Launcher(Protocol):
     """Launcher of processes."""
 
     async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
-        """Start a command, which is killed at `deadline_s` (see `keep_until`). If cancelled, leave no process.
+        """Start a command, which is killed at `deadline_s` (see `keep_until`).
 
+        If cancelled, leave no process, or return one that has started meanwhile, and that the caller ends.
         Raises `LaunchFailed`, `LauncherDied`, `MachineRefused`; `LeaseEnded`: the deadline had passed already.
         """
         ...
@@ -193,5 +194,5 @@ class Starter(Protocol):
     """Launcher of one attempt: no process that it starts outlives the attempt's lease."""
 
     async def launch(self, spec: LaunchSpec) -> Process:
-        """Start a command. If cancelled, leave no process. Raises what `Launcher.launch` raises."""
+        """Start a command. A cancellation and errors are as in `Launcher.launch`."""
         ...

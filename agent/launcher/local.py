@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import anyio
+import anyio.lowlevel
 
 from airunner.agent.launcher.child import wire
 from airunner.agent.launcher.child.cgroup import Limits, end_groups, launchers_group, missing_controllers, own_group
@@ -186,9 +187,10 @@ class ChildLauncher:
     async def _answer(
         self, connection: KeeperConnection, start: Start, kill_rest: Callable[[], Awaitable[None]]
     ) -> ToAgent:
-        """Send a Start and return the keeper's answer. On an error or a cancellation the command is killed.
+        """Send a Start and return the keeper's answer. On an error the command is killed.
 
-        A keeper that does not answer is killed. Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
+        A keeper that does not answer is killed. A cancellation leaves no command, or returns it.
+        Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
         """
         try:
             with _reserved() as free_reserved:
@@ -200,10 +202,13 @@ class ChildLauncher:
                             connection.keeper = KeeperProcess(keeper)
                         case failed:
                             return failed
-                if not await self._answers(connection, start):
-                    await _kill_hanging(connection, connection.keeper)
-                free_reserved()
-                return await connection.receive()
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                # From here on the command may run: a cancelled caller gets it, and ends it with a grace.
+                with anyio.CancelScope(shield=True):
+                    if await self._answers(connection, start):
+                        free_reserved()
+                        return await connection.receive()
+                await _kill_hanging(connection, connection.keeper)
         except BaseException as error:
             connection.close()
             if isinstance(error, LauncherDied):

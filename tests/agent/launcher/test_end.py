@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 import pytest
 
-from airunner.agent.launcher.contract import Exit
+from airunner.agent.launcher.contract import Exit, Process
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
 from tests.agent.launcher.launching import (
@@ -173,6 +173,23 @@ async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> N
     await read_lines(process.stdout, 1)
     assert await process.end(PATIENCE_S) == []
     assert await process.wait() == Exit(5, None)
+    assert await read_all(process.stdout) == b"bye\n"
+
+
+async def test_a_command_that_is_cancelled_as_it_starts_may_say_goodbye_too(launcher: ChildLauncher) -> None:
+    await ended(await launcher.launch(shell("true")))  # its keeper waits for another command
+    process: Process | None = None
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel, scope)  # while the launch waits for its keeper's answer
+            process = await launcher.launch(command(sys.executable, "-c", POLITE))
+    assert process is not None
+    await read_lines(process.stdout, 1)
+    await process.end(PATIENCE_S)
     assert await read_all(process.stdout) == b"bye\n"
 
 
