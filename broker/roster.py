@@ -90,27 +90,34 @@ class Roster:
     ) -> AgentsListed:
         """Make a page of the tenant's agents, by name: agents that were active lately, and all that hold `leases`.
 
-        The reader may see `queues`.
+        The reader may see `queues`, and no agent that serves none of them.
         """
+        known = self._agents.get(tenant, {})
+        hidden = {
+            name
+            for name, agent in known.items()
+            if agent.queues and queues is not None and queues.isdisjoint(agent.queues)
+        }
         found = {
             name: AgentSummary(
                 name=name,
                 slots=agent.slots,
                 leases=leases.get(name, 0),
                 seen_ms=agent.seen_ms,
+                silent_ms=max(0, now_ms - agent.seen_ms),
                 version=agent.version,
                 tags=agent.tags,
                 trouble=agent.trouble,
                 queues=tuple(queue for queue in agent.queues if queues is None or queue in queues),
                 stdin=agent.stdin,
             )
-            for name, agent in self._agents.get(tenant, {}).items()
+            for name, agent in known.items()
             if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases
         }
         for name, count in leases.items():
             if name not in found:  # not in the roster, for example after the broker's restart
                 found[name] = AgentSummary(name=name, slots=0, leases=count, seen_ms=0)
-        names = sorted(name for name in found if name > after)
+        names = sorted(name for name in found if name > after and name not in hidden)
         return AgentsListed(
             agents=tuple(found[name] for name in names[:PAGE_SIZE_MAX]), more=len(names) > PAGE_SIZE_MAX
         )

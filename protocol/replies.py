@@ -195,6 +195,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: Natural
     leases: Natural
     seen_ms: Natural  # its last sign of life, in ms since the epoch; 0: before the broker started
+    silent_ms: Natural | None = None  # time since then, by the broker's clock
     version: str = ""
     tags: dict[str, str] = {}
     trouble: str = ""  # why the agent cannot run jobs now

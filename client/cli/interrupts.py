@@ -1,8 +1,9 @@
 """Interrupt signals of client commands: how Ctrl-C, SIGTERM and the SIGHUP of a closed terminal act in each phase.
 
 ```
- starting ──► KeyboardInterrupt    following ──► `next` returns    cleaning up, or once more than expected
-                                                                    ──► KeyboardInterrupt once, then ignored
+ starting ──► KeyboardInterrupt, then ignored       following ──► `next` returns, as often as expected
+                                                                └──► once more: KeyboardInterrupt, then ignored
+ cleaning up ──► ignored
 ```
 
 A command that an interrupt ends exits with 128 + N of the first signal, as in shells.

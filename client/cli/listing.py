@@ -27,7 +27,8 @@ def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:
 
 def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     """Format the cells of an agent, in the order of `AGENT_HEADINGS`; an unknown value is a dash."""
-    seen = f"{duration_text(max(0, now_ms - agent.seen_ms))} ago" if agent.seen_ms else "-"
+    silent_ms = max(0, now_ms - agent.seen_ms) if agent.silent_ms is None else agent.silent_ms  # None: an older broker
+    seen = f"{duration_text(silent_ms)} ago" if agent.seen_ms else "-"
     slots = str(agent.slots) if agent.slots else "-"
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
     queues = " ".join(agent.queues) or "-"

@@ -7,6 +7,8 @@ input (`-f -`) nothing is left.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import time
@@ -48,11 +50,13 @@ def _has_data() -> bool:
         mode = os.fstat(STDIN).st_mode
     except OSError:  # closed
         return False
-    return not stat.S_ISCHR(mode)
+    return bool(stat.S_IFMT(mode)) and not stat.S_ISCHR(mode)  # 0: an epoll or eventfd, which a parent has left open
 
 
 def _read(console: Console) -> bytes:
     """Read to the end. Raises `OperatorError`: it is too large; `OSError`."""
+    if fcntl.fcntl(STDIN, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # `select` would never end
     if stat.S_ISREG(os.fstat(STDIN).st_mode):
         _require_within(os.fstat(STDIN).st_size - os.lseek(STDIN, 0, os.SEEK_CUR), "")
     found = bytearray()

@@ -26,8 +26,7 @@ async def waiting_hint(client: Client, job: Job) -> str:
 
 def agents_hint(job: Job, agents: list[AgentSummary]) -> str:
     """Format why none of these agents begins a waiting job; empty if one of them may, or if that is not known."""
-    latest_ms = max([job.submitted_ms, *(agent.seen_ms for agent in agents)])  # now or before, by the broker's clock
-    agents = [agent for agent in agents if agent.leases or latest_ms - agent.seen_ms < SILENT_MS]
+    agents = [agent for agent in agents if agent.leases or (agent.silent_ms or 0) < SILENT_MS]
     if not all(agent.queues for agent in agents):
         return ""  # an older broker, or one that has just started
     queue = job.spec.queue
@@ -39,9 +38,10 @@ def agents_hint(job: Job, agents: list[AgentSummary]) -> str:
         return f"no agent serves queue {queue}; {served}"
     needs = job.spec.require.items()
     if suited := [agent for agent in serving if needs <= agent.tags.items()]:
-        if job.spec.stdin_bytes and not any(agent.stdin for agent in suited):
+        able = [agent for agent in suited if agent.stdin or not job.spec.stdin_bytes]
+        if not able:
             return f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
-        troubles = [agent.trouble for agent in suited]
+        troubles = [agent.trouble for agent in able]
         return f"the agents of queue {queue} can run no jobs now: {troubles[0]}" if all(troubles) else ""
     wanted = " ".join(f"{name}={value}" for name, value in needs)
     return f"no agent of queue {queue} has the tags that the job requires: {wanted}"

@@ -280,7 +280,9 @@ async def test_agents_are_listed_as_they_were_heard_with_the_leases_that_the_sto
         listed = await stage.converse(requests.ListAgents(after=after), counted, token=b"read")
         assert [agent.name for agent in listed.agents] == names
         if after is None:
-            assert listed.agents[0] == AgentSummary(name="a", slots=1, leases=2, seen_ms=WALL_MS, queues=("default",))
+            assert listed.agents[0] == AgentSummary(
+                name="a", slots=1, leases=2, seen_ms=WALL_MS, silent_ms=0, queues=("default",)
+            )
             assert listed.agents[2] == AgentSummary(name="c", slots=0, leases=1, seen_ms=0)
 
 

@@ -42,21 +42,31 @@ def test_an_agent_is_as_it_last_said() -> None:
     roster.record_request("home", _dequeue("a", slots=4, version="0.2"), WALL_MS + 5)
     page = roster.page("home", "", {"a": 3}, WALL_MS + 9)
     assert page.agents == (
-        AgentSummary(name="a", slots=4, leases=3, seen_ms=WALL_MS + 5, version="0.2", queues=("default",), stdin=True),
+        AgentSummary(
+            name="a",
+            slots=4,
+            leases=3,
+            seen_ms=WALL_MS + 5,
+            silent_ms=4,
+            version="0.2",
+            queues=("default",),
+            stdin=True,
+        ),
     )
     assert not page.more
 
 
 @pytest.mark.parametrize(
-    ("scope", "seen"), [(None, ("default",)), (frozenset({"default"}), ("default",)), (frozenset({"b"}), ())]
+    ("scope", "seen"), [(None, [("default",)]), (frozenset({"default"}), [("default",)]), (frozenset({"b"}), [])]
 )
-def test_an_agents_queues_are_shown_to_those_who_may_know_them_and_a_heartbeat_keeps_them(
-    scope: frozenset[str] | None, seen: tuple[str, ...]
+def test_an_agent_and_its_queues_are_shown_to_those_who_may_know_them_and_a_heartbeat_keeps_them(
+    scope: frozenset[str] | None, seen: list[tuple[str, ...]]
 ) -> None:
     roster = Roster()
     roster.record_request("home", _dequeue("a"), WALL_MS)
     roster.record_request("home", _heartbeat("a"), WALL_MS + 5)
-    assert [(one.queues, one.stdin) for one in roster.page("home", "", {}, WALL_MS + 9, scope).agents] == [(seen, True)]
+    agents = roster.page("home", "", {"a": 1}, WALL_MS + 9, scope).agents
+    assert [one.queues for one in agents if one.stdin] == seen
 
 
 def test_an_agents_trouble_stands_until_it_says_otherwise_or_waits_for_jobs() -> None:

@@ -155,7 +155,9 @@ def test_queues_and_agents_are_shown_in_columns() -> None:
         "default  open  3        0        1        1 min 01 s",
     ]
     tags = {"os": "linux", "arch": "arm"}
-    known = AgentSummary(name="a", slots=2, leases=1, seen_ms=1_000, version="1.0", tags=tags, queues=("gpu", "x"))
+    known = AgentSummary(
+        name="a", slots=2, leases=1, seen_ms=9_000, silent_ms=350, version="1.0", tags=tags, queues=("gpu", "x")
+    )
     unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0, trouble="out of disk")
     assert list(aligned([AGENT_HEADINGS, agent_row(known, 1_350), agent_row(unheard, 1_350)])) == [
         "AGENT  SLOTS  LEASES  SEEN        VERSION  QUEUES  TAGS               TROUBLE",

@@ -80,7 +80,9 @@ KINDS: dict[str, tuple[Callable[[Path], int], bytes | str]] = {
     "another device": (lambda _: os.open("/dev/zero", os.O_RDONLY), b""),
     "a terminal": (lambda _: terminal(), b""),
     "a socket": (lambda _: connected(), DATA),
+    "an eventfd": (lambda _: os.eventfd(0), b""),
     "closed": (lambda _: closed(), b""),
+    "the end of a pipe that is written": (lambda _: os.pipe()[1], "cannot read standard input: Bad file descriptor"),
     "a folder": (lambda folder: os.open(folder, os.O_RDONLY), "cannot read standard input: Is a directory; --no-stdin"),
     "too large a file": (
         lambda folder: file(folder, bytes(TOO_LARGE)),

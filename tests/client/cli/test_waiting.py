@@ -19,10 +19,18 @@ def job(queue: str = "gpu", stdin_bytes: int | None = None, **require: str) -> J
 
 
 def agent(
-    *queues: str, seen_ms: int = NOW_MS, leases: int = 0, trouble: str = "", stdin: bool = True, **tags: str
+    *queues: str, silent_ms: int | None = 0, leases: int = 0, trouble: str = "", stdin: bool = True, **tags: str
 ) -> AgentSummary:
     return AgentSummary(
-        name="a", slots=1, leases=leases, seen_ms=seen_ms, queues=queues, tags=tags, trouble=trouble, stdin=stdin
+        name="a",
+        slots=1,
+        leases=leases,
+        seen_ms=NOW_MS,
+        silent_ms=silent_ms,
+        queues=queues,
+        tags=tags,
+        trouble=trouble,
+        stdin=stdin,
     )
 
 
@@ -33,10 +41,9 @@ def agent(
         (job(), [agent("default"), agent("b", "a")], "no agent serves queue gpu; agents serve: a, b, default"),
         (job(), [agent(*"abcdefghij")], "no agent serves queue gpu; agents serve: a, b, c, d, e, f, g, h, …"),
         (job(), [agent("default"), agent("gpu")], ""),
-        (job(), [agent("gpu", leases=1, seen_ms=1)], ""),
-        (job(), [agent("gpu", seen_ms=NOW_MS - SILENT_MS)], "no agent serves queue gpu; no agent is there"),
-        (job(), [agent("gpu", seen_ms=NOW_MS + 1), agent("b", seen_ms=NOW_MS + 2 * SILENT_MS)],
-         "no agent serves queue gpu; agents serve: b"),
+        (job(), [agent("gpu", leases=1, silent_ms=SILENT_MS)], ""),
+        (job(), [agent("gpu", silent_ms=SILENT_MS)], "no agent serves queue gpu; no agent is there"),
+        (job(), [agent("gpu", silent_ms=None)], ""),
         (job(), [agent(), agent("default")], ""),
         (job(arch="arm", os="linux"), [agent("gpu", os="linux"), agent("b", arch="arm", os="linux")],
          "no agent of queue gpu has the tags that the job requires: arch=arm os=linux"),
@@ -47,6 +54,8 @@ def agent(
         (job(stdin_bytes=7), [agent("gpu", stdin=False), agent("b")],
          "the agents of queue gpu are too old to give a job its standard input: upgrade them"),
         (job(stdin_bytes=7), [agent("gpu", stdin=False), agent("gpu")], ""),
+        (job(stdin_bytes=7), [agent("gpu", stdin=False), agent("gpu", trouble="out of disk")],
+         "the agents of queue gpu can run no jobs now: out of disk"),
     ],
 )  # fmt: skip
 def test_a_job_that_no_agent_may_begin_says_why(waiting: Job, agents: list[AgentSummary], hint: str) -> None:
