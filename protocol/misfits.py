@@ -120,9 +120,9 @@ def _integer(type_: inspect.IntType, value: object) -> _Misfit | None:
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if number is not None and (least is None or number >= least) and (most is None or number <= most):
         return None
-    bounds = (
-        f" from {least} to {most}" if most != MILLISECONDS_MAX else f" of at least {least}" if least is not None else ""
-    )
+    bounds = f" from {least} to {most}"
+    if most is None or (most == MILLISECONDS_MAX and (number is None or number <= most)):
+        bounds = "" if least is None else f" of at least {least}"
     return None, f"expected a whole number{bounds}, not {shown(value)}"
 
 

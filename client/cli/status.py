@@ -44,7 +44,7 @@ class Progress:
         self._last_ms = 0
         self._last_s = 0.0
         self._came_ms = 0  # age of the last event when it came
-        self.waits = False  # whether the job may begin, and has not begun
+        self.may_begin_s = math.inf  # when the job may begin, if it waits
 
     def note(self, event: events.Event, now_s: float, age_ms: int = 0) -> None:
         """Update the progress with the next event, which was `age_ms` old when it came."""
@@ -52,7 +52,8 @@ class Progress:
         if isinstance(body, events.JobCancelRequested):
             return  # it has the broker's clock, and what runs has the agent's
         self._last_ms, self._last_s, self._came_ms = event.timestamp_ms, now_s, age_ms
-        self.waits = isinstance(body, _READY) and getattr(body, "not_before_ms", None) is None
+        delay_ms = max(0, (getattr(body, "not_before_ms", None) or 0) - event.timestamp_ms - age_ms)
+        self.may_begin_s = now_s + delay_ms / 1_000 if isinstance(body, _READY) else math.inf
         if isinstance(body, events.ProcessStart):
             self._begin("running", body.started_at)
         elif isinstance(body, events.Output):
@@ -113,15 +114,15 @@ class WithStatus:
 
     async def __anext__(self) -> events.Event:
         while True:
-            hint = self._hint if self._progress.waits else None
-            with anyio.move_on_after(TICK_S if self._status or hint else math.inf):
+            hint_s = self._progress.may_begin_s + TICK_S if self._hint else math.inf
+            with anyio.move_on_after(TICK_S if self._status else max(TICK_S, hint_s - anyio.current_time())):
                 event = await anext(self._source)
                 age_ms = 0 if self._live else max(0, SYSTEM.wall_ms() - event.timestamp_ms)
                 self._progress.note(event, anyio.current_time(), age_ms)
                 return event
             self._live = True
-            if hint is not None:
-                self._hint = None
+            if self._hint and anyio.current_time() >= hint_s:
+                hint, self._hint = self._hint, None
                 await hint()
             if self._status:
                 self._console.show_status(self._progress.text(anyio.current_time()))

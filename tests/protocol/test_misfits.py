@@ -37,7 +37,7 @@ MANY = RetryPolicy(limit=1, on=RetryOn(exit_codes=(1,) * 257))
         ),
         (
             requests.ReplayJobEvents(job_id=JobId("x"), from_sequence=2**63),
-            "from_sequence: expected a whole number of at",
+            "from_sequence: expected a whole number from 1 to",
         ),
         (
             requests.EnqueueJob(jobs=(JobSpec(command="x", retry=MANY),)),

@@ -171,20 +171,25 @@ async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Te
     assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
 
 
-@pytest.mark.parametrize(("fresh", "line"), [(True, "waiting 1 s"), (False, "waiting 1 min 01 s")])
+@pytest.mark.parametrize(
+    ("fresh", "delay_ms", "line", "asked_s"),
+    [(True, 0, "waiting 1 s", 1), (False, 0, "waiting 1 min 01 s", 1), (True, 1_500, "waiting 1 s", 2.5)],
+)
 async def test_what_a_late_monitor_finds_in_the_log_is_as_old_as_this_machines_clock_says(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, fresh: bool, line: str
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, fresh: bool, delay_ms: int, line: str, asked_s: float
 ) -> None:
     """And once it has waited for a second it asks why the job does not begin, and never again."""
+    began_s = anyio.current_time()
     monkeypatch.setattr(type(SYSTEM), "wall_ms", lambda _: 60_000)
     asked: list[float] = []
 
     async def hint() -> None:
         asked.append(anyio.current_time())
 
-    waiting = (0, events.JobScheduled(timestamp_ms=0, queue="default"))
+    waiting = (0, events.JobScheduled(timestamp_ms=0, queue="default", not_before_ms=delay_ms or None))
     leased = (3.5, events.JobLeased(timestamp_ms=0, agent="a"))
     async for _ in WithStatus(Slow(waiting, leased), terminal.console, hint, status=True, fresh=fresh):
         pass
     assert terminal.shown().startswith(shown(line))
     assert len(asked) == 1
+    assert asked[0] - began_s >= asked_s
