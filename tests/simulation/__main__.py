@@ -48,6 +48,7 @@ REACHED: Final = (
     "a monitor resumed in mid-stream",
     "a running job was cancelled",
     "a command got a standard input",
+    "a job expired",
     "ReadJobStdin asked again after it was answered",
     "an agent woke after its leases",
     "late events refused",

@@ -13,6 +13,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from airunner.protocol.events import Event, JobExpired
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import Verdict
@@ -180,6 +181,12 @@ def ran_again(case: Case) -> bool:
     return case.folded.retries > 0
 
 
+def waited(case: Case) -> bool:
+    """Whether a first agent has begun the job, later than at once."""
+    first = next((event for event in case.events if event.kind == "JOB_LEASED"), None)
+    return first is not None and first.timestamp_ms > case.events[0].timestamp_ms + 1
+
+
 def kinds(case: Case) -> list[str]:
     return [event.kind for event in case.events]
 
@@ -199,7 +206,9 @@ def ended(reason: Reason) -> Fits:
 def exhausted(case: Case) -> bool:
     """Whether the job has failed by itself and for good, though its policy covers every failure."""
     retry = case.job.spec.retry
-    by_itself = case.job.state is JobState.FAILED and not ended(Reason.AGENT_LOST)(case)
+    by_itself = case.job.state is JobState.FAILED and not (
+        ended(Reason.AGENT_LOST)(case) or ended(Reason.EXPIRED)(case)
+    )
     return by_itself and retry is not None and retry.on is None and case.job.cancel_requested_ms is None
 
 
@@ -335,6 +344,11 @@ FORGERIES: Final[dict[str, dict[str, Forgery]]] = {
     "delayed_jobs_are_never_early": {
         "a delayed job is early": logged(has("JOB_LEASED"), reworded("JOB_SCHEDULED", not_before_ms=NEVER_MS)),
         "a delay is forgotten": asked(has("JOB_LEASED"), not_before_ms=NEVER_MS),
+    },
+    "only_jobs_that_no_agent_began_expire": {
+        "a job expires early": asked(ended(Reason.EXPIRED), expires=Expiry(after_ms=NEVER_MS)),
+        "a job without an expiry expires": asked(ended(Reason.EXPIRED), expires=None),
+        "an expired job is leased": asked(waited, expires=Expiry(after_ms=1)),
     },
     "retries_keep_to_their_policy": {
         "a command is retried too often": asked(ran_again, retry=None),

@@ -50,6 +50,28 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
                 yield job_id, f"was due at {due_ms} and leased at {leased.timestamp_ms}"
 
 
+def only_jobs_that_no_agent_began_expire(evidence: Evidence) -> Found:
+    """A job fails with `expired` if no agent has begun it by the end of its `expires`, and not otherwise.
+
+    It is judged by the broker's clock, unless a broker with another clock has taken over meanwhile.
+    """
+    for job_id, case in evidence.cases.items():
+        result, expires = case.job.result, case.job.spec.expires
+        expired = result is not None and result.reason is Reason.EXPIRED
+        leased = [event for event in case.events if isinstance(event.body, JobLeased)]
+        if expired and (expires is None or leased):
+            yield job_id, f"expired after {len(leased)} leases, and its expiry is {expires}"
+        if expires is None or not (expired or leased):
+            continue
+        scheduled, judged = case.events[0], leased[0] if leased else case.events[-1]
+        since, until = evidence.span(scheduled), evidence.span(judged)
+        if since is None or until is None or evidence.clocks.jumped(since.earliest_ms, until.latest_ms):
+            continue
+        due_ms = expires.deadline_ms(scheduled.timestamp_ms)
+        if judged.timestamp_ms < due_ms if expired else judged.timestamp_ms > due_ms:
+            yield job_id, f"was to expire at {due_ms}, and is {judged.kind} at {judged.timestamp_ms}"
+
+
 def retries_keep_to_their_policy(evidence: Evidence) -> Found:
     """A failed command is run again no more often than its policy says, and after a pause as long as it says."""
     for job_id, case in evidence.cases.items():
@@ -71,7 +93,7 @@ def retries_keep_to_their_policy(evidence: Evidence) -> Found:
         result = case.job.result
         if policy is None or policy.on is not None or result is None or case.folded.cancel_requested_ms is not None:
             continue
-        failed = case.job.state is JobState.FAILED and result.reason is not Reason.AGENT_LOST
+        failed = case.job.state is JobState.FAILED and result.reason not in (Reason.AGENT_LOST, Reason.EXPIRED)
         if failed and case.folded.retries < policy.limit:
             yield job_id, f"is FAILED after {case.folded.retries} retries of {policy.limit}"
 

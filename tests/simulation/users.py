@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from airunner.client.client import Client
 from airunner.protocol.errors import PeerError
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
@@ -61,6 +62,7 @@ def drawn_job(random: Random, wall_ms: int) -> JobSpec:
         queue=random.choice(["default", "default", "slow"]),
         priority=random.choice([0, 0, 0, -100, 5, 100]),
         not_before_ms=wall_ms + random.randrange(30_000) if random.random() < 0.15 else None,
+        expires=Expiry(after_ms=random.randrange(1, 20_000)) if random.random() < 0.15 else None,
         max_attempts=random.choice([1, 2, 3, 3]),
         timeout_seconds=random.choice([None, None, 3]),
         retry=retry,

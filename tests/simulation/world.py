@@ -31,6 +31,7 @@ from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Event
+from airunner.protocol.job import Reason
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
@@ -308,7 +309,9 @@ class World:
 
         async def read(client: Client) -> None:
             for summary in [job async for job in all_jobs(client)]:
-                self.recorder.add(FinalJob, job=await client.get(summary.id))
+                job = await client.get(summary.id)
+                self.recorder.add(FinalJob, job=job)
+                self.recorder.rare["a job expired"] += job.result is not None and job.result.reason is Reason.EXPIRED
                 events: list[Event] = []
                 with suppress(PeerError):  # what cannot be read is not there, and the laws say so
                     async for event in client.replay(summary.id):
