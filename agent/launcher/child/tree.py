@@ -52,8 +52,9 @@ class Status(NamedTuple):
     caught: int  # mask of the signals for which it has a handler
 
     def ignores(self, number: int) -> bool:
-        """Whether the process ignores signal `number`, as the background processes of a shell ignore SIGINT."""
-        return bool(self.ignored << 1 >> number & 1)
+        """Whether the process ignores signal `number`, as a shell's background processes SIGINT, and most SIGWINCH."""
+        by_default = number == signal.SIGWINCH and not self.catches(number)
+        return by_default or bool(self.ignored << 1 >> number & 1)
 
     def catches(self, number: int) -> bool:
         """Whether the process has a handler for signal `number`; after a fork, its parent's until it resets it."""

@@ -286,17 +286,29 @@ async def test_what_is_born_just_before_its_parent_is_asked_is_asked_too(launche
 
 
 @pytest.mark.parametrize(
-    ("script", "exit_"),
+    ("number", "script", "exit_"),
     [
-        ("trap 'exit 9' INT; echo up; sleep 30 & wait", Exit(9, None)),  # the background process ignores SIGINT
-        ("echo up; exec sleep 30", Exit(None, signal.SIGINT)),
-        ("trap '' INT; echo up; exec sleep 30", Exit(None, signal.SIGTERM)),
-        ("trap 'exit 8' TERM; trap 'sleep 0.2; exit 9' INT; echo up; setsid sleep 30 & wait", Exit(9, None)),
+        (
+            signal.SIGINT,
+            "trap 'exit 9' INT; echo up; sleep 30 & wait",
+            Exit(9, None),
+        ),  # the background process ignores it
+        (signal.SIGINT, "echo up; exec sleep 30", Exit(None, signal.SIGINT)),
+        (signal.SIGINT, "trap '' INT; echo up; exec sleep 30", Exit(None, signal.SIGTERM)),
+        (
+            signal.SIGINT,
+            "trap 'exit 8' TERM; trap 'sleep 0.2; exit 9' INT; echo up; setsid sleep 30 & wait",
+            Exit(9, None),
+        ),
+        (signal.SIGWINCH, "echo up; exec sleep 30", Exit(None, signal.SIGTERM)),
+        (signal.SIGWINCH, "trap 'exit 9' WINCH; echo up; sleep 30 & wait", Exit(9, None)),
     ],
 )
-async def test_another_signal_than_sigterm_may_be_asked_with(launcher: ChildLauncher, script: str, exit_: Exit) -> None:
+async def test_another_signal_than_sigterm_may_be_asked_with(
+    launcher: ChildLauncher, number: signal.Signals, script: str, exit_: Exit
+) -> None:
     process = await launcher.launch(shell(script))
     await read_lines(process.stdout, 1)
     with anyio.fail_after(PATIENCE_S):
-        assert await process.end(1000, signal.SIGINT) == []
+        assert await process.end(1000, number) == []
     assert await process.wait() == exit_
