@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster, RunningBroker, environment, run
+from tests.acceptance.running import Cluster, RunningBroker, environment, run, submitted
 
 
 def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
@@ -37,12 +37,13 @@ def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:
 
 
 @pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
-@pytest.mark.parametrize("command", ["submit", "run"])
+@pytest.mark.parametrize("command", ["submit", "run", "monitor"])
 def test_the_exit_code_is_the_jobs_whatever_the_standard_streams_are(
     standing: Cluster, command: str, redirected: str
 ) -> None:
-    job = f"{command} -- sh -c 'echo out; echo err >&2; exit 7'"
-    words = ["sh", "-c", f'exec "$0" -m airunner {job} {redirected}', sys.executable]
+    job = ("--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    given = (submitted(standing, *job),) if command == "monitor" else job
+    words = ["sh", "-c", f'exec "$0" -m airunner "$@" {redirected}', sys.executable, command, *given]
     done = subprocess.run(
         words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
     )

@@ -7,28 +7,30 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.running import Cluster, Gate, events, start
+from tests.acceptance.running import Cluster, Gate, events, start, submitted
 
 CONTINUES = "the job continues; to follow it again: airunner monitor {}"
 CANCELLED = "job {} is being cancelled"
 
 
 @pytest.mark.parametrize(
-    ("options", "output", "interrupt", "code", "farewell"),
+    ("command", "options", "output", "interrupt", "code", "farewell"),
     [
-        ((), "", signal.SIGINT, 130, CONTINUES),
-        ((), "", signal.SIGTERM, 143, CONTINUES),
-        (("-q", "--json"), "", signal.SIGHUP, 129, CONTINUES),
-        (("--cancel-on-exit",), "", signal.SIGTERM, 143, CANCELLED),
-        ((), "head -c 1000000 /dev/zero; ", signal.SIGTERM, 143, CONTINUES),
-        ((), "while :; do echo; done; ", None, 141, CONTINUES),
-        (("--cancel-on-exit",), "while :; do echo; done; ", None, 141, CANCELLED),
+        ("submit", (), "", signal.SIGINT, 130, CONTINUES),
+        ("submit", (), "", signal.SIGTERM, 143, CONTINUES),
+        ("retry", (), "", signal.SIGTERM, 143, CONTINUES),
+        ("submit", ("-q", "--json"), "", signal.SIGHUP, 129, CONTINUES),
+        ("submit", ("--cancel-on-exit",), "", signal.SIGTERM, 143, CANCELLED),
+        ("retry", ("--cancel-on-exit",), "", signal.SIGINT, 130, CANCELLED),
+        ("submit", (), "head -c 1000000 /dev/zero; ", signal.SIGTERM, 143, CONTINUES),
+        ("submit", (), "while :; do echo; done; ", None, 141, CONTINUES),
+        ("submit", ("--cancel-on-exit",), "while :; do echo; done; ", None, 141, CANCELLED),
     ],
-    ids=["Ctrl-C", "SIGTERM", "SIGHUP", "cancel", "blocked in a write", "no reader", "no reader, cancel"],
 )
 def test_an_interrupted_client_says_what_becomes_of_its_job(
     standing: Cluster,
     gate: Gate,
+    command: str,
     options: tuple[str, ...],
     output: str,
     interrupt: int | None,
@@ -36,9 +38,14 @@ def test_an_interrupted_client_says_what_becomes_of_its_job(
     farewell: str,
 ) -> None:
     job = ("sh", "-c", f"echo $$ > {gate.begun}; {output}cat {gate.attempt(1)}")
-    with start(
-        standing.environ, "submit", *options, "--", *job, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as client:
+    words = (*options, "--", *job)
+    if command == "retry":
+        before = submitted(standing, "--", *job)
+        gate.wait()
+        standing.airunner("cancel", before)
+        assert list(events(standing, before))[-1]["state"] == "CANCELLED"
+        words = (*options, before)
+    with start(standing.environ, command, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
         assert client.stdout is not None
         gate.wait()
         if interrupt is None:

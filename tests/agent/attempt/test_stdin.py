@@ -97,6 +97,11 @@ async def test_only_the_command_gets_the_stdin(tmp_path: Path, launcher: ChildLa
         assert (await stage.client.get(job.id)).result.exit_code == 3
 
 
+async def test_git_gets_no_stdin(stage: Stage) -> None:
+    _, git = await stage.begun("make", stdin=STDIN, repository="/srv/project")
+    assert (git.spec.argv[0], git.spec.stdin) == ("git", None)
+
+
 async def test_a_job_that_is_cancelled_while_its_stdin_is_read_ends(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

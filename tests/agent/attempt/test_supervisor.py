@@ -86,6 +86,12 @@ async def test_who_outlives_the_command_is_named(launcher: ChildLauncher) -> Non
     assert "sleep 1002" in word
 
 
+async def test_of_many_that_outlive_the_command_50_are_named(launcher: ChildLauncher) -> None:
+    _, page = await seen(await launcher.launch(shell("for n in $(seq 53); do sleep 1001 & done")))
+    [word] = page.words
+    assert (word.count("sleep 1001"), word.splitlines()[-1]) == (50, "  and 3 more")
+
+
 async def test_who_outlives_the_grace_is_named(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("(trap '' TERM; while :; do sleep 1003; done) & wait"))
     ended, page = await seen(process, timeout_s=0.2)

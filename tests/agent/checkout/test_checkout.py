@@ -23,7 +23,7 @@ from tests.agent.playing import inline
 
 
 class Repository:
-    """`one` — `two` on main, `side` on a branch of that name, `lost` on none; a tag on `one`."""
+    """`one` — `two` on main, `older` — `side` on a branch of that name, `lost` on none; a tag on `one`."""
 
     def __init__(self, path: Path) -> None:
         self.path = new_repository(path)
@@ -37,9 +37,10 @@ class Repository:
         self.two = commit(path, "two")
         git(path, "branch", "hidden")
         git(path, "checkout", "--quiet", "-b", "side", self.one)
+        self.older = commit(path, "older")
         self.side = commit(path, "side")
         git(path, "tag", "c0ffee12")
-        for branch in ("facade", self.two[:8], self.side):
+        for branch in ("facade", self.two[:8], self.older[:8], self.side):
             git(path, "branch", branch, self.one)
         git(path, "update-ref", "refs/pull/7/head", self.side)
         git(path, "checkout", "--quiet", "--detach", self.one)
@@ -64,6 +65,7 @@ ONE_OF_EACH_KIND = [
     ("{lost}", "", "", "lost"),
     ("{annotated}", "", "", "one"),
 ]
+WITH_DEPTH = [("{older:.8}", "", "", "one")]  # a branch, and the start of the hash of a commit that is the tip of none
 MORE = [
     ("", "", "side", "side"),
     ("", "", "v1", "one"),
@@ -82,7 +84,8 @@ MORE = [
 @pytest.mark.parametrize(
     ("by", "commit", "ref", "branch", "expected"),
     [(by, *asked) for by in ("clone", "mirror", "depth") for asked in ONE_OF_EACH_KIND]
-    + [("clone", *asked) for asked in MORE],
+    + [("clone", *asked) for asked in MORE]
+    + [("depth", *asked) for asked in WITH_DEPTH],
 )
 async def test_a_branch_a_tag_or_a_commit_is_checked_out_and_the_commit_wins(
     checkout: Checkout,
@@ -116,8 +119,9 @@ async def test_a_hash_is_never_taken_for_the_branch_of_that_name(
     assert await checkout(repository.url, commit=repository.side, depth=depth) == repository.side
     shutil.rmtree(checkout.workspace.checkout)
     checkout.workspace.checkout.mkdir()
+    start = repository.two if depth else repository.older
     with pytest.raises(CheckoutFailed, match="the start of another commit's hash: give the full hash"):
-        await checkout(repository.url, commit=repository.two[:8], depth=depth)
+        await checkout(repository.url, commit=start[:8], depth=depth)
 
 
 async def test_the_job_finds_the_history_and_the_tags_that_a_clone_has(

@@ -17,7 +17,7 @@ from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, rea
 
 pytestmark = pytest.mark.skipif(own_group() is None, reason="no group that we may write")
 
-MEMORY = Limits(memory_bytes=64 << 20)
+MEMORY, PROCESSES = Limits(memory_bytes=64 << 20), Limits(processes=8)
 
 
 async def test_each_job_is_in_a_group_of_its_own_and_none_is_left(launcher: ChildLauncher) -> None:
@@ -59,16 +59,26 @@ def test_groups_are_removed_as_soon_as_the_kernel_says_that_nothing_runs_in_them
         assert not folder.exists()
 
 
-async def test_a_bound_that_cannot_be_kept_is_not_promised() -> None:
+@pytest.mark.parametrize(
+    ("limits", "script", "oom", "code"),
+    [
+        (MEMORY, "exec tail /dev/zero", True, None),
+        (PROCESSES, "for n in 1 2 3 4 5 6 7 8; do sleep 1000 & done", False, 2),
+    ],
+)
+async def test_a_bound_that_cannot_be_kept_is_not_promised(
+    limits: Limits, script: str, *, oom: bool, code: int | None
+) -> None:
     base = own_group()
     assert base is not None
-    if missing_controllers(base, MEMORY):
-        with pytest.raises(OperatorError, match="for memory; see `airunner doctor`"):
-            start_launcher(limits=MEMORY)
+    if missing := missing_controllers(base, limits):
+        with pytest.raises(OperatorError, match=f"for {missing[0]}; see `airunner doctor`"):
+            start_launcher(limits=limits)
         return
-    launcher = start_launcher(limits=MEMORY)
-    process = await launcher.launch(shell("exec tail /dev/zero"))
-    assert (await process.wait()).oom
+    launcher = start_launcher(limits=limits)
+    process = await launcher.launch(shell(script))
+    exit_ = await process.wait()
+    assert (exit_.oom, exit_.exit_code) == (oom, code)
     process.close()
     await launcher.aclose()
 

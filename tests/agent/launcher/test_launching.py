@@ -30,6 +30,7 @@ from tests.agent.launcher.launching import (
 )
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run jobs as other users")
+MAPPED = "import mmap, os; print(len(mmap.mmap(0, 0, prot=mmap.PROT_READ)), os.lseek(0, 6, os.SEEK_SET))"
 LONG = "x" * 300  # longer than any name in a folder may be
 
 
@@ -94,12 +95,15 @@ async def test_a_command_reads_its_stdin_from_a_file_without_a_name(
 ) -> None:
     stdin = tmp_path / "stdin"
     stdin.write_bytes(b"first\n\0\xff" + b"x" * 300_000)
+    script = "read line; echo $line; wc -c; wc -c </dev/stdin; [ ! -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo tty >/dev/tty"
     if user:
         os.chown(stdin, *user)
-    script = "read line; echo $line; wc -c; wc -c </dev/stdin; [ ! -t 0 ] && [ -t 1 ] && echo tty"
+    else:  # others may not be able to run our Python
+        script += f"; {sys.executable} -c '{MAPPED}'"
     process = await launcher.launch(replace(shell(script, terminal=terminal), stdin=stdin, user=user))
     output = await read_all(process.stdout)
-    assert output.split() == [b"first", b"300002", b"300008", *([b"tty"] if terminal else [])]
+    expected = [b"first", b"300002", b"300008", *[b"tty"] * bool(terminal), *[b"300008", b"6"] * (not user)]
+    assert output.split() == expected
     assert not stdin.exists()
 
 

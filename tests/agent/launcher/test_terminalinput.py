@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import sys
+import tty
 
 import anyio
 import pytest
 
+from airunner.agent.launcher.child.terminalinput import RAW_ENDS_MAX, TerminalInput
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
@@ -74,3 +79,15 @@ async def test_a_read_from_a_terminal_that_nobody_attends_gets_end_of_file(
         written = (await read_all(process.stdout)).decode().strip()
         assert await process.wait() == Exit(code, None), written
     assert written.splitlines()[-1:] == ([output] if output else [])
+
+
+def test_a_program_that_reads_single_keys_gets_no_more_than_a_number_of_ends() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    terminal = TerminalInput(select.epoll(), master, slave)
+    for _ in range(RAW_ENDS_MAX):
+        assert os.read(slave, 9) == b"\4"
+        terminal.feed()
+    os.write(master, b"typed")
+    assert os.read(slave, 9) == b"typed"
+    terminal.close()

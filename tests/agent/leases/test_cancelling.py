@@ -52,6 +52,14 @@ async def test_a_job_chooses_the_signal_of_its_cancel_and_of_its_timeout(
     assert result == Result(signal=2, reason=Reason.TIMEOUT if timeout_seconds else Reason.CANCELLED)
 
 
+async def test_what_a_command_leaves_has_a_grace_of_10_s_whatever_the_agents(stage: Stage) -> None:
+    job, process = await stage.begun()
+    process.exit(0)
+    await stage.kinds(job.id)
+    assert process.graces_s == [10]
+    assert CANCEL_GRACE_S != 10
+
+
 async def test_where_the_nudge_is_lost_the_next_heartbeat_brings_the_cancel(stage: Stage) -> None:
     lose_nudges(stage)
     job, _ = await stage.begun()

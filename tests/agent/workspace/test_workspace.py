@@ -64,7 +64,7 @@ def test_a_workspace_is_private_and_empty(tmp_path: Path) -> None:
     for folder in (tmp_path / "agent", workspace.root, workspace.checkout, workspace.home, workspace.temporary):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(workspace.root.iterdir()) == [workspace.checkout, workspace.home, workspace.temporary]
-    assert not any(workspace.checkout.iterdir())
+    assert [*workspace.checkout.iterdir(), *workspace.home.iterdir(), *workspace.temporary.iterdir()] == []
 
 
 def test_no_two_attempts_share_a_workspace(tmp_path: Path) -> None:

@@ -331,6 +331,8 @@ LATIN = b"caf\xe9".decode(errors="surrogateescape")
         ),
         ({"environment": ["A=\0"]}, None, "--env 'A=\\x00': 'A': a variable cannot contain a NUL character"),
         ({"args": ["x"] * 4_097}, None, "--args: expected 0 to 4096 items, not 4097"),
+        ({"environment": [f"A{n}=" for n in range(1_025)]}, None, "--env: expected at most 1024 names, not 1025"),
+        ({"metadata": [f"a{n}=" for n in range(65)]}, None, "--metadata: expected at most 64 names, not 65"),
         ({"args": ["x" * 131_073]}, None, "--args: item 1: expected at most 131072 characters, not 131073"),
         ({"args": ["x" * 70_000]}, None, "--args: this has 70006 bytes, and the whole job 70"),
         ({"secrets": [""]}, None, "--secret: item 1: expected text, and it is empty"),
