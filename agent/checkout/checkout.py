@@ -22,7 +22,7 @@ from airunner.agent.checkout.credentials import access_to
 from airunner.agent.checkout.git import CheckoutFailed, Git, git_environment
 from airunner.agent.checkout.largefiles import fetch_large_files
 from airunner.agent.checkout.mirrors import Mirror
-from airunner.agent.checkout.remote import Remote, ambiguous, lacks, object_format
+from airunner.agent.checkout.remote import Remote, ambiguity_message, lacks, object_format
 from airunner.agent.checkout.repository import Rules, refusal, rules_of_content
 from airunner.agent.checkout.revision import BRANCHES, TAGS, Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
@@ -158,7 +158,7 @@ class _Checkout:
                 commit = await self._fetch_shallow()
         except CheckoutFailed as failed:
             if lacks(failed):
-                raise await self._remote.missing(self._wanted, failed) from failed
+                raise await self._remote.failure_for_missing(self._wanted, failed) from failed
             raise
         if not by_name:
             await self._git.must_run("checkout", "--progress", "--detach", commit, "--")
@@ -180,7 +180,7 @@ class _Checkout:
             case Kind.HEAD | Kind.NAME:
                 if commit := await git.resolve("HEAD"):
                     return commit
-                raise await self._remote.missing(self._wanted)
+                raise await self._remote.failure_for_missing(self._wanted)
             case Kind.HASH:
                 commit = await git.resolve(text)
                 if commit is None and self._source.ref:
@@ -213,9 +213,9 @@ class _Checkout:
             if commit := await git.resolve(text):
                 return commit
             await git.must_run("rev-list", "--quiet", "--all")  # fails if the mirror lacks commits
-            raise await self._remote.missing(self._wanted)
+            raise await self._remote.failure_for_missing(self._wanted)
         if await self._commits(text) - {named}:
-            git.fail(ambiguous(text))
+            git.fail(ambiguity_message(text))
         return named
 
     async def _named(self, ref: str) -> str | None:

@@ -23,7 +23,7 @@ from airunner.protocol.printable import is_plain
 
 REFS_BYTES_MAX: Final = 16_777_216  # size of a listing: about 200 000 references; of a longer one the end is known
 NEAREST_MAX: Final = 3  # names in an error
-COMPARED_MAX: Final = 2_000  # names that are compared with a wanted one, which blocks the agent: 5 µs each
+COMPARED_MAX: Final = 2_000  # names compared with a mistyped one, which blocks the agent: 5 µs each
 _COMMITS_ONLY: Final = ("--filter=tree:0", "--no-tags", "--no-write-fetch-head")
 _PEELED: Final = "^{}"  # ends the name of the line that has the commit of an annotated tag
 _LACKING: Final = re.compile(r"not our ref|couldn't find remote ref|not found in upstream")
@@ -81,7 +81,7 @@ class Remote:
         if listing.may_have(wanted) or not listing.whole:
             return
         if wanted.kind is not Kind.HASH:
-            raise await self.missing(wanted)
+            raise await self.failure_for_missing(wanted)
         try:
             scratch = await self._new_scratch(len(wanted.text))
             ended = await scratch.run("fetch", "--depth=1", *_COMMITS_ONLY, "--", self._git.address, wanted.text)
@@ -89,19 +89,22 @@ class Remote:
             remove_workspace(self._scratch)
         words = "\n".join(message_lines(ended.stderr))
         if not ended.succeeded and _LACKING.search(words):
-            raise await self.missing(wanted, CheckoutFailed(words, ended.exit.exit_code if ended.exit else None))
+            raise await self.failure_for_missing(
+                wanted, CheckoutFailed(words, ended.exit.exit_code if ended.exit else None)
+            )
 
     async def unabbreviated(self, text: str) -> str:
         """Return the full name of the branch or tag `text`, or the full hash that starts with it.
 
-        Raises `CheckoutFailed`: there is not exactly one; and as `Git.must_run`.
+        Commits that no reference has are looked up only if none of the references is meant: all of them would have to
+        be fetched first. Raises `CheckoutFailed`: there is not exactly one; and as `Git.must_run`.
         """
         listing = await self.listing()
         named = listing.named(text)
         commits = {commit for commit in listing.refs.values() if commit.startswith(text.lower())}
         if named is not None:
             if commits - {listing.refs[named], listing.refs.get(named + _PEELED)}:
-                self._git.fail(ambiguous(text))
+                self._git.fail(ambiguity_message(text))
             return named
         if len(commits) == 1:
             return commits.pop()
@@ -113,9 +116,9 @@ class Remote:
                 return commit
         finally:
             remove_workspace(self._scratch)
-        raise await self.missing(Wanted(Kind.HASH_OR_NAME, text))
+        raise await self.failure_for_missing(Wanted(Kind.HASH_OR_NAME, text))
 
-    async def missing(self, wanted: Wanted, failed: CheckoutFailed | None = None) -> CheckoutFailed:
+    async def failure_for_missing(self, wanted: Wanted, failed: CheckoutFailed | None = None) -> CheckoutFailed:
         """Return the failure of a checkout whose remote lacks what is wanted, after git's words in `failed`."""
         refs = [name for name in (await self.listing()).refs if not name.endswith(_PEELED) and is_plain(name)]
         short = [name.removeprefix(kind) for kind in (BRANCHES, TAGS) for name in refs if name.startswith(kind)]
@@ -149,11 +152,14 @@ def lacks(failed: CheckoutFailed) -> bool:
     return not failed.missing and _LACKING.search(failed.message) is not None
 
 
-def ambiguous(text: str) -> str:
-    """Say that `text` means two commits."""
+def ambiguity_message(text: str) -> str:
+    """Format the refusal of a `text` that means two commits."""
     return f"{text} is a branch or tag, and also the start of another commit's hash: give the full hash"
 
 
 def _nearest(text: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
-    found = get_close_matches(text, list(dict.fromkeys(names))[-COMPARED_MAX:], NEAREST_MAX, cutoff)
+    """Format the names that are most like `text`, of the first and the last `names`: branches, and the newest tags."""
+    half = COMPARED_MAX // 2
+    ends = [*names[:half], *names[-half:]]
+    found = get_close_matches(text, [*dict.fromkeys(ends)], NEAREST_MAX, cutoff)
     return f"; the nearest names are {', '.join(found)}" if found else ""

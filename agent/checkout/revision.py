@@ -7,7 +7,7 @@
 | empty, `HEAD`           | the tip of `ref` or `branch`; if both are empty, the remote's HEAD                |
 | 40 or 64 hex digits     | the commit, or that of the tag, with this hash, even if a branch has this name    |
 | 4 to 63 hex digits      | a branch or tag, or the commit whose hash starts with these; refused if ambiguous, |
-|                         | but with `depth` the hashes of branches and tags go before those of older commits |
+|                         | but with `depth` older commits count only if no branch or tag and no tip is meant |
 | `refs/…`                | a ref of the remote: as `ref`                                                     |
 | another name            | a branch or tag: as `branch`                                                      |
 

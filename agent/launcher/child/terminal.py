@@ -13,6 +13,7 @@ import os
 import select
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -46,19 +47,27 @@ def spawn_in_terminal(
     """
     with seen_as(start.user):
         _check(program)
-    epoll = select.epoll()
-    kept = cast("Any", _Spawned).spawn(
-        [os.fsdecode(word) for word in (program, *start.argv[1:])],
-        env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
-        preexec_fn=partial(_as_after_a_login, start.user, stdin),
-        dimensions=tuple(size),
-        pass_fds=() if stdin is None else (stdin,),
-    )
-    master, inputs = os.dup(kept.fd), os.dup(kept.fd)
+    with ExitStack() as on_failure:
+        epoll = on_failure.enter_context(select.epoll())
+        kept = cast("Any", _Spawned).spawn(
+            [os.fsdecode(word) for word in (program, *start.argv[1:])],
+            env={os.fsdecode(name): os.fsdecode(value) for name, value in start.environment.items()},
+            preexec_fn=partial(_as_after_a_login, start.user, stdin),
+            dimensions=tuple(size),
+            pass_fds=() if stdin is None else (stdin,),
+        )
+        on_failure.callback(kept.close)  # ends the command
+        slave = fcntl.ioctl(kept.fd, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        on_failure.callback(os.close, slave)
+        master = os.dup(kept.fd)
+        on_failure.callback(os.close, master)
+        inputs = os.dup(kept.fd)
+        on_failure.callback(os.close, inputs)
+        terminal = TerminalInput(epoll, inputs, slave)
+        on_failure.pop_all()
     kept.fileobj.close()
     kept.closed = True  # otherwise its finaliser would end the command
-    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    return kept.pid, master, TerminalInput(epoll, inputs, slave)
+    return kept.pid, master, terminal
 
 
 def _check(program: bytes) -> None:

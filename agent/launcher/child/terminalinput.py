@@ -4,10 +4,11 @@ Nobody types into the terminal of a job, so a read from it would wait for ever. 
 character, usually ^D, which one read consumes, and which a program that empties its input discards (`getpass`). So it
 is written again whenever there is nothing to read, and only then.
 
-No event says that input was read or discarded, but the kernel wakes those who wait until a terminal can be written
-- of the master: input was read, or discarded by `tcflush`;
-- of the slave: its attributes were set, which may discard input; also after each output, so we then pause a little.
-An edge-triggered epoll instance reports that. An event in vain costs a look at the terminal.
+No event says that input was read or discarded. But the kernel wakes a process that waits until it can write
+- to the master: when input was read, or discarded by `tcflush`;
+- to the slave: when its attributes were set, which may discard input; and after each output, so we then pause a little.
+An edge-triggered epoll instance reports each wake-up. If there was another reason for it, we look at the terminal and
+write nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import time
 from contextlib import suppress
 from typing import Final
 
-PAUSE_S: Final = 0.05  # seconds between two looks because of output
+PAUSE_S: Final = 0.05  # seconds from one look at the terminal after output to the next
 RAW_ENDS_MAX: Final = 256  # ends for programs that read single keys: some take them for a command, and go on
 _LOCAL_MODES, _CHARACTERS = 3, 6  # indices in the attributes of termios(3)
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLET
+_PAUSED: Final = select.EPOLLET  # a hangup is reported all the same: once, where 0 would report it for ever
 
 
 class TerminalInput:
@@ -46,8 +48,9 @@ class TerminalInput:
 
     def feed(self) -> None:
         """Write an end of file if there is nothing to read: neither another end nor a line."""
-        if any(descriptor == self._slave for descriptor, _ in self._epoll.poll(0)):
-            self._epoll.modify(self._slave, 0)
+        woken = any(descriptor == self._slave for descriptor, _ in self._epoll.poll(0))
+        if woken and self.due_s == math.inf:
+            self._epoll.modify(self._slave, _PAUSED)
             self.due_s = time.monotonic() + PAUSE_S
         elif time.monotonic() >= self.due_s:
             self._epoll.modify(self._slave, _WRITABLE)

@@ -13,6 +13,7 @@ from airunner.agent.checkout import checkout as module
 from airunner.agent.checkout import git as git_module
 from airunner.agent.checkout.git import CheckoutFailed, message_lines
 from airunner.agent.checkout.mirrors import Mirror
+from airunner.agent.checkout.remote import COMPARED_MAX
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.revision import Source
 from airunner.agent.launcher.contract import LaunchSpec, Process
@@ -176,6 +177,19 @@ async def test_what_the_remote_lacks_costs_a_listing_and_no_transfer(
     assert [line for line in checkout.told if line.startswith(("Receiving", "trying"))] == []
     assert (tmp_path / "mirror").exists() is (by == "mirror")
     assert list(checkout.workspace.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ref", "nearest"), [("mian", "main"), ("v1.99", "v1.999")])
+async def test_thousands_of_tags_do_not_hide_the_nearest_branch(
+    checkout: Checkout, tmp_path: Path, ref: str, nearest: str
+) -> None:
+    many = new_repository(tmp_path / "many")
+    tip = git(many, "rev-parse", "HEAD")
+    (many / ".git/packed-refs").write_text(
+        "".join(f"{tip} refs/tags/v{number:06}\n" for number in range(COMPARED_MAX)) + f"{tip} refs/tags/v1.999\n"
+    )
+    with pytest.raises(CheckoutFailed, match=f"the nearest names are {nearest}"):
+        await checkout(many, branch=ref)
 
 
 @pytest.mark.parametrize("depth", [None, 1])

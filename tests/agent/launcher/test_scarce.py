@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from airunner.agent.checkout.git import scarce_in
-from airunner.agent.launcher.child import spawning
+from airunner.agent.launcher.child import spawning, terminal
 from airunner.agent.launcher.child.spawning import Refusal, spawn
 from airunner.agent.launcher.child.wire import Start
 from airunner.agent.launcher.local import ChildLauncher
@@ -86,14 +86,26 @@ async def test_jobs_keep_the_bound_that_the_agent_was_started_with(launcher: Chi
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> tuple[int, int, int]:
-        raise OSError("out of pty devices")  # as the standard library says it: without a number
+def refuse(*_: object) -> tuple[int, int, int]:
+    raise OSError("out of pty devices")  # as the standard library says it: without a number
 
+
+async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawning, "spawn_in_terminal", refuse)
     with pytest.raises(Refusal) as caught:
         spawn(Start([b"/bin/true"], {}, b"/", [24, 80], None, []))
     assert scarce_at_launch(caught.value.errno) is Scarce.PROCESSES
+
+
+@pytest.mark.parametrize(("name", "broken"), [("_TIOCGPTPEER", 0), ("TerminalInput", refuse)])
+def test_a_terminal_that_cannot_be_watched_leaves_no_command_and_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch, name: str, broken: object
+) -> None:
+    monkeypatch.setattr(terminal, name, broken)
+    before = descriptors_of(os.getpid()), children_of(os.getpid())
+    with pytest.raises(Refusal):
+        spawn(Start([b"/bin/sleep", b"1000"], {}, b"/", [24, 80], None, []))
+    assert (descriptors_of(os.getpid()), children_of(os.getpid())) == before
 
 
 async def test_without_a_thread_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,19 @@ def test_a_program_that_reads_single_keys_gets_no_more_than_a_number_of_ends() -
     os.write(master, b"typed")
     assert os.read(slave, 9) == b"typed"
     terminal.close()
+
+
+def test_a_terminal_that_was_hung_up_wakes_nobody_any_more() -> None:
+    master, slave = pty.openpty()
+    terminal = TerminalInput(select.epoll(), master, slave)
+    watched = select.poll()
+    watched.register(terminal.watched, select.POLLIN)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, master)  # closes the terminal's only master
+    os.close(nothing)
+    for due_s in (terminal.due_s, 0.0):
+        terminal.due_s = due_s  # the end of the pause after output
+        for _ in range(3):
+            terminal.feed()
+        assert watched.poll(0) == []
+    terminal.close()
