@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
 from airunner.agent.workspace.workspace import Workspace
@@ -83,6 +84,14 @@ def test_the_jobs_own_variables_beat_the_base() -> None:
     own = {"PATH": "/mine", "HOME": "/mine", "TERM": "vt100", "CI": "false", "AIRUNNER_TOKEN": "the job's"}
     own |= dict.fromkeys(UNATTENDED, "mine")
     assert own.items() <= job_environment(facts(own), {"PATH": "/p"}, terminal=True).items()
+
+
+def test_each_place_of_variables_overrides_the_earlier_ones() -> None:
+    places = ("operators", "variables", "secrets", "hooked")
+    names = ("CI", "A", "B", "C", "AIRUNNER_ATTEMPT")
+    full = replace(facts(), **{place: dict.fromkeys(names[at:], place) for at, place in enumerate(places)})
+    made = job_environment(full, {"CI": "agent"}, terminal=False)
+    assert [made[name] for name in names] == [*places, "2"]
 
 
 @given(agent=variables, job=variables)
