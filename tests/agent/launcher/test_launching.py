@@ -112,11 +112,15 @@ async def test_a_command_leads_a_session_of_its_own(launcher: ChildLauncher) -> 
     assert os.getsid(process.pid) == process.pid == os.getpgid(process.pid)
 
 
-async def test_no_descriptor_leaks_into_a_command(launcher: ChildLauncher) -> None:
+async def test_no_descriptor_leaks_into_a_command(launcher: ChildLauncher, tmp_path: Path) -> None:
     for size in (None, TerminalSize()):
         await launcher.launch(shell("exec sleep 1000", terminal=size))
     script = "for each in /proc/$$/fd/*; do readlink $each >/dev/null && echo ${each##*/}; done"
     assert await run(launcher, script) == b"0\n1\n2\n"  # the glob's own is gone by then
+    for size in (None, TerminalSize()):
+        (stdin := tmp_path / "stdin").touch()
+        process = await launcher.launch(replace(shell(script, terminal=size), stdin=stdin))
+        assert (await read_all(process.stdout)).split() == [b"0", b"1", b"2"]
 
 
 async def test_the_agents_signal_settings_do_not_leak_into_a_command() -> None:
