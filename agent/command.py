@@ -245,7 +245,7 @@ def agent_command(
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
     from airunner.agent.workspace.jobuser import exposed_keys
-    from airunner.agent.workspace.shortpaths import usable_bases
+    from airunner.agent.workspace.shortpaths import bases_of, report_unusable
     from airunner.transport.ports import SYSTEM
 
     plan = planning.Plan(
@@ -262,6 +262,8 @@ def agent_command(
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
     )
+    bases = bases_of(os.environ)
+    report_unusable(bases, users, _say)
     surroundings = Surroundings(
         launcher=launcher,
         wall_ms=SYSTEM.wall_ms,
@@ -276,7 +278,7 @@ def agent_command(
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck, planning.safe_paths(safe_directory or ())),
         mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
         random=SYSTEM.random,
-        bases=usable_bases(os.environ, users, _say),
+        bases=bases,
         users=users,
     )
     if not users:

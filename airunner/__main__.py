@@ -32,7 +32,7 @@ EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 def run(argv: Sequence[str]) -> int:
     """Run `airunner ARGV` and return its exit code."""
     from airunner.client.cli.commands import words_after_dashes
-    from airunner.client.cli.outlets import ReaderGone
+    from airunner.client.cli.standardstreams import ReaderGone
     from airunner.commandline import make_app
     from airunner.protocol.errors import OperatorError, PeerError
     from airunner.transport.descriptors import require_descriptors
@@ -103,9 +103,9 @@ def main() -> None:
     if interruptible:
         signal.signal(signal.SIGINT, _end_at_once)
     _open_missing()
-    from airunner.client.cli.outlets import open_outlets
+    from airunner.client.cli.standardstreams import open_standard_streams
 
-    open_outlets()
+    open_standard_streams()
     import_module("airunner.commandline")  # now, while Ctrl-C ends the process at once
 
     try:

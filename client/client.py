@@ -37,7 +37,7 @@ from airunner.protocol.follow import Follow
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
-from airunner.protocol.misfits import explained
+from airunner.protocol.misfits import with_field_named
 from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
 from airunner.transport.channel import Channel
@@ -329,7 +329,7 @@ class Client:
         try:
             return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
         except BadRequest as error:
-            raise explained(error, request) from error
+            raise with_field_named(error, request) from error
 
 
 def request_id_of(given: str | RequestId | None) -> RequestId | None:

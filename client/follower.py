@@ -31,7 +31,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, OperatorError, PeerError
 from airunner.protocol.events import Event, LiveSegment
 from airunner.protocol.follow import Follow
-from airunner.protocol.misfits import explained
+from airunner.protocol.misfits import with_field_named
 from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
@@ -123,7 +123,7 @@ class Follower:
                 async with self._pages:
                     answer = await self._channel.ask(request, smaller=lambda: self._follow.smaller(size.bytes_max))
         except BadRequest as error:
-            answer = explained(error, request)
+            answer = with_field_named(error, request)
         except (PeerError, OperatorError) as error:
             answer = error
         await self._to_inbox.send(answer)

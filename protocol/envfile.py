@@ -1,6 +1,6 @@
 """Variables of `--env` and env files, in docker's notation: NAME=VALUE, or NAME for the caller's own value.
 
-An env file has one variable on a line. A line that begins with `#` is a comment; blank lines and white space before a
+An env file has one variable a line. A line that begins with `#` is a comment; blank lines and white space before a
 name are skipped. A value is taken as it is, to the end of the line: quotes, backslashes and `#` are part of it. Of
 several values of one name the last counts. A name without `=` whose variable is not set has the value None: the caller
 decides whether it is left out or refused.
@@ -13,7 +13,8 @@ from typing import Final
 
 from airunner.protocol.errors import OperatorError
 
-ENV_FILE_BYTES_MAX: Final = 1_048_576  # the environment of a job takes 64 KiB at the most
+ENV_FILE_BYTES_MAX: Final = 1_048_576  # comments count too; the environment of a job takes 64 KiB at most
+ENV_FILE_LAYOUT: Final = "an env file has one variable on each line"
 
 
 def variable_of(word: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -33,7 +34,7 @@ def variables_in(raw: bytes, file: str, environ: Mapping[str, str]) -> dict[str,
     """Parse the content of the env file `file`; values as of `variable_of`. Raises `OperatorError` with the line."""
     found: dict[str, str | None] = {}
     if len(raw) > ENV_FILE_BYTES_MAX:
-        raise OperatorError(f"{file} is larger than {ENV_FILE_BYTES_MAX} bytes; an env file has a variable on a line")
+        raise OperatorError(f"{file} is larger than {ENV_FILE_BYTES_MAX} bytes; {ENV_FILE_LAYOUT}")
     for number, line in enumerate(_lines(raw, file), 1):
         if not line or line.startswith("#"):
             continue

@@ -26,4 +26,6 @@ class Expiry(Struct, frozen=True, omit_defaults=True):
 
     def deadline_ms(self, submitted_ms: int) -> int:
         """Return the instant, later than its submission, at which a job that is submitted at `submitted_ms` expires."""
-        return max(submitted_ms + 1, submitted_ms + self.after_ms if self.after_ms is not None else self.at_ms or 0)
+        if self.after_ms is not None:
+            return submitted_ms + self.after_ms
+        return max(submitted_ms + 1, self.at_ms or 0)

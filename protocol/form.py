@@ -1,4 +1,4 @@
-"""Form of a job's field: how people write and read its value. The table of the fields is in `fields`."""
+"""Field of a job as people see it: its help, and the form in which they write its value. The table is `fields`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Field(Struct, frozen=True):
     plain: bool = False  # whether new jobs may have only visible characters in this text, or in its names of pairs
     show: Callable[[Any], str] | None = None  # formats a `JobSpec` in `show`; by default the form's printer does
     more: tuple[Field, ...] = ()  # further options of this field: each gives its value (`means`) or a `part` of it
-    means: str = ""
-    part: str = ""  # key of the field's mapping that this option sets
+    means: str = ""  # value that this option gives the field, as --pty gives `process_type` the value pty
+    part: str = ""  # key of the field's mapping that this option sets, as --retry-on sets `on` of `retry`
     name: str = ""
     type: Any = str
     default: object = ""
@@ -58,7 +58,7 @@ class Field(Struct, frozen=True):
     @property
     def label(self) -> str:
         """Name in `show`, such as `max attempts`."""
-        return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", self.key)
+        return re.sub("[A-Z]", lambda match: f" {match[0].lower()}", self.key)
 
     @property
     def variable(self) -> str:
@@ -67,7 +67,7 @@ class Field(Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """Values that people may write, in words."""
+        """Values that people may write, in words: "pipe or pty", or "a whole number from 0 to 100 (0: no limit)"."""
         of = f" from {self.bounds[0]} to {self.bounds[1]}" if self.form is Form.NUMBER and self.bounds else ""
         bounded = of or self.form is Form.DURATION
         zero = f" (0: {self.unset})" if self.unset and bounded and self.default != 0 else ""

@@ -1,4 +1,4 @@
-"""Misfits: which field of a message does not fit its type, and what is expected, in words for people.
+"""Validation errors in words: which field of a message does not fit its type, and what is expected.
 
 The decoder of msgspec says ``Expected `array` of length <= 4096 - at `$.args` ``, without the value. When it has
 refused a message, or the other side has, this module looks for the first value that does not fit and words the refusal.
@@ -60,7 +60,7 @@ def field_error(error: ValueError, kind: type[Struct], values: Mapping[str, obje
     return misfit_in(kind, values)
 
 
-def explained(error: BadRequest, request: Struct) -> BadRequest:
+def with_field_named(error: BadRequest, request: Struct) -> BadRequest:
     """Word a refusal of `request` after its first field that does not fit; keep the error if all of them fit."""
     misfit = misfit_in(type(request), structs.asdict(request))
     if misfit is None:

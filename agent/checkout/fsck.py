@@ -18,7 +18,7 @@ _HARMLESS: Final = (
     *("badEmail", "missingEmail", "missingSpaceBeforeEmail"),
     *("badDate", "badDateOverflow", "missingSpaceBeforeDate", "zeroPaddedDate", "badTimezone"),
     *("nulInCommit", "nullSha1", "zeroPaddedFilemode"),
-)  # git only warns of a fault that it does not know, and ignores the others of these by itself
+)  # git warns of a name that it does not know; faults that git itself ignores by default are not listed
 
 
 class Fsck(StrEnum):

@@ -26,7 +26,7 @@ from typing import Final
 
 from airunner.agent.workspace.jobuser import PASSABLE, JobUser
 
-PATH_BYTES_MAX: Final = 40  # of HOME and TMPDIR: ssh adds 66 to HOME for a ControlPath with %C, and a NUL ends it
+PATH_BYTES_MAX: Final = 40  # of HOME and TMPDIR: ssh adds 66 to HOME for a ControlPath with %C, which makes 106
 PREFIX: Final = "ar-"
 LINK: Final = "w"
 BASES: Final = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - see above how they are used
@@ -47,17 +47,13 @@ def bases_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
     return (Path(runtime), *BASES) if runtime.startswith("/") else BASES
 
 
-def usable_bases(
-    environ: Mapping[str, str], users: Sequence[JobUser], report: Callable[[str], None]
-) -> tuple[Path, ...]:
-    """List the folders for links as `bases_of`; report if a try shows that none can be used."""
-    bases = bases_of(environ)
+def report_unusable(bases: Sequence[Path], users: Sequence[JobUser], report: Callable[[str], None]) -> None:
+    """Make a link as a try, and report if none of the folders can be used."""
     tried = make_link(Path(secrets.token_hex(_TRY_BYTES)), users[0] if users else None, bases)
     if tried is None:
         report(NO_BASE)
     else:
         remove_link(tried)
-    return bases
 
 
 def make_link(root: Path, user: JobUser | None, bases: Sequence[Path]) -> Path | None:
@@ -81,7 +77,7 @@ def make_link(root: Path, user: JobUser | None, bases: Sequence[Path]) -> Path |
 
 
 def remove_link(link: Path) -> None:
-    """Remove a link that `make_link` has made and no job has had, and its folder."""
+    """Remove a link that no job has used yet, and its folder."""
     with suppress(OSError):
         link.unlink(missing_ok=True)
         link.parent.rmdir()

@@ -72,9 +72,12 @@ def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents)
 
 
 def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:
-    """Read a piece of a leased job's standard input. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
+    """Read a piece of a leased job's standard input. Raises `NotFound`, `StaleToken`, `CorruptLog`.
+
+    The engine reads all of it for each piece: it has 1 MiB at most, and only slow links ask for many pieces.
+    """
     lease = request.lease
-    job = _find(engine, command.tenant, lease.job_id, None)
+    job = _find(engine, command.tenant, lease.job_id, None)  # in any queue: the task token proves the lease
     held = job.state == JobState.RUNNING and job.attempt == lease.attempt
     if not held or job.token_hash != token_hash(lease.task_token):
         raise StaleToken

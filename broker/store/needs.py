@@ -1,7 +1,7 @@
 """Needs of a job: the tags that it requires of its agent, as a text that a database can index. Pure.
 
 `needs` is empty, or the required tags as sorted lines `NAME=VALUE`; these are the *facts* that an agent has to have.
-A job with a standard input has the need `STDIN` too: an agent that does not know of such jobs is leased none.
+A job with a standard input has the need `STDIN_FACT` too: an agent that does not know of such jobs is leased none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.requests import DequeueJob
 
-STDIN: Final = "stdin"  # no tag is written like this: it has no equals sign
+STDIN_FACT: Final = "stdin"  # no tag is written like this: it has no equals sign
 NEEDS_MAX: Final = 256  # different needs among a queue's jobs that have not ended: a DequeueJob searches all of them
 TENANT_NEEDS_MAX: Final = 512  # sum of that number over a tenant's queues: a DequeueJob may search many queues
 
@@ -41,6 +41,6 @@ def meets(facts: frozenset[str], needs: str) -> bool:
 
 def _facts(tags: Mapping[str, str], *, stdin: bool) -> list[str]:
     return [
-        *([STDIN] if stdin else []),
+        *([STDIN_FACT] if stdin else []),
         *(f"{name}={value}" for name, value in tags.items()),
     ]  # no name has an equals sign, and no value a line end

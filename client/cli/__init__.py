@@ -14,7 +14,7 @@
 - Output: `watching.py` follows a job; `printing.py`, `stamps.py` and `cast.py` format its events; `status.py` is the
   status line below a job's output; `listing.py`, `columns.py`, `wording.py` and `watchlist.py` format
   lists; `console.py` writes to the terminal, through the filter in `terminal.py`, and to
-  the descriptors and `sys.stdout` of `outlets.py`.
+  the descriptors and `sys.stdout` of `standardstreams.py`.
 
 The command line imports the SDK (`client/`), and the SDK imports nothing of the command line.
 """

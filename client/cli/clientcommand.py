@@ -18,7 +18,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.options import with_parameters
-from airunner.client.cli.outlets import ReaderGone
+from airunner.client.cli.standardstreams import ReaderGone
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import BadRequest, NotFound, OperatorError, PeerError
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER

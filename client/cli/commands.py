@@ -13,7 +13,7 @@ import typer
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command, no_job
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.options import Given, with_job_options
-from airunner.client.cli.outlets import OutputLost
+from airunner.client.cli.standardstreams import OutputLost
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:

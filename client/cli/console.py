@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from airunner.client.cli.outlets import STDERR, STDOUT, OutputLost, ReaderGone, write
+from airunner.client.cli.standardstreams import STDERR, STDOUT, OutputLost, ReaderGone, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Stream

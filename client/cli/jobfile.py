@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.client.cli.notation import UnfitError, is_mapping, kind_of, read
-from airunner.client.cli.sources import STDIN, Sources
+from airunner.client.cli.sources import STDIN_FILE, Sources
 from airunner.client.cli.written import Entries, Items, line_of, load
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
@@ -35,7 +35,7 @@ KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 def read_job_file(file: str, now_ms: int, sources: Sources) -> dict[str, object]:
     """Read the fields of a job from a file; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
-    name = "standard input" if file == STDIN else file
+    name = "standard input" if file == STDIN_FILE else file
     raw = read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small")
     return parse_job_file(raw, name, now_ms, sources)
 
@@ -45,7 +45,7 @@ def read_bounded(flag: str, file: str, bytes_max: int, remark: str) -> bytes:
     if not file:
         raise OperatorError(f"{flag} is empty: name a file, or leave the option out")
     try:
-        if file == STDIN:
+        if file == STDIN_FILE:
             raw = sys.stdin.buffer.read(bytes_max + 1)
         else:
             with Path(file).open("rb") as opened:
@@ -76,7 +76,7 @@ def parse_job_file(raw: bytes, name: str, now_ms: int, sources: Sources) -> dict
             raise OperatorError(f"{place}: {key}: {error}") from error
         if found is not None:
             fields[field.name] = found
-            sources.of_file(field.name, name, line_of(key), _lines(value))
+            sources.note_file(field.name, name, line_of(key), _lines(value))
     return fields
 
 

@@ -14,7 +14,7 @@ from airunner.client.cli.jobfile import read_bounded, read_job_file
 from airunner.client.cli.notation import UnfitError, is_mapping, read
 from airunner.client.cli.options import ENV_FILE, Given
 from airunner.client.cli.sources import Sources
-from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables_in
+from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, ENV_FILE_LAYOUT, variable_of, variables_in
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field, Form
@@ -95,7 +95,7 @@ def _merged(field: Field, earlier: Any, given: object, now_ms: int, sources: Sou
         raise OperatorError(f"{flags.get(error.part, field.flag)}: {error.problem}") from error
     except OperatorError as error:
         raise OperatorError(f"{field.flag}: {error.message}") from error
-    sources.of_option(field.name, field.flag)
+    sources.note_option(field.name, field.flag)
     return found
 
 
@@ -106,7 +106,7 @@ def _given(field: Field, options: Mapping[str, Given], sources: Sources) -> obje
         value = _environment(field, options, sources) or None
     elif field.form is Form.PAIRS:
         value = pairs_of(field.flag, _words(options, field.name)) or None
-        sources.of_option(field.name, field.flag, value or ())
+        sources.note_option(field.name, field.flag, value or ())
     elif field.form is Form.WORDS:
         value = _words(options, field.name) or None
     parts: dict[str, object] = {}
@@ -127,17 +127,17 @@ def _environment(field: Field, options: Mapping[str, Given], sources: Sources) -
     """Return the variables of --env-file, overridden by --env; None: the variable is not set here."""
     found: dict[str, str | None] = {}
     for file in _words(options, ENV_FILE):
-        raw = read_bounded("--env-file", file, ENV_FILE_BYTES_MAX, "an env file has a variable on each line")
+        raw = read_bounded("--env-file", file, ENV_FILE_BYTES_MAX, ENV_FILE_LAYOUT)
         variables = variables_in(raw, file, os.environ)
         found |= variables
-        sources.of_option(field.name, f"--env-file {file}", variables)
+        sources.note_option(field.name, f"--env-file {file}", variables)
     for word in _words(options, field.name):
         try:
             name, value = variable_of(word, os.environ)
         except OperatorError as error:
             raise OperatorError(f"{field.flag} {word!r}: {error.message}") from error
         found[name] = value
-        sources.of_option(field.name, field.flag, [name])
+        sources.note_option(field.name, field.flag, [name])
     for name in [name for name, value in found.items() if value is None]:
         sources.hints.append(f"{sources.label(field.name, name)}: {name} is not set here, so the job does not get it")
     return found
@@ -164,11 +164,11 @@ def _command_and_repository(
     if words and (options.get("command") is not None or options.get("args")):
         raise OperatorError("give the command either after -- or with --command and --args, not both")
     if words:
-        sources.of_option("command", "the command after --")
-        sources.of_option("args", "the arguments after --")
+        sources.note_option("command", "the command after --")
+        sources.note_option("args", "the arguments after --")
         yield from (("command", words[0]), ("args", tuple(words[1:])))
     if operands:
-        sources.of_option("repository", FIELDS["repository"].flag)
+        sources.note_option("repository", FIELDS["repository"].flag)
         yield "repository", operands[0]
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from airunner.protocol.fields import FIELDS
 
-STDIN: Final = "-"  # job file that is standard input
+STDIN_FILE: Final = "-"  # file of an option that is standard input
 
 
 class Sources:
@@ -18,13 +18,13 @@ class Sources:
         self.hints: list[str] = []
         self._labels: dict[tuple[str, object], str] = {}
 
-    def of_file(self, name: str, file: str, line: int, lines: Iterable[tuple[object, int]] = ()) -> None:
+    def note_file(self, name: str, file: str, line: int, lines: Iterable[tuple[object, int]] = ()) -> None:
         """Note that a field, and each of its parts in `lines`, comes from a line of a job file."""
         key = FIELDS[name].key
         self._labels[name, None] = f"{file}, line {line}: {key}"
         self._labels |= {(name, part): f"{file}, line {at}: {key}" for part, at in lines}
 
-    def of_option(self, name: str, label: str, parts: Iterable[object] = (None,)) -> None:
+    def note_option(self, name: str, label: str, parts: Iterable[object] = (None,)) -> None:
         """Note that a field comes from an option or operand; with `parts`, that only these names of pairs do."""
         self._labels |= {(name, part): label for part in parts}
 

@@ -19,10 +19,10 @@ import typer
 
 from airunner.client.cli.console import Console
 from airunner.client.cli.interrupts import Interrupts
+from airunner.client.cli.standardstreams import STDIN
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import STDIN_BYTES_MAX
 
-STDIN: Final = 0
 NOTICE_S: Final = 1.0  # seconds until a message says that the standard input has no end yet
 _PIECE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pipe
 _LEFT_OUT: Final = "--no-stdin leaves it out"
@@ -63,7 +63,7 @@ def _read(console: Console) -> bytes:
     notice_s: float | None = time.monotonic() + NOTICE_S
     while True:
         wait_s = None if notice_s is None else max(0.0, notice_s - time.monotonic())
-        if not select([STDIN], [], [], wait_s)[0] or wait_s == 0:
+        if not select([STDIN], [], [], wait_s)[0] or wait_s == 0:  # 0: a writer that never pauses needs the notice too
             notice_s = None
             console.must_say(f"reading standard input to its end, for the job; {_LEFT_OUT}")
             continue

@@ -25,7 +25,7 @@ class Ending:
     """Ending of a job, begun by an End or by the job's deadline; further Ends may bring SIGKILL forward."""
 
     def __init__(self, deadline: float, *, number: int = 0, outlived: bool = False) -> None:
-        self.deadline = deadline  # on the monotonic clock: of the grace; after SIGKILL, of `STUCK_S`
+        self.deadline = deadline  # end of the grace; after SIGKILL, when processes are given up (monotonic clock)
         self.answers = 0  # Ended messages to send: one for each End
         self.killing = False  # whether SIGKILL has been sent
         self.number = number  # signal that asks processes to end; 0: none
@@ -45,16 +45,16 @@ class Ending:
         A process whose parent has ended is the keeper's child, and the keeper was not asked: so it is no cleanup.
         The job's `command` was started with default handlers.
         """
-        grown = now().ticks - LOOK_AGAIN_MS * TICKS_A_S // 1000
+        old_enough_ticks = now().ticks - LOOK_AGAIN_MS * TICKS_A_S // 1000
         known = {process.pid: (process.pid, process.began) for process in processes}
-        left: set[int] = set()  # cleanup, processes that were just forked, and all that these have started
+        spared: set[int] = set()  # cleanup, processes that were just forked, and all that these have started
         for process in processes:
             asked = self.asked.get(known.get(process.parent, _NOBODY))
             cleanup = asked is not None and asked.precedes(process)
-            forked = process.pid != command and process.began >= grown and process.catches(self.number)
-            if process.parent in left or cleanup or forked:
-                left.add(process.pid)
-        return [process for process in processes if known[process.pid] not in self.asked and process.pid not in left]
+            forked = process.pid != command and process.began >= old_enough_ticks and process.catches(self.number)
+            if process.parent in spared or cleanup or forked:
+                spared.add(process.pid)
+        return [process for process in processes if known[process.pid] not in self.asked and process.pid not in spared]
 
     def ask(self, process: Status) -> None:
         """Ask a process to end, by a signal that it does not ignore if there is one."""
@@ -64,15 +64,15 @@ class Ending:
             signal_each([process.pid], signal.SIGCONT)  # a stopped process would not handle it
 
     def note_settled(self, processes: list[Status]) -> list[Status]:
-        """Record and return the survivors that may be signalled now: their groups have no process without command line.
+        """Record and return the survivors that may be signalled now: every process of their groups has a command line.
 
-        Such a process is most likely exiting, or executing a program. For `LOOK_AGAIN_MS` its group is not signalled:
-        the process, and others that it has just started, would end before their commands can be read.
+        A process without one is most likely exiting, or executing a program. For `LOOK_AGAIN_MS` its group is not
+        signalled: the process, and others that it has just started, would end before their commands can be read.
         """
-        now = time.monotonic()
+        now_s = time.monotonic()
         commands = {process.pid: command_of(process.pid) for process in processes}
-        self.unsettled = {pid: self.unsettled.get(pid, now) for pid, command in commands.items() if not command}
-        settling = {pid for pid, since in self.unsettled.items() if now - since < LOOK_AGAIN_MS / 1000}
+        self.unsettled = {pid: self.unsettled.get(pid, now_s) for pid, command in commands.items() if not command}
+        settling = {pid for pid, since in self.unsettled.items() if now_s - since < LOOK_AGAIN_MS / 1000}
         waiting = {process.group for process in processes if process.pid in settling}
         settled = [process for process in processes if process.group not in waiting]
         for process in settled:

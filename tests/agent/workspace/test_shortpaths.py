@@ -17,9 +17,10 @@ from airunner.agent.workspace.shortpaths import (
     NO_BASE,
     PATH_BYTES_MAX,
     PREFIX,
+    bases_of,
     make_link,
     remove_link,
-    usable_bases,
+    report_unusable,
 )
 from airunner.agent.workspace.workspace import clear_workspace, make_workspace, remove_workspaces
 from airunner.agent.workspace.workspaces import Workspaces
@@ -149,10 +150,13 @@ def test_without_any_such_folder_the_paths_are_long_and_the_agent_says_so(
 ) -> None:
     monkeypatch.setattr(shortpaths, "BASES", (tmp_path / "missing", tmp_path))  # which is too long itself
     said = list[str]()
-    workspace = make_workspace(tmp_path, None, usable_bases({}, (), said.append))
+    report_unusable(bases_of({}), (), said.append)
+    workspace = make_workspace(tmp_path, None, bases_of({}))
     assert workspace.home == workspace.root / "home"
     assert workspace.home.is_dir()
     assert said == [NO_BASE]
     runtime = base(0o755)  # systemd's, which comes first
-    assert usable_bases({"RUNTIME_DIRECTORY": f"{runtime}:/run/more"}, (), said.append)[0] == runtime
+    bases = bases_of({"RUNTIME_DIRECTORY": f"{runtime}:/run/more"})
+    assert bases[0] == runtime
+    report_unusable(bases, (), said.append)
     assert said == [NO_BASE]

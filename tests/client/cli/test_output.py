@@ -14,8 +14,8 @@ import pytest
 from airunner.client.cli.columns import TERMINAL, Table, fitting, table_text
 from airunner.client.cli.commands import follow_job
 from airunner.client.cli.console import Console
-from airunner.client.cli.outlets import OutputLost, ReaderGone
 from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
+from airunner.client.cli.standardstreams import OutputLost, ReaderGone
 from airunner.client.cli.terminal import RESET
 from airunner.client.cli.watching import exit_status
 from airunner.client.cli.wording import duration_text, end_text, instant_text

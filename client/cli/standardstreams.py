@@ -1,7 +1,7 @@
-"""Outlets of the process: stdout, on which a failed write is an error, and stderr, on which it is ignored.
+"""Standard streams: a failed write to stdout is an error, and one to stderr is ignored.
 
-`Console` writes to the descriptors; `print` writes to `sys.stdout` and `sys.stderr`, which `open_outlets` replaces. All
-text of ours is UTF-8.
+`Console` writes to the descriptors; `print` writes to `sys.stdout` and `sys.stderr`, which `open_standard_streams`
+replaces. All text of ours is UTF-8.
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ def write(descriptor: int, text: ReadableBuffer) -> None:
         raise OutputLost(error) from error
 
 
-def open_outlets() -> None:
-    """Replace `sys.stdout` and `sys.stderr`, and a closed `sys.stdin`, for which Python has None: reading it fails."""
+def open_standard_streams() -> None:
+    """Replace `sys.stdout` and `sys.stderr`, and a closed `sys.stdin`, for which Python has None: reading it fails.
+
+    The three descriptors must be open: `airunner/__main__.py` has opened those that were closed.
+    """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - its type does not say so
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(STDIN, closefd=False)), "utf-8", "surrogateescape")
-    out = io.BufferedWriter(_Outlet(STDOUT))
+    out = io.BufferedWriter(_StandardStream(STDOUT))
     sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape", line_buffering=os.isatty(STDOUT))
-    err = io.BufferedWriter(_Outlet(STDERR))
+    err = io.BufferedWriter(_StandardStream(STDERR))
     sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
 
 
@@ -67,7 +70,7 @@ def _wait_writable(descriptor: int) -> None:
     poll.poll()
 
 
-class _Outlet(io.RawIOBase):
+class _StandardStream(io.RawIOBase):
     """Raw stream of stdout or stderr; a failure is raised once, so that the exit of the interpreter is quiet."""
 
     def __init__(self, descriptor: int) -> None:
