@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -58,7 +57,15 @@ def without_credentials(text: str) -> str:
     User and password end at the last @ before the host's end, as curl reads a URL. If a colon without a port number
     would follow the host, as in `https://user:pa/ss@host`, they end at the last @ of the word.
     """
-    return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", _USER.sub(f"{REDACTED}@", text))
+    if "@" in text:
+        text = _USER.sub(f"{REDACTED}@", text)
+    return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", text)
+
+
+def credential_spans(text: str) -> list[tuple[int, int]]:
+    """Return the spans of what `without_credentials` redacts in `text`."""
+    users = [(found.start(), found.end() - 1) for found in _USER.finditer(text)] if "@" in text else []
+    return [*users, *((found.end(1) + 1, found.end()) for found in _SECRET_PARAMETER.finditer(text))]
 
 
 def is_secret_name(name: str, patterns: Sequence[str] = ()) -> bool:
@@ -106,24 +113,13 @@ def credentials_in(text: str) -> list[str]:
     if "://" not in text:
         return []
     secrets = [found[0].partition("=")[2] for found in _SECRET_PARAMETER.finditer(text)]
-    for found in _USER.finditer(text):
+    for found in _USER.finditer(text) if "@" in text else ():
         user, _, password = found[0].removesuffix("@").partition(":")
         if password not in PLACEHOLDERS:
             secrets.append(password)
         elif len(user) >= USER_CHARS_MIN:
             secrets.append(user)
     return [*secrets, *(unquote(secret) for secret in secrets if "%" in secret)]
-
-
-def shown_forms(values: Iterable[str]) -> list[str]:
-    """List the forms by which values are hidden from readers, longest first: value, its lines, as in URLs and JSON."""
-    forms: set[str] = set()
-    for value in values:
-        bare = value.strip()
-        lines = (line.strip() for line in value.splitlines())
-        forms |= {value, bare, quote(bare, safe="", errors="surrogateescape"), json.dumps(bare)[1:-1]}
-        forms |= {line for line in lines if len(line) >= HIDDEN_BYTES_MIN}
-    return sorted(forms - {""}, key=len, reverse=True)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,13 +1,16 @@
 """Shown spec: a job's spec without its secrets, for everybody but the agent that runs the job. Pure.
 
 The values that are removed are those in the job's environment: of the variables that the job names in `secrets`, of
-those with secret names, and the credentials in URLs. They are removed wherever else in the spec they stand, such as
-`curl -H "Bearer …"`. Values of sealed secrets and of the agent's are known to the agent alone.
+those with secret names, and the credentials in URLs, there and in the arguments and the repository's address. They are
+removed wherever else in the spec they stand, quoted and escaped in any of the ways that `readings` knows, such as in
+`sh -c "curl -H 'Bearer …'"`. Values of sealed secrets and of the agent's are known to the agent alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,47 +18,148 @@ from msgspec.structs import replace
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.names import ARGUMENT_CHARS_MAX, NAME_CHARS_MAX, TEXT_CHARS_MAX
-from airunner.protocol.redaction import REDACTED, is_secret_name, secret_values, shown_forms, without_credentials
+from airunner.protocol.readings import LEVELS_MAX, Unsearchable, decoded, folded, spans_of
+from airunner.protocol.redaction import (
+    HIDDEN_BYTES_MIN,
+    NAMED_BYTES_MIN,
+    REDACTED,
+    credential_spans,
+    is_secret_name,
+    secret_values,
+    without_credentials,
+)
 
 VALUES_CHARS_MAX: Final = 8_192  # of all secret values together, such as two keys of 4096 bits
-FORMS_MAX: Final = 256  # with these bounds, a job is searched for its secrets in at most some 5 ms
+NEEDLES_MAX: Final = 256  # with these bounds, a job is searched for its secrets in at most some 10 ms
+
+_CONTINUATION: Final = 0xC0, 0x80  # mask and value of a byte that continues a character in UTF-8
+
+
+class HiddenValues:
+    """Secret values of a spec: hides them in texts. If they are too many to be searched for, hides all of the texts."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        searchable = sum(map(len, values)) <= VALUES_CHARS_MAX
+        self._folds, self._literals = _needles(values) if searchable else ((), ())
+        self._searchable = searchable and len(self._folds) + len(self._literals) <= NEEDLES_MAX
+
+    def hide(self, text: str) -> str:
+        """Hide the values and the credentials of URLs in a text."""
+        return self.hide_each([text])[0]
+
+    def hide_each(self, texts: Sequence[str]) -> list[str]:
+        """Hide the values and the credentials of URLs in each text, and a value that several texts make together."""
+        joined = "\n".join(texts)
+        try:
+            spans = _merged([*self._spans(joined), *credential_spans(joined)])
+        except Unsearchable:
+            return [text and REDACTED for text in texts]
+        shown: list[str] = []
+        offset = 0
+        for text in texts:
+            shown.append(_without(spans, text, offset))
+            offset += len(text) + 1
+        return shown
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        if not self._searchable:
+            raise Unsearchable
+        raw = _bytes(text)
+        spans = spans_of(self._folds, self._literals, raw)
+        if not spans or len(raw) == len(text):
+            return spans
+        mask, continues = _CONTINUATION
+        index = list(accumulate((byte & mask != continues for byte in raw), initial=0))
+        return [(index[begin], index[end]) for begin, end in spans]
 
 
 def hiding(spec: JobSpec) -> Callable[[str], str]:
     """Return the function that removes the spec's secrets from a text; if there are too many, all of the text."""
-    values = secret_values(spec.environment, spec.secret_names, spec.no_redact).hidden
-    if not values:
-        return without_credentials
-    forms = shown_forms(values) if len(values) <= FORMS_MAX and sum(map(len, values)) <= VALUES_CHARS_MAX else []
-
-    def hide(text: str) -> str:
-        text = without_credentials(text)
-        for form in forms:
-            text = text.replace(form, REDACTED)
-        return text
-
-    return hide if 0 < len(forms) <= FORMS_MAX else lambda text: text and REDACTED
+    hidden = _hidden_values(spec)
+    return hidden.hide if hidden else without_credentials
 
 
 def shown_spec(spec: JobSpec) -> JobSpec:
     """Return the spec without its secrets. Queue, revision and names of all kinds are never changed."""
-    hide = hiding(spec)
+    hidden = _hidden_values(spec)
 
-    def shown(text: str, chars_max: int = ARGUMENT_CHARS_MAX) -> str:
-        return hide(text)[:chars_max]
+    def hide(texts: Iterable[str], chars_max: int = ARGUMENT_CHARS_MAX) -> list[str]:
+        shown = hidden.hide_each(tuple(texts)) if hidden else map(without_credentials, texts)
+        return [text[:chars_max] for text in shown]
 
-    def shown_variable(name: str, value: str) -> str:
-        if name in spec.no_redact:
-            return value
-        return REDACTED if name in spec.secret_names or is_secret_name(name) else shown(value)
-
+    opened = {name: value for name, value in spec.environment.items() if name in spec.no_redact}
+    named = {name for name in spec.environment if name in spec.secret_names or is_secret_name(name)}
+    others = {name: value for name, value in spec.environment.items() if name not in named and name not in opened}
+    shown = {**dict(zip(others, hide(others.values()), strict=True)), **opened}
+    command, *args = hide(spec.argv)
     return replace(
         spec,
-        command=shown(spec.command),
-        args=tuple(map(shown, spec.args)),
-        repository=shown(shown_address(spec.repository), TEXT_CHARS_MAX),
-        working_directory=shown(spec.working_directory, TEXT_CHARS_MAX),
-        environment={name: shown_variable(name, value) for name, value in spec.environment.items()},
-        owner=shown(spec.owner, NAME_CHARS_MAX),
-        metadata={name: shown(value) for name, value in spec.metadata.items()},
+        command=command,
+        args=tuple(args),
+        repository=shown_address(*hide([spec.repository], TEXT_CHARS_MAX)),
+        working_directory="".join(hide([spec.working_directory], TEXT_CHARS_MAX)),
+        environment={name: shown.get(name, REDACTED) for name in spec.environment},
+        owner="".join(hide([spec.owner], NAME_CHARS_MAX)),
+        metadata=dict(zip(spec.metadata, hide(spec.metadata.values()), strict=True)),
     )
+
+
+def _hidden_values(spec: JobSpec) -> HiddenValues | None:
+    """Find the values to hide: of the environment's secrets, and credentials in arguments and repository's address."""
+    addresses = " ".join((*spec.argv, spec.repository))
+    values = secret_values({**spec.environment, "": addresses}, spec.secret_names, spec.no_redact).hidden
+    return HiddenValues(values) if values else None
+
+
+def _needles(values: Iterable[str]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return what to search for: folded values and lines of them; and, as they are, values that folding cuts at an end.
+
+    A value that is itself escaped is searched for decoded, too, and any value as escapes of Latin-1 have it.
+    """
+    folds: set[bytes] = set()
+    literals: set[bytes] = set()
+    for value in values:
+        bare = value.strip()
+        raw = _bytes(bare)
+        if len(folded(raw)) < NAMED_BYTES_MIN or folded(raw[:1] + raw[-1:]) != raw[:1] + raw[-1:]:
+            literals |= {raw, json.dumps(bare)[1:-1].encode()}
+        texts = {raw, _in_latin(bare)}
+        for _ in range(LEVELS_MAX):
+            more = {decoded(text) for text in texts}
+            if more <= texts:
+                break
+            texts |= more
+        lines = (line for text in texts for line in text.splitlines())
+        folds |= {part for part in map(folded, texts) if len(part) >= NAMED_BYTES_MIN}
+        folds |= {part for part in map(folded, lines) if len(part) >= HIDDEN_BYTES_MIN}
+    return tuple(folds), tuple(literals)
+
+
+def _in_latin(text: str) -> bytes:
+    return b"".join(char.encode("latin-1") if char <= "\xff" else _bytes(char) for char in text)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _without(spans: Iterable[tuple[int, int]], text: str, offset: int) -> str:
+    """Replace spans, of which the text begins at `offset`."""
+    shown: list[str] = []
+    at = 0
+    for begin, end in spans:
+        if begin < offset + len(text) and end > offset:
+            shown += (text[at : max(0, begin - offset)], REDACTED)
+            at = min(end - offset, len(text))
+    return "".join([*shown, text[at:]])
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sort the spans, and merge those that overlap."""
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if merged and begin < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged

@@ -191,7 +191,7 @@ def _summary(engine: Engine, job: JobRow) -> JobSummary:
         queue=spec.queue,
         command=command_summary(spec, hide),
         owner=hide(spec.owner)[:NAME_CHARS_MAX],
-        repository=hide(shown_address(spec.repository))[:TEXT_CHARS_MAX],
+        repository=shown_address(hide(spec.repository))[:TEXT_CHARS_MAX],
         priority=spec.priority,
     )
 

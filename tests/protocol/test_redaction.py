@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
-from urllib.parse import quote
+import re
+import shlex
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
@@ -116,10 +119,116 @@ def test_no_reader_of_a_job_sees_a_secret_of_its_environment_anywhere() -> None:
     assert command_summary(SPEC, hiding(SPEC)) == " ".join(("curl", *shown.args))
 
 
+ODD = "p<a>&ss'w\"o;r d/ä€+%41"
+KEY = "-----BEGIN KEY-----\n  MIIEvQ/IBADAN\n  Bgkqhk+iG9w0"
+
+
+def bash_quoted(text: str) -> str:
+    """What `printf %q` of bash prints for a text without control characters."""
+    return re.sub(r"([^A-Za-z0-9_@%+=:,./-])", r"\\\1", text)
+
+
+def for_pages(text: str) -> str:
+    """JSON as Go, Rails and PHP write it into pages."""
+    return json.dumps(text).translate({ord(char): f"\\u{ord(char):04x}" for char in "<>&"}).replace("/", "\\/")
+
+
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        ("ab/cd&ef=gh-Xy9", "ab/cd%26ef%3Dgh-Xy9"),
+        ("ab/cd&ef=gh-Xy9", "ab%2fcd%26ef%3dgh-Xy9"),
+        ("two words-Xy9", "two+words-Xy9"),
+        ("two words-Xy9", "two%20words-Xy9"),
+        ("1+2 3+4=ten", quote_plus("1+2 3+4=ten")),
+        ("p@55%w0rd", "p@55%%w0rd"),
+        (ODD, quote(ODD)),
+        (ODD, quote(ODD).lower()),
+        (ODD, urlencode({"": ODD})[1:]),
+        (ODD, quote(ODD, safe="<>;").replace("%C3%A4", "%c3%A4")),
+        (ODD, quote(quote(ODD))),
+        (ODD, bash_quoted(ODD)),
+        (ODD, bash_quoted(bash_quoted(ODD))),
+        (ODD, shlex.quote(ODD)),
+        (ODD, shlex.quote(shlex.quote(ODD))),
+        (ODD, "$'" + ODD.replace("'", "\\'").replace("ä", r"\303\244").replace("€", r"\342\202\254") + "'"),
+        (ODD, '"' + re.sub(r"([\\\"$`])", r"\\\1", ODD) + '"'),
+        (ODD, json.dumps(ODD)),
+        (ODD, json.dumps(json.dumps(ODD))),
+        (ODD, for_pages(ODD)),
+        (ODD, shlex.quote(for_pages(json.dumps(ODD)))),
+        (ODD, bash_quoted(json.dumps(ODD, ensure_ascii=False))),
+        (ODD, ascii(ODD)),
+        (ODD, "".join(f"\\u{{{ord(char):x}}}" for char in ODD)),
+        (ODD, "".join(f"\\U{ord(char):08X}" for char in ODD)),
+        ("a&nosuch;b&#9999999;", json.dumps("a&nosuch;b&#9999999;")),
+        (ODD, repr(ODD.encode())[1:]),
+        (ODD, html.escape(ODD)),
+        (ODD, html.escape(ODD).replace("&#x27;", "&apos;").replace("ä", "&auml;").replace("€", "&#8364;")),
+        (ODD, "".join(f"&#X{ord(char):04X};" for char in ODD)),
+        (ODD, bash_quoted(html.escape(ODD))),
+        (ODD, quote(html.escape(ODD))),
+        (ODD, html.escape(json.dumps(ODD)[1:-1])),
+        (ODD, json.dumps(quote(html.escape(ODD)))),
+        ("C:\\new\\table", json.dumps("C:\\new\\table")),
+        ("C:\\neü\\table", json.dumps("C:\\neü\\table")),
+        ("rocket🚀s", json.dumps("rocket🚀s")),
+        (KEY, " ".join(KEY.split())),
+        (KEY, json.dumps(KEY)),
+        (KEY, "$'" + KEY.replace("\n", "\\n") + "'"),
+        (json.dumps(KEY), KEY),
+        ("p%40ss/w0rd", "p@ss/w0rd"),
+        ("p%252540ss/w0rd", "p@ss/w0rd"),
+        ("'\"' '\"", quote("'\"' '\"")),
+    ],
+)
+def test_however_a_command_line_quotes_a_secret_no_reader_sees_it(secret: str, written: str) -> None:
+    spec = JobSpec(command="bash", args=("-c", f"go <{written}> ü"), environment={"A_TOKEN": secret, "B": written})
+    for shown in (shown_spec(spec).args[1], hiding(spec)(spec.args[1])):
+        assert re.sub(r"[\\\"' $]", "", shown) == "go<[REDACTED]>ü"
+    assert re.sub(r"[\\\"' $]", "", shown_spec(spec).environment["B"]) == "[REDACTED]"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "shown"),
+    [
+        ("p@ss/w0rd-Xy9", "see https://u:p@ss/w0rd-Xy9@h/", "see https://[REDACTED]@h/"),
+        ("p@ss?w#rd-Xy9", "https://u:p@ss?w#rd-Xy9@h/", "https://[REDACTED]@h/"),
+        ("p@ss w0rd-Xy9", "https://u:p@ss w0rd-Xy9@h/", "https://[REDACTED]@h/"),
+        ("ab&cd#ef-Xy9", "https://h/?token=ab&cd#ef-Xy9", "https://h/?token=[REDACTED]"),
+        ("https://u:", "https://u:hunter9@h/", "[REDACTED]@h/"),
+        ("u:hunter9@h/team", "https://u:hunter9@h/team/x", "https://[REDACTED]/x"),
+    ],
+)
+def test_a_secret_in_a_url_is_hidden_whole_whatever_of_the_url_is_hidden_too(
+    secret: str, text: str, shown: str
+) -> None:
+    spec = JobSpec(command="true", args=(text,), environment={"A_TOKEN": secret, "B": text}, owner=text)
+    assert shown_spec(spec).args == (shown,)
+    assert (shown_spec(spec).owner, shown_spec(spec).environment["B"], hiding(spec)(text)) == (shown, shown, shown)
+
+
+def test_credentials_of_an_address_and_words_of_a_secret_are_hidden_in_other_arguments() -> None:
+    spec = JobSpec(
+        command="echo",
+        args=("two", "words-Xy9", "hunter8", "hunter9", "https://u:hunter9@h/"),
+        repository="https://u:hunter8@host/x",
+        environment={"A_TOKEN": "two words-Xy9"},
+    )
+    assert shown_spec(spec).args == (*["[REDACTED]"] * 4, "https://[REDACTED]@h/")
+    assert shown_spec(spec).repository == "https://[REDACTED]@host/x"
+
+
 @pytest.mark.parametrize("environment", [{f"N{n}_TOKEN": f"{n:06}" for n in range(300)}, {"TOKEN": "123456 " * 2_000}])
 def test_of_a_job_with_more_secrets_than_can_be_searched_for_nothing_is_shown(environment: dict[str, str]) -> None:
     shown = shown_spec(JobSpec(command="echo", args=("hello", ""), owner="me", environment=environment))
     assert (shown.args, shown.owner) == (("[REDACTED]", ""), "[REDACTED]")
+
+
+@pytest.mark.parametrize("text", ["%41" * 9_000, "123456" * 9_000])
+def test_a_text_of_too_many_escapes_or_secrets_to_search_is_hidden_whole(text: str) -> None:
+    shown = shown_spec(JobSpec(command="echo", args=(text,), owner="me", environment={"TOKEN": "123456"}))
+    assert (shown.argv, shown.owner) == (("[REDACTED]", "[REDACTED]"), "me")
 
 
 def test_what_a_job_names_as_secret_cannot_be_shown_too() -> None:
