@@ -9,6 +9,9 @@ No event says that input was read or discarded. But the kernel wakes a process t
 - to the slave: when its attributes were set, which may discard input; and after each output, so we then pause a little.
 An edge-triggered epoll instance reports each wake-up. If there was another reason for it, we look at the terminal and
 write nothing.
+
+In raw mode the character is a key. A program that has read one may leave raw mode next, and what is left in the input
+would be text for the next read. So the next key is written only after a pause without reads.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-PAUSE_S: Final = 0.05  # seconds from one look at the terminal after output to the next
+PAUSE_S: Final = 0.05  # seconds from output to the next look, and from reading a key to the next key
 RAW_ENDS_MAX: Final = 256  # ends for programs that read single keys: some take them for a command, and go on
 _LOCAL_MODES, _CHARACTERS = 3, 6  # indices in the attributes of termios(3)
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLET
@@ -48,19 +51,19 @@ class TerminalInput:
 
     def feed(self) -> None:
         """Write an end of file if there is nothing to read: neither another end nor a line."""
-        woken = any(descriptor == self._slave for descriptor, _ in self._epoll.poll(0))
-        if woken and self.due_s == math.inf:
-            self._epoll.modify(self._slave, _PAUSED)
-            self.due_s = time.monotonic() + PAUSE_S
-        elif time.monotonic() >= self.due_s:
+        woken = {descriptor for descriptor, _ in self._epoll.poll(0)}
+        rested = time.monotonic() >= self.due_s
+        if rested:
             self._epoll.modify(self._slave, _WRITABLE)
             self._epoll.poll(0)  # reports that it can be written now, which we know
             self.due_s = math.inf
+        elif self._slave in woken:
+            self._pause()
         readable = select.poll()
         readable.register(self._slave, select.POLLIN)
         if not readable.poll(0):
             with suppress(OSError, termios.error):  # the terminal was hung up
-                self._end()
+                self._end(key=rested and self._master not in woken)
 
     def close(self) -> None:
         """Close the descriptors: the command has ended."""
@@ -68,10 +71,20 @@ class TerminalInput:
         os.close(self._master)
         os.close(self._slave)
 
-    def _end(self) -> None:
+    def _pause(self) -> None:
+        if self.due_s == math.inf:
+            self._epoll.modify(self._slave, _PAUSED)
+        self.due_s = time.monotonic() + PAUSE_S
+
+    def _end(self, *, key: bool) -> None:
+        """Write an end of file; in raw mode only if a `key` may be written now, and otherwise after a pause."""
         attributes = termios.tcgetattr(self._slave)
         raw = not attributes[_LOCAL_MODES] & termios.ICANON
         end = attributes[_CHARACTERS][termios.VEOF]
-        if end != b"\0" and not (raw and self._raw_ends == RAW_ENDS_MAX):  # NUL: the program has disabled it
-            self._raw_ends += raw
-            os.write(self._master, end)
+        if end == b"\0" or (raw and self._raw_ends == RAW_ENDS_MAX):  # NUL: the program has disabled it
+            return
+        if raw and not key:
+            self._pause()
+            return
+        self._raw_ends += raw
+        os.write(self._master, end)

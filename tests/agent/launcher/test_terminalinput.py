@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import sys
+import termios
 import tty
 
 import anyio
@@ -81,13 +82,35 @@ async def test_a_read_from_a_terminal_that_nobody_attends_gets_end_of_file(
     assert written.splitlines()[-1:] == ([output] if output else [])
 
 
+def feed_after_a_pause(terminal: TerminalInput) -> None:
+    terminal.feed()
+    terminal.due_s = 0.0
+    terminal.feed()
+
+
+def test_no_key_is_left_for_the_read_after_raw_mode() -> None:
+    master, slave = pty.openpty()
+    terminal = TerminalInput(select.epoll(), master, slave)
+    assert os.read(slave, 9) == b""
+    saved = termios.tcgetattr(slave)
+    tty.setraw(slave)
+    feed_after_a_pause(terminal)
+    assert os.read(slave, 9) == b"\4"
+    terminal.feed()
+    termios.tcsetattr(slave, termios.TCSADRAIN, saved)
+    terminal.feed()
+    assert os.read(slave, 9) == b""
+    terminal.close()
+
+
 def test_a_program_that_reads_single_keys_gets_no_more_than_a_number_of_ends() -> None:
     master, slave = pty.openpty()
     tty.setraw(slave)
     terminal = TerminalInput(select.epoll(), master, slave)
     for _ in range(RAW_ENDS_MAX):
+        feed_after_a_pause(terminal)
         assert os.read(slave, 9) == b"\4"
-        terminal.feed()
+    feed_after_a_pause(terminal)
     os.write(master, b"typed")
     assert os.read(slave, 9) == b"typed"
     terminal.close()
