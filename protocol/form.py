@@ -67,7 +67,7 @@ class Field(Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """Values that people may write, in words: "pipe or pty", or "a whole number from 0 to 100 (0: no limit)"."""
+        """Values that people may write, in words: "pipe or pty", or "a whole number from 1 to 1000000 (0: all)"."""
         of = f" from {self.bounds[0]} to {self.bounds[1]}" if self.form is Form.NUMBER and self.bounds else ""
         bounded = of or self.form is Form.DURATION
         zero = f" (0: {self.unset})" if self.unset and bounded and self.default != 0 else ""

@@ -200,8 +200,8 @@ class _Checkout:
         elif self._wanted.kind is Kind.HASH_OR_NAME:
             text = await self._remote.unabbreviated(text)
         is_hash = self._wanted.kind is Kind.HASH
-        form = object_format(len(text) if is_hash else (await self._remote.listing()).hash_chars)
-        await self._git.must_run("init", "--quiet", "--template=", f"--object-format={form}")
+        hash_format = object_format(len(text) if is_hash else (await self._remote.listing()).hash_chars)
+        await self._git.must_run("init", "--quiet", "--template=", f"--object-format={hash_format}")
         await self._git.must_run("remote", "add", "--", "origin", self._git.address)
         return await self._fetch(text)
 
