@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -170,6 +171,11 @@ def for_pages(text: str) -> str:
         (ODD, quote(html.escape(ODD))),
         (ODD, html.escape(json.dumps(ODD)[1:-1])),
         (ODD, json.dumps(quote(html.escape(ODD)))),
+        (KEY, base64.b64encode(KEY.encode()).decode().rstrip("=")[:-1]),
+        (ODD, base64.encodebytes(ODD.encode()).decode().rstrip("=\n")[:-1]),
+        (ODD, base64.urlsafe_b64encode(ODD.encode()).decode().rstrip("=")[:-1]),
+        (ODD, ODD.encode().hex()),
+        (ODD, ODD.encode().hex().upper()),
         ("C:\\new\\table", json.dumps("C:\\new\\table")),
         ("C:\\neü\\table", json.dumps("C:\\neü\\table")),
         ("rocket🚀s", json.dumps("rocket🚀s")),
@@ -206,6 +212,16 @@ def test_a_secret_in_a_url_is_hidden_whole_whatever_of_the_url_is_hidden_too(
     spec = JobSpec(command="true", args=(text,), environment={"A_TOKEN": secret, "B": text}, owner=text)
     assert shown_spec(spec).args == (shown,)
     assert (shown_spec(spec).owner, shown_spec(spec).environment["B"], hiding(spec)(text)) == (shown, shown, shown)
+
+
+@pytest.mark.parametrize("user", ["", "u:", "me:", "all:"])
+def test_of_a_secret_in_basic_authentication_less_than_one_character_is_shown(user: str) -> None:
+    header = base64.b64encode(f"{user}{VALUE}\n".encode()).decode()
+    spec = JobSpec(command="curl", args=(f"-HBasic {header}",), environment={"A_TOKEN": VALUE})
+    before, mark, after = shown_spec(spec).args[0].removeprefix("-HBasic ").partition("[REDACTED]")
+    assert mark
+    assert len(before) * 6 - len(user) * 8 < 8
+    assert len(after.rstrip("=")) <= 2
 
 
 def test_credentials_of_an_address_and_words_of_a_secret_are_hidden_in_other_arguments() -> None:
