@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import fits_variable
 
 ENV_FILE_BYTES_MAX: Final = 1_048_576  # comments count too; the environment of a job takes 64 KiB at most
 ENV_FILE_LAYOUT: Final = "an env file has one variable on each line"
+_NO_VARIABLE: Final = f"expected NAME=VALUE, or NAME for a variable of your environment; {ENV_FILE_LAYOUT}"
 
 
 def variable_of(word: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -38,6 +40,8 @@ def variables_in(raw: bytes, file: str, environ: Mapping[str, str]) -> dict[str,
     for number, line in enumerate(_lines(raw, file), 1):
         if not line or line.startswith("#"):
             continue
+        if "=" not in line and not fits_variable(line):  # not shown: it may be a line of a secret
+            raise OperatorError(f"{file}, line {number}: {_NO_VARIABLE}")
         try:
             name, value = variable_of(line, environ)
         except OperatorError as error:

@@ -105,8 +105,8 @@ def _misfit(type_: Any, value: Any) -> _Misfit | None:  # noqa: ANN401 - a class
 def _text(type_: inspect.StrType, value: object) -> _Misfit | None:
     if not isinstance(value, str):
         return None, f"expected text, not {shown(value)}"
-    if _SURROGATE.search(value):
-        return None, f"{NOT_TEXT}: {shown(value)}"
+    if odd := _SURROGATE.search(value):  # the text may be a secret: only the character is shown
+        return None, f"{NOT_TEXT}: {shown(odd[0])} at character {odd.start() + 1}"
     short, long = len(value) < (type_.min_length or 0), len(value) > (type_.max_length or len(value))
     if type_.pattern in _PATTERNS and (short or long or not re.match(type_.pattern, value)):
         return None, f"expected {_PATTERNS[type_.pattern]}, not {shown(value)}"
