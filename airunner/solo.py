@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
+    from airunner.client.cli.sources import Sources
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
     from airunner.transport.memory import MemoryNetwork
@@ -76,8 +77,8 @@ def run_command(
     from airunner.client.cli.stdin import stdin_for_job
 
     console = Console(quiet=quiet, raw=raw)
-    spec = requested_job(console, ctx, operands, config, fields)
-    secrets = _secrets(spec)
+    spec, sources = requested_job(console, ctx, operands, config, fields)
+    secrets = _secrets(spec, sources)
     given = stdin_for_job(console, wanted=stdin)
     with recording(output, spec, console) as record, Interrupts() as interrupts:
         interrupts.follow(INTERRUPTS)
@@ -89,13 +90,18 @@ def run_command(
     raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)
 
 
-def _secrets(spec: JobSpec) -> dict[str, str]:
+def _secrets(spec: JobSpec, sources: Sources) -> dict[str, str]:
     """Find the job's secrets in this environment. Raises `OperatorError` for a variable that is not set."""
-    names = [name for name in spec.secret_names if name not in spec.environment]
-    for name in names:
-        if name not in os.environ:
-            raise OperatorError(f"--secret {name}: there is no such variable in your environment; set it")
-    return {name: os.environ[name] for name in names}
+    found: dict[str, str] = {}
+    for field in ("secrets", "secret_files"):
+        for number, name in enumerate(getattr(spec, field)):
+            if name in spec.environment:
+                continue
+            if name not in os.environ:
+                label = sources.label(field, number)
+                raise OperatorError(f"{label}: there is no variable {name} in your environment; set it")
+            found[name] = os.environ[name]
+    return found
 
 
 def _run_job(

@@ -1,7 +1,8 @@
 """Duration parser for flags and job files: `90s`, `15m`, `1h30m`, `1.5h`, `7d`.
 
 The units ms, s, m and h are written as docker and kubectl write them (Go's `time.ParseDuration`); d and w are days and
-weeks. A number without a unit counts seconds, unless the caller says otherwise.
+weeks. Each is there once at most, the largest first: `30m1h` is most often mistyped. A number without a unit counts
+seconds, unless the caller says otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _Read = TypeVar("_Read")
 _UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _NUMBER: Final = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"
 _PIECE: Final = re.compile(rf"({_NUMBER})(ms|[smhdw])", re.ASCII)
-_WHOLE: Final = re.compile(rf"(?:{_NUMBER}(?:ms|[smhdw])){{1,8}}", re.ASCII)
+_WHOLE: Final = re.compile("(?=.)" + "".join(f"(?:{_NUMBER}{unit})?" for unit in reversed(_UNITS_MS)), re.ASCII)
 _SECONDS: Final = re.compile(_NUMBER, re.ASCII)
 EXPECTED: Final = "a number and a unit, as in 90s, 15m, 1h30m or 7d"
 

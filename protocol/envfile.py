@@ -22,11 +22,13 @@ _NO_VARIABLE: Final = f"expected NAME=VALUE, or NAME for a variable of your envi
 def variable_of(word: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """Parse NAME=VALUE or NAME into a name and its value; None: `environ` has no such variable.
 
-    Raises `OperatorError` for an empty name, and for text that no process can be given.
+    Raises `OperatorError` for a name that is empty or contains white space, and for text that no process can be given.
     """
     name, equals, value = word.partition("=")
     if not name:
         raise OperatorError(f"expected NAME=VALUE, or NAME for a variable of your environment, not {word!r}")
+    if any(map(str.isspace, name)):
+        raise OperatorError(f"the name {name!r} contains white space; expected NAME=VALUE")
     if "\0" in word:
         raise OperatorError(f"{name!r}: a variable cannot contain a NUL character")
     return name, value if equals else environ.get(name)
@@ -46,8 +48,6 @@ def variables_in(raw: bytes, file: str, environ: Mapping[str, str]) -> dict[str,
             name, value = variable_of(line, environ)
         except OperatorError as error:
             raise OperatorError(f"{file}, line {number}: {error.message}") from error
-        if any(map(str.isspace, name)):
-            raise OperatorError(f"{file}, line {number}: the name {name!r} contains white space; expected NAME=VALUE")
         found.pop(name, None)
         found[name] = value
     return found

@@ -89,7 +89,9 @@ def split_address(repository: str) -> GitAddress:
         return _split_ssh(repository[: found.end() - 1], repository[found.end() :])
     first, slash, rest = repository.partition("/")
     if "@" in first or ":" in first or (slash and not first and rest.startswith("/") and "@" in rest):
-        raise BadAddress("the repository: it looks like a URL without its scheme; write it as https://…")
+        raise BadAddress(
+            "the repository: it looks like a URL without its scheme; write it as https://…, or a folder as ./…"
+        )
     return GitAddress(path=repository)
 
 

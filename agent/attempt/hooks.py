@@ -116,7 +116,7 @@ class Hooks(Struct, frozen=True):
             self.supervisor.say(f"the hook {hook} cannot be run: {failed.message}")
             raise HookFailed(Result(exit_code=failed.exit_code, reason=Reason.HOOK_FAILED)) from failed
         async with attended(process):
-            ended = await self.supervisor.supervise(process, bound_s, cancellable=cancellable)
+            ended = await self.supervisor.supervise(process, bound_s, cancellable=cancellable, name=f"the hook {hook}")
         if ended.cut_short is Reason.CANCELLED:
             raise HookFailed(Result(reason=Reason.CANCELLED))
         if ended.cut_short or ended.exit.exit_code != 0:

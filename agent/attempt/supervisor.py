@@ -61,12 +61,14 @@ class Supervisor:
         *,
         terminal: TerminalSize | None = None,
         cancellable: bool = True,
+        name: str = "the command",
         cancel_signal: Signals = Signals.SIGTERM,
     ) -> CommandEnd:
         """Supervise a process until it and its descendants have ended, and record the output.
 
         `terminal` is the initial size of its terminal, if it has one. A process that is not `cancellable`, such as a
         hook that cleans up, goes on when the job is cancelled. A process that is ended early gets `cancel_signal`.
+        Messages call the process by its `name`.
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         began_s = anyio.current_time()
@@ -96,7 +98,7 @@ class Supervisor:
         self._recorder.end_output(self._wall_ms())
         assert ended is not None, "the block ended before the process, and without an error"
         if survivors:
-            self.say(_named(survivors, f"{grace_s:g} s after {number.name}" if cut_short else None))
+            self.say(_named(survivors, name, f"{grace_s:g} s after {number.name}" if cut_short else None))
         return CommandEnd(ended, cut_short, duration_ms)
 
     def say(self, message: str) -> None:
@@ -168,14 +170,14 @@ def ms_since(instant_s: float) -> int:
     return int((anyio.current_time() - instant_s) * 1_000)
 
 
-def _named(survivors: list[Survivor], grace: str | None) -> str:
-    """Return a message that names the processes that outlived the command or, if it was ended early, the grace."""
+def _named(survivors: list[Survivor], name: str, grace: str | None) -> str:
+    """Return a message that names the processes that outlived the process `name` or, if it was cut short, the grace."""
     lines = [
         f"  {survivor.pid} {one_line(survivor.command)}" + (" (could not be ended)" if survivor.left else "")
         for survivor in survivors
     ]
     if grace is None:
-        return _listed("the command has ended; these processes that it had started were ended after it:", lines)
+        return _listed(f"{name} has ended; these processes that it had started were ended after it:", lines)
     return _listed(f"these processes had not ended {grace}, and were killed:", lines)
 
 

@@ -17,6 +17,7 @@ from airunner.client.cli.standardstreams import OutputLost
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
+    from airunner.client.cli.sources import Sources
     from airunner.client.cli.watching import Offload
     from airunner.client.client import Client, SubmittedJob
     from airunner.protocol.events import Event
@@ -89,7 +90,7 @@ def submit_command(
     from airunner.client.client import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
-    spec = requested_job(console, ctx, operands, config, fields)
+    spec, _ = requested_job(console, ctx, operands, config, fields)
     name = request_id_of(request_id)
     given = stdin_for_job(console, wanted=stdin)
 
@@ -147,7 +148,7 @@ def requested_job(
     operands: Sequence[str] | None,
     config: Sequence[str] | None,
     options: Mapping[str, Given],
-) -> JobSpec:
+) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`."""
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
@@ -163,7 +164,7 @@ def requested_job(
     spec = spec_of(fields_of(options, before, words, file, SYSTEM.wall_ms(), sources), sources.label)
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
-    return spec
+    return spec, sources
 
 
 async def follow_job(

@@ -22,9 +22,12 @@ class Side(Enum):
     PAST = "an instant such as 2027-01-31T03:00:00Z, a time ago such as 10m, or ms since the epoch"
 
 
-def instant_ms(text: str, side: Side, now_ms: int) -> int:
-    """Parse an instant into ms since the epoch; durations count from `now_ms`. Raises `OperatorError`."""
-    expected = f"{text!r}: expected {side.value}"
+def instant_ms(text: str, side: Side, now_ms: int, expected: str = "") -> int:
+    """Parse an instant into ms since the epoch; durations count from `now_ms`.
+
+    Raises `OperatorError`, which says what is `expected`: by default the side's notations.
+    """
+    expected = f"{text!r}: expected {expected or side.value}"
     if _MS.fullmatch(text):
         if side is Side.FUTURE and len(text) < MS_DIGITS_MIN:
             raise OperatorError(f"{expected}, which have {MS_DIGITS_MIN} digits or more")

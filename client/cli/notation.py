@@ -177,7 +177,7 @@ def _expiry(text: str, now_ms: int) -> Expiry | None:
         if not (text.isdecimal() and len(text) >= MS_DIGITS_MIN):
             after_ms = duration_ms(text.removeprefix("+"))
             return Expiry(after_ms=after_ms) if after_ms else None
-    at_ms = instant_ms(text, Side.FUTURE, now_ms)
+    at_ms = instant_ms(text, Side.FUTURE, now_ms, Form.EXPIRY.expected)
     if at_ms <= now_ms:
         raise OperatorError(f"{text!r} is past; it is {instant_text(now_ms)} now")
     return Expiry(at_ms=at_ms)
@@ -216,9 +216,8 @@ def _backoff_ms(value: object, part: str, default_ms: int) -> int:
 
 
 def _retry(value: object) -> RetryPolicy | None:
-    mapping = value if is_mapping(value) else {"limit": value}
-    if unknown := [key for key in mapping if key not in _RETRY_KEYS]:
-        raise UnfitError(f"unknown key {str(unknown[0])!r}; the keys are {', '.join(_RETRY_KEYS)}", unknown[0])
+    mapping: Mapping[object, object] = value if is_mapping(value) else {"limit": value}
+    _refuse_other_keys(mapping, _RETRY_KEYS)
     if "limit" not in mapping:
         raise UnfitError("limit is missing: how many times to run a failed job again")
     given = mapping["limit"]
@@ -270,10 +269,16 @@ def _retry_on(value: object) -> RetryOn:
 def _terminal(value: object) -> TerminalSize:
     if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
         value = {"cols": found[1], "rows": found[2]}
-    if not is_mapping(value) or set(value) - {"cols", "rows"}:
+    if not is_mapping(value):
         raise _MisfitError
+    _refuse_other_keys(value, TerminalSize.__struct_fields__)
     sides = {str(key): _side(side, str(key)) for key, side in value.items() if not is_empty(side)}
     return TerminalSize(**{key: side for key, side in sides.items() if side})
+
+
+def _refuse_other_keys(mapping: Mapping[object, object], keys: Sequence[str]) -> None:
+    if unknown := [key for key in mapping if key not in keys]:
+        raise UnfitError(f"unknown key {str(unknown[0])!r}; the keys are {', '.join(keys)}", unknown[0])
 
 
 def _side(value: object, part: str) -> int:

@@ -46,14 +46,16 @@ def fields_of(
     for field in FIELDS.values():
         if (given := _given(field, options, sources)) is None:
             continue
-        if given == "" and config is None:
-            raise OperatorError(f"{field.flag} is empty: give a value, or leave the option out")
+        if config is None:
+            _refuse_empty(field.flag, given)
         fields[field.name] = _merged(field, fields.get(field.name), given, now_ms, sources)
     for weaker in ("ref", "branch"):
         if options.get(weaker):  # overrides what the file checks out, even if it does so by another field
             for name in {"commit", "ref", "branch"} - {weaker}:
                 if not options.get(name):
                     fields.pop(name, None)
+    if operands and config is None:
+        _refuse_empty(FIELDS["repository"].flag, operands[0])
     fields |= _command_and_repository(options, operands, words, sources)
     if reason := _commit_refusal(str(options.get("commit") or "")):
         raise OperatorError(reason)
@@ -81,6 +83,12 @@ def pairs_of(flag: str, pairs: Sequence[str]) -> dict[str, str]:
     if wrong := [pair for pair in pairs if pair.find("=") < 1]:
         raise OperatorError(f"{flag} {wrong[0]!r}: expected NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _refuse_empty(label: str, given: object) -> None:
+    """Refuse a value that is empty, as `"$UNSET"` is, where it overrides no job file. Raises `OperatorError`."""
+    if given == "":
+        raise OperatorError(f"{label} is empty: give a value, or leave it out")
 
 
 def _merged(field: Field, earlier: Any, given: object, now_ms: int, sources: Sources) -> Any:  # noqa: ANN401 - as read
@@ -195,15 +203,13 @@ def _repository(given: str) -> str:
 
     Raises `OperatorError`: a relative path leads to nothing.
     """
+    with suppress(OSError):  # a name too long for a file
+        if "://" not in given and Path(given).exists():
+            return str(Path(given).resolve())
     try:
         address = split_address(given)
     except BadAddress:
         return given  # refused with the other fields, in words that show none of it
-    if address.scheme:
-        return given
-    with suppress(OSError):  # a name too long for a file
-        if Path(given).exists():
-            return str(Path(given).resolve())
-    if address.host or given.startswith("/"):
+    if address.scheme or address.host or given.startswith("/"):
         return given
     raise OperatorError(f"{address.redacted!r} is no folder and no bundle here: give a path, or a URL with its scheme")

@@ -28,7 +28,7 @@ def test_a_duration_is_numbers_and_units_and_a_lone_number_is_seconds(text: str,
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1s", "+1s", "1 h", "1H", "1y", "1h30", "1e3", ".5s", "1.s", "9999999999999w"]
+    "text", ["", "s", "-1s", "+1s", "1 h", "1H", "1y", "1h30", "1e3", ".5s", "1.s", "1h1h", "30m1h", "9999999999999w"]
 )
 def test_another_way_of_writing_is_refused_in_words(text: str) -> None:
     with pytest.raises(OperatorError) as error:

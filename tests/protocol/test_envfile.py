@@ -52,6 +52,12 @@ def test_a_mistake_in_an_env_file_is_named_with_its_line(raw: bytes, message: st
     assert error.value.message.startswith(message)
 
 
+@pytest.mark.parametrize("word", ["A B=c", " A=c", "A\t=c", "A B"])
+def test_a_name_with_white_space_is_refused_by_an_option_too(word: str) -> None:
+    with pytest.raises(OperatorError, match="contains white space; expected NAME=VALUE"):
+        variable_of(word, ENVIRON)
+
+
 def test_a_name_alone_takes_its_value_from_the_environment() -> None:
     assert variable_of("SHELL_HAS", ENVIRON) == ("SHELL_HAS", "it")
     assert variable_of("SHELL_HAS=", ENVIRON) == ("SHELL_HAS", "")

@@ -116,10 +116,12 @@ async def test_a_hook_obeys_nothing_that_a_job_says(client: Client, hooks: Path,
 
 
 async def test_a_hook_that_fails_before_the_command_keeps_it_from_running(client: Client, hooks: Path) -> None:
-    write(hooks, "pre-command", "exit 9")
+    write(hooks, "pre-command", "sleep 1000 & exit 9")
     job = await ran(client, "echo command")
     assert (job.state, job.result) == (JobState.FAILED, Result(exit_code=9, reason=Reason.HOOK_FAILED))
-    assert job.said == ["the hook pre-command exited with 9"]
+    left, failed = job.said
+    assert left.startswith("the hook pre-command has ended; these processes that it had started were ended after it:")
+    assert failed == "the hook pre-command exited with 9"
     assert job.lines == ["pre-exit 9 "]
     assert "PROCESS_START" not in job.kinds
 

@@ -86,6 +86,8 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["submit", "--env-file", "/dev/zero", "--", "true"], "--env-file: /dev/zero is larger than 1048576 bytes"),
         (["monitor", "x", "--from-sequence", str(2**63)], "--from-sequence: expected a whole number from 0 to 9007199"),
         (["run"], "as in `airunner run REPOSITORY -- make test`"),
+        (["run", "--secret-file", "NO_SUCH", "--", "true"], "--secret-file: there is no variable NO_SUCH in your env"),
+        (["run", "--secret", "NO_SUCH", "--", "true"], "--secret: there is no variable NO_SUCH in your environment"),
         (["agent", "--name", "bad name"], "--name 'bad name': expected"),
         (["agent", "--queue", "-x"], "--queue '-x': expected"),
         (["agent", "--broker", " "], "name 1 to 64 brokers"),
@@ -99,6 +101,15 @@ def test_bad_input_is_told_in_words_and_an_exit_code(
     err = capfd.readouterr().err
     assert told in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("key", ["secrets", "secretFiles"])
+def test_a_secret_of_a_job_file_that_is_not_set_is_named_by_its_line(
+    key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text(f"command: echo\n{key}:\n- NO_SUCH\n")
+    assert run(["run", "-f", str(tmp_path / "job.yaml")]) == 2
+    assert f"job.yaml, line 3: {key}: there is no variable NO_SUCH in your environment" in capfd.readouterr().err
 
 
 NO_BROKER = "tcp://127.0.0.1:1"

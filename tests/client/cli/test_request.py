@@ -52,9 +52,10 @@ def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert fields_of({}, ["project"], ["x"])["repository"] == str(tmp_path / "project")
+    for folder in ("project", "a:b", "job@2/project", "a@b:c", "user:1@x/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        assert fields_of({}, [folder], ["x"])["repository"] == str(tmp_path / folder)
     (tmp_path / "x.bundle").touch()
     assert fields_of({}, ["x.bundle"], ["x"])["repository"] == str(tmp_path / "x.bundle")
     token = "t" * 300  # longer than the name of a file may be
@@ -71,6 +72,7 @@ def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeyp
         ([], None, "there is no command to run"),
         ([], [], "there is no command to run"),
         (["URL"], None, "there is no command to run"),
+        ([""], ["true"], "REPOSITORY is empty: give a value, or leave it out"),
         (["URL", "make"], None, "put -- before the command"),
         ([".", "."], ["true"], "one word too many before --: only a repository is named there"),
     ],
@@ -244,7 +246,8 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
             {"timeout_seconds": "9" * 16},
             f"--timeout-seconds: '{'9' * 16}' is too long a duration; at most 9007",
         ),
-        ({"expires": "soon"}, "--expires: 'soon': expected an instant such as 2027-01-31T03:00:00Z, a time from now"),
+        ({"expires": "10x"}, "--expires: '10x': expected a duration such as 2h, or an instant such as 2027-01-31T03"),
+        ({"expires": "-1h"}, "--expires: '-1h': expected a duration such as 2h, or an instant such as 2027-01-31T03"),
         ({"expires": "2027-03-29"}, "write 2027-03-29T00:00:00Z, or an offset such as +01:00"),
         ({"expires": "1970-01-01T00:00:00Z"}, "'1970-01-01T00:00:00Z' is past; it is 1970-01-01T00:00:00Z now"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
@@ -386,7 +389,7 @@ def test_what_a_rule_of_jobs_refuses_is_named_by_file_line_and_key(content: str,
 
 @pytest.mark.parametrize("option", ["queue", "commit", "branch", "timeout_seconds", "working_directory", "retry"])
 def test_an_option_that_is_empty_is_refused_where_no_job_file_is_overridden(option: str) -> None:
-    with pytest.raises(OperatorError, match="is empty: give a value, or leave the option out"):
+    with pytest.raises(OperatorError, match="is empty: give a value, or leave it out"):
         fields_of({option: ""}, words=["x"])
 
 
