@@ -37,11 +37,7 @@ def test_an_env_file_is_read_as_docker_reads_it(line: str, found: dict[str, str 
         (b"A=1\n=x", "job.env, line 2: expected NAME=VALUE, or NAME for a variable of your environment, not '=x'"),
         (b"export A=1", "job.env, line 1: the name 'export A' contains white space; expected NAME=VALUE"),
         (b"A=1\n\nB=\xff", "job.env, line 3: byte 0xff is not UTF-8 text"),
-        ("job.env, line 2: expected NAME=VALUE, or NAME for a variable of your environment; an env",),
-        (
-            b"KEY=MHcCAQEE\nIG+/x1",
-            "job.env, line 2: expected NAME=VALUE, or NAME for a variable of your environment; an env",
-        ),
+        (b"KEY=MHcC\nIG+/x1", "job.env, line 2: expected NAME=VALUE, or NAME for a variable of your environment; an"),
         (b"A=\0", "job.env, line 1: 'A': a variable cannot contain a NUL character"),
         (b"#" * (ENV_FILE_BYTES_MAX + 1), f"job.env is larger than {ENV_FILE_BYTES_MAX} bytes"),
     ],
