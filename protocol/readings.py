@@ -34,12 +34,12 @@ _ESCAPE: Final = re.compile(
     (
         r"[\\%&](?:"
         rf"(?<=\\)(?:{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|u{_HEX}{{4}}|U{_HEX}{{8}}|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}"
-        r"|[0-3][0-7]{2}|[bfnrt\\])"
+        r"|[0-3][0-7]{2}|[abefnrtvE\\])"
         rf"|(?<=%)(?:{_HEX}{{2}}|%)"
         rf"|(?<=&)(?:\\*#[0-9]{{1,7}}|\\*#[xX]{_HEX}{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,31}})\\*;)"
     ).encode()
 )
-_ONE_LETTER: Final = {"b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r", "t": b"\t", "\\": b"\\"}
+_ONE_LETTER: Final = dict(zip("abtnvfreE\\", b"\a\b\t\n\v\f\r\x1b\x1b\\", strict=True))
 
 
 class Unsearchable(Exception):
@@ -132,7 +132,7 @@ def _meaning(escape: bytes) -> bytes:
             return html5.get(rest, escape.decode()).encode()
         return _character(int(rest[2:-1], 16) if rest[1] in "xX" else int(rest[1:-1]), escape)
     if rest in _ONE_LETTER:
-        return _ONE_LETTER[rest]
+        return bytes([_ONE_LETTER[rest]])
     if rest[0] in "0123":
         return bytes([int(rest, 8)])
     digits = rest[1:].strip("{}")

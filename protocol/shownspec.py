@@ -34,7 +34,7 @@ from airunner.protocol.redaction import (
 
 VALUES_CHARS_MAX: Final = 8_192  # of all secret values together, such as two keys of 4096 bits
 NEEDLES_MAX: Final = (
-    256  # with these bounds, a job is searched for its secrets in at most some 30 ms, and usually in 0.1 ms
+    256  # with these bounds, a job is searched for its secrets in at most some 40 ms, and usually in 0.1 ms
 )
 ENCODINGS: Final = 8  # of each value: base64 at three offsets in two alphabets, and hexadecimal in two cases
 

@@ -183,6 +183,7 @@ def for_pages(text: str) -> str:
         (KEY, json.dumps(KEY)),
         (KEY, "$'" + KEY.replace("\n", "\\n") + "'"),
         (json.dumps(KEY), KEY),
+        ("x1b\x1b-07\x07-0b\x0b-08\b-0c\f-", r"$'x1b\E-07\a-0b\v-08\b-0c\f-'"),
         ("p%40ss/w0rd", "p@ss/w0rd"),
         ("p%252540ss/w0rd", "p@ss/w0rd"),
         ("'\"' '\"", quote("'\"' '\"")),
