@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 from urllib.parse import unquote
@@ -19,6 +19,8 @@ _MOST: Final = f"{{0,{URL_USER_CHARS_MAX}}}"
 _AUTHORITY: Final = rf"[^/?#\s]{_MOST}"
 _NO_PORT: Final = rf"[^/?#\s:@\[]{_MOST}:(?![0-9]*(?:[/?#\s]|$))\S{_MOST}"
 _USER: Final = re.compile(f"(?<=://)(?:{_AUTHORITY}|{_NO_PORT})@")
+_USER_IN_WORD: Final = re.compile(f"(?<=://){_NO_PORT}@")
+_USER_IN_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://(" + _NO_PORT.replace(r"\S", "(?s:.)") + ")@")
 _SECRET_PARAMETER: Final = re.compile(
     r"(?i)(?<=[?&])([a-z0-9_.-]{0,64}(?:token|secret|password|passwd|api_?key|signature|credential))=[^&#\s'\"]+"
 )
@@ -109,17 +111,28 @@ def secret_values(
 
 
 def credentials_in(text: str) -> list[str]:
-    """List the passwords of the URLs in `text`, user names that are tokens, and the values of secret parameters."""
+    """List the passwords of the URLs in `text`, user names that are tokens, and the values of secret parameters.
+
+    A password that holds `@` may end at the last @ of its word too; if the text is one URL, at the last of the text.
+    """
     if "://" not in text:
         return []
     secrets = [found[0].partition("=")[2] for found in _SECRET_PARAMETER.finditer(text)]
-    for found in _USER.finditer(text) if "@" in text else ():
-        user, _, password = found[0].removesuffix("@").partition(":")
+    for found in _users_in(text):
+        user, _, password = found.removesuffix("@").partition(":")
         if password not in PLACEHOLDERS:
             secrets.append(password)
         elif len(user) >= USER_CHARS_MIN:
             secrets.append(user)
-    return [*secrets, *(unquote(secret) for secret in secrets if "%" in secret)]
+    return list(dict.fromkeys((*secrets, *(unquote(secret) for secret in secrets if "%" in secret))))
+
+
+def _users_in(text: str) -> Iterator[str]:
+    """Yield user and password of each URL, in each way to read them."""
+    if "@" in text:
+        yield from (found[0] for each in (_USER, _USER_IN_WORD) for found in each.finditer(text))
+        if text.count("://") == 1 and (found := _USER_IN_URL.match(text)):
+            yield found[1]
 
 
 def _matches(name: str, pattern: str) -> bool:
