@@ -105,16 +105,19 @@ def operators_variables(words: Sequence[str], files: Sequence[Path], environ: Ma
     Raises `OperatorError`: a file cannot be read or others could change it; a variable is malformed, not set, or the
     agent's own to set; they are too large.
     """
-    found: dict[str, str | None] = {}
+    found: dict[str, tuple[str | None, str]] = {}  # value, and where it comes from
     for file in files:
-        found |= variables_in(_read_env_file(file), str(file), environ)
-    found |= dict(of_flag("--env", partial(variable_of, environ=environ), word) for word in words)
-    given = {name: value for name, value in found.items() if value is not None}
-    for name in found:
+        read = variables_in(_read_env_file(file), str(file), environ)
+        found |= {name: (value, f"{file}:") for name, value in read.items()}
+    read = dict(of_flag("--env", partial(variable_of, environ=environ), word) for word in words)
+    found |= {name: (value, "--env") for name, value in read.items()}
+    given: dict[str, str] = {}
+    for name, (value, source) in found.items():
         if name.startswith(RESERVED):
-            raise OperatorError(f"--env {name}: variables that begin with {RESERVED} are set by the agent")
-        if name not in given:
-            raise OperatorError(f"--env {name}: there is no such variable in the agent's environment: set it")
+            raise OperatorError(f"{source} {name}: variables that begin with {RESERVED} are set by the agent")
+        if value is None:
+            raise OperatorError(f"{source} {name}: there is no such variable in the agent's environment: set it")
+        given[name] = value
     if sum(len(f"{name}={value}") for name, value in given.items()) > VARIABLES_CHARS_MAX:
         raise OperatorError(f"--env, --env-file: the variables have more than {VARIABLES_CHARS_MAX} characters in all")
     return given

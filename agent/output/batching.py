@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.output.characters import incomplete_bytes
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import (
@@ -87,7 +88,9 @@ class Batcher:
         """Add output, at most `OUTPUT_BYTES_MAX` bytes."""
         self._begin(now_ms)
         assert 0 < len(data) <= OUTPUT_BYTES_MAX
-        if stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
+        # The first bytes of a character that never became one are an event of their own: no text is lost to base64.
+        alone = incomplete_bytes(data) == len(data) or incomplete_bytes(self._piece)
+        if alone or stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
             self._close_piece()
         if not self._piece:
             self._piece_stream = stream

@@ -13,7 +13,7 @@ _CUT_BYTES_MAX: Final = 3  # a character has at most 4 bytes (RFC 3629)
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))  # bytes that are not the first of a character
 
 
-def incomplete_bytes(data: bytes) -> int:
+def incomplete_bytes(data: bytes | bytearray) -> int:
     """Count the bytes at the end, at most 3, that may become a character with the bytes that follow; 0: none."""
     end = data[-_CUT_BYTES_MAX:]
     return len(end) - codecs.utf_8_decode(end, "ignore", False)[1]  # noqa: FBT003 - `final`, without a name in C

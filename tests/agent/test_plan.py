@@ -49,7 +49,7 @@ def test_the_operators_variables_come_from_files_and_options_and_the_last_value_
         (["NO_SUCH"], "", "--env NO_SUCH: there is no such variable in the agent's environment"),
         (["=x"], "", "--env expected NAME=VALUE"),
         (["AIRUNNER_JOB_ID=x"], "", "--env AIRUNNER_JOB_ID: variables that begin with AIRUNNER are set by the agent"),
-        ([], "AIRUNNER=x", "--env AIRUNNER: variables that begin"),
+        ([], "AIRUNNER=x", "file: AIRUNNER: variables that begin"),
         ([], "A=1\nexport B=2\n", "line 2: the name 'export B' contains white space"),
         ([], None, "cannot be read: No such file"),
         ([], "A=" + "x" * VARIABLES_CHARS_MAX, f"more than {VARIABLES_CHARS_MAX} characters"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airunner.agent.attempt.supervisor import Supervisor
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.leases.heldlease import HeldLease
+from airunner.agent.output.batching import Batcher
 from airunner.agent.output.characters import INCOMPLETE_S, Characters, cut, incomplete_bytes
 from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.recorder import Recorder
@@ -92,6 +93,14 @@ async def test_what_is_left_out_of_a_log_leaves_no_part_of_a_character(tmp_path:
     shown = await logged(recorder, "é€🚀".encode() * 60_000, OUTPUT_BYTES_MAX)
     assert all(data.decode() for data in shown)
     assert log_bytes - 6 <= sum(map(len, shown)) <= log_bytes
+
+
+def test_bytes_that_become_no_character_take_no_text_with_them() -> None:
+    batcher = Batcher(100)
+    pieces = ["né €".encode(), b"\xe2\x82", b"x"]
+    for piece in pieces:
+        batcher.add_output(Stream.STDOUT, piece, 1, 1)
+    assert [body.data for body in batcher.next_batch(1) if isinstance(body, Output)] == pieces
 
 
 async def test_a_byte_that_becomes_no_character_is_shown_in_time_and_in_its_place(tmp_path: Path) -> None:
