@@ -21,13 +21,13 @@ from urllib.parse import quote, quote_plus
 
 from msgspec import Struct
 
-from airunner.agent.output.escapes import LEVELS_MAX, WHITE, decoded, folded, has_white
+from airunner.agent.output.escapes import WHITE, Reading, folded, readings
 
 PATTERN_BYTES_MIN: Final = 6  # shortest pattern except a short value itself: shorter ones would match everywhere
 PATTERN_BYTES_MAX: Final = 1_024  # a longer pattern is split into several patterns of this length
 TWICE_BYTES_MAX: Final = 4_096  # longest secret whose encodings of encodings are patterns; a PEM key is shorter
-HEAD_BYTES: Final = 4  # first bytes of a folded pattern without white space between them; fewer would hold much text
-SPREAD_MAX: Final = 8  # a folded pattern with what is left out spans at most this many times its length
+HEAD_BYTES: Final = 4  # first bytes of a folded pattern; those before white space stay, or many lines' ends would wait
+SPREAD_MAX: Final = 16  # a folded pattern with escapes and what is left out spans at most this many times its length
 BASE64_CHARS_MIN: Final = 16  # shortest value that is taken for base64 if it decodes to text
 BASE64_COLUMNS: Final = (64, 76)  # line lengths to which `openssl` and `base64` wrap
 
@@ -39,16 +39,12 @@ _FOR_SHELLS: Final = re.compile(rb"[^A-Za-z0-9_@%+=:,./\x80-\xff\n-]")  # charac
 class Fold(Struct, frozen=True):
     """Limits of an occurrence of a folded pattern."""
 
-    head: int  # first bytes without white space between them
+    head: int  # first bytes of which those before white space stay readable
     spread: int  # bytes that the occurrence may span
 
     def widened(self, other: Fold) -> Fold:
         """Return limits that allow what either allows."""
         return Fold(min(self.head, other.head), max(self.spread, other.spread))
-
-    def allows(self, text: bytes) -> bool:
-        """Return whether an occurrence may be, or begin with, this text."""
-        return len(text) <= self.spread and not has_white(text, self.head)
 
 
 class Patterns:
@@ -144,10 +140,7 @@ def _variants_of(raw: bytes) -> Iterator[bytes]:
     """Yield what a value becomes if it is read as escaped, in a form, and in Latin-1."""
     yield raw.replace(b" ", b"+")
     yield b"+".join(raw.split())
-    plain = raw
-    for _ in range(LEVELS_MAX):
-        plain = decoded(plain)
-        yield plain
+    yield from (reading.text for reading in readings(Reading(raw)))
     text = raw.decode("utf-8", "surrogateescape")
     yield b"".join(char.encode("latin-1" if ord(char) <= _LATIN_MAX else "utf-8", "surrogateescape") for char in text)
 
@@ -189,12 +182,10 @@ def _in_base64(raw: bytes) -> Iterator[bytes]:
     """List a secret's encodings within a longer base64 text, at each of the three possible offsets.
 
     The first and last characters also encode bits of the surrounding bytes, so they are left out: they reveal a few
-    bits. A line may end before the first complete group of four, so a second pattern begins with that group.
+    bits.
     """
-    for ahead, shared, whole in ((0, 0, 0), (1, 2, 4), (2, 3, 4)):
-        encoded = base64.b64encode(bytes(ahead) + raw)[: (ahead + len(raw)) * 8 // 6]
-        yield encoded[shared:]
-        yield encoded[whole:]
+    for ahead, shared in ((0, 0), (1, 2), (2, 3)):
+        yield base64.b64encode(bytes(ahead) + raw)[shared : (ahead + len(raw)) * 8 // 6]
 
 
 def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
@@ -206,14 +197,13 @@ def _in_base64_lines(raw: bytes) -> Iterator[bytes]:
 
 
 def _in_hex(raw: bytes) -> Iterator[bytes]:
-    """List a secret's hexadecimal encodings in both cases; also without the first byte, after which a line may end."""
-    for part in (raw, raw[1:]):
-        yield part.hex().encode()
-        yield part.hex().upper().encode()
+    """List a secret's hexadecimal encodings in both cases."""
+    yield raw.hex().encode()
+    yield raw.hex().upper().encode()
 
 
 def _parts(pattern: bytes) -> Iterator[bytes]:
-    """Split a pattern into parts of at most `PATTERN_BYTES_MAX`, of which the last two may overlap."""
-    for at in range(0, max(1, len(pattern) - PATTERN_BYTES_MAX), PATTERN_BYTES_MAX):
+    """Split a pattern into parts of at most `PATTERN_BYTES_MAX`; each covers the first bytes of the next."""
+    for at in range(0, max(1, len(pattern) - PATTERN_BYTES_MAX), PATTERN_BYTES_MAX - HEAD_BYTES):
         yield pattern[at : at + PATTERN_BYTES_MAX]
     yield pattern[-PATTERN_BYTES_MAX:]

@@ -12,6 +12,9 @@ the text that could be the start of an occurrence is held back, until the next p
  └─── returned at once ──┘└held┘
 ```
 
+Many lines end as a pattern begins. So of an occurrence with white space among its first `HEAD_BYTES`, what is before
+that is not covered: it is returned at once, and only remembered, so that the rest is recognised.
+
 Without secrets nothing is searched. No Python runs per byte, except in the last bytes of a piece.
 """
 
@@ -20,14 +23,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from airunner.agent.output.escapes import LEVELS_MAX, Reading, folded
+from airunner.agent.output.escapes import LEVELS_MAX, Reading, folded, readings
 from airunner.agent.output.patternindex import START, PatternIndex
-from airunner.agent.output.patterns import Fold, patterns_of
+from airunner.agent.output.patterns import HEAD_BYTES, Fold, patterns_of
 from airunner.protocol.redaction import REDACTED
 
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
 PATTERNS_MAX: Final = 16_384  # they take some 50 MB of memory; no real job needs so many
-EXPANSION_MAX: Final = 16  # bytes of one byte of a secret in escapes and white space, up to which its end is waited for
 
 _REPLACEMENT: Final = REDACTED.encode()
 
@@ -50,7 +52,7 @@ class Redactor:
         self._folded = PatternIndex(patterns.folds)
         self._folds = patterns.folds
         self._begins = _begins(patterns.folds)
-        self._tail = max(self._literal.longest, EXPANSION_MAX * self._folded.longest)
+        self._tail = max([self._literal.longest, *(fold.spread for fold in patterns.folds.values())])
 
     def stream(self) -> StreamRedactor:
         """Make the redactor of one stream of output."""
@@ -64,7 +66,7 @@ class Redactor:
         spans = self.occurrences(whole)
         begin = 0
         for line in whole.split(b"\n"):
-            partial = self.partial_offset(line)
+            _, partial = self.partial(line)
             if len(line) - partial >= TRUNCATED_BYTES_MIN:
                 spans.append((begin + partial, begin + len(line)))
             begin += len(line) + 1
@@ -84,54 +86,60 @@ class Redactor:
         """Return the spans of all patterns in `text`, sorted; overlapping spans are merged."""
         spans = [(at, at + len(pattern)) for at, pattern in self._literal.found(text)]
         if self._folds:
-            reading = Reading(text)
-            spans += self._occurrences_in(reading)
-            for _ in range(LEVELS_MAX):
-                if (deeper := reading.decoded()) is reading:
-                    break
-                spans += self._occurrences_in(deeper)
-                reading = deeper
+            for reading in readings(Reading(text).uncoloured()):
+                spans += self._occurrences_in(reading)
         return _merged(spans)
 
-    def partial_offset(self, text: bytes) -> int:
-        """Return the offset of the longest suffix of `text` that may become a pattern; len(text): no suffix may."""
-        tail = text[max(0, len(text) - self._tail) :]
-        first = next((at for at, _ in self._literal.begun(tail)), len(tail))
-        if self._folds:
-            first = min(first, *self._partials_in(Reading(tail)), len(tail))
-        return len(text) - len(tail) + first
+    def partial(self, text: bytes) -> tuple[int, int]:
+        """Return where the longest suffix of `text` begins that may become a pattern, and where its cover would.
 
-    def _partials_in(self, reading: Reading) -> Iterator[int]:
-        """Yield the offsets of incomplete patterns and escapes at the end of a reading and of the deeper ones."""
-        for _ in range(LEVELS_MAX + 1):
-            if (at := self._partial_in(reading)) is not None:
-                yield at
-            if (finished := reading.finished()) is not reading:
-                yield finished.origins()[len(finished.text)]
-                if (at := self._partial_in(finished)) is not None:
-                    yield at
-            if (deeper := finished.decoded()) is reading:
-                return
-            reading = deeper
+        What is between them is less than `HEAD_BYTES` of a pattern, and white space: it stays readable.
+        """
+        tail = text[max(0, len(text) - self._tail) :]
+        ahead = len(text) - len(tail)
+        begin = covered = next((at for at, _ in self._literal.begun(tail)), len(tail))
+        if self._folds:
+            for at, after in self._partials(Reading(tail).uncoloured(), LEVELS_MAX):
+                begin, covered = min(begin, at), min(covered, after)
+        return ahead + begin, ahead + covered
+
+    def _partials(self, reading: Reading, levels: int) -> Iterator[tuple[int, int]]:
+        """Yield, as `partial` returns them, the incomplete patterns and escapes of a reading and of deeper ones."""
+        yield from self._partials_in(reading)
+        if (finished := reading.finished()) is not reading:
+            end = len(finished.text)
+            yield finished.origins()[end], finished.origin_after_white(end, HEAD_BYTES)
+            yield from self._partials(finished, levels)
+            return
+        for form in reading.forms():
+            if form is not reading:
+                yield from self._partials(form, levels)
+            elif levels and (deeper := form.decoded()) is not form:
+                yield from self._partials(deeper, levels - 1)
 
     def _occurrences_in(self, reading: Reading) -> Iterator[tuple[int, int]]:
         kept: list[int] = []
         for at, pattern in self._folded.found(folded(reading.text)):
             kept = kept or reading.kept()
-            begin, end = kept[at], kept[at + len(pattern) - 1] + 1
-            if self._folds[pattern].allows(reading.text[begin:end]):
-                origins = reading.origins()
-                yield origins[begin], origins[end]
+            begin, end = reading.origins()[kept[at]], reading.ends()[kept[at + len(pattern) - 1]]
+            fold = self._folds[pattern]
+            if end - begin <= fold.spread:
+                yield reading.origin_after_white(kept[at], fold.head), end
 
-    def _partial_in(self, reading: Reading) -> int | None:
-        """Return the offset in the original text of the longest suffix of a reading that may become a pattern."""
+    def _partials_in(self, reading: Reading) -> Iterator[tuple[int, int]]:
+        """Yield the suffixes of a reading that may become patterns, longest first, and no more than can matter."""
         text = folded(reading.text)
+        least = len(reading.original)
         for at, pattern in self._folded.begun(text):
-            begin = reading.offset_of_last(len(text) - at)
+            offset = reading.offset_of_last(len(text) - at)
+            begin = reading.origins()[offset]
+            if begin >= least:
+                return
             fold = self._folds[pattern] if pattern else self._begins[text[at:]]
-            if fold.allows(reading.text[begin:]):
-                return reading.origins()[begin]
-        return None
+            if len(reading.original) - begin <= fold.spread:
+                after = reading.origin_after_white(offset, fold.head)
+                least = min(least, after)
+                yield begin, after
 
 
 class StreamRedactor:
@@ -139,42 +147,47 @@ class StreamRedactor:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._held = b""
-        self._covered = 0  # bytes of `_held` that belong to a secret whose `[REDACTED]` was already returned
+        self._kept = b""  # the end of the stream so far: its first `_passed` bytes were returned
+        self._passed = 0
+        self._found: list[tuple[int, int]] = []  # spans of secrets in `_kept` that end after these
+        self._marked = False  # whether the `[REDACTED]` of the first of these was returned
 
     def feed(self, piece: bytes) -> bytes:
         """Add a piece of the stream, and return the redacted bytes that may be logged now."""
         if self._redactor.idle:
             return piece
-        text = self._held + piece if self._held else piece
-        return self._pass(text, self._redactor.partial_offset(text))
+        text = self._kept + piece if self._kept else piece
+        return self._pass(text, *self._redactor.partial(text))
 
     def finish(self) -> bytes:
         """Return the bytes that were held back, redacted: the stream has ended. A later piece begins another stream."""
-        text = self._held
-        return self._pass(text, len(text)) if text else b""
+        text = self._kept
+        return self._pass(text, len(text), len(text)) if text else b""
 
-    def _pass(self, text: bytes, decided: int) -> bytes:
-        """Redact `text` up to the offset `decided`, and hold back the rest."""
+    def _pass(self, text: bytes, begin: int, decided: int) -> bytes:
+        """Redact `text` up to the offset `decided`, hold back the rest, and remember what is after `begin`."""
+        since = self._passed
+        decided = max(decided, since)
         spans = self._redactor.occurrences(text)
-        if self._covered:
-            spans = _merged([(0, self._covered), *spans])
-        elif not spans:
-            self._held = text[decided:]
-            return text[:decided] if decided < len(text) else text
+        if since or self._found:
+            spans = _merged([(max(at, since), end) for at, end in (*self._found, *spans) if end > since])
+        self._kept = text[begin:]
+        self._passed = decided - begin
+        self._found = [(at - begin, end - begin) for at, end in spans if end > decided]
+        if not spans:
+            return text[since:decided] if since or decided < len(text) else text
         passed: list[bytes] = []
-        at = covered = 0
-        for begin, end in spans:
-            continues = begin == 0 and self._covered > 0
-            if begin >= decided and not continues:
+        at = since
+        marked = self._marked
+        for first, end in spans:
+            if first >= decided and not marked:
                 break
-            if not continues:
-                passed += (text[at:begin], _REPLACEMENT)
+            if not marked:
+                passed += (text[at:first], _REPLACEMENT)
             at = min(end, decided)
-            covered = end - at
+            marked = False
+            self._marked = end > decided
         passed.append(text[at:decided])
-        self._held = text[decided:]
-        self._covered = covered
         return b"".join(passed)
 
 

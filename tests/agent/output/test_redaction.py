@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, values_to_redact
 from airunner.agent.output import redactor as redactor_module
-from airunner.agent.output.escapes import folded
+from airunner.agent.output.escapes import decoded, folded
 from airunner.agent.output.patterns import patterns_of
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.protocol.events import (
@@ -371,6 +371,11 @@ ODD = "p<a>&ss'w\"o;r d/ä€"
         (ODD, in_base64(ODD).encode().hex()),
         (ODD, in_base64(ODD.encode().hex())),
         (ODD, "".join(f"\x1b[1m{char}\x1b[0m" for char in ODD)),
+        (ODD, "".join(f"\x1b[1m{char}\x1b(B\x1b[m" for char in quote(ODD))),
+        (ODD, json.dumps("\x1b[1m" + quote(ODD).replace("%", "%\x1b[0m"))),
+        ("lt;hunter&22xx", r"a=1\u0026lt;hunter\u002622xx"),
+        ("20ab/cdef", "100% 20ab%2Fcdef"),
+        ("nab/cdef", "curl \\\nnab%2Fcdef"),
     ],
 )
 def test_however_a_program_quotes_and_folds_a_secret_no_piece_of_it_is_left(secret: str, printed: str) -> None:
@@ -379,6 +384,50 @@ def test_however_a_program_quotes_and_folds_a_secret_no_piece_of_it_is_left(secr
         pieces = re.split(r"[^A-Za-z0-9+/=]+", printed)
         assert "[REDACTED]" in out
         assert [piece for piece in pieces if len(piece) >= 6 and piece in out.replace("[REDACTED]", " ")] == []
+
+
+BROKEN: Final[dict[str, Callable[[str], str]]] = {
+    "itself": str,
+    "a URL": lambda text: quote(text, safe=""),
+    "JSON": for_pages,
+    "XML": html.escape,
+    "numbers in XML": lambda text: "".join(f"&#{ord(char)};" for char in text),
+}
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\n    ", "\\\n", "\x1b[01;31m\x1b[K"])
+@pytest.mark.parametrize("how", BROKEN)
+def test_wherever_a_line_or_a_colour_ends_under_four_characters_of_a_secret_are_left(how: str, between: str) -> None:
+    for secret in ("ghp_A1b2C3d4E5f6", "$2y$1/N9<o>qo8", ODD):
+        redactor = Redactor([secret])
+        printed = BROKEN[how](secret)
+        for at in range(1, len(printed)):
+            text = f"<< {printed[:at]}{between}{printed[at:]} >>".encode()
+            for size in (3, 1_000):
+                out = b"".join(redacted(redactor, text, [size])).decode()
+                shown, after = out.split("[REDACTED]", 1)
+                left = shown.removeprefix("<< ").replace(between, "").encode()
+                assert len(folded(decoded(left))) < 4
+                assert after.removeprefix(between).lstrip('"') == " >>"
+
+
+@pytest.mark.parametrize(("how", "columns"), [("base64", 76), ("base64", 64), ("hex", 60)])
+def test_no_line_of_a_long_secrets_encoding_is_left_wherever_it_begins(how: str, columns: int) -> None:
+    secret = json.dumps({"id": 7, "key": PEM * 3})
+    redactor = Redactor([secret])
+    encode = WRAPPED[how][0]
+    for ahead in range(1, 58):
+        encoded = encode(b"x" * ahead + secret.encode() + b"@host")
+        text = b"\n".join(encoded[at : at + columns] for at in range(0, len(encoded), columns))
+        *_, left = b"".join(redacted(redactor, text, [100_000])).split(MARK)
+        assert len(left) < 20
+
+
+def test_a_beginning_of_a_secret_before_white_space_is_not_waited_for_and_the_rest_is_covered() -> None:
+    for shown in (1, 2, 3):
+        stream = Redactor([TOKEN]).stream()
+        assert stream.feed(f"step {TOKEN[:shown]}\n".encode()) == f"step {TOKEN[:shown]}\n".encode()
+        assert stream.feed(f"{TOKEN[shown:]}\n".encode()) == b"[REDACTED]\n"
 
 
 @pytest.mark.parametrize("secret", ["abcde", "a b c", "x=1"])
