@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from airunner.protocol.errors import FieldError
 from airunner.protocol.fields import PLAIN, JobSpec
-from airunner.protocol.gitaddress import split_address
+from airunner.protocol.gitaddress import is_ref_name, split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.names import JobId, Natural
 from airunner.protocol.printable import escaped, is_plain
@@ -178,8 +178,8 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
 def check_new(spec: JobSpec) -> None:
     """Check the rules for new jobs, which jobs that were stored before these rules need not obey.
 
-    Raises `FieldError`: the repository's address is not allowed, or a field of `PLAIN` contains invisible characters,
-    with which it could pass for another name or for a message of ours.
+    Raises `FieldError`: the repository's address is not allowed, a commit or branch is no name, or a field of `PLAIN`
+    contains invisible characters, with which it could pass for another name or for a message of ours.
     """
     if spec.repository:
         try:
@@ -189,6 +189,12 @@ def check_new(spec: JobSpec) -> None:
     for field in PLAIN:
         if words := getattr(spec, field):
             _refuse_invisible(field, {None: words} if isinstance(words, str) else dict(_named(words)))
+    for field, expected in (
+        ("commit", "a hash, or the name of a branch or tag"),
+        ("branch", "the name of a branch or tag"),
+    ):
+        if not is_ref_name(text := getattr(spec, field)):
+            raise FieldError(field, f"expected {expected}, not {text!r}")
 
 
 def _named(words: Iterable[str]) -> Iterable[tuple[object, str]]:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -160,6 +161,8 @@ class _Checkout:
             if lacks(failed):
                 raise await self._remote.failure_for_missing(self._wanted, failed) from failed
             raise
+        if self._depth and _is_bundle(self._git.address):
+            self._git.warn("the repository is a bundle, of which all history is checked out: depth does not apply")
         if not by_name:
             await self._git.must_run("checkout", "--progress", "--detach", commit, "--")
         return commit
@@ -232,3 +235,10 @@ class _Checkout:
         """Fetch a commit that the clone lacks, by its full hash or a ref such as `refs/pull/7/head`."""
         await self._git.must_run("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
         return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")
+
+
+def _is_bundle(address: str) -> bool:
+    """Return whether a repository is a bundle file, of which git leaves nothing out."""
+    with suppress(OSError):
+        return address.startswith("/") and Path(address).is_file()
+    return False

@@ -87,11 +87,8 @@ class Remote:
             ended = await scratch.run("fetch", "--depth=1", *_COMMITS_ONLY, "--", self._git.address, wanted.text)
         finally:
             remove_workspace(self._scratch)
-        words = "\n".join(message_lines(ended.stderr))
-        if not ended.succeeded and _LACKING.search(words):
-            raise await self.failure_for_missing(
-                wanted, CheckoutFailed(words, ended.exit.exit_code if ended.exit else None)
-            )
+        if not ended.succeeded and _LACKING.search("\n".join(message_lines(ended.stderr))):
+            raise await self.failure_for_missing(wanted)
 
     async def unabbreviated(self, text: str) -> str:
         """Return the full name of the branch or tag `text`, or the full hash that starts with it.

@@ -36,8 +36,9 @@ def test_what_is_not_seen_stands_in_no_name_and_is_escaped_where_it_is_shown(cha
 @pytest.mark.parametrize("text", ["", "grün", "日本語", "a b", "שלום", "🚀", "e\u0301", "feature/ü-1"])
 def test_what_is_seen_is_left(text: str) -> None:
     assert one_line(text) == own_lines(text) == text
+    branch = text.replace(" ", "-")
     EnqueueJob(
-        jobs=(JobSpec(command="true", owner=text, metadata={f"k{text}": "\u200b"}, branch=text, repository="/p"),)
+        jobs=(JobSpec(command="true", owner=text, metadata={f"k{text}": "\u200b"}, branch=branch, repository="/p"),)
     )
 
 

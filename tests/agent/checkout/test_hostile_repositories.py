@@ -157,3 +157,15 @@ async def test_depth_is_how_many_commits_come_of_any_commit(
     done = await checkout(repository.as_uri(), depth=depth, commit=hashes.get(word, ""))
     assert done == hashes[word or "three"]
     assert git(checkout.workspace.checkout, "rev-list", "--count", "HEAD") == str(depth)
+    assert checkout.warned == []
+
+
+@pytest.mark.parametrize("source", [{}, {"branch": "main"}, {"ref": "refs/heads/main"}])
+async def test_a_bundle_has_all_its_history_whatever_the_depth_and_the_log_says_so(
+    checkout: Checkout, repository: Path, tmp_path: Path, source: dict[str, str]
+) -> None:
+    commit(repository, "two")
+    git(repository, "bundle", "create", "--quiet", str(tmp_path / "x.bundle"), "main", "HEAD")
+    await checkout(tmp_path / "x.bundle", depth=1, **source)
+    assert git(checkout.workspace.checkout, "rev-list", "--count", "HEAD") == "2"
+    assert checkout.warned == ["the repository is a bundle, of which all history is checked out: depth does not apply"]

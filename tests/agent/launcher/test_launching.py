@@ -215,6 +215,12 @@ async def test_a_missing_working_directory_is_named(launcher: ChildLauncher, tmp
     assert failed.value.exit_code == 126
 
 
+async def test_a_working_directory_may_be_a_link_out_of_the_checkout(launcher: ChildLauncher, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/usr")
+    process = await launcher.launch(command("pwd", "-P", directory=tmp_path / "link"))
+    assert await read_all(process.stdout) == b"/usr\n"
+
+
 async def test_arguments_beyond_the_kernels_bound_are_refused(launcher: ChildLauncher) -> None:
     with pytest.raises(LaunchFailed, match="Argument list too long") as failed:
         await launcher.launch(command("true", *["x" * 100_000] * 80))

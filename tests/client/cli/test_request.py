@@ -353,6 +353,14 @@ LATIN = b"caf\xe9".decode(errors="surrogateescape")
         ({"owner": "a\u200b"}, None, "--owner: a\\u200b contains a control character or an invisible one"),
         ({"working_directory": "/x"}, None, "--working-directory: expected a folder in the checkout, not '/x'"),
         ({"branch": "b"}, None, "--branch: this needs a repository"),
+        *(
+            (
+                {"branch": text, "repository": "/p"},
+                None,
+                f"--branch: expected the name of a branch or tag, not '{text}'",
+            )
+            for text in ("main~1", "-x", "a b", "main@{1}", "v1^{}", "feature/")
+        ),
         ({"depth": "-1"}, None, "--depth: expected a whole number from 1 to 1000000 (0: all), not the number -1"),
     ],
 )
@@ -375,6 +383,10 @@ def test_what_no_job_can_have_is_refused_by_option_or_line(
         ("environment: {A: 1,\n  '': 2}", "job.yaml, line 3: environment: a name: expected text, and it is empty"),
         ('args:\n- a\n- "\\0"', "job.yaml, line 4: args: item 2: no process can be given a NUL character"),
         ("branch: b", "job.yaml, line 2: branch: this needs a repository"),
+        (
+            "repository: /p\ncommit: main~1",
+            "job.yaml, line 3: commit: expected a hash, or the name of a branch or tag,",
+        ),
         ("repository: https://exa\u200bmple.org/x", "job.yaml, line 2: repository: "),
         ('metadata:\n  a: "x\\u200b"\n  "b\\u200b": x', "job.yaml, line 4: metadata: b\\u200b contains"),
     ],
