@@ -52,11 +52,16 @@ _ESCAPES: Final = tuple(  # what one stands for begins no other, see `_MARKS`; `
 _MARKS: Final = {b"\\": b"\xf7", b"&": b"\xfe", b"%": b"\xff"}
 """What a decoded character is until all are decoded: bytes that no text in UTF-8 has."""
 _MARKED: Final = bytes.maketrans(b"\xf7\xfe\xff", b"\\&%")
-_UNFINISHED: Final = re.compile(
-    (
-        rf"(?:%{_HEX}?|&(?:\\*#?[xX]?{_HEX}{{0,7}}|[A-Za-z][A-Za-z0-9]{{0,7}})?\\*|\x1b(?:\[[0-9;:?]{{0,24}}|\()?"
-        rf"|\\+(?:{_HIGH}\\*(?:u{_HEX}{{0,3}})?|u{_HEX}{{0,3}}|[ux]\{{{_HEX}{{0,6}}|x{_HEX}?|[0-3][0-7]?|U{_HEX}{{0,7}})?)\Z"
-    ).encode()
+_UNFINISHED: Final = tuple(  # each may stand in those after it, so this is the order in which they are looked for
+    re.compile(pattern.encode())
+    for pattern in (
+        r"\x1b(?:\[[0-9;:?]{0,24}|\()?\Z",
+        r"\\+\Z",
+        (
+            rf"(?:%{_HEX}?|&(?:\\*#?[xX]?{_HEX}{{0,7}}|[A-Za-z][A-Za-z0-9]{{0,7}})?\\*|\\+(?:{_HIGH}\\*(?:u{_HEX}{{0,3}})?"
+            rf"|u{_HEX}{{0,3}}|[ux]\{{{_HEX}{{0,6}}|x{_HEX}?|[0-3][0-7]?|U{_HEX}{{0,7}}))\Z"
+        ),
+    )
 )
 _COLOUR: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[A-Za-z]|\([0-9A-Z])")
 _BROKEN: Final = tuple(  # what may be, or become, an escape with white space in it
@@ -117,10 +122,13 @@ class Reading:
         """Leave out the colours of a terminal."""
         return self._without(_COLOUR) if b"\x1b" in self.text else self
 
-    def finished(self) -> Reading:
-        """Return the reading without the escape at its end that is not finished; itself if there is none."""
-        found = _UNFINISHED.search(self.text, max(0, len(self.text) - UNFINISHED_BYTES_MAX))
-        return self if found is None else self._with(self.text[: found.start()], ())
+    def finished(self) -> Iterator[Reading]:
+        """Yield the reading without the colour that is not finished at its end, and also without such an escape."""
+        reading = self
+        for unfinished in _UNFINISHED:
+            if found := unfinished.search(reading.text, max(0, len(reading.text) - UNFINISHED_BYTES_MAX)):
+                reading = reading._with(reading.text[: found.start()], ())
+                yield reading
 
     def kept(self) -> list[int]:
         """Return the offsets in `text` of the bytes that `folded` keeps."""

@@ -106,11 +106,11 @@ class Redactor:
     def _partials(self, reading: Reading, levels: int) -> Iterator[tuple[int, int]]:
         """Yield, as `partial` returns them, the incomplete patterns and escapes of a reading and of deeper ones."""
         yield from self._partials_in(reading)
-        if (finished := reading.finished()) is not reading:
+        for finished in reading.finished():
             end = len(finished.text)
             yield finished.origins()[end], finished.origin_after_white(end, HEAD_BYTES)
-            yield from self._partials(finished, levels)
-            return
+            yield from self._partials_in(finished)
+            reading = finished
         for form in reading.forms():
             if form is not reading:
                 yield from self._partials(form, levels)

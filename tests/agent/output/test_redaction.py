@@ -281,7 +281,8 @@ def test_where_no_secret_stands_nothing_changes(secret: str, text: bytes, sizes:
 
 
 @pytest.mark.parametrize(
-    "text", ["$ ", "Password: ", "Continue? [y/N] ", "[####] 10 %\r", "a && b\n", "\\ \n", "\x1b[0m"]
+    "text",
+    ["$ ", "Password: ", "Continue? [y/N] ", "[####] 10 %\r", "a && b\n", "\\ \n", "\x1b[0m", "%" * 5_000 + "\n"],
 )
 def test_what_begins_no_secret_is_not_waited_for(text: str) -> None:
     assert Redactor([TOKEN, PEM]).stream().feed(text.encode()) == text.encode()
@@ -403,12 +404,11 @@ def test_wherever_a_line_or_a_colour_ends_under_four_characters_of_a_secret_are_
         printed = BROKEN[how](secret)
         for at in range(1, len(printed)):
             text = f"<< {printed[:at]}{between}{printed[at:]} >>".encode()
-            for size in (3, 1_000):
-                out = b"".join(redacted(redactor, text, [size])).decode()
-                shown, after = out.split("[REDACTED]", 1)
-                left = shown.removeprefix("<< ").replace(between, "").encode()
-                assert len(folded(decoded(left))) < 4
-                assert after.removeprefix(between).lstrip('"') == " >>"
+            out = b"".join(redacted(redactor, text, [3 if at % 2 else 1_000])).decode()
+            shown, after = out.split("[REDACTED]", 1)
+            left = shown.removeprefix("<< ").replace(between, "").encode()
+            assert len(folded(decoded(left))) < 4
+            assert after.removeprefix(between).lstrip('"') == " >>"
 
 
 @pytest.mark.parametrize(("how", "columns"), [("base64", 76), ("base64", 64), ("hex", 60)])
