@@ -32,6 +32,7 @@ UNFINISHED_BYTES_MAX: Final = 32  # longest escape: a surrogate pair of JSON in 
 _SKIPPED: Final = WHITE + b"\\\"'$"  # shells write quotes as '\'' and '"'"' and $'…', CSV and YAML double them
 _FOLDED: Final = bytes.maketrans(b"-_", b"+/")  # base64 for URLs is read as base64
 _KEPT: Final = bytes(byte not in _SKIPPED for byte in range(256))
+_NOT_WHITE: Final = bytes(byte not in WHITE for byte in range(256))
 
 _HEX: Final = "[0-9A-Fa-f]"
 _GAP: Final = r"[ \t\r\n]++"
@@ -64,12 +65,16 @@ _UNFINISHED: Final = tuple(  # each may stand in those after it, so this is the 
     )
 )
 _COLOUR: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[A-Za-z]|\([0-9A-Z])")
-_BROKEN: Final = tuple(  # what may be, or become, an escape with white space in it
+_BREAK: Final = rf"\\*+{_GAP}"
+_BROKEN: Final = tuple(  # what may be an escape with white space in it; group: what may become one
     re.compile(pattern.encode())
     for pattern in (
-        rf"%{_HEX}?{_GAP}(?:{_HEX}|\Z)",
-        rf"&[#\\0-9A-Za-z]{{0,9}}{_GAP}[#\\0-9A-Za-z \t\r\n]{{0,64}}(?:;|\Z)",
-        rf"\\(?:[uxU][{{0-9A-Fa-f]{{0,8}}|[0-3][0-7]?)?{_GAP}(?:[uxUnrt0-9A-Fa-f{{}}\\]|\Z)",
+        rf"%(?:{_HEX}{_BREAK}(?:{_HEX}|(\Z))|{_BREAK}(?:{_HEX}{{2}}|{_HEX}?(\Z)))",
+        rf"&[#\\0-9A-Za-z]{{0,9}}+{_GAP}[#\\0-9A-Za-z \t\r\n]{{0,64}}+(?:;|(\Z))",
+        (
+            rf"\\(?:[uxU][{{0-9A-Fa-f]{{0,8}}{_BREAK}(?:[0-9A-Fa-f{{}}\\]|(\Z))|[0-3][0-7]?{_BREAK}(?:[0-7]|(\Z))"
+            rf"|{_GAP}(?:[ux]\{{|[uU]{_HEX}{{4}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|(?:[uU]{_HEX}{{0,3}}|x{_HEX}?|[0-3][0-7]?)?(\Z)))"
+        ),
     )
 )
 _CONTINUATION: Final = re.compile(rf"\\+(?={_GAP})".encode())  # a backslash that ends a line
@@ -102,16 +107,22 @@ class Reading:
             self._ends = _traced(self._before.text, self._before.ends(), self._replaced, -1)
         return self._ends
 
-    def forms(self) -> Iterator[Reading]:
+    def forms(self, *, unfinished: bool = False) -> Iterator[Reading]:
         """Yield the reading, and, if white space may stand in one of its escapes, itself without white space.
 
+        With `unfinished` that may be an escape which ends after the text.
         A backslash before white space may begin an escape, or may belong to what is left out: there is a form for each.
         """
         yield self
-        if any(broken.search(self.text) for broken in _BROKEN):
-            yield self._without(_GAPS)
+        found = [broken.search(self.text) for broken in _BROKEN]
+        if any(escape and (unfinished or not escape.lastindex) for escape in found):
+            yield self.joined()
             if _CONTINUATION.search(self.text):
-                yield self._without(_CONTINUATION, _GAPS)
+                yield self._without(_CONTINUATION).joined()
+
+    def joined(self) -> Reading:
+        """Leave out white space."""
+        return self._with(self.text.translate(None, WHITE), ((_GAPS, b""),))
 
     def decoded(self) -> Reading:
         """Decode one level of escapes; return this reading itself if it has none."""
@@ -155,11 +166,8 @@ class Reading:
                 break
         return after
 
-    def _without(self, *patterns: re.Pattern[bytes]) -> Reading:
-        text = self.text
-        for pattern in patterns:
-            text = b"".join(pattern.split(text))
-        return self._with(text, tuple((pattern, b"") for pattern in patterns))
+    def _without(self, pattern: re.Pattern[bytes]) -> Reading:
+        return self._with(b"".join(pattern.split(self.text)), ((pattern, b""),))
 
     def _with(self, text: bytes, replaced: _Replaced) -> Reading:
         reading = Reading(self.original)
@@ -194,6 +202,8 @@ def decoded(text: bytes) -> bytes:
 def _traced(text: bytes, places: Sequence[int], replaced: _Replaced, side: int) -> Sequence[int]:
     """Return the places of the bytes of `text` after replacements: of a part's first (`side` 0) or last (-1) byte."""
     for pattern, fixed in replaced:
+        if pattern is _GAPS:  # this is faster
+            return [*compress(places, text.translate(_NOT_WHITE)), *places[len(text) :]]
         traced: list[int] = []
         passed: list[bytes] = []
         at = 0

@@ -111,7 +111,7 @@ class Redactor:
             yield finished.origins()[end], finished.origin_after_white(end, HEAD_BYTES)
             yield from self._partials_in(finished)
             reading = finished
-        for form in reading.forms():
+        for form in reading.forms(unfinished=True):
             if form is not reading:
                 yield from self._partials(form, levels)
             elif levels and (deeper := form.decoded()) is not form:
