@@ -6,9 +6,11 @@ import signal
 
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
 
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
+st.text().validate()  # in a new clone this makes a table of all characters, for seconds that no test has to spare
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,6 +74,8 @@ def state(owner: Plain) -> list[Map]:
     """All that the owner sees: jobs and the log of each, queues, secrets and agents."""
     jobs = owner.ask({"type": "ListJobs", "page_size": 100})
     lists = [owner.ask({"type": kind}) for kind in ("ListQueues", "ListSecrets", "ListAgents")]
+    for agent in lists[-1]["agents"]:
+        agent.pop("silent_ms", None)  # it grows
     logs = [owner.ask({"type": "ReplayJobEvents", "job_id": job["id"]}) for job in jobs["jobs"]]
     whole = [owner.ask({"type": "GetJob", "job_id": job["id"]}) for job in jobs["jobs"]]
     return [jobs, *lists, *logs, *whole]
