@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
-st.text().validate()  # in a new clone this makes a table of all characters, for seconds that no test has to spare
+
+
+def pytest_collection_finish() -> None:
+    """Make hypothesis's table of all characters: in a new clone this takes seconds, which no test has to spare."""
+    st.text().validate()
 
 
 @pytest.fixture(scope="session", autouse=True)
