@@ -6,9 +6,10 @@ import pytest
 
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest
+from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
-from airunner.protocol.misfits import SHOWN_CHARS, shown, with_field_named
+from airunner.protocol.misfits import SHOWN_CHARS, misfit_in, shown, with_field_named
 from airunner.protocol.names import JobId
 
 MANY = RetryPolicy(limit=1, on=RetryOn(exit_codes=(1,) * 257))
@@ -48,6 +49,12 @@ MANY = RetryPolicy(limit=1, on=RetryOn(exit_codes=(1,) * 257))
 )
 def test_a_refused_request_is_worded_by_the_field_that_does_not_fit(request_: requests.Request, message: str) -> None:
     assert with_field_named(BadRequest("as the other side said"), request_).message.startswith(message)
+
+
+def test_what_is_missing_or_given_in_two_ways_is_refused() -> None:
+    assert str(misfit_in(JobSpec, {})) == "command: this is missing"
+    with pytest.raises(ValueError, match="expected either after_ms or at_ms"):
+        Expiry(after_ms=1, at_ms=1)
 
 
 def test_a_byte_that_is_no_text_is_shown_as_it_is_and_a_long_text_short() -> None:
