@@ -160,7 +160,7 @@ async def test_when_a_keeper_is_killed_its_job_is_and_no_other(launcher: ChildLa
 
 @contextmanager
 def unanswering(folder: Path) -> Iterator[None]:
-    """While the block runs, whoever enters the folder waits, as on a disk of a server that is away."""
+    """While the block runs, a process that enters the folder waits, as on a disk of a server that is away."""
     libc = ctypes.CDLL(None, use_errno=True)
     device = os.open("/dev/fuse", os.O_RDWR)  # nobody reads the kernel's questions from it
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
