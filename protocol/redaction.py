@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 from urllib.parse import unquote
@@ -142,3 +142,14 @@ def _matches(name: str, pattern: str) -> bool:
 def _can_be_hidden(text: str, bytes_min: int, *, named: bool) -> bool:
     bare = text.strip()
     return len(bare.encode("utf-8", "surrogateescape")) >= bytes_min and (named or bare.lower() not in _COMMON_WORDS)
+
+
+def merged_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sort spans (begin, end) of a text, and merge those that overlap."""
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if merged and begin < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged

@@ -28,6 +28,7 @@ from airunner.protocol.redaction import (
     REDACTED,
     credential_spans,
     is_secret_name,
+    merged_spans,
     secret_values,
     without_credentials,
 )
@@ -62,7 +63,7 @@ class HiddenValues:
         """Hide the values and the credentials of URLs in each text, and a value that several texts make together."""
         joined = "\n".join(texts)
         try:
-            spans = _merged([*self._spans(joined), *credential_spans(joined)])
+            spans = merged_spans([*self._spans(joined), *credential_spans(joined)])
         except Unsearchable:
             return [text and REDACTED for text in texts]
         ends = [end for _, end in spans]
@@ -172,14 +173,3 @@ def _without(spans: Iterable[tuple[int, int]], text: str, offset: int) -> str:
         shown += (text[at : max(0, begin - offset)], REDACTED)
         at = end - offset
     return "".join([*shown, text[at:]])
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sort the spans, and merge those that overlap."""
-    merged: list[tuple[int, int]] = []
-    for begin, end in sorted(spans):
-        if merged and begin < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((begin, end))
-    return merged

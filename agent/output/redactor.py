@@ -26,7 +26,7 @@ from typing import Final
 from airunner.agent.output.escapes import LEVELS_MAX, Reading, folded, readings
 from airunner.agent.output.patternindex import START, PatternIndex
 from airunner.agent.output.patterns import HEAD_BYTES, Fold, patterns_of
-from airunner.protocol.redaction import REDACTED
+from airunner.protocol.redaction import REDACTED, merged_spans
 
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
 PATTERNS_MAX: Final = 16_384  # they take some 50 MB of memory; no real job needs so many
@@ -72,7 +72,7 @@ class Redactor:
             begin += len(line) + 1
         passed: list[bytes] = []
         at = 0
-        for begin, end in _merged(spans):
+        for begin, end in merged_spans(spans):
             passed += (whole[at:begin], _REPLACEMENT)
             at = end
         return b"".join([*passed, whole[at:]]).decode("utf-8", "surrogateescape")
@@ -88,7 +88,7 @@ class Redactor:
         if self._folds:
             for reading in readings(Reading(text).uncoloured()):
                 spans += self._occurrences_in(reading)
-        return _merged(spans)
+        return merged_spans(spans)
 
     def partial(self, text: bytes) -> tuple[int, int]:
         """Return where the longest suffix of `text` begins that may become a pattern, and where its cover would.
@@ -170,7 +170,7 @@ class StreamRedactor:
         decided = max(decided, since)
         spans = self._redactor.occurrences(text)
         if since or self._found:
-            spans = _merged([(max(at, since), end) for at, end in (*self._found, *spans) if end > since])
+            spans = merged_spans([(max(at, since), end) for at, end in (*self._found, *spans) if end > since])
         self._kept = text[begin:]
         self._passed = decided - begin
         self._found = [(at - begin, end - begin) for at, end in spans if end > decided]
@@ -189,17 +189,6 @@ class StreamRedactor:
             self._marked = end > decided
         passed.append(text[at:decided])
         return b"".join(passed)
-
-
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sort the spans, and merge those that overlap."""
-    merged: list[tuple[int, int]] = []
-    for begin, end in sorted(spans):
-        if merged and begin < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((begin, end))
-    return merged
 
 
 def _begins(folds: Mapping[bytes, Fold]) -> dict[bytes, Fold]:
