@@ -35,24 +35,24 @@ def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_pe
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
         environ = {**os.environ, "AIRUNNER_HOME": str(home)}
-        subprocess.run([*_airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
+        subprocess.run([*airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
         anywhere = "tcp://127.0.0.1:0"
         broker = ["broker", "--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
         broker += ["--tenant-requests", str(requests_per_s)]
-        ready, pid = stack.enter_context(_running(broker, environ))
+        ready, pid = stack.enter_context(running(broker, environ))
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        running = Cluster(requests, home, pid)
-        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", token(running, tenant)]
+        where = Cluster(requests, home, pid)
+        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", token(where, tenant)]
         for _ in range(agents):
-            stack.enter_context(_running(agent, environ))
-        yield running
+            stack.enter_context(running(agent, environ))
+        yield where
 
 
-def token(running: Cluster, tenant: str) -> str:
+def token(where: Cluster, tenant: str) -> str:
     """Make a token with all roles in a tenant, which is valid for an hour."""
     return subprocess.run(
-        [*_airunner(), "token", "--subject", "bench", "--tenant", tenant],
-        env={**os.environ, "AIRUNNER_HOME": str(running.home)},
+        [*airunner(), "token", "--subject", "bench", "--tenant", tenant],
+        env={**os.environ, "AIRUNNER_HOME": str(where.home)},
         check=True,
         capture_output=True,
         text=True,
@@ -60,9 +60,9 @@ def token(running: Cluster, tenant: str) -> str:
 
 
 @contextmanager
-def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
+def running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
     """Run a process until the end of the block; yield its ready line and its process id."""
-    process = subprocess.Popen([*_airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines: list[str] = []
     try:
@@ -80,5 +80,6 @@ def _running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tup
         process.wait(STOP_S)
 
 
-def _airunner() -> list[str]:
+def airunner() -> list[str]:
+    """Return the command `airunner` of this installation."""
     return [sys.executable, "-m", "airunner"]

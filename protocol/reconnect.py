@@ -10,6 +10,8 @@ clock: methods take `now_ms`, any steadily rising count of milliseconds, and ret
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
+- While the broker may hold all requests that are owed, silence is expected: then the first Ping comes later, by half of
+  the shortest time for which it may hold one. So thousands of idle agents do not keep a broker busy with Pings.
 - On a slow link a long transfer does not count as silence: bytes that move are signs of life, for as long as the
   largest message can take. A large request in flight also allows more misses, because a proxy may hide its bytes.
 - A request that can be made smaller is not sent unchanged over the next connection (`Resize`), and small requests go
@@ -97,6 +99,7 @@ class _Pending(Struct):
     body: bytes
     patience_ms: int
     resend_ms: int
+    wait_ms: int = 0  # for which the broker may hold the request
     resizable: bool = False
     sent: bool = False
     busy: bool = False  # refused as busy, and not sent again since
@@ -120,6 +123,7 @@ class LazyPirate:
         self._open = False
         self._reopen_ms = 0
         self._ping_ms = 0
+        self._quiet_ms = 0  # since when nothing was heard
         self._pings = 0
         self._heard_ms = 0
         self._moving = False  # whether bytes have moved since the last Ping
@@ -145,10 +149,12 @@ class LazyPirate:
         now_ms: int,
         patience_ms: int = PATIENCE_MS,
         *,
+        wait_ms: int = 0,
         resizable: bool = False,
     ) -> list[Action]:
-        """Add a request. Without a reply it is sent again after `patience_ms` and its transfer, on a living connection.
+        """Add a request, which the broker may hold for `wait_ms`.
 
+        Without a reply it is sent again after that, `patience_ms` and its transfer, on a living connection.
         A `resizable` request causes a `Resize` at each further connection.
         """
         assert request_id not in self._pending, "a request of this id is in flight"
@@ -159,8 +165,9 @@ class LazyPirate:
             self._resend_ms = _NEVER_MS
         if not self.reachable and self.unheard_since_ms is None:
             self.unheard_since_ms = now_ms
-        patience_ms += 1_000 * min(len(body), HIDDEN_BYTES_MAX) // SLOWEST_BYTES_A_S
-        pending = self._pending[request_id] = _Pending(body, patience_ms, now_ms + patience_ms, resizable)
+        self._ping_ms = min(self._ping_ms, now_ms + HEARTBEAT_MS)
+        patience_ms += wait_ms + 1_000 * min(len(body), HIDDEN_BYTES_MAX) // SLOWEST_BYTES_A_S
+        pending = self._pending[request_id] = _Pending(body, patience_ms, now_ms + patience_ms, wait_ms, resizable)
         self._resend_ms = min(self._resend_ms, now_ms + patience_ms)
         if self._open:
             return [self._send(request_id, pending, now_ms)]
@@ -221,6 +228,9 @@ class LazyPirate:
             self.unheard_since_ms = None
         if now_ms < self._ping_ms:
             return self._resend(now_ms)
+        if now_ms < (expected_ms := self._quiet_ms + HEARTBEAT_MS + self._expected_ms()):
+            self._ping_ms = expected_ms
+            return self._resend(now_ms)
         moving, self._moving = self._moving, False
         self._ping_ms = now_ms + HEARTBEAT_MS
         if moving and self._pings and now_ms - self._heard_ms < MOVING_MS_MAX:
@@ -253,6 +263,12 @@ class LazyPirate:
         self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
         return [Connect(self.endpoint), *asks]
 
+    def _expected_ms(self) -> int:
+        """Return how much longer a silence may be than usual before the first Ping."""
+        if self._pings or not self._heard:
+            return 0
+        return min(pending.wait_ms for pending in self._pending.values()) // 2
+
     def _misses_max(self) -> int:
         """Return how many Pings may stay unanswered: more while bytes may move unseen."""
         owed_bytes = sum(len(pending.body) for pending in self._pending.values())
@@ -284,6 +300,7 @@ class LazyPirate:
         return Send(request_id, pending.body)
 
     def _quiet(self, now_ms: int) -> None:
+        self._quiet_ms = now_ms
         self._ping_ms = now_ms + HEARTBEAT_MS
         self._pings = 0
         self._moving = False

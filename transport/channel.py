@@ -28,7 +28,6 @@ from airunner.protocol.errors import (
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.reconnect import (
-    PATIENCE_MS,
     PENDING_MAX,
     PING,
     PING_ID,
@@ -119,7 +118,7 @@ class Channel:
         request: Asking[_Reply],
         *,
         request_id: RequestId | None = None,
-        patience_ms: int = PATIENCE_MS,
+        wait_ms: int = 0,
         smaller: Callable[[], Asking[_Reply]] | None = None,
     ) -> _Reply:
         """Send `request` and return the broker's reply, of the class that the request names.
@@ -127,8 +126,10 @@ class Channel:
         `smaller` is for requests that move `request_size.bytes_max` bytes of a log: after each lost connection it is
         called for a smaller request, which is sent over the next connection instead, and whose reply is returned.
 
-        Without a reply for `patience_ms` the request is sent again. Raises `PeerError`: refused; `BadRequest`: reply of
-        another class; `OperatorError`: no broker was heard within `Patience`, or none accepts this key or revision.
+        The broker may hold the request for `wait_ms`. Without a reply for `PATIENCE_MS` more it is sent again.
+
+        Raises `PeerError`: refused; `BadRequest`: reply of another class; `OperatorError`: no broker was heard within
+        `Patience`, or none accepts this key or revision.
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
@@ -143,7 +144,7 @@ class Channel:
             try:
                 body = encode(request)
                 resizable = smaller is not None
-                self._do(self._pirate.ask(request_id, body, self._now_ms(), patience_ms, resizable=resizable))
+                self._do(self._pirate.ask(request_id, body, self._now_ms(), wait_ms=wait_ms, resizable=resizable))
                 self._wake_in_time()
                 await waiter.done.wait()
             finally:

@@ -27,7 +27,6 @@ from airunner.agent.leases.stdin import read_stdin
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
-from airunner.protocol.reconnect import PATIENCE_MS
 from airunner.protocol.replies import JobLease, JobsLeased, Verdict
 from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, ReleaseJob, UpdateJob
 from airunner.transport.channel import Channel
@@ -35,6 +34,7 @@ from airunner.transport.ports import Edges
 
 RETURN_S: Final = 5.0  # seconds to wait for a connected broker to end a parked request
 GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; two reconnects are tried in 0.15 s
+WAIT_SPREAD: Final = 4  # a request is parked for up to a fourth less than the longest wait
 STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
 
 
@@ -78,7 +78,7 @@ class Leaser:
         Raises `PeerError`.
         """
         if not self._warm:
-            found = await self._leased(1, min(WAIT_MS_MAX, self._plan.visibility_ms // 3))
+            found = await self._leased(1, self._wait_ms())
             self._warm = bool(found)
             return found[0] if found else None
         turn = _Turn()
@@ -108,6 +108,11 @@ class Leaser:
     async def read_stdin(self, lease: JobLease) -> bytes:
         """Read the standard input of a leased job, if it has one. Raises `PeerError`."""
         return await read_stdin(self._channel, lease)
+
+    def _wait_ms(self) -> int:
+        """Draw how long to park a request: agents that were all started at once do not ask at once for ever."""
+        most_ms = min(WAIT_MS_MAX, self._plan.visibility_ms // 3)
+        return int(most_ms * (1 - self._edges.random() / WAIT_SPREAD))
 
     async def _ask(self) -> None:
         """Request leases for all free slots, at most `SLOTS_MAX`, and wake these slots."""
@@ -176,7 +181,7 @@ class Leaser:
             token_seed=seed,
             stdin=True,
         )
-        return await self._channel.ask(request, request_id=request_id, patience_ms=wait_ms + PATIENCE_MS)
+        return await self._channel.ask(request, request_id=request_id, wait_ms=wait_ms)
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:
         """Withdraw a parked request: repeat it with a wait of 0, and release the leases that it was granted.

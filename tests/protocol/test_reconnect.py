@@ -103,6 +103,31 @@ def test_silence_brings_pings_before_the_connection_is_given_up(random: float, a
     assert not at_once or asker.deadline_ms() == now_ms + HEARTBEAT_MS
 
 
+def test_while_the_broker_may_hold_every_request_it_is_pinged_once_in_a_wait_and_a_dead_one_noticed() -> None:
+    wait_ms, later_ms = 30_000, HEARTBEAT_MS + 15_000
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, wait_ms=wait_ms)
+    assert sent(asker.tick(HEARTBEAT_MS)) == [PING_ID], "nothing was heard on this connection yet"
+    asker.heard(PING_ID, Pong(), HEARTBEAT_MS)
+    now_ms = HEARTBEAT_MS + later_ms
+    assert not any(asker.tick(at_ms) for at_ms in range(2 * HEARTBEAT_MS, now_ms, HEARTBEAT_MS))
+    assert asker.deadline_ms() == now_ms
+    for _ in range(MISSES_MAX):
+        assert sent(asker.tick(now_ms)) == [PING_ID]
+        now_ms += HEARTBEAT_MS
+    assert asker.tick(now_ms) == [Disconnect()]
+
+
+def test_a_request_that_the_broker_answers_at_once_brings_the_ping_forward() -> None:
+    asker = pirate()
+    asker.ask(ONE, b"one", 0, wait_ms=30_000)
+    asker.heard(PING_ID, Pong(), 0)
+    assert asker.tick(HEARTBEAT_MS) == []
+    asker.ask(TWO, b"two", 10_000)
+    assert asker.deadline_ms() == 10_000 + HEARTBEAT_MS
+    assert sent(asker.tick(10_000 + HEARTBEAT_MS)) == [PING_ID]
+
+
 def test_a_ping_has_its_full_time_even_after_the_process_was_stopped() -> None:
     asker = asking(600_000)
     assert sent(asker.tick(60_000)) == [PING_ID]

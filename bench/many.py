@@ -1,0 +1,406 @@
+"""Many agents: what 2,000 idle agents cost a broker, how soon one of them has a job, and how they all come back.
+
+Each agent has a key and a token of its own and speaks as `airunner agent` does, by the same Channel, Renewer and
+Leaser; only what runs a job is left out. They live in a few processes. The broker is then killed and started again,
+while a client submits at a steady rate: its latency meanwhile is compared with that before. Run it with
+`python -m bench.many [--agents 2000]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final, NamedTuple, cast
+
+import anyio
+import zmq
+from msgspec import Struct
+
+from airunner.agent.launcher.contract import Launcher
+from airunner.agent.leases.health import Health
+from airunner.agent.leases.leaser import Leaser, Orders
+from airunner.agent.leases.probes import Probes
+from airunner.agent.leases.renewer import Renewer
+from airunner.agent.plan import Plan
+from airunner.certs.allowlist import Entry, PeerRole, with_entry
+from airunner.certs.curve import CurvePair, load_broker_public, load_client_pair, new_secret, public_of
+from airunner.certs.home import Home
+from airunner.certs.tokenkeys import load_signing_key
+from airunner.certs.tokens import TokenSigner
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Result
+from airunner.protocol.requests import CompleteJob, EnqueueJob
+from airunner.transport.channel import Channel
+from airunner.transport.descriptors import raise_descriptors
+from airunner.transport.ports import SYSTEM
+from airunner.transport.sockets import CurveNetwork, new_context
+from bench.cluster import airunner, running
+from bench.queue import processor_s
+
+FLEETS: Final = 2  # processes that the agents share
+AGENT_DESCRIPTORS: Final = 8  # of an agent here: its connection, its sockets' mailboxes, the timer of its Renewer
+SOCKETS_MAX: Final = 65_536  # of a fleet's ZeroMQ context
+VISIBILITY_MS: Final = 300_000  # the default of `airunner agent`
+IDLE_S: Final = 30.0  # for which the idle broker is measured
+STARTS: Final = 100  # jobs submitted one by one, to be started by parked agents
+STEADY_PER_S: Final = 20  # jobs a second of the client that submits while the agents come back
+STEADY_S: Final = 5.0  # for which that client is measured before
+WAIT_S_MAX: Final = 60.0  # for all agents to come (back), after which the measurement fails
+TOKEN_TTL_S: Final = 3_600.0
+LOOK_S: Final = 0.05  # between two looks at the broker's counters
+MEMORY_MIB_MAX: Final = 250.0  # bounds, of 2,000 agents
+CORE_SHARE_MAX: Final = 0.03
+START_MS_MAX: Final = 5.0
+RETURN_S_MAX: Final = 10.0
+SLOWER_MAX: Final = 2.0  # times that a submission may take while the agents come back
+UNSERVED: Final = "unserved"  # a queue that no agent serves
+
+
+class Machine(Struct, frozen=True):
+    """Machine of one agent: its name, its CURVE keys and its token."""
+
+    name: str
+    public: bytes
+    secret: bytes
+    token: bytes
+
+
+class Started(Struct, frozen=True):
+    """Job that an agent has leased, and the instant (on the steady clock) at which its agent was told."""
+
+    job_id: str
+    at_s: float
+
+
+class Measured(Struct, frozen=True):
+    """Measurements of a broker with many idle agents."""
+
+    agents: int
+    memory_mib: float  # of the broker and its relay, with all agents parked
+    empty_mib: float  # the same without any agent
+    core_share: float  # processor time a second of the idle broker
+    requests_per_s: float
+    started_ms: tuple[float, ...]  # from before a submission until the agent was told, each
+    return_s: float  # from the restarted broker's ready line until all agents are parked again
+    steady_ms: tuple[float, ...]  # of submissions before the restart
+    meanwhile_ms: tuple[float, ...]  # of those while the agents came back
+
+    @property
+    def slower(self) -> float:
+        """How many times as long a submission takes while the agents come back: the larger of median and p90."""
+        before, after = ((median(taken), quantiles(taken, n=10)[8]) for taken in (self.steady_ms, self.meanwhile_ms))
+        return max(now / then for now, then in zip(after, before, strict=True))
+
+    @property
+    def kept(self) -> bool:
+        """Whether all bounds are kept."""
+        return (
+            self.memory_mib < MEMORY_MIB_MAX
+            and self.core_share < CORE_SHARE_MAX
+            and median(self.started_ms) < START_MS_MAX
+            and self.return_s < RETURN_S_MAX
+            and self.slower < SLOWER_MAX
+        )
+
+    def __str__(self) -> str:
+        """Format the measurements as lines of a report."""
+        p99_ms = quantiles(self.started_ms, n=100)[98]
+        return (
+            f"{self.agents} idle agents: broker {self.memory_mib:.0f} MiB ({self.empty_mib:.0f} without), "
+            f"{self.core_share:.1%} of a core, {self.requests_per_s:.0f} requests/s\n"
+            f"submit to start: median {median(self.started_ms):.2f} ms, p99 {p99_ms:.2f}\n"
+            f"all parked again {self.return_s:.2f} s after the broker's restart; a submission meanwhile "
+            f"{median(self.meanwhile_ms):.2f} ms (p90 {quantiles(self.meanwhile_ms, n=10)[8]:.2f}, "
+            f"{len(self.meanwhile_ms)} of them), before {median(self.steady_ms):.2f} "
+            f"(p90 {quantiles(self.steady_ms, n=10)[8]:.2f})"
+        )
+
+
+# --- agents -------------------------------------------------------------------------------------------
+
+
+def fleet(endpoint: str, broker_public: bytes, machines: Sequence[Machine], pipe: Connection) -> None:
+    """Run agents until the process is terminated; send a `Started` for each job that one of them has leased."""
+    raise_descriptors(64 + AGENT_DESCRIPTORS * len(machines))
+    context = new_context()
+    context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+    anyio.run(_fleet, context, endpoint, broker_public, machines, pipe)
+
+
+async def _fleet(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    broker_public: bytes,
+    machines: Sequence[Machine],
+    pipe: Connection,
+) -> None:
+    async with anyio.create_task_group() as group:
+        for machine in machines:
+            network = CurveNetwork(context, CurvePair(machine.public, machine.secret), broker_public)
+            channel = Channel(network, [endpoint], partial(_given, machine.token), SYSTEM)
+            await group.start(channel.run)
+            group.start_soon(_agent, channel, machine.name, pipe)
+
+
+def _given(token: bytes) -> bytes:
+    return token
+
+
+async def _agent(channel: Channel, name: str, pipe: Connection) -> None:
+    """Run one agent of one slot, which completes each job at once."""
+    plan = Plan(name=name, slots=1, queues=("default",), visibility_ms=VISIBILITY_MS, home=Path())
+    health = Health(Probes(cast("Launcher", None), plan.home), SYSTEM.random, print)
+    renewer = Renewer(channel, plan, health, SYSTEM)
+    channel.nudged = renewer.nudge
+    leaser = Leaser(plan, channel, renewer, health, SYSTEM, Orders())
+    async with anyio.create_task_group() as group:
+        group.start_soon(renewer.run)
+        while True:
+            held = await leaser.lease()
+            if held is not None:
+                pipe.send(Started(held.lease.job_id, time.monotonic()))
+                await channel.ask(CompleteJob(lease=held.lease.ref, event_count=0, result=Result(exit_code=0)))
+                renewer.drop(held)
+
+
+def enlist(home: Path, count: int) -> list[Machine]:
+    """Make the keys and tokens of agents, and put their keys on the broker's allow-list."""
+    place = Home(home)
+    signer = TokenSigner(load_signing_key({}, place))
+    secrets = [new_secret() for _ in range(count)]
+    machines = [
+        Machine(
+            name=(name := f"agent-{number}"),
+            public=public_of(secret),
+            secret=secret,
+            token=signer.mint(subject=name, ttl_s=TOKEN_TTL_S, now_s=time.time()).encode(),
+        )
+        for number, secret in enumerate(secrets)
+    ]
+    listed = place.allowed_clients.read_bytes()
+    for machine in machines:
+        listed = with_entry(listed, machine.public, Entry(machine.name, frozenset([PeerRole.AGENT])))
+    place.allowed_clients.write_bytes(listed)
+    return machines
+
+
+# --- the broker and its client ------------------------------------------------------------------------
+
+
+class Submitted(NamedTuple):
+    """Submission of one job: when it was sent, and when it was answered, on the steady clock."""
+
+    job_id: str
+    sent_s: float
+    answered_s: float
+
+    @property
+    def taken_ms(self) -> float:
+        """Milliseconds until the answer."""
+        return (self.answered_s - self.sent_s) * 1_000
+
+
+class Broker:
+    """Broker process that can be started again, with the same home and ports."""
+
+    def __init__(self, home: Path) -> None:
+        self._environ = {**os.environ, "AIRUNNER_HOME": str(home)}
+        requests, events, self._http = (free_port() for _ in range(3))
+        self.endpoint = f"tcp://127.0.0.1:{requests}"
+        self._command = ["broker", "--listen", self.endpoint, "--events", f"tcp://127.0.0.1:{events}"]
+        self._command += ["--http", f"127.0.0.1:{self._http}"]
+        self._process = ExitStack()
+        self.pid = 0
+
+    def start(self) -> None:
+        """Start the broker, and wait until it is ready."""
+        _, self.pid = self._process.enter_context(running(self._command, self._environ))
+
+    def stop(self) -> None:
+        """Stop the broker."""
+        self._process.close()
+
+    def count(self, name: str) -> int:
+        """Read one of the broker's counters."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        return int(next(line for line in lines if line.startswith(f"airunner_{name}_total ")).split()[1])
+
+
+def free_port() -> int:
+    """Find a free port, which a broker can listen on each time it is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def memory_mib(pid: int) -> float:
+    """Return the memory of a process and its children in MiB, pages that they share counted once (PSS)."""
+    pids = [pid, *Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    rollups = "".join(Path(f"/proc/{each}/smaps_rollup").read_text() for each in pids)
+    return sum(int(line.split()[1]) for line in rollups.splitlines() if line.startswith("Pss:")) / 1_024
+
+
+async def submit(channel: Channel, queue: str, per_s: float, sent: list[Submitted]) -> None:
+    """Submit jobs one by one at a steady rate, until cancelled."""
+    job = JobSpec(command="true", queue=queue)
+    due_s = time.monotonic()
+    while True:
+        began_s = time.monotonic()
+        reply = await channel.ask(EnqueueJob(jobs=(job,)))
+        sent.append(Submitted(reply.job_ids[0], began_s, time.monotonic()))
+        due_s = max(due_s + 1 / per_s, time.monotonic())
+        await anyio.sleep(max(0.0, due_s - time.monotonic()))
+
+
+async def submitted(channel: Channel, queue: str, seconds: float) -> list[Submitted]:
+    """Submit jobs one by one at the steady rate for some seconds."""
+    sent: list[Submitted] = []
+    with anyio.move_on_after(seconds):
+        await submit(channel, queue, STEADY_PER_S, sent)
+    return sent
+
+
+@contextmanager
+def fleets(broker: Broker, home: Path, agents: int) -> Generator[list[Connection]]:
+    """Run `agents` agents in processes of their own during the block; yield the pipes of their `Started`."""
+    machines = enlist(home, agents)
+    spawning = get_context("spawn")
+    public = load_broker_public(Home(home))
+    processes: list[SpawnProcess] = []
+    pipes: list[Connection] = []
+    try:
+        for first in range(FLEETS):
+            receiver, sender = spawning.Pipe(duplex=False)
+            pipes.append(receiver)
+            processes.append(
+                spawning.Process(target=fleet, args=(broker.endpoint, public, machines[first::FLEETS], sender))
+            )
+            processes[-1].start()
+        yield pipes
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def started(pipes: Sequence[Connection], jobs: int) -> dict[str, float]:
+    """Receive when each of so many jobs was started."""
+    found: dict[str, float] = {}
+    while len(found) < jobs:
+        for ready in wait(pipes):
+            assert isinstance(ready, Connection), "not a pipe"
+            told: Started = ready.recv()
+            found[told.job_id] = told.at_s
+    return found
+
+
+async def parked(broker: Broker, agents: int, others: Callable[[], int]) -> None:
+    """Wait until so many agents have sent the started broker a request, besides `others`, the client's own."""
+    for _ in range(int(WAIT_S_MAX / LOOK_S)):
+        if broker.count("requests") - others() >= agents:
+            return
+        await anyio.sleep(LOOK_S)
+    raise TimeoutError(f"only {broker.count('requests') - others()} of {agents} agents have come")
+
+
+@asynccontextmanager
+async def connected(endpoint: str, home: Path) -> AsyncGenerator[Channel]:
+    """Connect a client with the home's keys to the broker during the block."""
+    place = Home(home)
+    token = TokenSigner(load_signing_key({}, place)).mint(subject="bench", ttl_s=TOKEN_TTL_S, now_s=time.time())
+    context = new_context()
+    network = CurveNetwork(context, load_client_pair(place), load_broker_public(place))
+    try:
+        async with anyio.create_task_group() as group:
+            channel = Channel(network, [endpoint], token.encode, SYSTEM)
+            await group.start(channel.run)
+            yield channel
+            group.cancel_scope.cancel()
+    finally:
+        context.destroy(linger=0)
+
+
+async def idle(broker: Broker) -> tuple[float, float]:
+    """Measure an idle broker: its processor time a second, and its requests a second."""
+    began_s, before_s, requests = time.monotonic(), processor_s(broker.pid), broker.count("requests")
+    await anyio.sleep(IDLE_S)
+    took_s = time.monotonic() - began_s
+    return (processor_s(broker.pid) - before_s) / took_s, (broker.count("requests") - requests) / took_s
+
+
+async def restarted(broker: Broker, channel: Channel, agents: int) -> tuple[float, list[Submitted]]:
+    """Restart the broker; return the seconds until all agents are back, and the jobs submitted meanwhile."""
+    broker.stop()
+    sent: list[Submitted] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(submit, channel, UNSERVED, STEADY_PER_S, sent)
+        await anyio.to_thread.run_sync(broker.start)
+        ready_s = time.monotonic()
+        await parked(broker, agents, lambda: len(sent))
+        return_s = time.monotonic() - ready_s
+        group.cancel_scope.cancel()
+        return return_s, sent[1:]  # the first waited for the broker
+    raise AssertionError("the group was cancelled by another")
+
+
+async def measure(home: Path, agents: int) -> Measured:
+    """Measure a broker with `agents` agents."""
+    broker = Broker(home)
+    broker.start()
+    empty_mib = memory_mib(broker.pid)
+    async with connected(broker.endpoint, home) as channel:
+        with fleets(broker, home, agents) as pipes:
+            await parked(broker, agents, lambda: 0)
+            core_share, requests_per_s = await idle(broker)
+            full_mib = memory_mib(broker.pid)
+            jobs = await submitted(channel, "default", STARTS / STEADY_PER_S)
+            told = started(pipes, len(jobs))
+            steady = await submitted(channel, UNSERVED, STEADY_S)
+            return_s, meanwhile = await restarted(broker, channel, agents)
+    broker.stop()
+    return Measured(
+        agents=agents,
+        memory_mib=full_mib,
+        empty_mib=empty_mib,
+        core_share=core_share,
+        requests_per_s=requests_per_s,
+        started_ms=tuple((told[job.job_id] - job.sent_s) * 1_000 for job in jobs),
+        return_s=return_s,
+        steady_ms=tuple(job.taken_ms for job in steady),
+        meanwhile_ms=tuple(job.taken_ms for job in meanwhile),
+    )
+
+
+def many(agents: int) -> Measured:
+    """Measure a broker with `agents` agents and a temporary home."""
+    with tempfile.TemporaryDirectory(prefix="airunner-many-") as folder:
+        environ = {**os.environ, "AIRUNNER_HOME": folder}
+        subprocess.run([*airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
+        return anyio.run(measure, Path(folder), agents)
+
+
+def main() -> None:
+    """Print the measurements; exit with 1 when a bound is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--agents", type=int, default=2_000, help="number of idle agents (default 2000)")
+    found = many(parser.parse_args().agents)
+    print(found)
+    sys.exit(not found.kept)
+
+
+if __name__ == "__main__":
+    main()
