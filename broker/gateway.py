@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -99,15 +99,13 @@ class Gateway:
     async def run(self) -> None:
         """Receive requests, and send delayed replies, until cancelled."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._listen)
+            group.start_soon(self._router.serve, self._receive)
             group.start_soon(self._send_delayed)
 
-    async def _listen(self) -> None:
-        while True:
-            received = await self._router.receive()
-            self._admission.forget_entries()
-            for incoming in received:
-                self._accept(incoming)
+    def _receive(self, messages: Iterable[Incoming]) -> None:
+        self._admission.forget_entries()
+        for incoming in messages:
+            self._accept(incoming)
 
     async def send(self, responses: Sequence[Response | Nudged], /) -> None:
         """Send the replies and nudges of a batch."""

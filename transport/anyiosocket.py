@@ -18,9 +18,10 @@ from airunner.protocol.frames import FRAMES_MAX
 from airunner.transport.ports import DRAIN_MESSAGES_MAX, Frames
 
 # Plain integers, because an operation on pyzmq's enumerations takes as long as the socket call itself.
+_EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+NOBLOCK: Final = int(zmq.NOBLOCK)
+NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class AnyioSocket:
@@ -36,8 +37,8 @@ class AnyioSocket:
         """Send without waiting; raises `zmq.Again` when the queue is full."""
         try:
             for frame in frames[:-1]:
-                self.raw.send(frame, _NOT_LAST)
-            self.raw.send(frames[-1], _NOBLOCK)
+                self.raw.send(frame, NOT_LAST)
+            self.raw.send(frames[-1], NOBLOCK)
         finally:
             self._wake()
 
@@ -50,16 +51,16 @@ class AnyioSocket:
         """Receive the messages that have arrived, at most `DRAIN_MESSAGES_MAX`; wait for the first."""
         await self.readable()
         batch = [self._receive_message()]
-        while len(batch) < DRAIN_MESSAGES_MAX and self.has_message():
+        while len(batch) < DRAIN_MESSAGES_MAX and has_message(self.raw):
             batch.append(self._receive_message())
         return batch
 
     async def readable(self) -> None:
         """Wait until a message can be received. If there is one already, other tasks still get a turn."""
-        if self.has_message():
+        if has_message(self.raw):
             await anyio.lowlevel.checkpoint()
             return
-        while not self.has_message():
+        while not has_message(self.raw):
             with anyio.CancelScope() as self._waiting:
                 await anyio.wait_readable(self._fd)
             self._waiting = None
@@ -72,19 +73,20 @@ class AnyioSocket:
 
     def _receive_message(self) -> Frames:
         """Receive one message; if it is too long, return one frame more than `_frames_max`, so that it is refused."""
-        frames = [self.raw.recv(_NOBLOCK)]
+        frames = [self.raw.recv(NOBLOCK)]
         while self.raw.getsockopt(zmq.RCVMORE):
-            frame = self.raw.recv(_NOBLOCK)
+            frame = self.raw.recv(NOBLOCK)
             if len(frames) <= self._frames_max:
                 frames.append(frame)
         return frames
 
     def _wake(self) -> None:
-        if self._waiting is not None and self.has_message():
+        if self._waiting is not None and has_message(self.raw):
             self._waiting.cancel()
 
-    def has_message(self) -> bool:
-        """Return whether a message can be received at once."""
-        events = self.raw.getsockopt(zmq.EVENTS)
-        assert isinstance(events, int)
-        return bool(events & _POLLIN)
+
+def has_message(raw: zmq.Socket[bytes]) -> bool:
+    """Return whether a message can be received at once."""
+    events = raw.getsockopt(_EVENTS)
+    assert isinstance(events, int)
+    return bool(events & _POLLIN)

@@ -22,10 +22,10 @@ import anyio.lowlevel
 from airunner.transport.bell import Bell
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
-    DRAIN_REQUESTS_MAX,
     EVENTS_MESSAGES_MAX,
     QUEUE_MESSAGES_MAX,
     REPLIES_MAX,
+    Accept,
     Ending,
     Frames,
     Incoming,
@@ -35,6 +35,7 @@ from airunner.transport.ports import (
 
 REQUESTS_ENDPOINT: Final = "memory://broker:1"
 EVENTS_ENDPOINT: Final = "memory://broker:2"
+DRAIN_REQUESTS_MAX: Final = 4  # requests that the router receives before other tasks get a turn
 PEER_KEY: Final = ""  # the key of every peer
 T = TypeVar("T")
 
@@ -135,7 +136,12 @@ class MemoryRouter:
         if dealer in self._turns:
             self._turns.remove(dealer)
 
+    async def serve(self, accept: Accept) -> None:
+        while True:
+            accept(await self.receive())
+
     async def receive(self) -> list[Incoming]:
+        """Receive the messages that have arrived, at most `DRAIN_REQUESTS_MAX`; wait for the first."""
         await anyio.lowlevel.checkpoint()
         while not self._turns:
             await self._filled.wait()

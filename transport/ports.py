@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -22,7 +22,6 @@ from airunner.transport.timers import StepTimer, boot_s
 Frames = list[bytes]
 _Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
-DRAIN_REQUESTS_MAX: Final = 4  # requests that one `receive` of the broker returns; checking each takes some 100 µs
 QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait in a socket for one connection, except replies and live events
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses
@@ -109,6 +108,10 @@ class Incoming(NamedTuple):
     frames: Frames
 
 
+Accept = Callable[[Iterable[Incoming]], None]
+"""Callback for messages that have arrived; it takes each once, and may send while it takes them."""
+
+
 class Subscription(NamedTuple):
     """Start (`wanted`) or end of a subscription; `key` (Z85) is the subscriber's; None: its connection ended."""
 
@@ -165,10 +168,14 @@ class Subscriber(Receiving[Frames], Protocol):
         """End the subscription to `topic`."""
 
 
-class Router(Receiving[Incoming], Protocol):
+class Router(Closing, Protocol):
     """The broker's socket for requests."""
 
     endpoint: str
+
+    async def serve(self, accept: Accept) -> None:
+        """Receive messages until cancelled: call `accept` with those that have arrived, as often as some have."""
+        ...
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         """Send to one peer without waiting."""

@@ -16,36 +16,40 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
-import anyio.lowlevel
 import zmq
+from zmq.backend import Socket
 from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
-from airunner.transport.anyiosocket import AnyioSocket
+from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message
 from airunner.transport.endpoints import Address, split_endpoint
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
-    DRAIN_REQUESTS_MAX,
     EVENTS_MESSAGES_MAX,
     QUEUE_MESSAGES_MAX,
     REPLIES_MAX,
+    Accept,
     Ending,
     Frames,
     Incoming,
     Sent,
     Subscription,
 )
+from airunner.transport.reader import DescriptorReader
 from airunner.transport.resolver import Resolver, is_numeric, only_ipv6
 from airunner.transport.tcpinfo import tcp_info
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
 ZAP_FRAMES_MAX: Final = 16  # frames of a ZAP request: an envelope, six fields and the mechanism's credentials
+DRAIN_S: Final = 0.001  # seconds for which the broker receives requests before other tasks get a turn
 SURPLUS_FRAMES_MAX: Final = 64  # frames beyond the bound that are dropped before other tasks get a turn
 EVENTS_KERNEL_BYTES: Final = 131_072  # kernel buffer of a connection for live events; by default it grows to some 6 MiB
 CURVE_BYTES: Final = 33  # added by CURVE to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
@@ -54,6 +58,7 @@ KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
 KEEPALIVE_INTERVAL_S: Final = 10  # between two probes
 KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
 
+_send: Final = Socket.send  # pyzmq's own wrapper takes half as long again, for arguments that are not used here
 _BIND_ADVICE: Final = {
     errno.EADDRINUSE: "is another broker running there?",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
@@ -208,57 +213,82 @@ class CurveNetwork:
 
 
 class CurveRouter:
-    """ROUTER socket; see `ports.Router`."""
+    """ROUTER socket of the broker's process, which runs on asyncio; see `ports.Router`.
+
+    Its descriptor shows only changes (see `anyiosocket`), and a send may consume one: so `send` looks for messages.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], pair: CurvePair, endpoint: str) -> None:
         raw = _server(context.socket(zmq.ROUTER), pair, BODY_BYTES_MAX)
         raw.router_mandatory = True
         raw.sndhwm = REPLIES_MAX
-        self._socket = AnyioSocket(raw)
+        self._raw = raw
+        self._reader = DescriptorReader(raw.FD, self._read)
+        self._accept: Accept | None = None
+        self._reading = False
+        self._surplus = False  # frames beyond the bound of the last message are still to be dropped
         self.endpoint = _bind(raw, endpoint)
 
-    async def receive(self) -> list[Incoming]:
-        await self._socket.readable()
-        batch: list[Incoming] = []
-        while len(batch) < DRAIN_REQUESTS_MAX and (not batch or self._socket.has_message()):
-            batch.append(self._receive_begin())
-            while not self._receive_rest():
-                await anyio.lowlevel.checkpoint()
-        return batch
+    async def serve(self, accept: Accept) -> None:
+        self._accept = accept
+        await self._reader.run()
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
+        raw = self._raw
         try:
-            self._socket.send([peer, *frames])
+            _send(raw, peer, NOT_LAST)
+            for frame in frames[:-1]:
+                _send(raw, frame, NOT_LAST)
+            _send(raw, frames[-1], NOBLOCK)
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             return Sent.GONE
+        finally:
+            if not self._reading and has_message(raw):
+                self._reader.read_again()
         return Sent.DONE
 
     def close(self) -> None:
-        self._socket.close()
+        self._raw.close(linger=0)
 
-    def _receive_begin(self) -> Incoming:
-        """Receive a message of up to `FRAMES_MAX` frames; of a longer message one frame more, so that it is refused."""
-        raw = self._socket.raw
-        peer = raw.recv(zmq.NOBLOCK, copy=False)
-        frames: Frames = []
-        while len(frames) <= FRAMES_MAX and raw.getsockopt(zmq.RCVMORE):
-            frames.append(raw.recv(zmq.NOBLOCK))
-        key = peer.get("User-Id")
-        assert isinstance(key, str), "the Gatekeeper has set no key for this peer"
-        return Incoming(peer.bytes, key, frames)
+    def _read(self) -> None:
+        assert self._accept is not None, "nobody serves"
+        self._reading = True
+        try:
+            self._accept(self._messages())
+        finally:
+            self._reading = False
 
-    def _receive_rest(self) -> bool:
+    def _messages(self) -> Iterator[Incoming]:
+        """Receive the messages that have arrived; after `DRAIN_S` other tasks get a turn first.
+
+        Of a message with more than `FRAMES_MAX` frames one frame more is kept, so that it is refused.
+        """
+        receive = self._raw.recv
+        ends_s = time.perf_counter() + DRAIN_S
+        with suppress(zmq.Again):
+            while not self._surplus or self._drop_surplus():
+                first = frame = receive(NOBLOCK, copy=False)
+                frames: Frames = []
+                while frame.more and len(frames) <= FRAMES_MAX:
+                    frame = receive(NOBLOCK, copy=False)
+                    frames.append(frame.bytes)
+                self._surplus = frame.more
+                yield Incoming(first.bytes, _key_of(first), frames)
+                if time.perf_counter() >= ends_s:
+                    break
+            self._reader.read_again()
+
+    def _drop_surplus(self) -> bool:
         """Drop up to `SURPLUS_FRAMES_MAX` frames beyond the bound; return whether none is left."""
-        raw = self._socket.raw
         for _ in range(SURPLUS_FRAMES_MAX):
-            if not raw.getsockopt(zmq.RCVMORE):
-                return True
-            raw.recv(zmq.NOBLOCK)
-        return False
+            if not self._raw.recv(NOBLOCK, copy=False).more:
+                self._surplus = False
+                break
+        return not self._surplus
 
 
 class CurvePublisher:
@@ -283,7 +313,7 @@ class CurvePublisher:
             await self._socket.readable()
             changes: list[Subscription] = []
             for _ in range(DRAIN_MESSAGES_MAX):
-                if not self._socket.has_message():
+                if not has_message(self._socket.raw):
                     break
                 frame = self._socket.raw.recv(zmq.NOBLOCK, copy=False)
                 if frame.bytes[:1] in (b"\0", b"\1"):
@@ -298,9 +328,14 @@ class CurvePublisher:
 def _machine(frame: zmq.Frame) -> str | None:
     """Return the key of the peer that sent the frame; None: libzmq made the frame, because a connection has ended."""
     try:
-        key = frame.get("User-Id")
+        return _key_of(frame)
     except zmq.ZMQError:
         return None
+
+
+def _key_of(frame: zmq.Frame) -> str:
+    """Return the key, as the Gatekeeper has set it, of the peer that sent the frame."""
+    key = frame.get("User-Id")
     assert isinstance(key, str), "the Gatekeeper has set no key for this peer"
     return key
 

@@ -22,7 +22,7 @@ from airunner.protocol.frames import pack_request, unpack_reply
 from airunner.protocol.names import JobId, RequestId
 from airunner.protocol.replies import JobLease, Reply
 from airunner.protocol.requests import DequeueJob, EnqueueJob, Request, StoreRequest
-from airunner.transport.ports import Edges, Incoming, Sent
+from airunner.transport.ports import Accept, Edges, Incoming, Sent
 
 WALL_MS = 1_760_000_000_000
 LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
@@ -90,8 +90,9 @@ class FakeRouter:
     def hear_frames(self, frames: list[bytes], peer: bytes = b"peer") -> None:
         self._in.send_nowait(Incoming(peer, "local", frames))
 
-    async def receive(self) -> list[Incoming]:
-        return [await self._out.receive()]
+    async def serve(self, accept: Accept) -> None:
+        async for incoming in self._out:
+            accept([incoming])
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         if peer in self.gone:

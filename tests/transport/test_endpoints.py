@@ -19,7 +19,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.transport.endpoints import endpoints_of, split_endpoint, unanswered
 from airunner.transport.ports import Ending
 from airunner.transport.sockets import CurveRouter
-from tests.transport.test_networks import over_sockets
+from tests.transport.test_networks import over_sockets, received
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 NAME: Final = "broker.test"
@@ -124,7 +124,7 @@ async def test_requests_travel_over_ipv6_and_to_a_name_by_whichever_of_its_addre
 
         group.start_soon(keep_sending)
         with anyio.fail_after(10):
-            assert (await sides.router.receive())[0].frames == [b"hello"]
+            assert (await received(sides.router))[0].frames == [b"hello"]
         group.cancel_scope.cancel()
 
 
