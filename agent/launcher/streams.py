@@ -24,20 +24,22 @@ class DescriptorSource:
         Raises `anyio.ClosedResourceError` if another task closes the source meanwhile.
         """
         await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
-        while self.descriptor is not None:
+        chunks: list[bytes] = []
+        while self.descriptor is not None and max_bytes:  # more than once: a terminal gives at most 4 KB to a read
             try:
-                chunk = os.read(self.descriptor, max_bytes)
+                chunk = _read(self.descriptor, max_bytes)
             except BlockingIOError:
+                if chunks:
+                    break
                 await anyio.wait_readable(self.descriptor)
                 continue
-            except OSError as error:
-                if error.errno != errno.EIO:  # on Linux EIO is the end of a terminal's output
-                    raise
-                chunk = b""
             if not chunk:
-                self.close()
-            return chunk
-        return b""
+                if not chunks:  # otherwise the next call finds the end again
+                    self.close()
+                break
+            chunks.append(chunk)
+            max_bytes -= len(chunk)
+        return b"".join(chunks)
 
     def close(self) -> None:
         """Close the descriptor. May be called again."""
@@ -45,3 +47,12 @@ class DescriptorSource:
             descriptor, self.descriptor = self.descriptor, None
             anyio.notify_closing(descriptor)
             os.close(descriptor)
+
+
+def _read(descriptor: int, max_bytes: int) -> bytes:
+    try:
+        return os.read(descriptor, max_bytes)
+    except OSError as error:
+        if error.errno != errno.EIO:  # on Linux EIO is the end of a terminal's output
+            raise
+        return b""
