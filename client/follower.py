@@ -212,23 +212,30 @@ class Events:
         return self
 
     async def __anext__(self) -> Event:
-        while not self._ready:
-            if self._closed:
-                raise StopAsyncIteration
-            if self._input is None:
-                output, self._input = anyio.create_memory_object_stream[list[Event] | Failure](AHEAD_MAX)
-                follower = Follower(self._connection, self._follow, output, self._scope)
-                self._connection.group.start_soon(follower.run, name=f"follow {self._follow.job_id}")
-            try:
-                item = await self._input.receive()
-            except anyio.EndOfStream:
-                self.close()
-                raise StopAsyncIteration from None
-            if isinstance(item, (PeerError, OperatorError)):
-                self.close()
-                raise item
-            self._ready = item[::-1]
+        if not self._ready:
+            self._ready = (await self.next_batch())[::-1]
+        if not self._ready:
+            raise StopAsyncIteration
         return self._ready.pop()
+
+    async def next_batch(self) -> list[Event]:
+        """Wait for the next event, and return it with those that have come with it; none: the iteration has ended."""
+        if self._ready or self._closed:
+            ready, self._ready = self._ready[::-1], []
+            return ready
+        if self._input is None:
+            output, self._input = anyio.create_memory_object_stream[list[Event] | Failure](AHEAD_MAX)
+            follower = Follower(self._connection, self._follow, output, self._scope)
+            self._connection.group.start_soon(follower.run, name=f"follow {self._follow.job_id}")
+        try:
+            batch = await self._input.receive()
+        except anyio.EndOfStream:
+            self.close()
+            return []
+        if isinstance(batch, (PeerError, OperatorError)):
+            self.close()
+            raise batch
+        return batch
 
     async def __aenter__(self) -> Self:
         return self

@@ -198,10 +198,11 @@ async def follow_job(
         return 0
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
 
-    def show(event: Event) -> None:
+    def show(batch: Sequence[Event]) -> None:
         if record is not None:
-            record(event)
-        printer.show(event)
+            for event in batch:
+                record(event)
+        printer.show(batch)
 
     return await watch(client, job_id, show, console, status=not json, offload=offload)
 

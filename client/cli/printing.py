@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any, assert_never
 
 import msgspec
@@ -23,10 +24,11 @@ class JsonPrinter:
         self._console = console
         self._kinds = kinds
 
-    def show(self, event: events.Event) -> None:
-        """Show the next event."""
-        if not self._kinds or event.kind in self._kinds:
-            self._console.out_json(event_object(event))
+    def show(self, batch: Sequence[events.Event]) -> None:
+        """Show the next events."""
+        for event in batch:
+            if not self._kinds or event.kind in self._kinds:
+                self._console.out_json(event_object(event))
 
 
 class ConsolePrinter:
@@ -38,17 +40,29 @@ class ConsolePrinter:
         self._stamps = stamps
         self._began_ms: int | None = None
 
-    def show(self, event: events.Event) -> None:
-        """Show the next event."""
+    def show(self, batch: Sequence[events.Event]) -> None:
+        """Show the next events, and write adjacent output of one stream at once."""
+        for stream, adjacent in groupby(batch, _stream_of):
+            shown = filter(self._note, adjacent)
+            if stream is None:
+                for event in shown:
+                    self._show(event)
+            elif pieces := [self._output(event) for event in shown]:
+                self._console.job_output(stream, b"".join(pieces))
+
+    def _note(self, event: events.Event) -> bool:
+        """Take note of the next event, and return whether it is shown."""
+        if self._stamps is not None:
+            self._stamps.note(event)
+        return not self._kinds or event.kind in self._kinds
+
+    def _output(self, event: events.Event) -> bytes:
+        assert isinstance(event.body, events.Output)
+        return event.body.data if self._stamps is None else self._stamps.lines(event, event.body)
+
+    def _show(self, event: events.Event) -> None:
         body = event.body
         stamps = self._stamps
-        if stamps is not None:
-            stamps.note(event)
-        if self._kinds and event.kind not in self._kinds:
-            return
-        if isinstance(body, events.Output):
-            self._console.job_output(body.stream, body.data if stamps is None else stamps.lines(event, body))
-            return
         if isinstance(
             body, events.ProcessEnd | events.JobLeased | events.JobReleased | events.JobExpired | events.JobFinished
         ):
@@ -81,6 +95,10 @@ class ConsolePrinter:
         ending = end_text(body.state, body.exit_code, body.signal, body.reason)
         took = "" if self._began_ms is None else f" after {duration_text(body.timestamp_ms - self._began_ms)}"
         return f"{ending}{took}"
+
+
+def _stream_of(event: events.Event) -> events.Stream | None:
+    return event.body.stream if isinstance(event.body, events.Output) else None
 
 
 def _is_progress(event: events.Event) -> bool:

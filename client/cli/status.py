@@ -8,7 +8,7 @@ wrong. Only the events that a late monitor finds in the log are as old as this m
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Self
 
 import anyio
@@ -90,19 +90,20 @@ class Progress:
 class WithStatus:
     """Events with what is shown while none comes: a status line on `console`, and once why the job does not begin.
 
-    `hint` asks the broker for that; `fresh`: the job was submitted just now, so its first events are not old.
+    It iterates over the batches of `next_batch`, of which an empty one is the end. `hint` asks the broker why the job
+    does not begin; `fresh`: the job was submitted just now, so its first events are not old.
     """
 
     def __init__(
         self,
-        source: AsyncIterator[events.Event],
+        next_batch: Callable[[], Awaitable[Sequence[events.Event]]],
         console: Console,
         hint: Callable[[], Awaitable[None]],
         *,
         status: bool,
         fresh: bool,
     ) -> None:
-        self._source = source
+        self._next_batch = next_batch
         self._console = console
         self._hint: Callable[[], Awaitable[None]] | None = hint
         self._status = status and console.has_status
@@ -112,14 +113,17 @@ class WithStatus:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> events.Event:
+    async def __anext__(self) -> Sequence[events.Event]:
         while True:
             hint_s = self._progress.may_begin_s + TICK_S if self._hint else math.inf
             with anyio.move_on_after(TICK_S if self._status else max(TICK_S, hint_s - anyio.current_time())):
-                event = await anext(self._source)
-                age_ms = 0 if self._live else max(0, SYSTEM.wall_ms() - event.timestamp_ms)
-                self._progress.note(event, anyio.current_time(), age_ms)
-                return event
+                batch = await self._next_batch()
+                if not batch:
+                    raise StopAsyncIteration
+                now_s, wall_ms = anyio.current_time(), SYSTEM.wall_ms()
+                for event in batch:
+                    self._progress.note(event, now_s, 0 if self._live else max(0, wall_ms - event.timestamp_ms))
+                return batch
             self._live = True
             if self._hint and anyio.current_time() >= hint_s:
                 hint, self._hint = self._hint, None

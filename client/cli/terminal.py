@@ -27,8 +27,7 @@ from airunner.protocol.printable import OBEYED
 SEQUENCE_CHARS_MAX: Final = 256  # in the parameters of a sequence that passes; a long list of colours takes fifty
 RESET: Final = b"\x1b[0m"
 
-_TEXT: Final = re.compile(f"[^\x00-\x1f{OBEYED}]+")
-_KEPT: Final = frozenset("\t\n\r\b")
+_TEXT: Final = re.compile(f"[^\x00-\x07\x0b\x0c\x0e-\x1f{OBEYED}]+")  # with \b, \t, \n and \r
 _STRINGS: Final = frozenset("]PX^_")  # each begins a control string after ESC: OSC, DCS, SOS, PM, APC
 _STRING_ENDS: Final = re.compile("[\n\x07\x18\x1a\x1b\x9c]")
 _PARAMETERS: Final = re.compile("[0-?]*[ -/]*")
@@ -72,9 +71,6 @@ class TerminalFilter:
             elif found := _TEXT.match(text, at):
                 kept.append(found[0])
                 at = found.end()
-            elif text[at] in _KEPT:
-                kept.append(text[at])
-                at += 1
             else:
                 at = self._control(text, at, kept)
         return "".join(kept).encode()

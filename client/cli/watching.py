@@ -26,7 +26,7 @@ Offload = Callable[[Callable[[], None]], Awaitable[None]]
 async def watch(
     client: Client,
     job_id: str,
-    show: Callable[[Event], None],
+    show: Callable[[Sequence[Event]], None],
     console: Console,
     *,
     from_sequence: int = 1,
@@ -35,7 +35,7 @@ async def watch(
     status: bool = True,
     offload: Offload | None = None,
 ) -> int:
-    """Watch a job: show every event, or those of some kinds, and return the job's exit code (`exit_status`).
+    """Watch a job: show all events, or those of some kinds, and return the job's exit code (`exit_status`).
 
     With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
     errors of `Client.follow` and `show`.
@@ -46,13 +46,13 @@ async def watch(
     try:
         async with events:
             asked = partial(say_why_it_waits, client, console)
-            async for event in WithStatus(events, console, asked, status=status, fresh=console.owns):
+            async for batch in WithStatus(events.next_batch, console, asked, status=status, fresh=console.owns):
                 if offload is None:
-                    show(event)
+                    show(batch)
                 else:
-                    await offload(partial(show, event))
-                if isinstance(event.body, JobFinished):
-                    return exit_status(event.body)
+                    await offload(partial(show, batch))
+                if isinstance(last := batch[-1].body, JobFinished):
+                    return exit_status(last)
         # JOB_FINISHED was before the first event or is not among `kinds`, so the exit code comes from the job.
         job = await client.get(job_id)
         return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)

@@ -88,6 +88,17 @@ async def test_live_events_need_no_further_request() -> None:
         assert output([event]) == b"live"
 
 
+async def test_one_by_one_or_in_batches_each_event_comes_once() -> None:
+    async with brokered() as (_, client):
+        job = await client.submit(command="count")
+        await (await Worker.lease(client)).run(3)
+        async with client.follow(job.id) as events:
+            seen = [await anext(events)]
+            while batch := await events.next_batch():
+                seen += batch
+        assert seen == [event async for event in client.replay(job.id)]
+
+
 async def test_of_some_kinds_only_those_come() -> None:
     async with brokered() as (_, client):
         job = await client.submit(command="count")

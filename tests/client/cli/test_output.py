@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tty
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,8 +63,18 @@ def event(body: EventBody, sequence: int = 1, attempt: int = 1) -> Event:
 def test_the_console_is_passed_on_byte_for_byte(files: Files) -> None:
     printer = ConsolePrinter(files.console(quiet=True))
     for stream, data in ((Stream.STDOUT, b"\xff\0out"), (Stream.STDERR, b"err\n"), (Stream.STDOUT, b"\r\n")):
-        printer.show(event(Output(timestamp_ms=0, stream=stream, data=data)))
+        printer.show([event(Output(timestamp_ms=0, stream=stream, data=data))])
     assert files.written == (b"\xff\0out\r\n", b"err\n")
+
+
+def test_adjacent_output_of_a_stream_is_one_write() -> None:
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each write is a packet
+    with reader, writer:
+        pieces = ((Stream.STDOUT, b"1"), (Stream.STDOUT, b"2"), (Stream.STDERR, b"3"), (Stream.STDOUT, b"4"))
+        batch = [event(Output(timestamp_ms=0, stream=stream, data=data)) for stream, data in pieces]
+        ConsolePrinter(Console(stdout=writer.fileno(), stderr=writer.fileno())).show(batch)
+        writer.close()
+        assert list(iter(lambda: reader.recv(10), b"")) == [b"12", b"3", b"4"]
 
 
 PROGRESS: list[EventBody] = [
@@ -97,9 +108,9 @@ REASONS: list[EventBody] = [
 def test_quiet_hides_progress_and_neither_a_warning_nor_the_reason_of_a_failure(
     files: Files, body: EventBody, *, is_shown: bool
 ) -> None:
-    ConsolePrinter(files.console(quiet=True)).show(event(body))
+    ConsolePrinter(files.console(quiet=True)).show([event(body)])
     assert bool(files.written[1]) is is_shown
-    ConsolePrinter(files.console()).show(event(body))
+    ConsolePrinter(files.console()).show([event(body)])
     assert files.written[1], "an event of which nothing is said is neither"
 
 
@@ -175,11 +186,11 @@ def test_neither_colour_nor_a_string_without_end_goes_over_to_the_next_attempt(
     terminal: Terminal, again: EventBody
 ) -> None:
     printer = ConsolePrinter(terminal.console)
-    printer.show(output(b"\x1b[31;8mx\x1b]0;"))
+    printer.show([output(b"\x1b[31;8mx\x1b]0;")])
     assert terminal.shown() == b"\x1b[31;8mx"
-    printer.show(event(again))
+    printer.show([event(again)])
     assert terminal.shown().startswith(RESET + b"\nairunner: ")
-    printer.show(output(b"first line\n"))
+    printer.show([output(b"first line\n")])
     assert terminal.shown() == b"first line\n"
 
 
@@ -214,14 +225,11 @@ class Interrupting:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
+    async def next_batch(self) -> list[Event]:
         if self.job_ended:
             raise Interrupted
         self.job_ended = True
-        return output(b"\x1b[31;8mx")
+        return [output(b"\x1b[31;8mx")]
 
 
 async def test_no_colour_outlives_the_watching_however_it_ends(terminal: Terminal) -> None:
@@ -242,7 +250,7 @@ def test_airunners_own_words_go_to_stderr(files: Files) -> None:
         events.Heartbeat(timestamp_ms=0),
         events.JobFinished(timestamp_ms=2_500, state=JobState.FAILED, exit_code=7, reason=Reason.EXIT_CODE),
     ):
-        printer.show(event(body))
+        printer.show([event(body)])
     out, err = files.written
     assert out == b""
     assert err.decode().splitlines() == [
@@ -259,7 +267,7 @@ def test_airunners_own_words_go_to_stderr(files: Files) -> None:
 def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
     printer = JsonPrinter(files.console())
     for data in ("grün\n".encode(), b"\xff"):
-        printer.show(event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=data)))
+        printer.show([event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=data))])
     text, raw = (msgspec.json.decode(line) for line in files.written[0].splitlines())
     known = {"job_id": "j", "sequence": 1, "attempt": 1, "kind": "OUTPUT", "timestamp_ms": 5, "stream": "stdout"}
     assert text == known | {"data": "grün\n", "encoding": "utf-8"}
@@ -268,7 +276,7 @@ def test_json_shows_bytes_as_text_where_they_are_text(files: Files) -> None:
 
 def test_json_holds_nothing_that_a_terminal_obeys_and_means_the_same(files: Files) -> None:
     attack = "a\x1b]0;x\x07\x7f\x9d52;c;QQ==\x9c\u202eb\u2066\u2028ü"
-    JsonPrinter(files.console()).show(event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=attack.encode())))
+    JsonPrinter(files.console()).show([event(Output(timestamp_ms=5, stream=Stream.STDOUT, data=attack.encode()))])
     files.console().out_json(summary("j", command=attack))
     first, second = files.written[0].splitlines()
     for line in (first, second):

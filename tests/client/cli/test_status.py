@@ -6,8 +6,6 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import AsyncIterator
-from typing import Self
 
 import anyio
 import pytest
@@ -141,19 +139,16 @@ class Slow:
         self._events = list(events)
         self._began_s: float | None = None
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
+    async def next_batch(self) -> list[Event]:
         if not self._events:
-            raise StopAsyncIteration
+            return []
         self._began_s = anyio.current_time() if self._began_s is None else self._began_s
         await anyio.sleep_until(self._began_s + self._events[0][0])
-        return event(self._events.pop(0)[1])
+        return [event(self._events.pop(0)[1])]
 
 
 async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Terminal) -> None:
-    events: AsyncIterator[Event] = Slow(
+    events = Slow(
         (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),
         (0.5, said(500)),
         (0.6, Heartbeat(timestamp_ms=30_500, processes=1, memory_bytes=1 << 20)),
@@ -164,8 +159,8 @@ async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Te
     async def hint() -> None:
         raise AssertionError("it runs")
 
-    async for one in WithStatus(events, terminal.console, hint, status=True, fresh=True):
-        printer.show(one)
+    async for batch in WithStatus(events.next_batch, terminal.console, hint, status=True, fresh=True):
+        printer.show(batch)
     line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
     status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
     assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
@@ -188,7 +183,7 @@ async def test_what_a_late_monitor_finds_in_the_log_is_as_old_as_this_machines_c
 
     waiting = (0, events.JobScheduled(timestamp_ms=0, queue="default", not_before_ms=delay_ms or None))
     leased = (3.5, events.JobLeased(timestamp_ms=0, agent="a"))
-    async for _ in WithStatus(Slow(waiting, leased), terminal.console, hint, status=True, fresh=fresh):
+    async for _ in WithStatus(Slow(waiting, leased).next_batch, terminal.console, hint, status=True, fresh=fresh):
         pass
     assert terminal.shown().startswith(shown(line))
     assert len(asked) == 1
