@@ -208,6 +208,7 @@ async def _run(
     from airunner.certs.ownership import own_home, refuse_unsafe
     from airunner.transport.ports import SYSTEM
     from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
+    from airunner.transport.workthread import WorkThread
 
     home = own_home(os.environ)
     refuse_unsafe(home.store.parent)
@@ -219,7 +220,7 @@ async def _run(
     engine = open_engine(store_url)
     health.watch(lambda: judge_store(engine.damage, health))
     path = path_of(store_url)
-    with closing(engine):
+    with closing(engine), closing(WorkThread()) as thread:
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(
@@ -238,7 +239,7 @@ async def _run(
                 publisher=relay,
                 authority=authority,
                 edges=SYSTEM,
-                offload=Stalls(anyio.to_thread.run_sync, health),
+                offload=Stalls(thread, health),
                 counts=counts,
                 disk=None if path is None else _disk_under(path, engine, reserve_bytes, health),
                 retention=retention,

@@ -43,7 +43,7 @@ IMPURE |= {"threading", "time", "trio", "zmq", "pathlib", "tempfile", "logging",
 DECIDING = ("airunner.broker.lifecycle", "airunner.protocol.states", "airunner.protocol.job")
 STATES = re.compile(r"\b(SCHEDULED|RUNNING|COMPLETED|FAILED|CANCELLED)\b")
 ENGINE_LINES_MAX = 900
-ASYNCIO_USER = "transport/reader.py"  # for the broker's own process, which always runs on asyncio
+ASYNCIO_USERS = {"transport/reader.py", "transport/workthread.py"}  # for the broker's process: always on asyncio
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 BANNED_WORDS = re.compile(r"Manager|Handler|Processor|Helper|Util")
 STATEMENTS = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE (TABLE|INDEX))\b", re.DOTALL)
@@ -165,7 +165,7 @@ def engines_decide_nothing(path: str, source: str) -> Iterator[str]:
 
 
 def only_anyio_waits(path: str, source: str) -> Iterator[str]:
-    if not path.startswith("tests/") and path != ASYNCIO_USER:
+    if not path.startswith("tests/") and path not in ASYNCIO_USERS:
         yield from (f"imports {name}" for name in imported(source) if name.split(".")[0] in {"asyncio", "trio"})
 
 

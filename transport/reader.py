@@ -1,6 +1,6 @@
 """DescriptorReader: calls a function whenever a descriptor is readable, in asyncio's event loop.
 
-The broker's process runs on asyncio, and only there this file is used: it is the only one that calls asyncio itself.
+The broker's process runs on asyncio, and only there this file is used; it and `workthread` alone call asyncio itself.
 `anyio.wait_readable` registers the descriptor for each wait, and wakes a task by another turn of the event loop; that
 takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once.
 """
