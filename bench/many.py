@@ -1,9 +1,7 @@
 """Many agents: what 2,000 idle agents cost a broker, how soon one of them has a job, and how they all come back.
 
-Each agent has a key and a token of its own and speaks as `airunner agent` does, by the same Channel, Renewer and
-Leaser; only what runs a job is left out. They live in a few processes. The broker is then killed and started again,
-while a client submits at a steady rate: its latency meanwhile is compared with that before. Run it with
-`python -m bench.many [--agents 2000]`.
+The broker is restarted while a client submits at a steady rate: its latency meanwhile is compared with that before. See
+`fleet` for the agents. Run it with `python -m bench.many [--agents 2000]`.
 """
 
 from __future__ import annotations
@@ -16,51 +14,33 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import anyio
-import zmq
 from msgspec import Struct
 
-from airunner.agent.launcher.contract import Launcher
-from airunner.agent.leases.health import Health
-from airunner.agent.leases.leaser import Leaser, Orders
-from airunner.agent.leases.probes import Probes
-from airunner.agent.leases.renewer import Renewer
-from airunner.agent.plan import Plan
-from airunner.certs.allowlist import Entry, PeerRole, with_entry
-from airunner.certs.curve import CurvePair, load_broker_public, load_client_pair, new_secret, public_of
+from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.certs.tokenkeys import load_signing_key
 from airunner.certs.tokens import TokenSigner
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import Result
-from airunner.protocol.requests import CompleteJob, EnqueueJob
+from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
-from airunner.transport.descriptors import raise_descriptors
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
 from bench.cluster import airunner, running
+from bench.fleet import TOKEN_TTL_S, fleets, started
 from bench.queue import processor_s
 
-FLEETS: Final = 2  # processes that the agents share
-AGENT_DESCRIPTORS: Final = 8  # of an agent here: its connection, its sockets' mailboxes, the timer of its Renewer
-SOCKETS_MAX: Final = 65_536  # of a fleet's ZeroMQ context
-VISIBILITY_MS: Final = 300_000  # the default of `airunner agent`
 IDLE_S: Final = 30.0  # for which the idle broker is measured
 STARTS: Final = 100  # jobs submitted one by one, to be started by parked agents
 STEADY_PER_S: Final = 20  # jobs a second of the client that submits while the agents come back
 STEADY_S: Final = 5.0  # for which that client is measured before
 WAIT_S_MAX: Final = 60.0  # for all agents to come (back), after which the measurement fails
-TOKEN_TTL_S: Final = 3_600.0
 LOOK_S: Final = 0.05  # between two looks at the broker's counters
 MEMORY_MIB_MAX: Final = 250.0  # bounds, of 2,000 agents
 CORE_SHARE_MAX: Final = 0.03
@@ -68,22 +48,6 @@ START_MS_MAX: Final = 5.0
 RETURN_S_MAX: Final = 10.0
 SLOWER_MAX: Final = 2.0  # times that a submission may take while the agents come back
 UNSERVED: Final = "unserved"  # a queue that no agent serves
-
-
-class Machine(Struct, frozen=True):
-    """Machine of one agent: its name, its CURVE keys and its token."""
-
-    name: str
-    public: bytes
-    secret: bytes
-    token: bytes
-
-
-class Started(Struct, frozen=True):
-    """Job that an agent has leased, and the instant (on the steady clock) at which its agent was told."""
-
-    job_id: str
-    at_s: float
 
 
 class Measured(Struct, frozen=True):
@@ -128,74 +92,6 @@ class Measured(Struct, frozen=True):
             f"{len(self.meanwhile_ms)} of them), before {median(self.steady_ms):.2f} "
             f"(p90 {quantiles(self.steady_ms, n=10)[8]:.2f})"
         )
-
-
-# --- agents -------------------------------------------------------------------------------------------
-
-
-def fleet(endpoint: str, broker_public: bytes, machines: Sequence[Machine], pipe: Connection) -> None:
-    """Run agents until the process is terminated; send a `Started` for each job that one of them has leased."""
-    raise_descriptors(64 + AGENT_DESCRIPTORS * len(machines))
-    context = new_context()
-    context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
-    anyio.run(_fleet, context, endpoint, broker_public, machines, pipe)
-
-
-async def _fleet(
-    context: zmq.Context[zmq.Socket[bytes]],
-    endpoint: str,
-    broker_public: bytes,
-    machines: Sequence[Machine],
-    pipe: Connection,
-) -> None:
-    async with anyio.create_task_group() as group:
-        for machine in machines:
-            network = CurveNetwork(context, CurvePair(machine.public, machine.secret), broker_public)
-            channel = Channel(network, [endpoint], partial(_given, machine.token), SYSTEM)
-            await group.start(channel.run)
-            group.start_soon(_agent, channel, machine.name, pipe)
-
-
-def _given(token: bytes) -> bytes:
-    return token
-
-
-async def _agent(channel: Channel, name: str, pipe: Connection) -> None:
-    """Run one agent of one slot, which completes each job at once."""
-    plan = Plan(name=name, slots=1, queues=("default",), visibility_ms=VISIBILITY_MS, home=Path())
-    health = Health(Probes(cast("Launcher", None), plan.home), SYSTEM.random, print)
-    renewer = Renewer(channel, plan, health, SYSTEM)
-    channel.nudged = renewer.nudge
-    leaser = Leaser(plan, channel, renewer, health, SYSTEM, Orders())
-    async with anyio.create_task_group() as group:
-        group.start_soon(renewer.run)
-        while True:
-            held = await leaser.lease()
-            if held is not None:
-                pipe.send(Started(held.lease.job_id, time.monotonic()))
-                await channel.ask(CompleteJob(lease=held.lease.ref, event_count=0, result=Result(exit_code=0)))
-                renewer.drop(held)
-
-
-def enlist(home: Path, count: int) -> list[Machine]:
-    """Make the keys and tokens of agents, and put their keys on the broker's allow-list."""
-    place = Home(home)
-    signer = TokenSigner(load_signing_key({}, place))
-    secrets = [new_secret() for _ in range(count)]
-    machines = [
-        Machine(
-            name=(name := f"agent-{number}"),
-            public=public_of(secret),
-            secret=secret,
-            token=signer.mint(subject=name, ttl_s=TOKEN_TTL_S, now_s=time.time()).encode(),
-        )
-        for number, secret in enumerate(secrets)
-    ]
-    listed = place.allowed_clients.read_bytes()
-    for machine in machines:
-        listed = with_entry(listed, machine.public, Entry(machine.name, frozenset([PeerRole.AGENT])))
-    place.allowed_clients.write_bytes(listed)
-    return machines
 
 
 # --- the broker and its client ------------------------------------------------------------------------
@@ -274,40 +170,6 @@ async def submitted(channel: Channel, queue: str, seconds: float) -> list[Submit
     return sent
 
 
-@contextmanager
-def fleets(broker: Broker, home: Path, agents: int) -> Generator[list[Connection]]:
-    """Run `agents` agents in processes of their own during the block; yield the pipes of their `Started`."""
-    machines = enlist(home, agents)
-    spawning = get_context("spawn")
-    public = load_broker_public(Home(home))
-    processes: list[SpawnProcess] = []
-    pipes: list[Connection] = []
-    try:
-        for first in range(FLEETS):
-            receiver, sender = spawning.Pipe(duplex=False)
-            pipes.append(receiver)
-            processes.append(
-                spawning.Process(target=fleet, args=(broker.endpoint, public, machines[first::FLEETS], sender))
-            )
-            processes[-1].start()
-        yield pipes
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
-
-def started(pipes: Sequence[Connection], jobs: int) -> dict[str, float]:
-    """Receive when each of so many jobs was started."""
-    found: dict[str, float] = {}
-    while len(found) < jobs:
-        for ready in wait(pipes):
-            assert isinstance(ready, Connection), "not a pipe"
-            told: Started = ready.recv()
-            found[told.job_id] = told.at_s
-    return found
-
-
 async def parked(broker: Broker, agents: int, others: Callable[[], int]) -> None:
     """Wait until so many agents have sent the started broker a request, besides `others`, the client's own."""
     for _ in range(int(WAIT_S_MAX / LOOK_S)):
@@ -363,7 +225,7 @@ async def measure(home: Path, agents: int) -> Measured:
     broker.start()
     empty_mib = memory_mib(broker.pid)
     async with connected(broker.endpoint, home) as channel:
-        with fleets(broker, home, agents) as pipes:
+        with fleets(broker.endpoint, home, agents) as pipes:
             await parked(broker, agents, lambda: 0)
             core_share, requests_per_s = await idle(broker)
             full_mib = memory_mib(broker.pid)
