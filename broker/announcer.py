@@ -7,7 +7,7 @@ so that a monitor knows from when on it receives every event.
 
 A socket's queue is bounded in messages, not in bytes. To bound it in bytes too, only short segments are published
 whole: of a long segment, and of the job's later segments in the same batch, only the sequence numbers are published,
-and listeners replay the events.
+and listeners replay the events. So it is with a compressed segment: it was long, and not every listener decompresses.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
+from airunner.protocol.compression import is_compressed
 from airunner.protocol.events import EventSegment, LiveSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Edges, Publisher
@@ -60,7 +61,7 @@ class Announcer:
             if (before := shortened.get(topic)) is not None:
                 count = appended.segment.next_sequence - before.segment.first_sequence
                 shortened[topic] = Appended(appended.watch_key, replace(before.segment, count=count))
-            elif len(appended.segment.events) > LIVE_BYTES_MAX:
+            elif len(appended.segment.events) > LIVE_BYTES_MAX or is_compressed(appended.segment.events):
                 shortened[topic] = Appended(appended.watch_key, _without_events(appended.segment))
             else:
                 self._publish(topic, appended)

@@ -2,8 +2,8 @@
 
 An event's **body** says what happened and when, by the clock of the machine that saw it; that clock is shown and
 never trusted. The broker gives each event its **sequence**: 1, 2, 3, … within a job, without a gap, across attempts.
-A **segment** is the unit in which the log is stored and sent: a MessagePack array of bodies, each of which keeps the
-bytes that the agent or the broker encoded.
+A **segment** is the unit in which the log is stored and sent: a MessagePack array of bodies, in the bytes that the
+agent or the broker encoded; that of an agent may be compressed (see `compression`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from airunner.protocol import compression
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.fields import TerminalSide
@@ -24,7 +25,7 @@ from airunner.protocol.names import JobId, Natural, Positive, Text
 KIND_CHARS_MAX: Final = 128  # of a kind's name, also of an unknown kind
 OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; also the most characters of an error message
 BATCH_EVENTS_MAX: Final = 1_024
-BATCH_BYTES_MAX: Final = 524_288  # of an encoded batch
+BATCH_BYTES_MAX: Final = 524_288  # of an encoded batch, before it is compressed
 
 
 class Stream(StrEnum):
@@ -196,7 +197,7 @@ class EventSegment(Struct, frozen=True, kw_only=True):
     first_sequence: Positive
     count: Positive
     attempt: Natural
-    events: bytes  # MessagePack array of the bodies; no bytes at all if none is of the kinds that a replay requests
+    events: bytes  # batch of the bodies; no bytes at all if none is of the kinds that a replay requests
 
     @property
     def next_sequence(self) -> int:
@@ -248,16 +249,27 @@ def encode_bodies(bodies: list[AgentBody] | list[BrokerBody]) -> bytes:
     return _encoder.encode(bodies)
 
 
+def content_bytes(raw: bytes) -> int:
+    """Return the size of a batch when decompressed. Raises `BadRequest`: it states none, or one that is too large."""
+    return compression.content_bytes(raw, BATCH_BYTES_MAX)
+
+
+def decompressed(raw: bytes) -> bytes:
+    """Decompress a batch, if it is compressed. Raises `BadRequest`: it is broken or too large."""
+    return compression.decompressed(raw, BATCH_BYTES_MAX)
+
+
 def check_batch(raw: bytes) -> list[AgentBody]:
     """Decode an agent's batch. Raises `BadRequest` unless it is 1 to `BATCH_EVENTS_MAX` events of an agent."""
     try:
-        return _agent_decoder.decode(raw)
+        return _agent_decoder.decode(decompressed(raw))
     except UNDECODABLE as error:
         raise BadRequest(f"events: {error}") from error
 
 
 def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
     """Decode a stored segment, bodies of unknown kinds included. Raises `BadRequest`: it is not an array of events."""
+    raw = decompressed(raw)
     try:
         return _bodies_decoder.decode(raw)
     except UNDECODABLE:
@@ -278,13 +290,16 @@ def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
 
 
 def may_hold(raw: bytes, kinds: Sequence[str]) -> bool:
-    """Return whether an encoded batch may have events of these kinds: False is certain, True may be a coincidence."""
+    """Return whether a decompressed batch may have events of these kinds: False is certain, True may be chance."""
     return any(kind.encode() in raw for kind in kinds)
 
 
 def without_first(raw: bytes, count: int) -> bytes:
-    """Remove the first `count` events of the batch `raw`; the others keep their bytes."""
-    return _encoder.encode(_raw_decoder.decode(raw)[count:])
+    """Remove the first `count` events of the batch `raw`; the others keep their bytes, and are not compressed again.
+
+    Raises `BadRequest`: a compressed batch is broken.
+    """
+    return _encoder.encode(_raw_decoder.decode(decompressed(raw))[count:])
 
 
 def events_of(job_id: JobId, segment: EventSegment) -> list[Event]:

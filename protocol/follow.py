@@ -81,6 +81,7 @@ class Follow:
             from_timestamp_ms=self._from_timestamp_ms,
             bytes_max=bytes_max,
             kinds=(*self._kinds, LAST_KIND) if self._kinds else (),
+            zstd=True,
         )
 
     def want_replay(self) -> None:

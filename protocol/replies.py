@@ -55,6 +55,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     visibility_ms: VisibilityMs
     spec: JobSpec
     sealed: dict[str, bytes] = {}  # the queue's sealed secrets that the job names, unless its environment sets them
+    zstd: bool = False  # whether the broker accepts compressed batches of events
 
     @property
     def ref(self) -> LeaseRef:

@@ -43,6 +43,7 @@ PAGE_SIZE_MAX: Final = 100  # jobs on one page of a list
 PAGE_MAX: Final = 10_000
 FILTERS_MAX: Final = 8  # metadata entries in one filter
 REPLAY_BYTES_MAX: Final = 1_048_576  # of events on a page, which ends before a further segment would exceed it
+CONTENT_BYTES_MAX: Final = 4 * REPLAY_BYTES_MAX  # of a page's events, decompressed: memory of its reader
 KINDS_MAX: Final = 32  # kinds of events in one filter; fewer exist
 REPLAY_SEGMENTS_MAX: Final = 1_024  # segments in a page, because the fields of a segment take space too
 WAIT_MS_MAX: Final = 30_000  # for which a DequeueJob may be parked
@@ -242,8 +243,8 @@ class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
 class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=True):
     """Replay stored events from a sequence on; with an instant, from the first of these that is not older. Role `read`.
 
-    A page has the next segment, and as many further ones as fit in `bytes_max` of events. With `kinds`, a segment
-    without such events may come empty.
+    A page has the next segment, and as many further ones as fit in `bytes_max` of events and in `CONTENT_BYTES_MAX` of
+    decompressed ones. With `kinds`, a segment without such events may come empty.
     """
 
     job_id: JobName
@@ -251,6 +252,7 @@ class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=Tr
     from_timestamp_ms: Natural | None = None
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
     kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # empty: all
+    zstd: bool = False  # whether the reader decompresses segments; otherwise the broker does
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from airunner.agent.flag import Flag
 from airunner.agent.output.batching import Batcher
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.agent.output.spoolroom import SpoolRoom
+from airunner.protocol.compression import compressed
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     AgentBody,
@@ -26,6 +27,7 @@ from airunner.protocol.events import (
     check_batch,
     encode_bodies,
 )
+from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
@@ -104,9 +106,14 @@ class Outbox:
     def flush(self) -> None:
         """Write the gathered events to disk, in batches. While the spool is full, they stay in the batcher."""
         while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
-            self._newest = self.spool.append(self.spool.next_index, len(bodies), encode_bodies(bodies))
+            self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
             self._account()
             self._sender.wake()
+
+    def _packed(self, bodies: list[AgentBody]) -> bytes:
+        """Encode a batch; compress it unless it is short enough to be published live, or the broker is older."""
+        raw = encode_bodies(bodies)
+        return compressed(raw) if self.lease.zstd and len(raw) > LIVE_BYTES_MAX else raw
 
     def finish(self, result: Result) -> None:
         """Set the attempt's result, which is sent after all of its events. No event may be recorded after this call."""

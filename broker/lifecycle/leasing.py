@@ -122,6 +122,7 @@ def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibil
         visibility_ms=visibility_ms,
         spec=spec,
         sealed={name: boxes[name].box for name in names if name in boxes},
+        zstd=True,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import complete, load_complete
@@ -11,12 +12,15 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Keys
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
+from airunner.protocol.compression import is_compressed
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
-from airunner.protocol.events import check_batch, without_first
+from airunner.protocol.events import check_batch, content_bytes, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, PublishJobEvents
+
+CONTENT_BYTES_A_POINT: Final = 16_384  # bytes of compressed events that are decompressed and checked in a point of work
 
 
 def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) -> None:
@@ -74,6 +78,8 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
     except Quota as refused:
         refused.expected_index = job.next_index
         raise
+    if is_compressed(batch.events):
+        world.add_work(content_bytes(batch.events) // CONTENT_BYTES_A_POINT)
     bodies = check_batch(batch.events)
     if len(bodies) != batch.count:
         raise BadRequest(f"a batch is said to have {batch.count} events, but has {len(bodies)}")

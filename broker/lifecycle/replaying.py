@@ -11,12 +11,19 @@ from msgspec.structs import replace
 from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobRow, Segment
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest, CorruptLog
-from airunner.protocol.events import EventSegment, decode_bodies, may_hold, without_first
+from airunner.protocol.events import (
+    EventSegment,
+    content_bytes,
+    decode_bodies,
+    decompressed,
+    may_hold,
+    without_first,
+)
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
-from airunner.protocol.requests import REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
+from airunner.protocol.requests import CONTENT_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents
 
-LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes searched for a page, times the kinds searched for: 2 ms a MiB
+LOOKED_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # bytes decompressed and searched for a page, times kinds: 2 ms a MiB
 KINDS_LOOKED_MAX: Final = 8  # kinds to filter by; a request for more kinds wants most of the log, and gets all of it
 SEGMENTS_LOOKED_MAX: Final = 8_192  # segments searched for the first event from an instant on, in a few ms
 
@@ -61,11 +68,14 @@ def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int |
 
 
 def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventSegment]:
-    """Collect the segments of a page; segments without events of the requested kinds are sent without their bytes."""
+    """Collect the segments of a page; segments without events of the requested kinds are sent without their bytes.
+
+    A segment is decompressed only to search it, or for a reader who does not do so.
+    """
     kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
     looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
     runs: list[EventSegment] = []
-    size_bytes = looked_bytes = 0
+    size_bytes = content = looked_bytes = 0
     for looked, segment in enumerate(segments):
         known = max(0, start - segment.first_sequence)
         if known >= segment.count:
@@ -75,11 +85,15 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
         if first_sequence != expected:
             raise CorruptLog(f"event {expected} of this job's log is missing. {CorruptLog().message}")
         raw = without_first(segment.events, known) if known else segment.events
-        looked_bytes += len(raw)
-        if kinds and not may_hold(raw, kinds):
-            raw = b""
+        if kinds:
+            looked_bytes += content_bytes(raw)
+            if not may_hold(decompressed(raw), kinds):
+                raw = b""
+        if not request.zstd:
+            raw = decompressed(raw)
         size_bytes += len(raw)
-        beyond = size_bytes > request.bytes_max or looked_bytes > looked_bytes_max
+        content += content_bytes(raw)
+        beyond = size_bytes > request.bytes_max or content > CONTENT_BYTES_MAX or looked_bytes > looked_bytes_max
         if runs and (beyond or looked > REPLAY_SEGMENTS_MAX or len(runs) == REPLAY_SEGMENTS_MAX):
             break
         count = segment.count - known

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from airunner.broker.lifecycle.commands import (
     Applied,
     Command,
@@ -21,6 +23,7 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
+from airunner.protocol.compression import compressed
 from airunner.protocol.events import AgentBody, Event, EventSegment, Output, Stream, encode_bodies, events_of
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, Result
@@ -255,6 +258,11 @@ def batch(lease: JobLease, first_index: int, *pieces: str, timestamp_ms: int = S
         count=len(pieces),
         events=encode_bodies(output(*pieces, timestamp_ms=timestamp_ms)),
     )
+
+
+def packed(sent: EventBatch) -> EventBatch:
+    """The batch, compressed."""
+    return replace(sent, events=compressed(sent.events))
 
 
 def completion(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Final
 
+from msgspec.structs import replace
+
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.fields import METADATA_MAX, JobSpec
 from airunner.protocol.names import REQUEST_ID_BYTES
@@ -20,11 +22,12 @@ from airunner.protocol.requests import (
     GetJob,
     ListJobs,
     ListQueues,
+    PublishJobEvents,
     ReplayJobEvents,
     RetryJob,
     StoreRequest,
 )
-from tests.conformance.driving import Driver, completion
+from tests.conformance.driving import Driver, batch, completion, packed
 
 ID = b"c" * REQUEST_ID_BYTES
 COST_MAX: Final = 300  # of one request; measured, that is 25 ms or less
@@ -60,6 +63,17 @@ def more_work_costs_more_and_neighbours_pay_for_themselves(driver: Driver) -> No
     page = driver.outcome(ListJobs(page_size=PAGE_SIZE_MAX)).cost
     assert page > driver.outcome(ListJobs(page_size=1)).cost
     assert driver.outcome(driver.dequeue(slots=16)).cost > driver.outcome(driver.dequeue(slots=1)).cost
+
+
+def compressed_events_cost_what_they_are_when_decompressed(driver: Driver) -> None:
+    lease = driver.started()
+    plain = batch(lease, 0, *["x" * 60_000] * 8)
+    small, large, broken = (
+        driver.outcome(PublishJobEvents(batches=(sent,))).cost
+        for sent in (packed(batch(lease, 0, "x")), packed(plain), replace(packed(plain), count=9))
+    )
+    assert min(large, broken) > small
+    assert len(packed(plain).events) < 1_000
 
 
 def looking_through_many_for_nothing_costs_too(driver: Driver) -> None:

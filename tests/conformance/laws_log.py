@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from airunner.broker.lifecycle.commands import WatchKeyFound
-from airunner.protocol.events import BATCH_EVENTS_MAX, EventSegment, Output, events_of
+from airunner.protocol.compression import compressed, is_compressed
+from airunner.protocol.events import (
+    BATCH_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    EventSegment,
+    Output,
+    decompressed,
+    events_of,
+)
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import (
@@ -15,6 +23,7 @@ from airunner.protocol.replies import (
     Refused,
 )
 from airunner.protocol.requests import (
+    CONTENT_BYTES_MAX,
     KINDS_MAX,
     REPLAY_BYTES_MAX,
     REPLAY_SEGMENTS_MAX,
@@ -22,7 +31,9 @@ from airunner.protocol.requests import (
     ReplayJobEvents,
     WatchJob,
 )
-from tests.conformance.driving import START_MS, Driver, batch, completion
+from tests.conformance.driving import START_MS, Driver, batch, completion, packed
+
+PIECES = ("a" * 10_000, "b" * 10_000, "c" * 10_000)
 
 
 def _console(driver: Driver, job_id: str) -> str:
@@ -66,6 +77,59 @@ def what_is_no_batch_of_an_agents_is_refused(driver: Driver) -> None:
     codes = [code for _, code in driver.publish(*wrong)]
     assert codes == ["bad-request"] * 3
     assert driver.publish(good) == [(1, None)]
+
+
+def compressed_events_are_stored_and_replayed_as_they_were_sent(driver: Driver) -> None:
+    lease = driver.started()
+    assert lease.zstd, "this broker accepts them"
+    sent = packed(batch(lease, 0, *PIECES))
+    outcome = driver.outcome(PublishJobEvents(batches=(sent, packed(batch(lease, 0, *PIECES, "more")))))
+    assert [appended.segment.events == sent.events for appended in outcome.news.appended] == [True, False]
+    opened = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3))
+    assert [len(run.events) > 10_000 for run in opened.runs] == [True, False], "for readers who do not decompress"
+    page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3, zstd=True))
+    assert page.runs[0].events == sent.events
+    assert [msgspec.structs.replace(run, events=decompressed(run.events)) for run in page.runs] == list(opened.runs)
+    late = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=5, zstd=True))
+    assert [event.sequence for run in late.runs for event in events_of(JobId(lease.job_id), run)] == [5, 6]
+    assert _console(driver, lease.job_id) == "".join(PIECES) + "more"
+
+
+def compressed_events_are_refused_unless_they_are_one_batch_of_the_stated_count(driver: Driver) -> None:
+    lease = driver.started()
+    good = packed(batch(lease, 0, *PIECES))
+    bomb = compressed(bytes(BATCH_BYTES_MAX + 1))
+    broken = (good.events[:-1], good.events + b"\x90", good.events * 2, bomb, compressed(b"\x90" + bytes(9_000)))
+    wrong = [msgspec.structs.replace(good, events=events) for events in broken]
+    assert driver.publish(*wrong, msgspec.structs.replace(good, count=2)) == [(0, "bad-request")] * 6
+    assert driver.publish(good) == [(3, None)]
+    assert driver.publish(*wrong) == [(3, None)] * 5, "a repeat is not looked at again"
+
+
+def a_page_is_bounded_also_when_it_is_decompressed(driver: Driver) -> None:
+    lease = driver.started()
+    batches = [packed(batch(lease, 8 * index, *["x" * 60_000] * 8)) for index in range(10)]
+    assert sum(len(sent.events) for sent in batches) < 20_000
+    driver.publish(*batches)
+    ask = ReplayJobEvents(job_id=lease.job_id, from_sequence=3, zstd=True)
+    page = driver.reply(JobEventsReplayed, ask)
+    assert sum(len(decompressed(run.events)) for run in page.runs) <= CONTENT_BYTES_MAX
+    assert len(page.runs) == 8
+    opened = driver.reply(JobEventsReplayed, msgspec.structs.replace(ask, zstd=False))
+    assert sum(len(run.events) for run in opened.runs) <= REPLAY_BYTES_MAX
+    assert len(opened.runs) == 2
+    assert _console(driver, lease.job_id) == "x" * 80 * 60_000
+
+
+def of_some_kinds_compressed_events_without_them_are_left_out(driver: Driver) -> None:
+    lease = driver.started()
+    driver.publish(*(packed(batch(lease, 3 * index, *PIECES)) for index in range(5)))
+    for zstd in (False, True):
+        ask = ReplayJobEvents(job_id=lease.job_id, from_sequence=3, kinds=("HEARTBEAT",), zstd=zstd)
+        assert [(run.count, run.events) for run in driver.reply(JobEventsReplayed, ask).runs] == [(15, b"")]
+        ask = msgspec.structs.replace(ask, kinds=("OUTPUT",))
+        runs = driver.reply(JobEventsReplayed, ask).runs
+        assert [(run.count, is_compressed(run.events)) for run in runs] == [(3, zstd)] * 5
 
 
 def last_events_and_completions_travel_together(driver: Driver) -> None:

@@ -93,7 +93,7 @@ def asked(*runs: EventSegment, last: int | None = None) -> Follow:
 
 def test_it_begins_with_a_replay_from_where_it_was_told() -> None:
     follow = Follow(JOB, 0, from_sequence=5, from_timestamp_ms=9)
-    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=5, from_timestamp_ms=9)
+    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=5, from_timestamp_ms=9, zstd=True)
     assert follow.request() is None, "one at a time"
     with pytest.raises(AssertionError):
         Follow(JOB, 0, from_sequence=0)
@@ -103,9 +103,9 @@ def test_it_begins_with_a_replay_from_where_it_was_told() -> None:
 
 def test_what_it_asks_for_can_be_asked_for_in_a_smaller_piece() -> None:
     follow = Follow(JOB, 0, from_sequence=5)
-    assert follow.request(100) == ReplayJobEvents(job_id=JOB, from_sequence=5, bytes_max=100)
+    assert follow.request(100) == ReplayJobEvents(job_id=JOB, from_sequence=5, bytes_max=100, zstd=True)
     follow.live(run(5, 2), 1)
-    assert follow.smaller(50) == ReplayJobEvents(job_id=JOB, from_sequence=7, bytes_max=50)
+    assert follow.smaller(50) == ReplayJobEvents(job_id=JOB, from_sequence=7, bytes_max=50, zstd=True)
     assert follow.request() is None, "it is on its way"
     assert sequences(follow.replayed(page(run(7, 1), following=8, last=7), 2)) == [7]
 
@@ -120,7 +120,7 @@ def test_live_runs_need_no_replay_in_order_twice_and_overlapping() -> None:
 
 def test_of_some_kinds_only_those_are_told_and_nothing_is_taken_for_a_hole() -> None:
     follow = Follow(JOB, 0, kinds=("JOB_SCHEDULED",))
-    assert follow.request() == ReplayJobEvents(job_id=JOB, kinds=("JOB_SCHEDULED", "JOB_FINISHED"))
+    assert follow.request() == ReplayJobEvents(job_id=JOB, kinds=("JOB_SCHEDULED", "JOB_FINISHED"), zstd=True)
     left_out = msgspec.structs.replace(run(1, 5), events=b"")
     assert follow.replayed(page(left_out, run(6, 1), following=7, last=6), 0) == []
     assert follow.request() is None, "all that there is was accounted for"
@@ -236,7 +236,7 @@ def test_an_instant_that_has_not_come_yet_waits_for_it_and_for_the_page_on_its_w
     follow.request()
     assert follow.replayed(page(following=11, last=10), 0) == []
     assert follow.live(run(11, 1, stamps=[40]), 0) == []
-    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=11, from_timestamp_ms=50)
+    assert follow.request() == ReplayJobEvents(job_id=JOB, from_sequence=11, from_timestamp_ms=50, zstd=True)
     assert follow.replayed(page(following=12, last=11), 0) == []
     assert follow.request() is None
     assert follow.live(run(12, 2, stamps=[45, 55]), 0) == []

@@ -1,0 +1,75 @@
+"""Compression of event batches: a batch is its MessagePack array as it is, or one zstd frame (RFC 8878) of that array.
+
+The first bytes tell which: no array begins with a frame's magic number, which in MessagePack is the number 40. The
+agent compresses a batch once; spool, store and messages carry the same bytes, and the last reader decompresses them.
+
+A frame is decompressed only after its header was checked. It has to state the size of its content, within the caller's
+bound, and nothing may follow it: no second frame, and none to be skipped. So memory is bounded before it is allocated.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, cast
+
+from airunner.protocol.errors import BadRequest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+LEVEL: Final = 1  # the fastest: 1.5 GB/s or more of a build log, where level 3 takes twice as long for 10 % less
+MAGIC: Final = b"\x28\xb5\x2f\xfd"
+
+_compressor = zstd.ZstdCompressor(level=LEVEL)
+
+
+def is_compressed(raw: bytes) -> bool:
+    """Return whether a batch is compressed, by its first bytes."""
+    return raw.startswith(MAGIC)
+
+
+def compressed(raw: bytes) -> bytes:
+    """Compress a batch; one that would not shrink, such as random bytes, is returned as it is."""
+    frame = _compressor.compress(raw, zstd.ZstdCompressor.FLUSH_FRAME)
+    return frame if len(frame) < len(raw) else raw
+
+
+def content_bytes(raw: bytes, bytes_max: int) -> int:
+    """Return the size of a batch when decompressed, as its header states it, without decompressing anything.
+
+    Raises `BadRequest`: the header of a frame is broken, states no size or more than `bytes_max`, names a dictionary.
+    """
+    if not is_compressed(raw):
+        return len(raw)
+    try:
+        header = zstd.get_frame_info(raw)
+    except zstd.ZstdError as error:
+        raise BadRequest("events: broken zstd frame") from error
+    if header.dictionary_id:
+        raise BadRequest("events: zstd frame with a dictionary")
+    stated = cast("int | None", header.decompressed_size)  # None is not in the library's types
+    if stated is None:
+        raise BadRequest("events: zstd frame without the size of its content")
+    if stated > bytes_max:
+        raise BadRequest(f"events: {stated} bytes in a zstd frame, at most {bytes_max} are allowed")
+    return stated
+
+
+def decompressed(raw: bytes, bytes_max: int) -> bytes:
+    """Decompress a batch that is compressed, and return any other as it is.
+
+    Raises `BadRequest`: it is not exactly one whole frame, or `content_bytes` refuses it.
+    """
+    if not is_compressed(raw):
+        return raw
+    size_bytes = content_bytes(raw, bytes_max)
+    frame = zstd.ZstdDecompressor()
+    try:
+        content = frame.decompress(raw, size_bytes + 1)
+    except zstd.ZstdError as error:
+        raise BadRequest("events: broken zstd frame") from error
+    if not frame.eof or frame.unused_data or len(content) != size_bytes:
+        raise BadRequest("events: not one whole zstd frame")
+    return content
