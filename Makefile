@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos fuzz bench bench-cli bench-flood bench-run bench-checkout bench-scale bench-queue certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos fuzz bench certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,27 +45,8 @@ chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge 
 fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that are nonsense; SEED=N repeats
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.test ## measure the way from submit to start, and from cancel to the end
-	$(BIN)/python -m bench.latency
-	$(BIN)/python -m bench.cancel
-
-bench-cli: $(VENV)/.test ## measure how long a command takes to start beside an empty Python
-	$(BIN)/python -m bench.cli
-
-bench-flood: $(VENV)/.test ## measure one tenant's jobs while another floods the broker
-	$(BIN)/python -m bench.flood
-
-bench-run: $(VENV)/.test ## measure short jobs beside bare processes
-	$(BIN)/python -m bench.run
-
-bench-checkout: $(VENV)/.test ## measure the second checkout of a repository beside the first
-	$(BIN)/python -m bench.checkout
-
-bench-scale: $(VENV)/.test ## measure what a queue of a million jobs costs
-	$(BIN)/python -m bench.scale
-
-bench-queue: $(VENV)/.test ## measure no-op jobs through the wire, beside pyzmq and apsw alone
-	$(BIN)/python -m bench.queue
+bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli measures these, BASE=<rev> compares
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BASE),--base $(BASE)) $(if $(JSON),--json)
 
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init

@@ -1,47 +1,57 @@
-"""Cancel latency: from `cancel` to the end of a running `sleep 1000`, with real processes, CURVE sockets and fsync.
-
-The latency is measured from before `cancel` until the client receives PROCESS_END (the process has ended), and until it
-receives JOB_FINISHED. Run it with `python -m bench.cancel [--jobs 50]`.
-"""
+"""Cancel latency: from `cancel` until a client receives the end of the running process, and the end of the job."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Generator
+from contextlib import contextmanager
 from statistics import median
+from time import perf_counter
+from typing import Final
 
 import anyio
 
 from airunner import Client
-from bench.cluster import cluster
+from bench.cluster import Cluster, cluster
+from bench.figures import Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
+
+ENDS: Final = ("PROCESS_END", "JOB_FINISHED")
+FIGURES: Final = tuple(Figure(f"to {kind}, {which}", "ms") for kind in ENDS for which in ("median", "most"))
+JOBS: Final = 20  # of a round, one after another
 
 
-async def measure(requests: str, home: str, jobs: int) -> dict[str, list[float]]:
-    """Measure the milliseconds from `cancel` to each of the two events, for each job."""
-    measured: dict[str, list[float]] = {"PROCESS_END": [], "JOB_FINISHED": []}
-    async with Client(requests, home=home) as client:
-        for _ in range(jobs):
-            job = await client.submit(command="sleep", args=("1000",))
-            began = anyio.current_time()
-            async for event in client.follow(job.id):
-                if event.kind == "PROCESS_START":
-                    began = anyio.current_time()
-                    await client.cancel(job.id)
-                elif event.kind in measured:
-                    measured[event.kind].append((anyio.current_time() - began) * 1_000)
-    return measured
+def end_ms(where: Cluster, jobs: int) -> dict[str, list[float]]:
+    """Measure the milliseconds from `cancel` to each of `ENDS`, for each of so many jobs that sleep."""
+
+    async def main() -> dict[str, list[float]]:
+        measured: dict[str, list[float]] = {kind: [] for kind in ENDS}
+        async with Client(where.requests, home=where.home, token=where.token) as client:
+            for _ in range(jobs):
+                job = await client.submit(command="sleep", args=("1000",))
+                began_s = perf_counter()
+                async for event in client.follow(job.id):
+                    if event.kind == "PROCESS_START":
+                        began_s = perf_counter()
+                        await client.cancel(job.id)
+                    elif event.kind in measured:
+                        measured[event.kind].append((perf_counter() - began_s) * 1_000)
+        return measured
+
+    return anyio.run(main)
 
 
-def main() -> None:
-    """Print median and maximum of both latencies."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=50, help="number of jobs, one after another (default 50)")
-    options = parser.parse_args()
-    with cluster(spawn=2) as running:
-        measured = anyio.run(measure, running.requests, str(running.home), options.jobs)
-    print(f"cancel of a running `sleep 1000`, {options.jobs} times:")
-    for kind, taken_ms in measured.items():
-        print(f"  to {kind:12} median {median(taken_ms):.1f} ms   max {max(taken_ms):.1f} ms")
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure with one agent."""
+    with cluster(product, spawn=2) as where:
+
+        def measure() -> Sample:
+            measured = product.call(end_ms, where, JOBS)
+            medians = {f"to {kind}, median": Reading(median(taken_ms)) for kind, taken_ms in measured.items()}
+            return medians | {f"to {kind}, most": Reading(max(taken_ms)) for kind, taken_ms in measured.items()}
+
+        yield measure
 
 
-if __name__ == "__main__":
-    main()
+GROUP: Final = Group("cancel", FIGURES, opened, table=False)

@@ -1,7 +1,6 @@
 """Checkout time of a repository's second job, compared with its first job: what the agent's mirror saves.
 
-The repository has 50 MB of history and is served by `git daemon`; both jobs check it out and do nothing else. Run it
-with `python -m bench.checkout`.
+The repository has 50 MB of history and is served by `git daemon`; both jobs check it out and do nothing else.
 """
 
 from __future__ import annotations
@@ -10,24 +9,26 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import anyio
 
 from airunner import Client
 from airunner.protocol.events import GitCloneEnd
-from bench.cluster import cluster
+from bench.cluster import Cluster, cluster
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
 
 HISTORY_BYTES: Final = 50_000_000  # size of all versions of the file together
 VERSIONS: Final = 10  # versions of the file, with nothing in common
-SHARE_MAX: Final = 0.2  # bound of the second checkout's time, as a share of the first checkout's
-ROUNDS: Final = 3  # pairs of checkouts, each of a new repository
+NAME: Final = "second checkout"
+FIGURES: Final = (Figure(NAME, "ms", Bound.MOST, 0.2, of="the first checkout of the same repository"),)
 GIT_OPTIONS: Final = ("-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0")
 
 
@@ -59,30 +60,35 @@ def served(folder: Path) -> Generator[str]:
         daemon.wait()
 
 
-async def checkout_ms(requests: str, home: str, repository: str) -> int:
+def checkout_ms(where: Cluster, repository: str) -> float:
     """Run a job; return the milliseconds that its checkout took."""
-    async with Client(requests, home=home) as client:
-        job = await client.submit(command="true", repository=repository)
-        bodies = [event.body async for event in client.follow(job.id)]
-    return next(body.duration_ms for body in bodies if isinstance(body, GitCloneEnd))
+
+    async def main() -> float:
+        async with Client(where.requests, home=where.home, token=where.token) as client:
+            job = await client.submit(command="true", repository=repository)
+            bodies = [event.body async for event in client.follow(job.id)]
+        return next(body.duration_ms for body in bodies if isinstance(body, GitCloneEnd))
+
+    return anyio.run(main)
 
 
-def main() -> None:
-    """Print both times and their ratio for each round; exit with 1 if the median ratio is above `SHARE_MAX`."""
-    shares: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="airunner-bench-") as made, served(Path(made)) as base:
-        for number in range(ROUNDS):
-            make_repository(Path(made) / f"r{number}")
-            with cluster(spawn=1) as running:
-                first, second = (
-                    anyio.run(checkout_ms, running.requests, str(running.home), f"{base}/r{number}/.git")
-                    for _ in range(2)
-                )
-            shares.append(second / first)
-            print(f"first {first} ms   second {second} ms   {second / first:.1%}", flush=True)
-    print(f"median {median(shares):.1%} of the first checkout's time (at most {SHARE_MAX:.0%})")
-    sys.exit(median(shares) > SHARE_MAX)
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure with one agent, each round with a new repository."""
+    numbers = count()
+    with (
+        tempfile.TemporaryDirectory(prefix="airunner-bench-") as made,
+        served(Path(made)) as base,
+        cluster(product, spawn=1) as where,
+    ):
+
+        def measure() -> Sample:
+            name = f"r{next(numbers)}"
+            make_repository(Path(made) / name)
+            first, second = (product.call(checkout_ms, where, f"{base}/{name}/.git") for _ in range(2))
+            return {NAME: Reading(second, first)}
+
+        yield measure
 
 
-if __name__ == "__main__":
-    main()
+GROUP: Final = Group("checkout", FIGURES, opened, table=False)

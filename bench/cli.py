@@ -1,46 +1,45 @@
-"""Start-up time of the command line, compared with an empty Python program.
-
-Each round runs every command once, so that other load on the machine affects all of them alike. The medians are printed
-in ms and as multiples of `python -c pass`. Run it with `python -m bench.cli [--rounds 15]`.
-"""
+"""Start-up time of the command line, beside an empty Python program."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
-import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import Final
 
-AIRUNNER: Final = (sys.executable, "-m", "airunner")
-COMMANDS: Final = {
-    "python -c pass": (sys.executable, "-c", "pass"),
-    "airunner --help": (*AIRUNNER, "--help"),
-    "airunner submit --help": (*AIRUNNER, "submit", "--help"),
-    "airunner run -- true": (*AIRUNNER, "run", "--", "true"),
-}
-RUN_S_MAX: Final = 0.6  # bound of the median of `airunner run -- true`, in seconds
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
+
+COMMANDS: Final = (("--help",), ("submit", "--help"), ("run", "--", "true"))
+RUN_MS_MAX: Final = 600.0  # bound of `airunner run -- true`
+EMPTY: Final = "python -c pass"
+FIGURES: Final = (
+    Figure("airunner --help", "ms", of=EMPTY),
+    Figure("airunner submit --help", "ms", of=EMPTY),
+    Figure("airunner run -- true", "ms", Bound.MOST, offset=RUN_MS_MAX, of=EMPTY),
+)
+STARTS: Final = 5  # of each command in a round, in turn, so that other load affects all of them alike
 
 
-def seconds(command: tuple[str, ...]) -> float:
-    """Measure the seconds that a command takes, from its start to its end."""
-    began = perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return perf_counter() - began
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure the commands from their start to their end."""
+    commands = [[product.python, "-c", "pass"], *(product.command(*words) for words in COMMANDS)]
+
+    def taken_ms(command: list[str]) -> float:
+        began_s = perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=product.environ())
+        return (perf_counter() - began_s) * 1_000
+
+    def measure() -> Sample:
+        turns = [[taken_ms(command) for command in commands] for _ in range(STARTS)]
+        empty, *ours = (median(taken) for taken in zip(*turns, strict=True))
+        return {figure.name: Reading(taken, empty) for figure, taken in zip(FIGURES, ours, strict=True)}
+
+    yield measure
 
 
-def main() -> None:
-    """Print the medians and ratios; exit with 1 if `airunner run` takes longer than `RUN_S_MAX`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="runs of each command (default 15)")
-    rounds = [[seconds(command) for command in COMMANDS.values()] for _ in range(parser.parse_args().rounds)]
-    medians = [median(times) for times in zip(*rounds, strict=True)]
-    for name, time_s in zip(COMMANDS, medians, strict=True):
-        print(f"{time_s * 1_000:7.0f} ms   {time_s / medians[0]:5.1f} x   {name}")
-    print(f"`airunner run -- true` may take {RUN_S_MAX} s at most")
-    sys.exit(medians[-1] > RUN_S_MAX)
-
-
-if __name__ == "__main__":
-    main()
+GROUP: Final = Group("cli", FIGURES, opened, table=False)

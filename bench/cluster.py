@@ -1,58 +1,61 @@
-"""Cluster for a benchmark: a broker and agents as real processes with a temporary home."""
+"""Cluster for a benchmark: a product's broker and agents as real processes with a temporary home."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Final
 
 from msgspec import Struct
 
-READY = "ready:"  # in the line that a process prints on stderr when it is ready
-STOP_S = 10  # seconds for a process to end after SIGTERM
+from bench.product import Product, Unmeasured
+
+READY: Final = "ready:"  # in the line that a process prints on stderr when it is ready
+STOP_S: Final = 10  # seconds for a process to end after SIGTERM
+ANYWHERE: Final = "tcp://127.0.0.1:0"
 
 
 class Cluster(Struct, frozen=True):
-    """Running cluster: its endpoint for requests, its home with the keys, and the broker's process id."""
+    """Running cluster: its endpoint for requests, its home with the keys, a token, and the broker's process id."""
 
     requests: str
     home: Path
+    token: str
     broker_pid: int
 
 
 @contextmanager
-def cluster(*, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000) -> Generator[Cluster]:
+def cluster(
+    product: Product, *, spawn: int, agents: int = 1, tenant: str = "default", requests_per_s: int = 1_000
+) -> Generator[Cluster]:
     """Run a broker with `agents` agents of `spawn` slots each during the block, with a temporary home.
 
-    The agents run jobs of `tenant`; the broker's --tenant-requests is `requests_per_s`.
+    The agents run jobs of `tenant`, whose token the cluster has; the broker's --tenant-requests is `requests_per_s`.
     """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
-        environ = {**os.environ, "AIRUNNER_HOME": str(home)}
-        subprocess.run([*airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
-        anywhere = "tcp://127.0.0.1:0"
-        broker = ["broker", "--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
+        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
+        broker = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
         broker += ["--tenant-requests", str(requests_per_s)]
-        ready, pid = stack.enter_context(running(broker, environ))
+        ready, pid = stack.enter_context(running(product, home, broker))
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        where = Cluster(requests, home, pid)
-        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", token(where, tenant)]
+        opens = token(product, home, tenant)
+        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", opens]
         for _ in range(agents):
-            stack.enter_context(running(agent, environ))
-        yield where
+            stack.enter_context(running(product, home, agent))
+        yield Cluster(requests, home, opens, pid)
 
 
-def token(where: Cluster, tenant: str) -> str:
+def token(product: Product, home: Path, tenant: str) -> str:
     """Make a token with all roles in a tenant, which is valid for an hour."""
     return subprocess.run(
-        [*airunner(), "token", "--subject", "bench", "--tenant", tenant],
-        env={**os.environ, "AIRUNNER_HOME": str(where.home)},
+        product.command("token", "--subject", "bench", "--tenant", tenant),
+        env=product.environ(home),
         check=True,
         capture_output=True,
         text=True,
@@ -60,9 +63,11 @@ def token(where: Cluster, tenant: str) -> str:
 
 
 @contextmanager
-def running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tuple[str, int]]:
+def running(product: Product, home: Path, arguments: list[str]) -> Generator[tuple[str, int]]:
     """Run a process until the end of the block; yield its ready line and its process id."""
-    process = subprocess.Popen([*airunner(), *arguments], env=environ, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        product.command(*arguments), env=product.environ(home), stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     lines: list[str] = []
     try:
@@ -71,15 +76,10 @@ def running(arguments: Sequence[str], environ: dict[str, str]) -> Generator[tupl
             if READY in line:
                 break
         else:
-            raise RuntimeError(f"airunner {arguments[0]} did not get ready:\n{''.join(lines)}")
+            raise Unmeasured(f"airunner {arguments[0]} did not get ready:\n{''.join(lines)}")
         # Further output is read and dropped: a full pipe would block the process.
         Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
         yield lines[-1], process.pid
     finally:
         process.terminate()
         process.wait(STOP_S)
-
-
-def airunner() -> list[str]:
-    """Return the command `airunner` of this installation."""
-    return [sys.executable, "-m", "airunner"]

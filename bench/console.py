@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -27,10 +27,14 @@ from airunner.protocol.events import Output
 from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec, ProcessType
 from airunner.protocol.replies import QueueMode
 from bench.cluster import Cluster, cluster
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product, own
 
 MB: Final = 1_000_000
 PIECE_BYTES: Final = 10 * MB  # size of the file that the job writes again and again
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # ticks a second, in which /proc states processor time
+MB_MEASURED: Final = 100  # in each job of the benchmark's table
 MONITORS: Final = 10  # monitors of one job, to measure how much they slow it
 FOLLOWING: Final = b"waiting in queue"  # in what a monitor prints once it follows a job that waits
 
@@ -131,7 +135,7 @@ async def replay(running: Cluster, job_id: str, data: bytes, mb: int) -> Through
 async def measure(mb: int) -> Figures:
     """Measure all figures once, each with `mb` MB."""
     text, noise = build_log(PIECE_BYTES), Random(1).randbytes(PIECE_BYTES)
-    with cluster(spawn=1) as running:
+    with cluster(own(), spawn=1) as running:
         await write_and_follow(running, text, PIECE_BYTES // MB)  # so that no process is at its first job
         piped, job_id = await write_and_follow(running, text, mb)
         replayed = await replay(running, job_id, text, mb)
@@ -143,10 +147,9 @@ async def measure(mb: int) -> Figures:
 
 def _follow(running: Cluster, job_id: str, output: Path) -> subprocess.Popen[bytes]:
     """Start to follow a job that waits, into a file."""
-    monitor = [sys.executable, "-m", "airunner", "monitor", "--broker", running.requests, job_id]
-    environment = {**os.environ, "AIRUNNER_HOME": str(running.home)}
+    monitor = own().command("monitor", "--broker", running.requests, job_id)
     with output.open("wb") as file:
-        process = subprocess.Popen(monitor, env=environment, stdout=file, stderr=subprocess.PIPE)
+        process = subprocess.Popen(monitor, env=own().environ(running.home), stdout=file, stderr=subprocess.PIPE)
     assert process.stderr is not None
     for line in process.stderr:
         if FOLLOWING in line:
@@ -205,6 +208,34 @@ def _check(output: Path, data: bytes, times: int) -> None:
         expected.update(data)
     assert got.digest() == expected.digest(), "the monitor's bytes differ from the job's"
     output.unlink()
+
+
+def measured(mb: int) -> Figures:
+    """Measure all figures once, each with `mb` MB."""
+    return anyio.run(measure, mb)
+
+
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure with a cluster of its own in each round."""
+
+    def round_measured() -> Sample:
+        figures = product.call(measured, MB_MEASURED)
+        readings = {name: Reading(getattr(figures, name).rate) for name in TARGETS}
+        return readings | {"ten monitors": Reading(figures.text_many.rate, figures.text.rate)}
+
+    yield round_measured
+
+
+GROUP: Final = Group(
+    "console",
+    (
+        *(Figure(name, "MB/s", Bound.LEAST, offset=target) for name, target in TARGETS.items()),
+        Figure("ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
+    ),
+    opened,
+    rounds=2,
+)
 
 
 def main() -> None:

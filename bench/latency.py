@@ -1,56 +1,159 @@
-"""Start latency of a job, as a client sees it, with real processes, CURVE sockets and fsync.
+"""Start latency of jobs at a steady rate: from before `submit` until a worker, or a real process, has started.
 
-Jobs are submitted at a steady rate, and each is followed. The latency is measured from before `submit` until the client
-receives PROCESS_START. Run it with `python -m bench.latency [--rate 50] [--seconds 10]`.
+The in-process worker notes the instant at which it has the lease: its first line. For real processes a client follows
+each job, and notes the instant at which PROCESS_START reaches it.
 """
 
 from __future__ import annotations
 
-import argparse
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median, quantiles
+from typing import Any, Final
 
 import anyio
 
 from airunner import Client
-from bench.cluster import cluster
+from airunner.client.reach import reach
+from airunner.transport.channel import Channel
+from bench.cluster import Cluster, cluster
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
+from bench.queue import dequeue, ended_at_once
+from bench.reference import fsync_ms
+
+FSYNC: Final = "an fsync of 4 KiB appended, in ms"
+FIGURES: Final = (
+    Figure("to the worker, median", "ms", Bound.MOST, 4, 0.6, of=FSYNC),
+    Figure("to the worker, p99", "ms", Bound.MOST, 4, of="the median of the same jobs"),
+    Figure("to PROCESS_START, median", "ms", Bound.MOST, 4, 2.6, of=FSYNC),
+    Figure("to PROCESS_START, p99", "ms", of="the median of the same jobs"),
+)
+RATE: Final = 50.0  # jobs a second
+SECONDS: Final = 6.0  # for which they are submitted
+SLOTS: Final = 8  # of the agent that starts processes
+WORKERS: Final = 4  # requests for a lease that the in-process worker keeps parked
 
 
-async def measure(requests: str, home: str, rate: float, seconds: float, token: str | None = None) -> list[float]:
-    """Measure the start latency, in ms, of each of rate × seconds jobs."""
-    measured: list[float] = []
-
-    async def start(client: Client) -> None:
-        began = anyio.current_time()
-        job = await client.submit(command="true")
-        started = [anyio.current_time() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
-        measured.extend((instant - began) * 1_000 for instant in started)
-
-    async with Client(requests, home=home, token=token) as client, anyio.create_task_group() as group:
-        await start(client)  # the first job opens the connections
-        measured.clear()
-        begin = anyio.current_time()
+async def _at_rate(rate: float, seconds: float, submit: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Start `submit` at a steady rate, and wait until all have ended."""
+    begin_s = anyio.current_time()
+    async with anyio.create_task_group() as group:
         for number in range(int(rate * seconds)):
-            await anyio.sleep_until(begin + number / rate)
-            group.start_soon(start, client)
-    return measured
+            await anyio.sleep_until(begin_s + number / rate)
+            group.start_soon(submit)
 
 
-def main() -> None:
-    """Print the distribution of the latencies."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=50, help="jobs a second (default 50)")
-    parser.add_argument("--seconds", type=float, default=10, help="how long jobs are submitted (default 10 seconds)")
-    parser.add_argument("--spawn", type=int, default=8, help="slots of the agent (default 8)")
-    options = parser.parse_args()
-    with cluster(spawn=options.spawn) as running:
-        measured = anyio.run(measure, running.requests, str(running.home), options.rate, options.seconds)
-    percentiles = quantiles(measured, n=100)
-    print(f"submit to PROCESS_START, {len(measured)} jobs at {options.rate:g}/s:")
-    print(
-        f"  median {median(measured):.2f} ms   p90 {percentiles[89]:.2f} ms   "
-        f"p99 {percentiles[98]:.2f} ms   max {max(measured):.2f} ms"
-    )
+def start_ms(where: Cluster, rate: float, seconds: float) -> list[float]:
+    """Measure the milliseconds from before `submit` until PROCESS_START reaches a client that follows the job."""
+
+    async def main() -> list[float]:
+        measured: list[float] = []
+        async with Client(where.requests, home=where.home, token=where.token) as client:
+
+            async def start() -> None:
+                began_s = time.monotonic()
+                job = await client.submit(command="true")
+                started = [time.monotonic() async for event in client.follow(job.id) if event.kind == "PROCESS_START"]
+                measured.extend((instant_s - began_s) * 1_000 for instant_s in started)
+
+            await start()  # the first job opens the connections
+            measured.clear()
+            await _at_rate(rate, seconds, start)
+        return measured
+
+    return anyio.run(main)
 
 
-if __name__ == "__main__":
-    main()
+def submitted_s(where: Cluster, rate: float, seconds: float) -> dict[str, float]:
+    """Submit jobs at a steady rate; return for each the instant before `submit`, on the steady clock."""
+
+    async def main() -> dict[str, float]:
+        instants: dict[str, float] = {}
+        async with Client(where.requests, home=where.home, token=where.token) as client:
+
+            async def submit() -> None:
+                began_s = time.monotonic()
+                job = await client.submit(command="true")
+                instants[job.id] = began_s
+
+            first = await client.submit(command="true")  # opens the connection, and shows that the worker is there
+            async for _ in client.follow(first.id):
+                pass
+            await _at_rate(rate, seconds, submit)
+        return instants
+
+    return anyio.run(main)
+
+
+def leased_s(where: Cluster, jobs: int) -> dict[str, float]:
+    """Lease and complete so many jobs; return for each the instant of the worker's first line."""
+
+    async def main() -> dict[str, float]:
+        instants: dict[str, float] = {}
+        way = reach(where.requests, where.token, where.home)
+        try:
+            async with anyio.create_task_group() as group:
+                channel = Channel(way.network, way.endpoints, way.token, way.edges)
+                await group.start(channel.run)
+
+                async def work() -> None:
+                    while len(instants) < jobs:
+                        leased = await channel.ask(dequeue(1, wait_ms=1_000))
+                        instants.update((lease.job_id, time.monotonic()) for lease in leased.leases)
+                        if leased.leases:
+                            await channel.ask(ended_at_once(leased))
+
+                async with anyio.create_task_group() as workers:
+                    for _ in range(WORKERS):
+                        workers.start_soon(work)
+                group.cancel_scope.cancel()
+        finally:
+            way.close()
+        return instants
+
+    return anyio.run(main)
+
+
+def _to_worker_ms(product: Product, where: Cluster) -> list[float]:
+    """Measure the milliseconds from before `submit` to the worker's first line, each in a process of its own."""
+    worker = product.start(leased_s, where, int(RATE * SECONDS) + 1)
+    try:
+        submitted = product.call(submitted_s, where, RATE, SECONDS)
+        leased = worker.result()
+    finally:
+        worker.kill()
+    return [(leased[job_id] - began_s) * 1_000 for job_id, began_s in submitted.items()]
+
+
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure with a broker alone for the in-process worker, and with a broker and an agent for processes."""
+    with (
+        cluster(product, spawn=1, agents=0) as bare,
+        cluster(product, spawn=SLOTS) as full,
+        tempfile.TemporaryDirectory(prefix="airunner-bench-") as folder,
+    ):
+
+        def measure() -> Sample:
+            fsyncs = [fsync_ms(Path(folder))]
+            worker_ms = _to_worker_ms(product, bare)
+            fsyncs.append(fsync_ms(Path(folder)))
+            process_ms = product.call(start_ms, full, RATE, SECONDS)
+            fsyncs.append(fsync_ms(Path(folder)))
+            fsync, worker, process = median(fsyncs), median(worker_ms), median(process_ms)
+            return {
+                "to the worker, median": Reading(worker, fsync),
+                "to the worker, p99": Reading(quantiles(worker_ms, n=100)[98], worker),
+                "to PROCESS_START, median": Reading(process, fsync),
+                "to PROCESS_START, p99": Reading(quantiles(process_ms, n=100)[98], process),
+            }
+
+        yield measure
+
+
+GROUP: Final = Group("latency", FIGURES, opened)

@@ -7,15 +7,14 @@ The broker is restarted while a client submits at a steady rate: its latency mea
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final, NamedTuple
@@ -32,10 +31,14 @@ from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
-from bench.cluster import airunner, running
+from bench.cluster import running
+from bench.figures import Bound, Figure, Reading, Sample
 from bench.fleet import TOKEN_TTL_S, fleets, started
-from bench.queue import processor_s
+from bench.group import Group, Round
+from bench.processortime import processor_s
+from bench.product import Product, own
 
+AGENTS: Final = 2_000
 IDLE_S: Final = 30.0  # for which the idle broker is measured
 STARTS: Final = 100  # jobs submitted one by one, to be started by parked agents
 STEADY_PER_S: Final = 20  # jobs a second of the client that submits while the agents come back
@@ -114,7 +117,7 @@ class Broker:
     """Broker process that can be started again, with the same home and ports."""
 
     def __init__(self, home: Path) -> None:
-        self._environ = {**os.environ, "AIRUNNER_HOME": str(home)}
+        self._home = home
         requests, events, self._http = (free_port() for _ in range(3))
         self.endpoint = f"tcp://127.0.0.1:{requests}"
         self._command = ["broker", "--listen", self.endpoint, "--events", f"tcp://127.0.0.1:{events}"]
@@ -124,7 +127,7 @@ class Broker:
 
     def start(self) -> None:
         """Start the broker, and wait until it is ready."""
-        _, self.pid = self._process.enter_context(running(self._command, self._environ))
+        _, self.pid = self._process.enter_context(running(own(), self._home, self._command))
 
     def stop(self) -> None:
         """Stop the broker."""
@@ -250,9 +253,43 @@ async def measure(home: Path, agents: int) -> Measured:
 def many(agents: int) -> Measured:
     """Measure a broker with `agents` agents and a temporary home."""
     with tempfile.TemporaryDirectory(prefix="airunner-many-") as folder:
-        environ = {**os.environ, "AIRUNNER_HOME": folder}
-        subprocess.run([*airunner(), "certs", "init"], env=environ, check=True, capture_output=True)
-        return anyio.run(measure, Path(folder), agents)
+        home = Path(folder)
+        subprocess.run(own().command("certs", "init"), env=own().environ(home), check=True, capture_output=True)
+        return anyio.run(measure, home, agents)
+
+
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure with a home of its own."""
+
+    def measured() -> Sample:
+        found = product.call(many, AGENTS)
+        p90_ms, before_p90_ms = (quantiles(taken, n=10)[8] for taken in (found.meanwhile_ms, found.steady_ms))
+        return {
+            "broker's memory": Reading(found.memory_mib, found.empty_mib),
+            "broker's share of a core": Reading(found.core_share * 100),
+            "submit to start": Reading(median(found.started_ms)),
+            "all are back": Reading(found.return_s),
+            "submit meanwhile, median": Reading(median(found.meanwhile_ms), median(found.steady_ms)),
+            "submit meanwhile, p90": Reading(p90_ms, before_p90_ms),
+        }
+
+    yield measured
+
+
+GROUP: Final = Group(
+    "many",
+    (
+        Figure("broker's memory", "MiB", Bound.MOST, offset=MEMORY_MIB_MAX, of="the same broker without an agent"),
+        Figure("broker's share of a core", "%", Bound.MOST, offset=CORE_SHARE_MAX * 100),
+        Figure("submit to start", "ms", Bound.MOST, offset=START_MS_MAX),
+        Figure("all are back", "s", Bound.MOST, offset=RETURN_S_MAX),
+        Figure("submit meanwhile, median", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
+        Figure("submit meanwhile, p90", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
+    ),
+    opened,
+    rounds=1,
+)
 
 
 def main() -> None:

@@ -1,16 +1,12 @@
 """Queue depth: lease latency, memory and start of a broker with a million waiting jobs, and of one with a thousand.
 
-Two brokers on two stores receive requests in turn, so that other load on the machine affects both. With a million jobs
-a lease may take `RATIO_MAX` times as long, and the broker may use `MEMORY_MIB_MAX` and take `START_S_MAX` to start. Run
-it with `python -m bench.scale [--jobs 1000000]`.
+Two brokers on two stores receive requests in turn, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -21,7 +17,6 @@ from typing import Final
 
 import anyio
 import apsw
-from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
 from airunner.broker.store.batch import Store
@@ -36,23 +31,22 @@ from airunner.protocol.requests import ENQUEUE_MAX, DequeueJob, EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
+from bench.cluster import ANYWHERE, running
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
 
-RATIO_MAX: Final = 1.5  # bound of the median lease latency with many jobs, divided by that with few
-MEMORY_MIB_MAX: Final = 200.0  # bound of the peak memory of the broker with many jobs
-START_S_MAX: Final = 2.0  # bound of the time until the broker with many jobs is ready
-FEW: Final = 1_000  # waiting jobs of the other broker
+FEW: Final = 1_000  # waiting jobs of one broker
+JOBS: Final = 1_000_000  # waiting jobs of the other
+THOUSAND: Final = "a broker with a thousand waiting jobs"
+FIGURES: Final = (
+    Figure("a lease", "ms", Bound.MOST, 1.5, of=THOUSAND),
+    Figure("peak memory", "MiB", Bound.MOST, offset=200, of=THOUSAND),
+    Figure("start", "s", Bound.MOST, offset=2, of=THOUSAND),
+)
 LEASES: Final = 400  # leases measured at each broker
 WARMING: Final = 10  # leases before those, not measured: the first requests open the connections
 VISIBILITY_MS: Final = 3_600_000
-
-
-class Measured(Struct):
-    """Measurements of one broker."""
-
-    jobs: int
-    start_s: float
-    leases_ms: list[float]
-    memory_mib: float = 0.0
 
 
 def _database(path: Path) -> Database:
@@ -84,27 +78,12 @@ def fill(path: Path, jobs: int) -> None:
     store.close()
 
 
-@contextmanager
-def broker(home: Path, path: Path) -> Generator[tuple[str, int, float]]:
-    """Run a broker during the block; yield its endpoint, its process id, and the seconds until it was ready."""
-    anywhere = "tcp://127.0.0.1:0"
-    doors = ["--listen", anywhere, "--events", anywhere, "--http", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "airunner", "broker", *doors, "--store", f"sqlite:///{path}", "--no-auth"]
-    began_s = time.monotonic()
-    environ = {**os.environ, "AIRUNNER_HOME": str(home)}
-    process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        ready = next(line for line in process.stderr if "ready:" in line)
-        taken_s = time.monotonic() - began_s
-        yield next(word for word in ready.split() if word.startswith("tcp://")), process.pid, taken_s
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def lease(endpoints: list[str], home: Path) -> list[list[float]]:
+def lease_ms(endpoints: list[str], home: Path) -> list[list[float]]:
     """Measure the milliseconds of each DequeueJob of one job, in turn at each endpoint."""
+    return anyio.run(_lease_ms, endpoints, home)
+
+
+async def _lease_ms(endpoints: list[str], home: Path) -> list[list[float]]:
     place = Home(home)
     network = CurveNetwork(new_context(), load_client_pair(place), load_broker_public(place))
     taken_ms: list[list[float]] = [[] for _ in endpoints]
@@ -132,47 +111,32 @@ def memory_mib(pid: int) -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1_024
 
 
-def measure(jobs: int, folder: Path) -> list[Measured]:
-    """Measure a broker with `FEW` jobs and a broker with `jobs` jobs."""
-    home = folder / "home"
-    environ = {**os.environ, "AIRUNNER_HOME": str(home)}
-    subprocess.run([sys.executable, "-m", "airunner", "certs", "init"], env=environ, check=True, capture_output=True)
-    measured: list[Measured] = []
-    with ExitStack() as stack:
-        endpoints: list[str] = []
-        pids: list[int] = []
-        for count in (FEW, jobs):
-            print(f"filling a store with {count} jobs", flush=True)
-            fill(folder / f"{count}.db", count)
-            endpoint, pid, start_s = stack.enter_context(broker(home, folder / f"{count}.db"))
-            endpoints.append(endpoint)
-            pids.append(pid)
-            measured.append(Measured(count, start_s, []))
-        for broker_measured, pid, taken_ms in zip(measured, pids, anyio.run(lease, endpoints, home), strict=True):
-            broker_measured.leases_ms = taken_ms
-            broker_measured.memory_mib = memory_mib(pid)
-    return measured
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure a broker with `FEW` jobs beside one with `JOBS` jobs."""
+    with tempfile.TemporaryDirectory(prefix="airunner-scale-") as made, ExitStack() as stack:
+        home = Path(made) / "home"
+        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
+        brokers: list[tuple[str, int, float]] = []
+        for count in (FEW, JOBS):
+            path = Path(made) / f"{count}.db"
+            product.call(fill, path, count)
+            arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0", "--no-auth"]
+            began_s = time.monotonic()
+            ready, pid = stack.enter_context(running(product, home, [*arguments, "--store", f"sqlite:///{path}"]))
+            endpoint = next(word for word in ready.split() if word.startswith("tcp://"))
+            brokers.append((endpoint, pid, time.monotonic() - began_s))
+
+        def measure() -> Sample:
+            few, many = map(median, product.call(lease_ms, [endpoint for endpoint, _, _ in brokers], home))
+            (_, few_pid, few_s), (_, many_pid, many_s) = brokers
+            return {
+                "a lease": Reading(many, few),
+                "peak memory": Reading(memory_mib(many_pid), memory_mib(few_pid)),
+                "start": Reading(many_s, few_s),
+            }
+
+        yield measure
 
 
-def main() -> int:
-    """Print the measurements; return 1 when a bound is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1_000_000, help="waiting jobs in the long queue (default 1000000)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="airunner-scale-") as folder:
-        few, many = measure(options.jobs, Path(folder))
-    for found in (few, many):
-        print(
-            f"{found.jobs:>9} waiting: start {found.start_s:.2f} s   lease median {median(found.leases_ms):.3f} ms   "
-            f"memory {found.memory_mib:.0f} MiB"
-        )
-    ratio = median(many.leases_ms) / median(few.leases_ms)
-    print(f"a lease from {many.jobs} jobs takes {ratio:.2f} times as long as one from {few.jobs} (at most {RATIO_MAX})")
-    kept = ratio <= RATIO_MAX and many.memory_mib < MEMORY_MIB_MAX and many.start_s < START_S_MAX
-    if not kept:
-        print(f"a bound is exceeded: {RATIO_MAX} times, {MEMORY_MIB_MAX:.0f} MiB, {START_S_MAX} s")
-    return 0 if kept else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+GROUP: Final = Group("scale", FIGURES, opened, rounds=1, table=False)

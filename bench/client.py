@@ -1,0 +1,60 @@
+"""Start of a `Client`: how long it takes to connect and to submit its first job, in a fresh process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from statistics import median
+from typing import Final
+
+import anyio
+
+from airunner import Client
+from bench.cluster import Cluster, cluster
+from bench.figures import Bound, Figure, Reading, Sample
+from bench.group import Group, Round
+from bench.product import Product
+from bench.reference import BareBroker, bare_broker
+
+NAME: Final = "connect and first submit"
+FIGURES: Final = (
+    Figure(NAME, "ms", Bound.MOST, offset=25, of="pyzmq with CURVE and apsw alone, in a process that has run before"),
+)
+PROCESSES: Final = 5  # fresh processes of a round, of which the median is taken
+
+
+def first_submit_ms(where: Cluster) -> float:
+    """Measure the milliseconds from `Client(...)` until its first job is submitted."""
+
+    async def main() -> float:
+        began_s = time.perf_counter()
+        async with Client(where.requests, home=where.home, token=where.token) as client:
+            await client.submit(command="true")
+            return (time.perf_counter() - began_s) * 1_000
+
+    return anyio.run(main)
+
+
+def _bare_ms(bare: BareBroker) -> float:
+    """Measure the milliseconds from a new context until the bare broker has stored a job."""
+    began_s = time.perf_counter()
+    bare.rate(b"enqueue", 1, 1)
+    return (time.perf_counter() - began_s) * 1_000
+
+
+@contextmanager
+def opened(product: Product) -> Generator[Round]:
+    """Measure against one broker."""
+    with cluster(product, spawn=1, agents=0) as where, bare_broker() as bare:
+        _bare_ms(bare)
+
+        def measure() -> Sample:
+            bare_ms = median(_bare_ms(bare) for _ in range(PROCESSES))
+            ours_ms = median(product.call(first_submit_ms, where) for _ in range(PROCESSES))
+            return {NAME: Reading(ours_ms, bare_ms)}
+
+        yield measure
+
+
+GROUP: Final = Group("client", FIGURES, opened)

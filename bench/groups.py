@@ -1,0 +1,22 @@
+"""Groups of the benchmark, in the order in which they are measured and printed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench import cancel, checkout, cli, client, commands, console, flood, latency, many, queue, scale
+from bench.group import Group
+
+GROUPS: Final[tuple[Group, ...]] = (
+    queue.GROUP,
+    latency.GROUP,
+    commands.GROUP,
+    console.GROUP,
+    many.GROUP,
+    client.GROUP,
+    cancel.GROUP,
+    cli.GROUP,
+    flood.GROUP,
+    checkout.GROUP,
+    scale.GROUP,
+)

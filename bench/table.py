@@ -1,0 +1,56 @@
+"""Table of the benchmark as text: 80 columns of plain characters, for a terminal and for a pipe. Pure functions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from bench.figures import Bound, Row
+
+COLUMNS: Final = 80
+NAME: Final = 34  # columns of a figure's name and unit
+MET: Final = {True: "yes", False: "NO", None: ""}
+
+
+def number(value: float | None) -> str:
+    """Format a number with three significant digits, or all of an integer part."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100:  # noqa: PLR2004
+        return f"{value:,.0f}"
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3  # noqa: PLR2004
+    return f"{value:.{digits}f}"
+
+
+def table(measured: Sequence[Row], base: str = "") -> Iterator[str]:
+    """Format the rows; with `base`, the name of a revision, beside what that revision reached."""
+    third, fourth = (base, "to base") if base else ("reference", "ratio")
+    yield f"{'figure':{NAME}}{'measured':>10}{'target':>12}{third:>11}{fourth:>8}  met"
+    group = ""
+    for row in measured:
+        if row.group != group:
+            group = row.group
+            yield group
+        target = f"{row.bound} {number(row.target)}" if row.bound is not Bound.NONE else ""
+        beside, ratio = (row.base, row.to_base) if base else (row.reference, row.ratio)
+        line = f"  {f'{row.name}, {row.unit}':{NAME - 2}}{number(row.value):>10}{target:>12}"
+        yield f"{line}{number(beside):>11}{number(ratio):>8}  {MET[row.met]}".rstrip()
+
+
+def legend(measured: Sequence[Row]) -> Iterator[str]:
+    """Format what the references are, one paragraph for each."""
+    named: dict[str, list[str]] = {}
+    for row in measured:
+        if row.reference_is:
+            named.setdefault(row.reference_is, []).append(row.name)
+    if named:
+        yield "references, measured in the same rounds:"
+    for reference, names in named.items():
+        text = f"{'; '.join(names)}: {reference}"
+        yield from textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="    ")
+
+
+def missed(measured: Sequence[Row]) -> list[str]:
+    """List the figures whose targets are missed."""
+    return [f"{row.group}: {row.name}" for row in measured if row.met is False]
