@@ -242,7 +242,11 @@ class Ledger:
     async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing is stored."""
         applied = self._store.stage(commands, now_ms)
-        await self._offload(self._store.commit)
+        if applied.wrote:
+            await self._offload(self._store.commit)
+        else:
+            self._store.commit()
+            await anyio.lowlevel.checkpoint()  # as after look-ups
         return applied
 
     async def _read(self, reads: Sequence[_ToApply], call: Offload) -> None:

@@ -116,7 +116,11 @@ class Done(Struct, frozen=True):
 
 
 class Applied(Struct, frozen=True):
-    """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch)."""
+    """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch).
+
+    `wrote`: there is something to commit; a batch of requests for jobs that are not there has nothing.
+    """
 
     done: list[Done]
     next_due_ms: int | None
+    wrote: bool = True

@@ -19,7 +19,7 @@ from airunner.broker.lifecycle.ending import is_late
 from airunner.broker.lifecycle.submitting import load_retried
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.requests import kind_of
-from airunner.broker.store.contract import Engine, Keys, Moved, QueueKey
+from airunner.broker.store.contract import Changes, Engine, Keys, Moved, QueueKey
 from airunner.broker.store.needs import facts_of, meets
 from airunner.protocol.errors import Busy
 from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
@@ -84,8 +84,10 @@ class Store:
             engine.renew_all(now_ms)
         world = self._load(commands, now_ms)
         done = [decide(world, engine, command) for command in commands]
-        engine.save(world.changes())
-        return Applied(done, engine.next_due_ms())
+        changes = world.changes()
+        engine.save(changes)
+        only_requests = all(isinstance(command, TenantRequest) for command in commands)  # the engine writes for others
+        return Applied(done, engine.next_due_ms(), wrote=changes != Changes() or not only_requests)
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine

@@ -130,6 +130,7 @@ class ScriptedStore:
         self.failure: Exception | None = None
         self.full_for: type | tuple[type, ...] = ()  # there is no room for a batch with such a request or command
         self.full_at: Room | None = None  # nor for one with a request at this room
+        self.wrote = True  # what it says of each batch
         self.full_times = 0  # nor so often, whatever is in it
 
     batch_max = 256
@@ -151,7 +152,7 @@ class ScriptedStore:
         self.full_times -= 1
         if self.full_times >= 0 or any(self._is_full_for(command) for command in commands):
             raise NoSpace
-        return Applied([self.answer(command) for command in commands], self.next_due_ms)
+        return Applied([self.answer(command) for command in commands], self.next_due_ms, self.wrote)
 
     def _is_full_for(self, command: Command) -> bool:
         if not isinstance(command, TenantRequest):

@@ -52,6 +52,13 @@ async def test_nothing_is_said_to_anybody_before_it_is_committed_together(stage:
     assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 4, 2)
 
 
+async def test_where_nothing_has_changed_nothing_waits_for_the_disk(stage: Stage) -> None:
+    stage.store.wrote = False
+    stage.disk.hold()
+    stage.ask(asked(1, dequeue(wait_ms=0)))
+    assert isinstance((await stage.reply()).reply, JobsLeased)
+
+
 async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage: Stage) -> None:
     await stage.hold(asked(1, enqueue("true")))
     stage.ask(*(asked(number, CancelJob(job_id="j")) for number in range(2, ScriptedStore.batch_max + 10)))

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
 from airunner.protocol.fields import METADATA_MAX, JobSpec
 from airunner.protocol.names import REQUEST_ID_BYTES
@@ -53,6 +54,18 @@ def whatever_is_asked_costs_something(driver: Driver) -> None:
     assert min(first.cost, repeated.cost, refused.cost) > 0
     assert all(driver.outcome(request).cost > 0 for request in requests)
     assert driver.expire().cost > 0
+
+
+def what_changes_nothing_has_nothing_to_commit(driver: Driver) -> None:
+    assert not driver.apply(driver.ask(driver.dequeue())).wrote
+    assert not driver.apply(driver.ask(CancelJob(job_id="none"))).wrote
+    asked = driver.ask(_jobs(1))
+    assert driver.apply(driver.ask(driver.dequeue()), asked).wrote
+    assert not driver.apply(asked).wrote, "repeated"
+    assert driver.apply(driver.ask(driver.dequeue())).wrote, "a lease"
+    assert driver.apply(Retain(finished_before_ms=0, store_bytes_max=None)).wrote, (
+        "the engine may have removed something"
+    )
 
 
 def more_work_costs_more_and_neighbours_pay_for_themselves(driver: Driver) -> None:
