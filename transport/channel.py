@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 
 from airunner.protocol.coding import decode_reply, encode, error_of
@@ -45,7 +47,7 @@ from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
 from airunner.transport.endpoints import mismatched, unanswered
 from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience
-from airunner.transport.ports import Dealer, Edges, Ending, Network
+from airunner.transport.ports import Dealer, Edges, Ending, Frames, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
@@ -63,7 +65,6 @@ class _Waiter:
         self.sent_ms = 0
         self.sent_bytes = 0
         self.done = anyio.Event()  # the reply or failure is here
-        self.over = anyio.Event()  # the request id may be used again
         self.reply: Reply | None = None
         self.failure: OperatorError | None = None
 
@@ -92,9 +93,11 @@ class Channel:
         self._pirate = LazyPirate(endpoints, edges.random)
         self._waiters: dict[RequestId, _Waiter] = {}
         self._room = anyio.Semaphore(PENDING_MAX, fast_acquire=True)
+        self._answered = Bell()  # a request is over, and its id may be used again
         self._changed = Bell()
         self._reachable_changed = Bell()  # a connection's broker was first heard, or the connection ended
         self._asleep_until_ms = -math.inf
+        self._clock_s: Callable[[], float] = anyio.current_time
         self._group: TaskGroup | None = None
         self._dealer: Dealer | None = None
         self._progress = 0  # bytes moved on this connection, at the last call of `_bytes_moved`
@@ -133,14 +136,15 @@ class Channel:
         """
         request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         waiter = _Waiter(request_id, smaller)
-        kind = type(request).__name__
+        debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
-            while (earlier := self._waiters.get(request_id)) is not None:  # the same request is in flight
-                await earlier.over.wait()
+            while request_id in self._waiters:  # the same request is in flight
+                await self._answered.wait()
             if self._failure is not None:
                 raise self._failure
             self._waiters[request_id] = waiter
-            _log.debug("asking %s %s", kind, request_id.hex())
+            if debugging:
+                _log.debug("asking %s %s", type(request).__name__, request_id.hex())
             try:
                 body = encode(request)
                 resizable = smaller is not None
@@ -150,15 +154,16 @@ class Channel:
             finally:
                 del self._waiters[waiter.request_id]
                 self._pirate.forget(waiter.request_id)
-                waiter.over.set()
+                self._answered.ring()
         if waiter.failure is not None:
             raise waiter.failure
-        _log.debug("%s %s is answered: %s", kind, request_id.hex(), _loggable(waiter.reply))
+        if debugging:
+            _log.debug("%s %s is answered: %s", type(request).__name__, request_id.hex(), _loggable(waiter.reply))
         assert waiter.reply is not None, "the request is done without a reply"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
         if not isinstance(waiter.reply, reply_type(type(request))):
-            raise BadRequest(f"the broker replied to {kind} with {type(waiter.reply).__name__}")
+            raise BadRequest(f"the broker replied to {type(request).__name__} with {type(waiter.reply).__name__}")
         return waiter.reply
 
     async def gone(self, silence_s: float) -> None:
@@ -174,6 +179,8 @@ class Channel:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run the actor's loop."""
+        # The clock itself: `anyio.current_time` finds the event loop first, which it cannot always in a callback.
+        self._clock_s = anyio.lowlevel.current_token().backend_class.current_time
         try:
             async with anyio.create_task_group() as self._group:
                 task_status.started()
@@ -201,25 +208,26 @@ class Channel:
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
+                case Send(request_id, body):
+                    self._send(request_id, body)
+                case Deliver(request_id, reply):
+                    if waiter := self._waiters.get(request_id):
+                        waiter.reply = reply
+                        waiter.done.set()
                 case Connect(endpoint):
                     self._connect(endpoint)
                 case Disconnect():
                     _log.debug("leaving %s", self.endpoint)
                     self._disconnect()
-                case Send(request_id, body):
-                    _log.debug("sending %s, %d bytes, to %s", request_id.hex(), len(body), self.endpoint)
-                    self._send(request_id, body)
                 case Resize(request_id):
                     self._resize(self._waiters[request_id])
-                case Deliver(request_id, reply):
-                    if waiter := self._waiters.get(request_id):
-                        waiter.reply = reply
-                        waiter.done.set()
 
     def _send(self, request_id: RequestId, body: bytes) -> None:
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("sending %s, %d bytes, to %s", request_id.hex(), len(body), self.endpoint)
         if self._dealer is not None:
             self._dealer.send(pack_request(request_id, self._token(), body))
-        if (waiter := self._waiters.get(request_id)) is not None:
+        if (waiter := self._waiters.get(request_id)) is not None and waiter.sized:
             waiter.sent_ms = self._now_ms()
             waiter.sent_bytes = len(body)
 
@@ -260,36 +268,37 @@ class Channel:
         try:
             with scope:
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._read, dealer)
+                    group.start_soon(dealer.read, partial(self._accept, dealer))
                     self._ended(await dealer.ended())
         finally:
             dealer.close()
 
-    async def _read(self, dealer: Dealer) -> None:
-        while True:
-            for frames in await dealer.receive():
-                try:
-                    request_id, body = unpack_reply(frames)
-                except PeerError:
-                    continue  # not a reply of this protocol; the request is sent again
-                reply = _read_reply(body)
-                if message := _incompatible(reply):
-                    self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
-                    self._do(self._pirate.dropped(self._now_ms()))
-                    self._wake_in_time()
-                    return  # nothing else on this connection is usable
-                self._ever_heard = True
-                self._noticed = False
-                self._mismatches = 0
-                self._refused.clear()
-                if isinstance(reply, Nudge):
-                    self.nudged()
-                reachable = self._pirate.reachable
-                self._do(self._pirate.heard(request_id, reply, self._now_ms()))
-                self._measure(request_id, len(body))
-                if not reachable:
-                    self._reachable_changed.ring()
+    def _accept(self, dealer: Dealer, frames: Frames) -> None:
+        """Process a message from the broker; it must not wait."""
+        if dealer is not self._dealer:
+            return  # it was read after the connection was given up
+        try:
+            request_id, body = unpack_reply(frames)
+        except PeerError:
+            return  # not a reply of this protocol; the request is sent again
+        reply = _read_reply(body)
+        if message := _incompatible(reply):
+            self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
+            self._do(self._pirate.dropped(self._now_ms()))
             self._wake_in_time()
+            return
+        self._ever_heard = True
+        self._noticed = False
+        self._mismatches = 0
+        self._refused.clear()
+        if isinstance(reply, Nudge):
+            self.nudged()
+        reachable = self._pirate.reachable
+        self._do(self._pirate.heard(request_id, reply, self._now_ms()))
+        self._measure(request_id, len(body))
+        if not reachable:
+            self._reachable_changed.ring()
+        self._wake_in_time()
 
     def _measure(self, request_id: RequestId, reply_bytes: int) -> None:
         """Adjust `request_size` after the reply to a request whose size depends on it."""
@@ -335,10 +344,10 @@ class Channel:
 
     def _due_ms(self) -> float:
         """Return when an action of the Lazy Pirate or a bound of the patience is due."""
-        due_ms = [self._pirate.deadline_ms()]
+        due_ms = math.inf if (at_ms := self._pirate.deadline_ms()) is None else at_ms
         if (since_ms := self._pirate.unheard_since_ms) is not None:
-            due_ms.append(self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
-        return min((at for at in due_ms if at is not None), default=math.inf)
+            due_ms = min(due_ms, self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
+        return due_ms
 
     def _refuse_endpoint(self, message: str, exit_code: int, *, may_change: bool) -> None:
         """Record that this endpoint refuses us, and fail all requests if every endpoint does.
@@ -360,9 +369,8 @@ class Channel:
             waiter.failure = failure
             waiter.done.set()
 
-    @staticmethod
-    def _now_ms() -> int:
-        return int(anyio.current_time() * 1_000)
+    def _now_ms(self) -> int:
+        return int(self._clock_s() * 1_000)
 
 
 def _read_reply(body: bytes) -> Reply:

@@ -12,7 +12,7 @@ peer is this process. A connection ends only when either end is closed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, Generic, TypeVar
 
@@ -84,10 +84,11 @@ class MemoryDealer:
         self._router.wake(self)
         return True
 
-    async def receive(self) -> list[Frames]:
-        messages = await self.replies.take()
-        self._received_bytes += sum(len(frame) for frames in messages for frame in frames)
-        return messages
+    async def read(self, accept: Callable[[Frames], None]) -> None:
+        while True:
+            for frames in await self.replies.take():
+                self._received_bytes += sum(map(len, frames))
+                accept(frames)
 
     async def ended(self) -> Ending:
         """Wait until either end is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -27,12 +28,12 @@ class Patience(Struct, frozen=True):
         """Return the bound in force; `heard`: a broker was heard before."""
         return self.later_s if heard else self.first_s
 
-    def due_ms(self, since_ms: int, *, heard: bool, noticed: bool) -> int | None:
-        """Return when a silence since `since_ms` is to be noticed or, if `noticed`, exceeds the bound; None: never."""
+    def due_ms(self, since_ms: int, *, heard: bool, noticed: bool) -> float:
+        """Return when a silence since `since_ms` is to be noticed or, if `noticed`, exceeds the bound; inf: never."""
         if not noticed and self.notice is not None:
             return since_ms + int(NOTICE_S * 1_000)
         bound_s = self.bound_s(heard=heard)
-        return None if bound_s is None else since_ms + int(bound_s * 1_000)
+        return math.inf if bound_s is None else since_ms + int(bound_s * 1_000)
 
 
 UNBOUNDED: Final = Patience()

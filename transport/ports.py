@@ -139,8 +139,12 @@ class Receiving(Closing, Protocol[_Received]):
         ...
 
 
-class Dealer(Receiving[Frames], Protocol):
+class Dealer(Closing, Protocol):
     """Connection to one broker; it never reconnects by itself."""
+
+    async def read(self, accept: Callable[[Frames], None]) -> None:
+        """Receive messages until cancelled, and call `accept` with each."""
+        ...
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Queue a message without waiting; False when the queue is full."""

@@ -1,6 +1,6 @@
 """DescriptorReader: calls a function whenever a descriptor is readable, in asyncio's event loop.
 
-The broker's process runs on asyncio, and only there this file is used; it and `workthread` alone call asyncio itself.
+Only this file and `workthread` call asyncio itself. A client may run on trio, and then reads its socket without this.
 `anyio.wait_readable` registers the descriptor for each wait, and wakes a task by another turn of the event loop; that
 takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once.
 """
@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+
+import anyio.lowlevel
+
+
+def on_asyncio() -> bool:
+    """Return whether the caller runs in asyncio's event loop."""
+    return isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop)
 
 
 class DescriptorReader:

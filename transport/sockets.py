@@ -17,18 +17,17 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
 import zmq
-from zmq.backend import Socket
 from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
-from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message
+from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message, send
 from airunner.transport.endpoints import Address, split_endpoint
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
@@ -58,7 +57,6 @@ KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
 KEEPALIVE_INTERVAL_S: Final = 10  # between two probes
 KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
 
-_send: Final = Socket.send  # pyzmq's own wrapper takes half as long again, for arguments that are not used here
 _BIND_ADVICE: Final = {
     errno.EADDRINUSE: "is another broker running there?",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
@@ -108,8 +106,8 @@ class CurveDealer:
             return False
         return True
 
-    async def receive(self) -> list[Frames]:
-        return await self._socket.receive()
+    async def read(self, accept: Callable[[Frames], None]) -> None:
+        await self._socket.read(accept)
 
     async def ended(self) -> Ending:
         ending = Ending.DROPPED
@@ -236,10 +234,10 @@ class CurveRouter:
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         raw = self._raw
         try:
-            _send(raw, peer, NOT_LAST)
+            send(raw, peer, NOT_LAST)
             for frame in frames[:-1]:
-                _send(raw, frame, NOT_LAST)
-            _send(raw, frames[-1], NOBLOCK)
+                send(raw, frame, NOT_LAST)
+            send(raw, frames[-1], NOBLOCK)
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError as error:

@@ -17,7 +17,7 @@ from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request
 from airunner.protocol.requests import Request
 from airunner.transport.memory import EVENTS_ENDPOINT, REQUESTS_ENDPOINT, MemoryDealer, MemoryNetwork, MemorySubscriber
-from airunner.transport.ports import Edges, Frames, Incoming, Sent, Subscription
+from airunner.transport.ports import Accept, Edges, Frames, Sent, Subscription
 
 
 class Wire(MemoryNetwork):
@@ -46,10 +46,11 @@ class Wire(MemoryNetwork):
         self.ears.append(super().subscriber(endpoint))
         return self.ears[-1]
 
-    async def receive(self) -> list[Incoming]:
-        received = await self.router.receive()
-        self.requests += [decode_request(incoming.frames[3]) for incoming in received]
-        return received
+    async def serve(self, accept: Accept) -> None:
+        while True:
+            received = await self.router.receive()
+            self.requests += [decode_request(incoming.frames[3]) for incoming in received]
+            accept(received)
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         return self.router.send(peer, frames)

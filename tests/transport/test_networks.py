@@ -23,7 +23,9 @@ from airunner.transport.ports import (
     EVENTS_MESSAGES_MAX,
     QUEUE_MESSAGES_MAX,
     REPLIES_MAX,
+    Dealer,
     Ending,
+    Frames,
     Incoming,
     Network,
     Publisher,
@@ -51,6 +53,19 @@ async def received(router: Router) -> list[Incoming]:
                 scope.cancel()
 
         await router.serve(accept)
+    return heard
+
+
+async def replied(dealer: Dealer) -> list[Frames]:
+    """The replies that arrive next."""
+    heard: list[Frames] = []
+    with anyio.CancelScope() as scope:
+
+        def accept(frames: Frames) -> None:
+            heard.append(frames)
+            scope.cancel()
+
+        await dealer.read(accept)
     return heard
 
 
@@ -98,7 +113,7 @@ async def test_a_reply_reaches_the_peer_that_asked_and_no_other(sides: Sides) ->
             [incoming] = await received(sides.router)
             assert incoming.frames == [word, b"", word * 2]
             assert sides.router.send(incoming.peer, [word * 3]) is Sent.DONE
-        assert (await first.receive(), await second.receive()) == ([[b"111"]], [[b"222"]])
+        assert (await replied(first), await replied(second)) == ([[b"111"]], [[b"222"]])
 
 
 async def test_a_peer_that_has_left_is_gone(sides: Sides) -> None:
