@@ -36,8 +36,8 @@ IDLE_S_MAX = 31_536_000  # a year
 MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
-FLUSH_KIB = 64
-FLUSH_KIB_MAX = 256  # the maximum size of a batch (`batching.BATCH_BYTES_ROUGH_MAX`)
+FLUSH_KIB = 256
+FLUSH_KIB_MAX = 256  # what a batch takes (`batching.BATCH_BYTES_ROUGH_MAX`)
 GIB_MAX = 1_000_000
 _GIB = 1 << 30
 

@@ -11,7 +11,8 @@ gaps, or never; stored segments arrive by replay. The events that it returns alw
 
 It requests a replay
 - at the start, and again once the subscription is confirmed (events may have passed in between);
-- when a live segment leaves a gap, or was too long to be sent live and comes without its events;
+- when a live segment leaves a gap, or was too long to be sent live and comes without its events. These are requested
+  at once after a pause, otherwise `PAUSE_MS` after the last page: so a fast job is read in few, large pages;
 - while the last page does not reach the log's end;
 - after a silence, because no later segment would show that the job's last event was lost. The silence grows from
   `SILENCE_FIRST_MS` to `SILENCE_LAST_MS`: replays are a safety net for the live socket.
@@ -29,6 +30,7 @@ from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
 
 SILENCE_FIRST_MS: Final = 1_000
 SILENCE_LAST_MS: Final = 15_000
+PAUSE_MS: Final = 25  # between two pages of a running log: a fast job writes 1 to 4 MiB meanwhile
 LAST_KIND: Final = "JOB_FINISHED"  # always requested: it ends the log
 KEPT_SEGMENTS_MAX: Final = 128  # live segments kept while a gap is replayed; more are dropped, and replayed too
 
@@ -59,13 +61,16 @@ class Follow:
         self._kept: dict[int, EventSegment] = {}
         self._in_flight = False  # whether a replay request is in flight
         self._wanted = True  # whether to request a replay
+        self._now_ms = now_ms  # at the last input
+        self._pause_to_ms = now_ms  # when to request what live segments left out, at the earliest
         self._stored_to = 0  # the sequence after the last event that is known to be stored and was not requested yet
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
         """Return the replay request to send now, for about `bytes_max`; None: not needed, or a request is in flight."""
-        if self.finished or self._in_flight or not (self._wanted or self._stored_to > self.next_sequence):
+        left_out = self._stored_to > self.next_sequence and self._now_ms >= self._pause_to_ms
+        if self.finished or self._in_flight or not (self._wanted or left_out):
             return None
         self._in_flight = True
         self._wanted = False
@@ -90,6 +95,7 @@ class Follow:
 
     def live(self, segment: EventSegment, now_ms: int) -> list[Event]:
         """Process a live segment, and return the events that are next in order."""
+        self._now_ms = now_ms
         if self.finished or segment.next_sequence <= self.next_sequence:
             return []
         self._silence_ms = SILENCE_FIRST_MS
@@ -108,6 +114,7 @@ class Follow:
         """Process the reply to `request`; return the next events. Raises `CorruptLog`: the stored bytes are damaged."""
         assert self._in_flight, "no replay was requested"
         self._in_flight = False
+        self._now_ms = now_ms
         self.job_ended |= page.finished
         if self.finished:
             return []
@@ -118,6 +125,7 @@ class Follow:
         if self.next_sequence > page.last_sequence and not self._kept:
             if page.finished:
                 self.finished = True
+            self._pause_to_ms = now_ms + PAUSE_MS
         elif brought:  # after a page without new events, the next replay waits for a silence
             self._wanted = True
         self._silence_ms = SILENCE_FIRST_MS if brought else min(SILENCE_LAST_MS, 2 * self._silence_ms)
@@ -126,10 +134,14 @@ class Follow:
 
     def deadline_ms(self) -> int | None:
         """Return when to call `tick` next; None while a replay is in flight or after the end."""
-        return None if self.finished or self._in_flight else self._deadline_ms
+        if self.finished or self._in_flight:
+            return None
+        left_out = self._stored_to > self.next_sequence
+        return min(self._pause_to_ms, self._deadline_ms) if left_out else self._deadline_ms
 
     def tick(self, now_ms: int) -> None:
-        """Make the next `request` return a replay, if the silence has lasted long enough."""
+        """Make the next `request` return a replay, if the silence or the pause has lasted long enough."""
+        self._now_ms = now_ms
         if now_ms >= self._deadline_ms:
             self._wanted = True
 

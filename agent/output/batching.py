@@ -28,11 +28,11 @@ from airunner.protocol.events import (
 
 PIPE_WINDOW_MS: Final = 100  # default `window_ms` of a job with pipes
 TERMINAL_WINDOW_MS: Final = 20  # default `window_ms` in a terminal, where a user may be typing
-FLUSH_BYTES: Final = OUTPUT_BYTES_MAX  # default: when so much output has gathered, it is sent at once
+FLUSH_BYTES: Final = 4 * OUTPUT_BYTES_MAX  # default: when so much output has gathered, it is sent at once
 FLUSH_EVENTS: Final = 512  # when so many events have gathered, they are sent at once; also the most of one batch
 FLUSH_MS_MIN: Final = 5  # shortest `window_ms`: a shorter one makes no difference, a request takes as long
 FLUSH_MS_MAX: Final = 10_000  # longest `window_ms`: with a longer one a job would seem to hang
-BATCH_BYTES_ROUGH_MAX: Final = 262_144  # estimated size of a batch; its encoded size must be within BATCH_BYTES_MAX
+BATCH_BYTES_ROUGH_MAX: Final = FLUSH_BYTES + OUTPUT_BYTES_MAX  # estimated; encoded it must be within BATCH_BYTES_MAX
 _CHAR_BYTES_MAX: Final = 4  # size of a character in UTF-8
 _SMALL_BYTES: Final = 256  # estimated size of an event without output or message
 

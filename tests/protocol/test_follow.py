@@ -23,7 +23,7 @@ from airunner.protocol.events import (
     encode_bodies,
     events_of,
 )
-from airunner.protocol.follow import KEPT_SEGMENTS_MAX, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
+from airunner.protocol.follow import KEPT_SEGMENTS_MAX, PAUSE_MS, SILENCE_FIRST_MS, SILENCE_LAST_MS, Follow
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobEventsReplayed
@@ -141,20 +141,39 @@ def test_a_hole_is_asked_for_and_what_lies_behind_it_is_kept() -> None:
     assert follow.request() is None
 
 
-def test_a_run_that_is_only_named_is_asked_for_at_once_and_once() -> None:
+def test_a_run_that_is_only_named_is_asked_for_at_once_after_a_pause_and_once() -> None:
     follow = asked(run(1, 1))
-    assert follow.live(named(run(2, 3)), 1) == []
+    assert follow.live(named(run(2, 3)), PAUSE_MS) == []
     assert follow.request().from_sequence == 2
-    assert follow.live(named(run(5, 1)), 1) == []
-    assert sequences(follow.replayed(page(run(2, 3), run(5, 1), following=6, last=5), 2)) == [2, 3, 4, 5]
+    assert follow.live(named(run(5, 1)), PAUSE_MS) == []
+    page_of_both = page(run(2, 3), run(5, 1), following=6, last=5)
+    assert sequences(follow.replayed(page_of_both, PAUSE_MS)) == [2, 3, 4, 5]
     assert follow.request() is None, "the page has brought it all"
-    assert follow.live(named(run(4, 2)), 3) == []
+    assert follow.live(named(run(4, 2)), 9 * PAUSE_MS) == []
     assert follow.request() is None, "what is known already"
-    assert follow.live(named(run(6, 1)), 4) == []
+
+
+def test_runs_that_are_only_named_are_asked_for_together_while_they_come_fast() -> None:
+    follow = asked(run(1, 1))
+    for first in range(2, 2 + PAUSE_MS):
+        assert follow.live(named(run(first, 1)), first - 2) == []
+        assert follow.request() is None
+        assert follow.deadline_ms() == PAUSE_MS
+    follow.tick(PAUSE_MS)
+    assert follow.request().from_sequence == 2
+    follow.live(named(run(2 + PAUSE_MS, 1)), PAUSE_MS)
+    assert len(follow.replayed(page(run(2, PAUSE_MS), following=2 + PAUSE_MS, last=1 + PAUSE_MS), PAUSE_MS)) == PAUSE_MS
+    assert (follow.request(), follow.deadline_ms()) == (None, 2 * PAUSE_MS), "it was stored after the page was made"
+    follow.tick(2 * PAUSE_MS)
+    assert follow.request().from_sequence == 2 + PAUSE_MS
+
+
+def test_a_page_that_does_not_reach_the_end_of_the_log_is_followed_by_the_next_at_once() -> None:
+    follow = asked(run(1, 1))
+    follow.live(named(run(2, 9)), PAUSE_MS)
     follow.request()
-    assert follow.live(named(run(7, 1)), 5) == []
-    follow.replayed(page(run(6, 1), following=7, last=6), 6)
-    assert follow.request() is not None, "the page was made before the last was stored"
+    follow.replayed(page(run(2, 3), following=5, last=10), PAUSE_MS)
+    assert follow.request().from_sequence == 5
 
 
 def test_no_more_is_kept_than_the_bound() -> None:

@@ -56,7 +56,9 @@ def test_what_is_not_output_waits_for_no_window() -> None:
 def test_a_full_batch_is_due_at_once_whatever_is_owed() -> None:
     batcher = Batcher(PIPE_WINDOW_MS)
     batcher.next_batch(LATER_MS)
-    wrote(batcher, bytes(FLUSH_BYTES), LATER_MS + 1)
+    for _ in range(FLUSH_BYTES // OUTPUT_BYTES_MAX):
+        assert batcher.due_ms(LATER_MS + 1, busy=True) != LATER_MS + 1
+        wrote(batcher, bytes(OUTPUT_BYTES_MAX), LATER_MS + 1)
     assert batcher.due_ms(LATER_MS + 1, busy=True) == LATER_MS + 1
     batcher.next_batch(LATER_MS + 1)
     for _ in range(FLUSH_EVENTS):
@@ -65,11 +67,11 @@ def test_a_full_batch_is_due_at_once_whatever_is_owed() -> None:
 
 
 def test_when_output_goes_out_is_the_operators_to_say() -> None:
-    usual = flush_plan(None, 64)
+    usual = flush_plan(None, 256)
     assert usual == FlushPlan()
     for terminal, window_ms in ((False, PIPE_WINDOW_MS), (True, TERMINAL_WINDOW_MS)):
         assert _second_due_ms(usual.batcher(terminal=terminal)) == window_ms
-        assert _second_due_ms(flush_plan("1.5s", 64).batcher(terminal=terminal)) == 1_500
+        assert _second_due_ms(flush_plan("1.5s", 256).batcher(terminal=terminal)) == 1_500
     small = flush_plan("10s", 2).batcher(terminal=False)
     small.next_batch(LATER_MS)
     wrote(small, bytes(2_047), LATER_MS)
@@ -81,7 +83,7 @@ def test_when_output_goes_out_is_the_operators_to_say() -> None:
 @pytest.mark.parametrize("interval", ["1ms", "11s", "100", "soon", ""])
 def test_an_interval_that_helps_nobody_is_refused(interval: str) -> None:
     with pytest.raises(OperatorError, match="--flush-interval"):
-        flush_plan(interval, 64)
+        flush_plan(interval, 256)
 
 
 def _second_due_ms(batcher: Batcher) -> int:

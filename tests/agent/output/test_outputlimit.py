@@ -106,7 +106,7 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
 async def test_what_is_settled_gives_its_room_to_others(tmp_path: Path) -> None:
     sink = Sink(spool_bytes_max=500_000)
     first, second = recorder_in(tmp_path, 1, sink=sink), recorder_in(tmp_path, 2, sink=sink)
-    for _ in range(8):
+    for _ in range(9):
         await first.add_output(Stream.STDOUT, b"x" * 65_536, 1)
     assert sink.room.full
     first.outbox.free_room()
