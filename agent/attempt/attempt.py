@@ -71,6 +71,7 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SecretValues, secret_values
 from airunner.protocol.replies import JobLease
 
+SHORT_S: Final = 0.01  # how long the start of a job that had waited is not reported, in case it ends meanwhile
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
 
@@ -298,8 +299,15 @@ class Attempt:
         environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
         folder = Path(self._workspace.checkout, self._spec.working_directory)
         stdin = self._workspace.stdin if self._spec.stdin_bytes else None
-        merged = self._spec.merge_output
-        return LaunchSpec(self._spec.argv, environment, folder, self._terminal, merged=merged, stdin=stdin)
+        return LaunchSpec(
+            self._spec.argv,
+            environment,
+            folder,
+            self._terminal,
+            merged=self._spec.merge_output,
+            stdin=stdin,
+            patience_s=SHORT_S if self._held.was_queued else 0.0,
+        )
 
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(self._facts, self._environ)
@@ -321,8 +329,8 @@ class Attempt:
     async def _attend(self, process: Process) -> Result:
         """Supervise the command until it has ended, and return the result."""
         self.begun = True
-        now_ms = self._wall_ms()
-        self._recorder.add(ProcessStart(timestamp_ms=now_ms, pid=process.pid, started_at=now_ms))
+        began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
+        self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
         cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
         ended = await self._supervisor.supervise(
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal

@@ -71,6 +71,8 @@ class Supervisor:
         Messages call the process by its `name`.
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
+        if process.ran_s is not None:
+            return await self._record_ended(process, process.ran_s)
         began_s = anyio.current_time()
         self._note_size(terminal)
         cut_short: Reason | None = None
@@ -100,6 +102,15 @@ class Supervisor:
         if survivors:
             self.say(_named(survivors, name, f"{grace_s:g} s after {number.name}" if cut_short else None))
         return CommandEnd(ended, cut_short, duration_ms)
+
+    async def _record_ended(self, process: Process, ran_s: float) -> CommandEnd:
+        """Record the output of a process that had ended, and left no descendant, when it was launched."""
+        for stream, source in ((Stream.STDOUT, process.stdout), (Stream.STDERR, process.stderr)):
+            while source is not None and (data := await source.receive(OUTPUT_BYTES_MAX)):
+                self.written[stream] += len(data)
+                await self._recorder.add_output(stream, data, self._wall_ms())
+        self._recorder.end_output(self._wall_ms())
+        return CommandEnd(await process.wait(), None, int(ran_s * 1_000))
 
     def say(self, message: str) -> None:
         """Record an error message in the log."""

@@ -22,7 +22,8 @@ class LaunchSpec(Struct, frozen=True):
     The process gets the variables in `environment`, and AIRUNNER_MARK. `working_directory` is absolute. `user` is its
     user id, group id and supplementary group ids; empty: those of the agent. `merged`: its stderr is its stdout's pipe.
     `stdin` is a file with its standard input, also in a terminal; the launcher removes the file. None: /dev/null, or
-    the terminal.
+    the terminal. `patience_s`: how long the launch may wait for the end of a command that is probably short, so that
+    its start and its end are one message; it has no effect in a terminal.
     """
 
     argv: tuple[str, ...]
@@ -32,6 +33,7 @@ class LaunchSpec(Struct, frozen=True):
     user: tuple[int, ...] = ()
     merged: bool = False
     stdin: Path | None = None
+    patience_s: float = 0.0
 
 
 class Exit(Struct, frozen=True):
@@ -134,6 +136,7 @@ class Process(Protocol):
     pid: int  # id of the command's process, session and process group
     stdout: ByteSource  # in a terminal or if merged, all output
     stderr: ByteSource | None  # None in a terminal or if merged
+    ran_s: float | None  # how long the command ran, if no process of the job was left when it was launched; else None
     spent: Spent  # after `wait`: resources used by the processes that have ended; after `end`: by all
 
     def terminal_size(self) -> TerminalSize | None:

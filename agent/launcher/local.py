@@ -22,6 +22,7 @@ from airunner.agent.launcher.child.wire import (
     DESCRIPTORS_MAX,
     Expired,
     Failed,
+    Ran,
     Ready,
     Start,
     Started,
@@ -29,7 +30,8 @@ from airunner.agent.launcher.child.wire import (
     send_with,
 )
 from airunner.agent.launcher.connection import KeeperConnection
-from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher
+from airunner.agent.launcher.contract import LauncherDied, LaunchFailed, LaunchSpec, LeaseEnded, NoLauncher, Process
+from airunner.agent.launcher.ended import EndedProcess
 from airunner.agent.launcher.launcherprocess import LauncherProcess, LauncherSettings, spawn_launcher
 from airunner.agent.launcher.mark import VARIABLE, end_marked, new_home_mark
 from airunner.agent.launcher.offloading import offload
@@ -110,7 +112,7 @@ class ChildLauncher:
         """The process id of the launcher."""
         return self._launcher.child.pid
 
-    async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> KeptProcess:
+    async def launch(self, spec: LaunchSpec, deadline_s: float = math.inf) -> Process:
         """Start a command as `Launcher.launch` says; it is killed at `deadline_s` (seconds of CLOCK_BOOTTIME)."""
         assert spec.working_directory.is_absolute(), "a relative working directory"
         try:
@@ -132,6 +134,9 @@ class ChildLauncher:
                         os.close(descriptor)
                     raise MachineRefused(Scarce.DESCRIPTORS, "cannot receive the output of a process", begun=True)
                 return KeptProcess(pid, descriptors, connection, self._give_back, kill_rest)
+            case Ran():
+                self._give_back(connection)
+                return EndedProcess(answer)
             case Failed(errno, message, exit_code):
                 if (scarce := scarce_at_launch(errno)) is not None:
                     connection.close()  # the keeper then exits, which frees a process and descriptors
@@ -312,6 +317,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         user=list(spec.user),
         merged=spec.merged,
         stdin=_raw(str(spec.stdin)) if spec.stdin else b"",
+        patience_ms=0 if spec.terminal else round(spec.patience_s * 1_000),
     )
 
 

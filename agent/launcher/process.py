@@ -48,6 +48,7 @@ class KeptProcess:
         self.pid = pid
         self.stdout: ByteSource = self._sources[0]
         self.stderr: ByteSource | None = self._sources[1] if len(descriptors) > 1 else None
+        self.ran_s: float | None = None
         self.spent = Spent()
         self._connection: KeeperConnection | None = connection
         self._give_back = give_back

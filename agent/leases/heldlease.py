@@ -34,6 +34,7 @@ class HeldLease:
         self.lease = lease
         self.lost = Flag()
         self.cancelled = Flag()
+        self.was_queued = False  # the job had waited in its queue when it was asked for: more may wait
         self.renewed_s = asked_s
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)
@@ -78,5 +79,6 @@ class LeasedLauncher(Struct, frozen=True):
         """Start a command; raises as `Starter.launch`."""
         until_s = self.held.kill_s
         process = await self.launcher.launch(replace(spec, user=self.user), until_s)
-        self.held.add_process(process, until_s)
+        if process.ran_s is None:
+            self.held.add_process(process, until_s)
         return process

@@ -158,7 +158,10 @@ class Leaser:
             # The request was repeated while the broker was away: renew the leases before their jobs begin.
             asked_s = self._edges.boot_s()
             leases = await self._renewed(leases)
-        return [self._renewer.hold(lease, asked_s) for lease in leases]
+        held = [self._renewer.hold(lease, asked_s) for lease in leases]
+        for each in held:
+            each.was_queued = not wait_ms
+        return held
 
     async def _renewed(self, leases: list[JobLease]) -> list[JobLease]:
         """Renew leases, and return those that this agent still has."""

@@ -63,6 +63,8 @@ class PlayedSource:
 class Unreal:
     """What is told of every process that is none."""
 
+    ran_s: float | None = None
+
     def terminal_size(self) -> None:
         """There is none."""
 

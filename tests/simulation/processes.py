@@ -115,6 +115,12 @@ class SimKeepers:
         process.keep_until(deadline_s)
         self._kept = [kept for kept in self._kept if not kept.gone]
         self._kept.append(process)
+        with anyio.move_on_after(spec.patience_s, shield=True):
+            began_s = anyio.current_time()
+            await process.over.wait()
+            if process.ended_by_itself:
+                process.ran_s = anyio.current_time() - began_s
+                self.recorder.rare["a command had ended when its start was reported"] += 1
         return process
 
     def agent_killed(self) -> None:
@@ -173,6 +179,7 @@ class SimProcess(Unreal):
         self._host, self._network, self._recorder = keepers.machine, keepers.network, keepers.recorder
         self._pid = next(self._network.numbers)
         self._exit: Exit | None = None
+        self.ended_by_itself = False
         self._expired = False
         self.over = anyio.Event()
         self._deadline_s = math.inf
@@ -250,6 +257,7 @@ class SimProcess(Unreal):
             return
         if number == len(self._script.steps):
             script = self._script
+            self.ended_by_itself = True
             self._die(script.exit_code if script.signal is None else None, script.signal)
             self._exits()
             return

@@ -2,7 +2,8 @@
 
 A keeper has one thread with one loop. Its first message is Ready. Usually the messages of a job are Start → Started →
 Exited → End → Ended; End and Ended are left out if no process is left after the command (`alone`). Then the next Start
-may follow.
+may follow. The agent may wait for a command that is probably short: if the command ends in time and leaves no process,
+Start → Ran is all.
 
 When the agent's end of the socket closes, or the launcher dies, the keeper kills every process of the job and exits.
 It kills them at the job's deadline too, because a stopped agent cannot: the job is dead before another agent gets the
@@ -25,6 +26,7 @@ from typing import Final, assert_never
 from airunner.agent.launcher.child.cgroup import oom_kills
 from airunner.agent.launcher.child.ending import LOOK_AGAIN_MS, Ending
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies, set_name
+from airunner.agent.launcher.child.shortoutput import whole_output
 from airunner.agent.launcher.child.spawning import EXIT_NOT_EXECUTABLE, Refusal, spawn
 from airunner.agent.launcher.child.spending import Spending
 from airunner.agent.launcher.child.terminalinput import TerminalInput
@@ -43,6 +45,7 @@ from airunner.agent.launcher.child.wire import (
     Expired,
     Failed,
     KeepUntil,
+    Ran,
     Reader,
     Ready,
     Start,
@@ -74,6 +77,9 @@ class Keeper:
         self._wakeup.watch(self._timer.descriptor)
         self._reader = Reader()
         self._command: int | None = None  # process id of the command, while it runs
+        self._began_s = 0.0  # when the command was started
+        self._readers: list[int] = []  # of a command's output, until its start is reported
+        self._report_s = math.inf  # when that will be, if the command has not ended before
         self._input: TerminalInput | None = None  # of the command's terminal, while it runs
         self._alone = True  # whether no process of a job is left
         self._ending: Ending | None = None
@@ -103,10 +109,12 @@ class Keeper:
             self._input.feed()
         self._reap()
         self._expire()
+        if time.monotonic() >= self._report_s:
+            self._report_start(self._command)
         return self._escalate()
 
     def _timeout_ms(self) -> int | None:
-        due_s = math.inf if self._input is None else self._input.due_s
+        due_s = self._report_s if self._input is None else min(self._report_s, self._input.due_s)
         if self._ending is not None:
             look_s = time.monotonic() + (KILL_AGAIN_MS if self._ending.killing else LOOK_AGAIN_MS) / 1000
             due_s = min(due_s, look_s, math.inf if self._ending.killing else self._ending.deadline)
@@ -130,7 +138,7 @@ class Keeper:
             self._send(Expired())
             return
         try:
-            self._command, descriptors, self._input = spawn(start)
+            self._command, self._readers, self._input = spawn(start)
         except Refusal as refusal:
             self._send(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
@@ -139,9 +147,22 @@ class Keeper:
         self._oom_kills = oom_kills(self._group)
         if self._input is not None:
             self._wakeup.watch(self._input.watched)
-        self._send(Started(self._command), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        self._began_s = time.monotonic()
+        self._report_s = self._began_s + start.patience_ms / 1000
+        if not start.patience_ms:
+            self._report_start(self._command)
+
+    def _report_start(self, command: int | None) -> None:
+        """Report the start of the command, if that was not done yet."""
+        if self._readers:
+            assert command is not None
+            self._send(Started(command), self._readers)
+            self._close_readers()
+
+    def _close_readers(self) -> None:
+        self._report_s = math.inf
+        while self._readers:
+            os.close(self._readers.pop())
 
     def _end(self, end: End) -> None:
         deadline = time.monotonic() + end.grace_ms / 1000
@@ -165,7 +186,7 @@ class Keeper:
         status = dict(ended).get(self._command or 0)
         if status is None:
             return
-        self._command = None
+        command, self._command = self._command, None
         if self._input is not None:
             self._wakeup.forget(self._input.watched)
             self._input.close()
@@ -173,13 +194,26 @@ class Keeper:
         if not self._expired:  # otherwise the keeper has killed the command
             code = os.waitstatus_to_exitcode(status)
             oom = code != 0 and oom_kills(self._group) > self._oom_kills
-            spent = self._spending.figures
-            self._send(Exited(code if code >= 0 else None, -code if code < 0 else None, self._alone, oom, spent))
+            self._report_end(command, code if code >= 0 else None, -code if code < 0 else None, oom=oom)
+
+    def _report_end(self, command: int | None, exit_code: int | None, number: int | None, *, oom: bool) -> None:
+        """Report the command's end, together with its start if that was not reported yet."""
+        spent = self._spending.figures
+        output = whole_output(self._readers) if self._readers and self._alone else None
+        if output is None:
+            self._report_start(command)
+            self._send(Exited(exit_code, number, self._alone, oom, spent))
+        else:
+            assert command is not None
+            ran_us = round((time.monotonic() - self._began_s) * 1_000_000)
+            self._send(Ran(command, ran_us, output, exit_code, number, oom, spent))
+            self._close_readers()
 
     def _expire(self) -> None:
         """At the deadline, kill all processes, if they are not being killed already; the answer will be Expired."""
         if self._alone or self._expired or boot_s() < self._deadline:
             return
+        self._report_start(self._command)
         self._expired = True
         if self._ending is None:
             self._ending = Ending(_AT_ONCE)

@@ -17,7 +17,10 @@ DESCRIPTORS_MAX: Final = 2  # sent with one message: stdout and stderr
 
 
 class Start(NamedTuple):
-    """Agent → keeper: start this command; answered by `Started`, `Failed` or `Expired`. Texts need not be UTF-8."""
+    """Agent → keeper: start this command; answered by `Started`, `Ran`, `Failed` or `Expired`.
+
+    Texts need not be UTF-8.
+    """
 
     argv: list[bytes]
     environment: dict[bytes, bytes]
@@ -27,6 +30,7 @@ class Start(NamedTuple):
     user: list[int]  # as in LaunchSpec
     merged: bool = False  # as in LaunchSpec
     stdin: bytes = b""  # path of the file with the standard input, which the keeper removes; empty: none
+    patience_ms: int = 0  # as in LaunchSpec: after this time at the latest, `Started` answers
 
 
 class KeepUntil(NamedTuple):
@@ -52,6 +56,21 @@ class Started(NamedTuple):
     """Keeper → agent: the command runs as process `pid`. Sent with the output's descriptors."""
 
     pid: int
+
+
+class Ran(NamedTuple):
+    """Keeper → agent, instead of `Started` and `Exited`: the command has ended, and no process of the job is left.
+
+    `output` is all that it has written to each pipe.
+    """
+
+    pid: int
+    ran_us: int  # microseconds since it was started
+    output: list[bytes]
+    exit_code: int | None
+    signal: int | None
+    oom: bool
+    spent: list[int]
 
 
 class Failed(NamedTuple):
@@ -88,10 +107,10 @@ class Expired(NamedTuple):
 
 
 ToKeeper = Start | KeepUntil | End
-ToAgent = Ready | Started | Failed | Exited | Ended | Expired
+ToAgent = Ready | Started | Ran | Failed | Exited | Ended | Expired
 
 _KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind for kind in (Start, KeepUntil, End, Ready, Started, Failed, Exited, Ended, Expired)
+    kind.__name__: kind for kind in (Start, KeepUntil, End, Ready, Started, Ran, Failed, Exited, Ended, Expired)
 }
 
 
