@@ -36,9 +36,7 @@ class _Endpoint:
         """Hand messages to listeners until the scope is cancelled."""
         try:
             with self.scope:
-                while True:
-                    for frames in await self._subscriber.receive():
-                        self._hand_on(frames)
+                await self._subscriber.read(self._hand_on)
         finally:
             self._closed = True
             self._subscriber.close()

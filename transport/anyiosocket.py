@@ -93,7 +93,8 @@ class AnyioSocket:
     def close(self) -> None:
         """Close at once; a waiting task gets `anyio.ClosedResourceError`."""
         if not self.raw.closed:
-            anyio.notify_closing(self._fd)
+            if self._waiting is not None:
+                anyio.notify_closing(self._fd)
             self.raw.close(linger=0)
 
     def _receive_message(self) -> Frames:

@@ -187,8 +187,10 @@ class MemorySubscriber:
             self.topics.remove(topic)
             self._publisher.change(Subscription(topic, wanted=False, key=PEER_KEY))
 
-    async def receive(self) -> list[Frames]:
-        return await self.events.take()
+    async def read(self, accept: Callable[[Frames], None]) -> None:
+        while True:
+            for frames in await self.events.take():
+                accept(frames)
 
     def close(self) -> None:
         self._publisher.leave(self)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 from msgspec import Struct
@@ -20,7 +20,6 @@ from msgspec import Struct
 from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
-_Received = TypeVar("_Received")
 DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
 QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait in a socket for one connection, except replies and live events
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
@@ -131,20 +130,16 @@ class Closing(Protocol):
         """Close at once; queued messages are dropped."""
 
 
-class Receiving(Closing, Protocol[_Received]):
-    """Socket that receives messages."""
-
-    async def receive(self) -> list[_Received]:
-        """Receive the messages that have arrived; wait for the first."""
-        ...
-
-
-class Dealer(Closing, Protocol):
-    """Connection to one broker; it never reconnects by itself."""
+class Reading(Closing, Protocol):
+    """Socket of a client or an agent, which receives messages."""
 
     async def read(self, accept: Callable[[Frames], None]) -> None:
-        """Receive messages until cancelled, and call `accept` with each."""
+        """Receive messages until cancelled, and call `accept` with each; `accept` must not wait."""
         ...
+
+
+class Dealer(Reading, Protocol):
+    """Connection to one broker; it never reconnects by itself."""
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Queue a message without waiting; False when the queue is full."""
@@ -162,7 +157,7 @@ class Dealer(Closing, Protocol):
         ...
 
 
-class Subscriber(Receiving[Frames], Protocol):
+class Subscriber(Reading, Protocol):
     """SUB socket, which reconnects by itself and then subscribes again."""
 
     def subscribe(self, topic: bytes) -> None:

@@ -46,7 +46,7 @@ class Resolver:
 def is_numeric(address: Address) -> bool:
     """Return whether the host is an IP address, which needs no look-up."""
     try:
-        socket.getaddrinfo(address.host, None, flags=socket.AI_NUMERICHOST)
+        socket.getaddrinfo(address.host.encode(), None, flags=socket.AI_NUMERICHOST)  # of bytes, without the IDNA codec
     except socket.gaierror:
         return False
     return True

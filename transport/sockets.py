@@ -4,10 +4,6 @@ Behaviour of libzmq that was measured, and what follows from it
 - `ZAP_ENFORCE_DOMAIN` is set, with a non-empty domain, on every server socket: otherwise every machine is admitted
   while the Gatekeeper, the broker's ZAP server, does not run.
 - ZMTP heartbeats stay off: they can abort a connecting process and make a busy ROUTER lose requests.
-- With `RECONNECT_IVL` -1 a DEALER socket tries to connect once, and its monitor reports a failure within a
-  millisecond. The Lazy Pirate decides when to try again.
-- The monitor reports the descriptor of each new connection. libzmq owns the descriptor: `tcp_info` reads its counts and
-  does not duplicate it, because a duplicate would keep the connection open.
 - Routing ids are drawn with libc's `rand()`, which libzmq never seeds: `new_context` seeds it.
 """
 
@@ -22,12 +18,12 @@ from contextlib import suppress
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
 from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message, send
+from airunner.transport.dealer import CurveDealer, connect
 from airunner.transport.endpoints import Address, split_endpoint
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
@@ -35,15 +31,13 @@ from airunner.transport.ports import (
     QUEUE_MESSAGES_MAX,
     REPLIES_MAX,
     Accept,
-    Ending,
     Frames,
     Incoming,
     Sent,
     Subscription,
 )
 from airunner.transport.reader import DescriptorReader
-from airunner.transport.resolver import Resolver, is_numeric, only_ipv6
-from airunner.transport.tcpinfo import tcp_info
+from airunner.transport.resolver import Resolver, only_ipv6
 
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
@@ -63,104 +57,12 @@ _BIND_ADVICE: Final = {
     errno.ENODEV: "it is neither an address or name of this machine nor one of its interfaces",
     errno.EACCES: "ports below 1024 need root",
 }
-_ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
-_BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-_REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
-_MADE: Final = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     """Make a context whose automatic routing ids cannot be predicted."""
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     return zmq.Context()
-
-
-class CurveDealer:
-    """DEALER socket to one broker; see `ports.Dealer`."""
-
-    def __init__(self, raw: zmq.Socket[bytes], address: Address, resolver: Resolver) -> None:
-        raw.reconnect_ivl = -1
-        monitor = raw.get_monitor_socket(_MADE | _ENDINGS | _BROKEN | _REFUSED)
-        self._descriptor = -1
-        self._trusted = False  # the handshake has proved that the other end is the broker
-        self._carried_bytes = 0  # bytes acknowledged while later bytes were outstanding
-        self._socket = AnyioSocket(raw)
-        self._monitor = AnyioSocket(monitor)
-        self._address = address
-        self._resolver = resolver
-        self._unsent: list[Sequence[bytes]] | None = None  # messages that wait until the name is resolved
-        if is_numeric(address):
-            _connect(raw, address, ipv6=address.is_ipv6)
-        else:
-            self._unsent = []
-
-    def send(self, frames: Sequence[bytes]) -> bool:
-        if self._unsent is not None:
-            if len(self._unsent) >= QUEUE_MESSAGES_MAX:
-                return False
-            self._unsent.append(frames)
-            return True
-        try:
-            self._socket.send(frames)
-        except zmq.Again:
-            return False
-        return True
-
-    async def read(self, accept: Callable[[Frames], None]) -> None:
-        await self._socket.read(accept)
-
-    async def ended(self) -> Ending:
-        ending = Ending.DROPPED
-        if self._unsent is not None and not await self._resolve():
-            return Ending.UNRESOLVED
-        while True:
-            for frames in await self._monitor.receive():
-                message = parse_monitor_message(frames)
-                happened = message["event"]
-                if happened == zmq.EVENT_CONNECTED:
-                    self._descriptor = message["value"]
-                elif happened == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    self._trusted = True
-                elif happened & _REFUSED:
-                    ending = Ending.REFUSED
-                elif happened & _BROKEN:
-                    ending = Ending.MISMATCHED
-                elif happened & _ENDINGS:
-                    if self._descriptor < 0:
-                        self._resolver.failed(self._address)
-                    self._trusted = False  # the descriptor may already belong to another connection
-                    return ending
-
-    async def _resolve(self) -> bool:
-        """Look the name up, connect, and send what has waited; return whether the name resolves."""
-        try:
-            address = await self._resolver.resolve(self._address)
-        except OSError:
-            return False
-        _connect(self._socket.raw, address, ipv6=address.is_ipv6)
-        unsent, self._unsent = self._unsent or [], None
-        for frames in unsent:
-            self.send(frames)
-        return True
-
-    def progress(self) -> int:
-        """Return the bytes known to have moved since the broker's handshake.
-
-        Acknowledged bytes count only while later bytes are outstanding: the link is carrying data then. Once all are
-        acknowledged, they are in the other end's buffers and do not show whether its program reads them.
-        """
-        found = tcp_info(self._descriptor) if self._trusted else None
-        if found is None:
-            return 0
-        if found.outstanding:
-            self._carried_bytes = found.acked_bytes
-        return found.received_bytes + self._carried_bytes
-
-    def close(self) -> None:
-        if not self._socket.raw.closed:
-            self._socket.raw.disable_monitor()
-            self._monitor.close()
-            self._socket.close()
 
 
 class CurveSubscriber:
@@ -170,7 +72,7 @@ class CurveSubscriber:
         raw.rcvhwm = EVENTS_MESSAGES_MAX
         raw.rcvbuf = EVENTS_KERNEL_BYTES
         self._socket = AnyioSocket(raw)
-        _connect(raw, address, ipv6=ipv6)
+        connect(raw, address, ipv6=ipv6)
 
     def subscribe(self, topic: bytes) -> None:
         self._socket.set_option(zmq.SUBSCRIBE, topic)
@@ -178,8 +80,8 @@ class CurveSubscriber:
     def unsubscribe(self, topic: bytes) -> None:
         self._socket.set_option(zmq.UNSUBSCRIBE, topic)
 
-    async def receive(self) -> list[Frames]:
-        return await self._socket.receive()
+    async def read(self, accept: Callable[[Frames], None]) -> None:
+        await self._socket.read(accept)
 
     def close(self) -> None:
         self._socket.close()
@@ -366,11 +268,6 @@ def _server(raw: zmq.Socket[bytes], pair: CurvePair, frame_bytes_max: int) -> zm
     raw.curve_publickey = pair.public
     raw.curve_secretkey = pair.secret
     return raw
-
-
-def _connect(raw: zmq.Socket[bytes], address: Address, *, ipv6: bool) -> None:
-    raw.ipv6 = ipv6  # with it, libzmq would find only IPv6 addresses of a name that has both
-    raw.connect(f"tcp://{address}")
 
 
 def _bind(raw: zmq.Socket[bytes], endpoint: str) -> str:

@@ -22,6 +22,7 @@ from airunner.protocol.names import WatchKey
 from airunner.transport.memory import PEER_KEY, MemoryPublisher
 from airunner.transport.ports import ALL_LISTENERS_LEFT
 from tests.broker.stage import acting, edges
+from tests.transport.test_networks import arrived
 
 KEY = WatchKey(b"k" * 32)
 OTHER = WatchKey(b"o" * 32)
@@ -93,14 +94,14 @@ async def test_a_machine_that_was_not_given_the_key_is_not_welcomed_and_makes_no
         await stage.subscribe(topic)
         assert await stage.append() == 0
         stage.socket.publish([TOPIC, b"the first that comes"])
-        assert await stage.subscriber.receive() == [[TOPIC, b"the first that comes"]]
+        assert await arrived(stage.subscriber) == [[TOPIC, b"the first that comes"]]
 
 
 async def test_what_is_said_opens_with_the_jobs_key_and_no_other_and_under_no_nonce_twice(stage: Stage) -> None:
     await stage.subscribe()
     assert await stage.append(key=OTHER) == 0
     assert await stage.append(RUN, RUN, RUN) == 3
-    welcome, *said = await stage.subscriber.receive()
+    welcome, *said = await arrived(stage.subscriber)
     assert welcome == [TOPIC, b""], "it is told from when on it hears everything"
     for topic, sealed in said:
         assert topic == TOPIC
@@ -116,7 +117,7 @@ async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch(s
     after = EventSegment(first_sequence=5, count=1, attempt=1, events=b"\x91\x80")
     await stage.subscribe()
     await stage.append(RUN, long, long, after)
-    _, *said = await stage.subscriber.receive()
+    _, *said = await arrived(stage.subscriber)
     assert [msgspec.msgpack.decode(open_sealed(KEY, sealed)) for _, sealed in said] == [
         msgspec.to_builtins(RUN, builtin_types=(bytes,)),
         {"first_sequence": 2, "count": 4, "attempt": 1},
@@ -130,5 +131,5 @@ async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_bac
     assert await stage.append() == 0
     late = stage.socket.connect()
     late.subscribe(TOPIC)
-    assert await late.receive() == [[TOPIC, b""]]
+    assert await arrived(late) == [[TOPIC, b""]]
     assert await stage.append() == 1

@@ -52,9 +52,7 @@ class Stage:
     async def hear(self) -> None:
         """As a client does: a socket that nobody reads does not subscribe again either."""
         with self.heard_in, self.heard:
-            while True:
-                for frames in await self.subscriber.receive():
-                    await self.heard_in.send(frames)
+            await self.subscriber.read(self.heard_in.send_nowait)
 
     async def changes(self) -> list[Subscription]:
         return await self.relay.subscriptions()

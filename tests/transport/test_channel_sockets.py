@@ -23,8 +23,9 @@ from airunner.protocol.replies import JobsEnqueued, Pong
 from airunner.protocol.requests import EnqueueJob
 from airunner.transport.anyiosocket import has_message
 from airunner.transport.channel import Channel
+from airunner.transport.dealer import CurveDealer
 from airunner.transport.ports import SYSTEM
-from airunner.transport.sockets import CurveDealer, CurveNetwork, new_context
+from airunner.transport.sockets import CurveNetwork, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 PATIENCE_S = 15

@@ -23,12 +23,12 @@ from airunner.transport.ports import (
     EVENTS_MESSAGES_MAX,
     QUEUE_MESSAGES_MAX,
     REPLIES_MAX,
-    Dealer,
     Ending,
     Frames,
     Incoming,
     Network,
     Publisher,
+    Reading,
     Router,
     Sent,
 )
@@ -56,8 +56,8 @@ async def received(router: Router) -> list[Incoming]:
     return heard
 
 
-async def replied(dealer: Dealer) -> list[Frames]:
-    """The replies that arrive next."""
+async def arrived(socket: Reading) -> list[Frames]:
+    """The messages that arrive next at a client's socket."""
     heard: list[Frames] = []
     with anyio.CancelScope() as scope:
 
@@ -65,7 +65,7 @@ async def replied(dealer: Dealer) -> list[Frames]:
             heard.append(frames)
             scope.cancel()
 
-        await dealer.read(accept)
+        await socket.read(accept)
     return heard
 
 
@@ -113,7 +113,7 @@ async def test_a_reply_reaches_the_peer_that_asked_and_no_other(sides: Sides) ->
             [incoming] = await received(sides.router)
             assert incoming.frames == [word, b"", word * 2]
             assert sides.router.send(incoming.peer, [word * 3]) is Sent.DONE
-        assert (await replied(first), await replied(second)) == ([[b"111"]], [[b"222"]])
+        assert (await arrived(first), await arrived(second)) == ([[b"111"]], [[b"222"]])
 
 
 async def test_a_peer_that_has_left_is_gone(sides: Sides) -> None:
@@ -158,9 +158,9 @@ async def test_a_subscriber_hears_its_topics_and_the_publisher_who_comes_and_lea
         assert came.key is not None
     for topic in (b"n" * 16, OTHER, TOPIC):
         sides.publisher.publish([topic, b"data"])
-    heard = await subscriber.receive()
+    heard = await arrived(subscriber)
     while len(heard) < 2:
-        heard += await subscriber.receive()
+        heard += await arrived(subscriber)
     assert heard == [[OTHER, b"data"], [TOPIC, b"data"]]
     subscriber.unsubscribe(OTHER)
     [left] = await sides.publisher.subscriptions()
@@ -178,7 +178,7 @@ async def test_a_subscriber_that_does_not_read_misses_events_and_holds_up_nobody
             sides.publisher.publish([TOPIC, PAGE])
         heard = 0
         while heard < EVENTS_MESSAGES_MAX:
-            heard += len(await subscriber.receive())
+            heard += len(await arrived(subscriber))
         assert heard < MANY
 
 
