@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from html.entities import html5
-from itertools import compress
-from typing import Final
+from itertools import accumulate, compress
+from typing import Final, NamedTuple
 
 LEVELS_MAX: Final = 2  # escapes within escapes that are decoded, such as JSON in JSON
 WHITE: Final = b" \t\r\n"
@@ -32,7 +33,6 @@ UNFINISHED_BYTES_MAX: Final = 32  # longest escape: a surrogate pair of JSON in 
 _SKIPPED: Final = WHITE + b"\\\"'$"  # shells write quotes as '\'' and '"'"' and $'…', CSV and YAML double them
 _FOLDED: Final = bytes.maketrans(b"-_", b"+/")  # base64 for URLs is read as base64
 _KEPT: Final = bytes(byte not in _SKIPPED for byte in range(256))
-_NOT_WHITE: Final = bytes(byte not in WHITE for byte in range(256))
 
 _HEX: Final = "[0-9A-Fa-f]"
 _GAP: Final = r"[ \t\r\n]++"
@@ -41,14 +41,25 @@ _BACKSLASHED: Final = (
     rf"{_HIGH}\\+u[dD][c-fC-F]{_HEX}{{2}}|(?!{_HIGH})u{_HEX}{{4}}|U{_HEX}{{8}}"
     rf"|[ux]\{{{_HEX}{{1,6}}\}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|[bf]"
 )
-_ESCAPES: Final = tuple(  # what one stands for begins no other, see `_MARKS`; `re` finds each alone faster than all
-    (re.compile(pattern.encode()), meaning)
-    for pattern, meaning in (  # None: see `_meaning`
-        (rf"\\(?:{_BACKSLASHED})", None),
-        (r"\\[nrt]", b"\n"),
-        (rf"&(?:\\*#[0-9]{{1,7}}|\\*#[xX]{_HEX}{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,7}})\\*;", None),
-        (rf"%{_HEX}{{2}}", None),
-    )
+
+
+class _Parts(NamedTuple):
+    """Parts of a text: the byte that each begins with, their pattern, and what they mean (None: see `_meaning`)."""
+
+    lead: bytes
+    pattern: re.Pattern[bytes]
+    meaning: bytes | None
+
+
+def _parts(lead: str, rest: str, meaning: bytes | None = b"") -> _Parts:
+    return _Parts(lead.encode(), re.compile(f"({re.escape(lead)}{rest})".encode()), meaning)
+
+
+_ESCAPES: Final = (  # what one stands for begins no other, see `_MARKS`; `re` finds each alone faster than all
+    _parts("\\", f"(?:{_BACKSLASHED})", None),
+    _parts("\\", "[nrt]", b"\n"),
+    _parts("&", rf"(?:\\*+#[0-9]{{1,7}}+|\\*+#[xX]{_HEX}{{1,6}}+|[A-Za-z][A-Za-z0-9]{{1,7}}+)\\*+;", None),
+    _parts("%", f"{_HEX}{{2}}", None),
 )
 _MARKS: Final = {b"\\": b"\xf7", b"&": b"\xfe", b"%": b"\xff"}
 """What a decoded character is until all are decoded: bytes that no text in UTF-8 has."""
@@ -64,24 +75,25 @@ _UNFINISHED: Final = tuple(  # each may stand in those after it, so this is the 
         ),
     )
 )
-_COLOUR: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[A-Za-z]|\([0-9A-Z])")
+_COLOUR: Final = _parts("\x1b", r"(?:\[[0-9;:?]{0,24}[A-Za-z]|\([0-9A-Z])")
 _BREAK: Final = rf"\\*+{_GAP}"
-_BROKEN: Final = tuple(  # what may be an escape with white space in it; group: what may become one
-    re.compile(pattern.encode())
-    for pattern in (
-        rf"%(?:{_HEX}{_BREAK}(?:{_HEX}|(\Z))|{_BREAK}(?:{_HEX}{{2}}|{_HEX}?(\Z)))",
-        rf"&[#\\0-9A-Za-z]{{0,9}}+{_GAP}[#\\0-9A-Za-z \t\r\n]{{0,64}}+(?:;|(\Z))",
+_BROKEN: Final = tuple(  # what may be an escape with white space in it, and begins so; group: what may become one
+    (lead.encode(), re.compile(f"{re.escape(lead)}{rest}".encode()))
+    for lead, rest in (
+        ("%", rf"(?:{_HEX}{_BREAK}(?:{_HEX}|(\Z))|{_BREAK}(?:{_HEX}{{2}}|{_HEX}?(\Z)))"),
+        ("&", rf"[#\\0-9A-Za-z]{{0,9}}+{_GAP}[#\\0-9A-Za-z \t\r\n]{{0,64}}+(?:;|(\Z))"),
         (
-            rf"\\(?:[uxU][{{0-9A-Fa-f]{{0,8}}{_BREAK}(?:[0-9A-Fa-f{{}}\\]|(\Z))|[0-3][0-7]?{_BREAK}(?:[0-7]|(\Z))"
-            rf"|{_GAP}(?:[ux]\{{|[uU]{_HEX}{{4}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|(?:[uU]{_HEX}{{0,3}}|x{_HEX}?|[0-3][0-7]?)?(\Z)))"
+            "\\",
+            (
+                rf"(?:[uxU][{{0-9A-Fa-f]{{0,8}}{_BREAK}(?:[0-9A-Fa-f{{}}\\]|(\Z))|[0-3][0-7]?{_BREAK}(?:[0-7]|(\Z))|{_GAP}"
+                rf"(?:[ux]\{{|[uU]{_HEX}{{4}}|x{_HEX}{{2}}|[0-3][0-7]{{2}}|(?:[uU]{_HEX}{{0,3}}|x{_HEX}?|[0-3][0-7]?)?(\Z)))"
+            ),
         ),
     )
 )
-_CONTINUATION: Final = re.compile(rf"\\+(?={_GAP})".encode())  # a backslash that ends a line
-_GAPS: Final = re.compile(_GAP.encode())
+_CONTINUATION: Final = _parts("\\", rf"\\*(?={_GAP})")  # backslashes that end a line
+_GAPS: Final = _parts("", _GAP)
 _LETTERS: Final = {"b": b"\b", "f": b"\f"}
-
-_Replaced = tuple[tuple[re.Pattern[bytes], bytes | None], ...]
 
 
 class Reading:
@@ -90,22 +102,18 @@ class Reading:
     def __init__(self, original: bytes) -> None:
         self.original = original
         self.text = original
-        self._before: Reading | None = None  # of which some parts are replaced
-        self._replaced: _Replaced = ()
-        self._origins: Sequence[int] = range(len(original) + 1)
-        self._ends: Sequence[int] = range(1, len(original) + 1)
+        self.hidden = 0  # size of an escape, or colours, after `text` that are not finished, and that it leaves out
+        self._before: Reading | None = None  # of which parts are replaced
+        self._parts: _Parts | None = None  # these parts
+        self._begins: tuple[list[int], list[int]] | None = None
 
-    def origins(self) -> Sequence[int]:
-        """Return the offset in the original text of each byte of `text`, and of its end."""
-        if self._before and not self._origins:
-            self._origins = _traced(self._before.text, self._before.origins(), self._replaced, 0)
-        return self._origins
+    def origin(self, offset: int) -> int:
+        """Return the offset in the original text of a byte of `text`, of its end, or of what it leaves out after it."""
+        return offset if self._before is None else self._before.origin(self._offset_before(offset, last=False))
 
-    def ends(self) -> Sequence[int]:
-        """Return the offset of the end, in the original text, of what each byte of `text` stands for."""
-        if self._before and not self._ends:
-            self._ends = _traced(self._before.text, self._before.ends(), self._replaced, -1)
-        return self._ends
+    def end(self, offset: int) -> int:
+        """Return the offset of the end, in the original text, of what a byte of `text` stands for."""
+        return offset + 1 if self._before is None else self._before.end(self._offset_before(offset, last=True))
 
     def forms(self, *, unfinished: bool = False) -> Iterator[Reading]:
         """Yield the reading, and, if white space may stand in one of its escapes, itself without white space.
@@ -114,31 +122,35 @@ class Reading:
         A backslash before white space may begin an escape, or may belong to what is left out: there is a form for each.
         """
         yield self
-        found = [broken.search(self.text) for broken in _BROKEN]
+        found = (broken.search(self.text) for lead, broken in _BROKEN if lead in self.text)
         if any(escape and (unfinished or not escape.lastindex) for escape in found):
             yield self.joined()
-            if _CONTINUATION.search(self.text):
-                yield self._without(_CONTINUATION).joined()
+            if (continued := self._replaced(_CONTINUATION)) is not self:
+                yield continued.joined()
 
     def joined(self) -> Reading:
         """Leave out white space."""
-        return self._with(self.text.translate(None, WHITE), ((_GAPS, b""),))
+        return self.derived(self.text.translate(None, WHITE), _GAPS)
 
     def decoded(self) -> Reading:
         """Decode one level of escapes; return this reading itself if it has none."""
-        text = decoded(self.text)
-        return self if text == self.text else self._with(text, _ESCAPES).uncoloured()
+        reading = self
+        for escapes in _ESCAPES:
+            reading = reading._replaced(escapes)
+        if any(mark in reading.text for mark in _MARKS.values()):
+            reading = reading.derived(reading.text.translate(_MARKED))
+        return self if reading.text == self.text else reading.uncoloured()
 
     def uncoloured(self) -> Reading:
         """Leave out the colours of a terminal."""
-        return self._without(_COLOUR) if b"\x1b" in self.text else self
+        return self._replaced(_COLOUR)
 
     def finished(self) -> Iterator[Reading]:
         """Yield the reading without the colour that is not finished at its end, and also without such an escape."""
         reading = self
         for unfinished in _UNFINISHED:
             if found := unfinished.search(reading.text, max(0, len(reading.text) - UNFINISHED_BYTES_MAX)):
-                reading = reading._with(reading.text[: found.start()], ())
+                reading = reading.derived(reading.text[: found.start()])
                 yield reading
 
     def kept(self) -> list[int]:
@@ -155,25 +167,53 @@ class Reading:
 
     def origin_after_white(self, begin: int, count: int) -> int:
         """Return the origin of `text[begin]`, or where the last white space before the `count`th kept byte ends."""
-        origins = self.origins()
-        after = since = origins[begin]
-        for offset in range(begin, len(origins)):
-            if _GAPS.search(self.original, since, origins[offset]):
-                after = origins[offset if offset <= len(self.text) else -1]  # -1: of an escape that is not finished
-            since = origins[offset]
-            count -= offset == len(self.text) or (offset < len(self.text) and _KEPT[self.text[offset]])
+        size = len(self.text)
+        after = since = self.origin(begin)
+        for offset in range(begin, size + self.hidden + 1):
+            origin = self.origin(offset)
+            if _GAPS.pattern.search(self.original, since, origin):
+                after = origin if offset <= size else self.origin(size + self.hidden)
+            since = origin
+            count -= offset == size or (offset < size and _KEPT[self.text[offset]])
             if not count:
                 break
         return after
 
-    def _without(self, pattern: re.Pattern[bytes]) -> Reading:
-        return self._with(b"".join(pattern.split(self.text)), ((pattern, b""),))
+    def _offset_before(self, offset: int, *, last: bool) -> int:
+        """Return the offset, in the text before, of the first or the last byte of what a byte stands for."""
+        begins, before = self._begins = self._begins or self._begins_of_parts()
+        part = bisect_right(begins, offset) - 1
+        if not part % 2:
+            return before[part] + offset - begins[part]
+        return before[part + 1] - 1 if last else before[part]
 
-    def _with(self, text: bytes, replaced: _Replaced) -> Reading:
+    def _begins_of_parts(self) -> tuple[list[int], list[int]]:
+        """Return the offsets in `text`, and in the text before it, at which the parts and the last of them ends.
+
+        Every second part is replaced.
+        """
+        assert self._before is not None
+        text = self._before.text
+        parts = [text] if self._parts is None else self._parts.pattern.split(text)
+        before = [0, *accumulate(map(len, parts))]
+        begins = before if self._parts is None else [0, *accumulate(map(len, _meanings(parts, self._parts)))]
+        before[-1] += self._before.hidden
+        begins[-1] = len(self.text) + self.hidden
+        return begins, before
+
+    def _replaced(self, parts: _Parts) -> Reading:
+        """Replace parts of the text by what they mean; return this reading itself if it has none."""
+        if parts.lead not in self.text:
+            return self
+        split = parts.pattern.split(self.text)  # `split` and `join` are several times as fast as `sub`
+        return self.derived(b"".join(_meanings(split, parts)), parts) if len(split) > 1 else self
+
+    def derived(self, text: bytes, parts: _Parts | None = None) -> Reading:
+        """Return another text, whose `parts` are replaced, or which is without its last bytes."""
         reading = Reading(self.original)
         reading.text = text
-        reading._before, reading._replaced = self, replaced
-        reading._origins = reading._ends = ()
+        reading._before, reading._parts = self, parts
+        reading.hidden = self.hidden if parts else self.hidden + len(self.text) - len(text)
         return reading
 
 
@@ -191,36 +231,11 @@ def folded(text: bytes) -> bytes:
     return text.translate(_FOLDED, _SKIPPED)
 
 
-def decoded(text: bytes) -> bytes:
-    """Decode one level of escapes: of URLs, XML, and strings in JSON and shells."""
-    for escape, meaning in _ESCAPES:
-        # `split` and `join` are several times as fast as `sub`.
-        text = escape.sub(_meaning_of, text) if meaning is None else meaning.join(escape.split(text))
-    return text.translate(_MARKED) if any(mark in text for mark in _MARKS.values()) else text
-
-
-def _traced(text: bytes, places: Sequence[int], replaced: _Replaced, side: int) -> Sequence[int]:
-    """Return the places of the bytes of `text` after replacements: of a part's first (`side` 0) or last (-1) byte."""
-    for pattern, fixed in replaced:
-        if pattern is _GAPS:  # this is faster
-            return [*compress(places, text.translate(_NOT_WHITE)), *places[len(text) :]]
-        traced: list[int] = []
-        passed: list[bytes] = []
-        at = 0
-        for found in pattern.finditer(text):
-            meaning = _meaning(found[0]) if fixed is None else fixed
-            traced += places[at : found.start()]
-            traced += [places[found.end() - 1 if side else found.start()]] * len(meaning)
-            passed += (text[at : found.start()], meaning)
-            at = found.end()
-        if at:
-            text = b"".join([*passed, text[at:]])
-            places = [*traced, *places[at:]]
-    return places
-
-
-def _meaning_of(found: re.Match[bytes]) -> bytes:
-    return _meaning(found[0])
+def _meanings(split: list[bytes], parts: _Parts) -> list[bytes]:
+    """Replace every second piece of a split text by what it means."""
+    fixed = parts.meaning
+    split[1::2] = map(_meaning, split[1::2]) if fixed is None else [fixed] * (len(split) // 2)
+    return split
 
 
 @lru_cache(4_096)

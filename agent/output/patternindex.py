@@ -17,7 +17,7 @@ _SHORT: Final = 4
 _SAMPLES: Final = ((_LONG, 4), (_LONG, 1), (_SHORT, 1))
 """Bytes of a sample, and of how many samples one is looked up; those for the longest patterns first."""
 
-START: Final = 4  # first bytes of a pattern by which `begun` looks for it
+START: Final = _SHORT  # first bytes of a pattern by which `begun` looks for it
 
 
 class PatternIndex:
@@ -34,9 +34,7 @@ class PatternIndex:
             if len(long) > FEW:
                 self._sampled.append((size, step, _parts_of(long, size, stride)))
                 self._few = [pattern for pattern in self._few if len(pattern) < size + stride - 1]
-        self._starts: dict[bytes, list[bytes]] = {}
-        for pattern in self._patterns:
-            self._starts.setdefault(pattern[:START], []).append(pattern)
+        self._starts = _parts_of((pattern for pattern in self._patterns if len(pattern) >= START), START, 1)
         self._shorts = {pattern[:size] for pattern in self._patterns for size in range(1, min(START, len(pattern)))}
         self.longest = max(map(len, self._patterns), default=0)
 
@@ -58,15 +56,21 @@ class PatternIndex:
 
         The pattern of a suffix of less than `START` bytes is empty: there may be many.
         """
-        for at in range(max(0, len(text) - self.longest + 1), len(text) - START + 1):
-            if text[at : at + START] in self._starts:
-                rest = text[at:]
-                for pattern in self._starts[rest[:START]]:
-                    if len(pattern) > len(rest) and pattern.startswith(rest):
-                        yield at, pattern
+        for at in sorted(self._start_offsets(text, max(0, len(text) - self.longest + 1))):
+            rest = text[at:]
+            for pattern in self._starts[int.from_bytes(rest[:START], sys.byteorder)]:
+                if len(pattern) > len(rest) and pattern.startswith(rest):
+                    yield at, pattern
         for at in range(max(0, len(text) - START + 1), len(text)):
             if text[at:] in self._shorts:
                 yield at, b""
+
+    def _start_offsets(self, text: bytes, since: int) -> Iterator[int]:
+        """Yield the offsets from `since` on of what patterns begin with."""
+        for first in range(since, min(since + START, len(text) - START + 1)):
+            samples = memoryview(text)[first : len(text) - (len(text) - first) % START].cast("I").tolist()
+            if not self._starts.keys().isdisjoint(samples):
+                yield from (first + START * at for at, sample in enumerate(samples) if sample in self._starts)
 
     def _possible(self, text: bytes) -> Iterable[bytes]:
         """List the patterns that may be in `text`: those with a sampled part, and the few."""

@@ -20,7 +20,7 @@ Without secrets nothing is searched. No Python runs per byte, except in the last
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from airunner.agent.output.escapes import LEVELS_MAX, Reading, folded, readings
@@ -29,6 +29,8 @@ from airunner.agent.output.patterns import HEAD_BYTES, Fold, patterns_of
 from airunner.protocol.redaction import REDACTED, merged_spans
 
 TRUNCATED_BYTES_MIN: Final = 4  # a truncated secret at the end of a message's line is removed if this much is left
+SHORT_BYTES: Final = 1_024  # end of a text that is looked at first: usually no pattern that is longer ends there
+SURE_BYTES: Final = 128  # first bytes of a short end that may be read in another way than in a longer one: an escape
 PATTERNS_MAX: Final = 16_384  # they take some 50 MB of memory; no real job needs so many
 
 _REPLACEMENT: Final = REDACTED.encode()
@@ -52,6 +54,7 @@ class Redactor:
         self._folded = PatternIndex(patterns.folds)
         self._folds = patterns.folds
         self._begins = _begins(patterns.folds)
+        self._long = b"\n".join(pattern for pattern in patterns.folds if len(pattern) > SURE_BYTES)
         self._tail = max([self._literal.longest, *(fold.spread for fold in patterns.folds.values())])
 
     def stream(self) -> StreamRedactor:
@@ -97,42 +100,60 @@ class Redactor:
         """
         tail = text[max(0, len(text) - self._tail) :]
         ahead = len(text) - len(tail)
-        begin = covered = next((at for at, _ in self._literal.begun(tail)), len(tail))
+        begin = covered = next((ahead + at for at, _ in self._literal.begun(tail)), len(text))
         if self._folds:
-            for at, after in self._partials(Reading(tail).uncoloured(), LEVELS_MAX):
-                begin, covered = min(begin, at), min(covered, after)
-        return ahead + begin, ahead + covered
+            ends = self._ends_of(tail[-SHORT_BYTES:])
+            if len(tail) > SHORT_BYTES and self._may_begin_before(ends):
+                ends = self._ends_of(tail)
+            for reading in ends:
+                ahead = len(text) - len(reading.original)
+                for at, after in self._partials_in(reading):
+                    begin, covered = min(begin, ahead + at), min(covered, ahead + after)
+        return begin, covered
 
-    def _partials(self, reading: Reading, levels: int) -> Iterator[tuple[int, int]]:
-        """Yield, as `partial` returns them, the incomplete patterns and escapes of a reading and of deeper ones."""
-        yield from self._partials_in(reading)
+    def _ends_of(self, tail: bytes) -> list[Reading]:
+        """List the readings of a text's end, also without an escape or a colour that is not finished."""
+        return list(self._ends(Reading(tail).uncoloured(), LEVELS_MAX))
+
+    def _ends(self, reading: Reading, levels: int) -> Iterator[Reading]:
+        yield reading
         for finished in reading.finished():
-            end = len(finished.text)
-            yield finished.origins()[end], finished.origin_after_white(end, HEAD_BYTES)
-            yield from self._partials_in(finished)
+            yield finished
             reading = finished
         for form in reading.forms(unfinished=True):
             if form is not reading:
-                yield from self._partials(form, levels)
+                yield from self._ends(form, levels)
             elif levels and (deeper := form.decoded()) is not form:
-                yield from self._partials(deeper, levels - 1)
+                yield from self._ends(deeper, levels - 1)
+
+    def _may_begin_before(self, ends: Sequence[Reading]) -> bool:
+        """Return whether a pattern that is not complete may begin before a short tail, of which these are readings."""
+        texts = [folded(reading.text) for reading in ends]
+        within = {text[-SURE_BYTES:] for text in texts}  # such a pattern has all of these bytes
+        return min(map(len, texts)) < 2 * SURE_BYTES or any(text in self._long for text in within)
 
     def _occurrences_in(self, reading: Reading) -> Iterator[tuple[int, int]]:
         kept: list[int] = []
         for at, pattern in self._folded.found(folded(reading.text)):
             kept = kept or reading.kept()
-            begin, end = reading.origins()[kept[at]], reading.ends()[kept[at + len(pattern) - 1]]
+            begin, end = reading.origin(kept[at]), reading.end(kept[at + len(pattern) - 1])
             fold = self._folds[pattern]
             if end - begin <= fold.spread:
                 yield reading.origin_after_white(kept[at], fold.head), end
 
     def _partials_in(self, reading: Reading) -> Iterator[tuple[int, int]]:
-        """Yield the suffixes of a reading that may become patterns, longest first, and no more than can matter."""
+        """Yield the suffixes of a reading that may become patterns, longest first, and no more than can matter.
+
+        Each comes as `partial` returns it. An escape that is not finished is one too.
+        """
+        if reading.hidden:
+            end = len(reading.text)
+            yield reading.origin(end), reading.origin_after_white(end, HEAD_BYTES)
         text = folded(reading.text)
         least = len(reading.original)
         for at, pattern in self._folded.begun(text):
             offset = reading.offset_of_last(len(text) - at)
-            begin = reading.origins()[offset]
+            begin = reading.origin(offset)
             if begin >= least:
                 return
             fold = self._folds[pattern] if pattern else self._begins[text[at:]]

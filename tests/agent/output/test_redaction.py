@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import shlex
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, values_to_redact
 from airunner.agent.output import redactor as redactor_module
-from airunner.agent.output.escapes import decoded, folded
+from airunner.agent.output.escapes import Reading, folded
 from airunner.agent.output.patterns import patterns_of
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.protocol.events import (
@@ -407,7 +408,7 @@ def test_wherever_a_line_or_a_colour_ends_under_four_characters_of_a_secret_are_
             out = b"".join(redacted(redactor, text, [3 if at % 2 else 1_000])).decode()
             shown, after = out.split("[REDACTED]", 1)
             left = shown.removeprefix("<< ").replace(between, "").encode()
-            assert len(folded(decoded(left))) < 4
+            assert len(folded(Reading(left).decoded().text)) < 4
             assert after.removeprefix(between).lstrip('"') == " >>"
 
 
@@ -477,3 +478,24 @@ def test_more_than_can_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(redactor_module, "PATTERNS_MAX", 3)
     with pytest.raises(TooManySecrets):
         Redactor([TOKEN])
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"a": "b%%20c\\n", "n": %d}\n', b"%d%% 50 files & more\n", b"\x1b[32mdone\x1b[0m %d\n"]
+)
+def test_a_search_runs_no_code_for_each_line(line: bytes) -> None:
+    stream = Redactor([PEM]).stream()
+    piece = b"".join(line % number for number in range(4_000))[:OUTPUT_BYTES_MAX]
+    calls = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        logged = [stream.feed(piece), stream.finish()]
+    finally:
+        sys.setprofile(None)
+    assert b"".join(logged) == piece
+    assert calls <= 1_000, "of 64 KiB with up to 4,000 escapes"
