@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos fuzz bench certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos fuzz bench bench-peers certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,9 @@ fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that a
 bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli measures these, BASE=<rev> compares
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BASE),--base $(BASE)) $(if $(JSON),--json)
 
+bench-peers: $(VENV)/.test $(VENV)/peers/.made ## measure beanstalkd and PgQueuer with the same work, where they are installed
+	@$(BIN)/python -m bench.peers $(if $(JSON),--json)
+
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init
 
@@ -76,4 +79,9 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml
 $(VENV)/.check: $(VENV)/.test
 	@echo "installing the checkers into $(VENV)"
 	@$(PIP) --editable '.[check]'
+	@touch $@
+
+$(VENV)/peers/.made: $(VENV)/.made
+	@$(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check 'pgqueuer[asyncpg]' msgspec
 	@touch $@

@@ -119,7 +119,7 @@ def leased_s(where: Cluster, jobs: int) -> dict[str, float]:
     return anyio.run(main)
 
 
-def _to_worker_ms(product: Product, where: Cluster) -> list[float]:
+def to_worker_ms(product: Product, where: Cluster) -> list[float]:
     """Measure the milliseconds from before `submit` to the worker's first line, each in a process of its own."""
     worker = product.start(leased_s, where, int(RATE * SECONDS) + 1)
     try:
@@ -141,7 +141,7 @@ def opened(product: Product) -> Generator[Round]:
 
         def measure() -> Sample:
             fsyncs = [fsync_ms(Path(folder))]
-            worker_ms = _to_worker_ms(product, bare)
+            worker_ms = to_worker_ms(product, bare)
             fsyncs.append(fsync_ms(Path(folder)))
             process_ms = product.call(start_ms, full, RATE, SECONDS)
             fsyncs.append(fsync_ms(Path(folder)))

@@ -64,9 +64,9 @@ def report(figures: Sequence[Row], notes: Sequence[str], base: str, seconds: flo
     return Report(utc, described(), base, seconds, machine(), list(notes), list(figures))
 
 
-def write(result: Report) -> Path:
-    """Write a report to the folder of results, and return its path."""
+def write(result: Report, prefix: str = "") -> Path:
+    """Write a report to the folder of results, in a file of its instant and revision; return its path."""
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{result.utc}-{result.revision.rstrip('+')}.json"
+    path = FOLDER / f"{prefix}{result.utc}-{result.revision.rstrip('+')}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     return path

@@ -38,6 +38,15 @@ def table(measured: Sequence[Row], base: str = "") -> Iterator[str]:
         yield f"{line}{number(beside):>11}{number(ratio):>8}  {MET[row.met]}".rstrip()
 
 
+def beside(measured: Sequence[Row]) -> Iterator[str]:
+    """Format the rows of several groups that measured the same figures: a column for each group."""
+    groups = list(dict.fromkeys(row.group for row in measured))
+    values = {(row.group, row.name): row.value for row in measured}
+    yield f"{'figure':{NAME}}" + "".join(f"{group:>12}" for group in groups)
+    for name, unit in dict.fromkeys((row.name, row.unit) for row in measured):
+        yield f"{f'{name}, {unit}':{NAME}}" + "".join(f"{number(values.get((group, name))):>12}" for group in groups)
+
+
 def legend(measured: Sequence[Row]) -> Iterator[str]:
     """Format what the references are, one paragraph for each."""
     named: dict[str, list[str]] = {}

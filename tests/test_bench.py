@@ -8,7 +8,7 @@ import pytest
 from bench.figures import Bound, Figure, Reading, Row, rows
 from bench.groups import GROUPS
 from bench.results import Report, report
-from bench.table import COLUMNS, legend, missed, number, table
+from bench.table import COLUMNS, beside, legend, missed, number, table
 
 RATE = Figure("end to end", "jobs/s", Bound.LEAST, 0.25, of="SQLite alone")
 LATENCY = Figure("median", "ms", Bound.MOST, 4, 0.6, of="an fsync")
@@ -81,6 +81,16 @@ def test_every_figure_has_a_name_that_fits_the_table() -> None:
         assert len(readings) == len(group.figures), "two figures have the same name"
         text = [*table(list(rows(group.name, group.figures, [readings]))), *legend([])]
         assert max(map(len, text)) <= COLUMNS, group.name
+
+
+def test_peers_stand_beside_each_other_with_what_they_have_measured() -> None:
+    readings = {"airunner": {"end to end": Reading(9_500.0), "median": Reading(1.5)}, "peer": {"median": Reading(11.2)}}
+    measured = [row for name, sample in readings.items() for row in rows(name, [RATE, LATENCY], [sample])]
+    assert [line.split() for line in beside(measured)] == [
+        ["figure", "airunner", "peer"],
+        ["end", "to", "end,", "jobs/s", "9,500", "-"],
+        ["median,", "ms", "1.50", "11.2"],
+    ]
 
 
 @pytest.mark.parametrize(
