@@ -63,6 +63,7 @@ from airunner.transport.ports import Edges, Incoming, Router, Sent
 _log = logging.getLogger("airunner.gateway")
 DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is the reply's `retry_ms`
 AGENTS: Final = "agents"  # name of the condition in /health
+_MINTED_BYTES: Final = JOB_ID_RANDOM_BYTES + TOKEN_BYTES  # random bytes of a new job: its id and its watch key
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
 
@@ -152,15 +153,15 @@ class Gateway:
             kind = type(request).__name__
             _log.debug("%s %s from %s of tenant %s", kind, frames.request_id.hex(), principal.subject, principal.tenant)
         self._counts.add("requests")
-        if isinstance(request, DequeueJob | UpdateJob):
+        if isinstance(request, (DequeueJob, UpdateJob)):
             self._roster.record_request(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
-        minted = self._mint(kind_of(request).mints(request))
+        count = kind_of(request).mints(request)
         command = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
             request=request,
-            minted=minted,
+            minted=self._mint(count, now_ms) if count else (),
             quotas=self._quotas,
             queues=principal.queues,
         )
@@ -175,11 +176,14 @@ class Gateway:
         else:
             self._health.clear(AGENTS)
 
-    def _mint(self, count: int) -> tuple[MintedJob, ...]:
-        now_ms = self._edges.wall_ms()
-        draw = self._edges.random_bytes
+    def _mint(self, count: int, now_ms: int) -> tuple[MintedJob, ...]:
+        drawn = self._edges.random_bytes(count * _MINTED_BYTES)
         return tuple(
-            MintedJob(new_job_id(now_ms, draw(JOB_ID_RANDOM_BYTES)), WatchKey(draw(TOKEN_BYTES))) for _ in range(count)
+            MintedJob(
+                new_job_id(now_ms, drawn[start : start + JOB_ID_RANDOM_BYTES]),
+                WatchKey(drawn[start + JOB_ID_RANDOM_BYTES : start + _MINTED_BYTES]),
+            )
+            for start in range(0, len(drawn), _MINTED_BYTES)
         )
 
     def _refuse(self, incoming: Incoming, error: PeerError) -> None:
@@ -278,8 +282,8 @@ class Gateway:
         if _log.isEnabledFor(logging.DEBUG):
             kind = reply.code if isinstance(reply, Refused) else type(reply).__name__
             _log.debug("reply to %s: %s, %d bytes", request_id.hex(), kind, len(body))
-        if payer is not None:
-            self._admission.charge(payer.tenant, payer.request, price_of_reply(len(body)), self._edges.wall_ms())
+        if payer is not None and (price := price_of_reply(len(body))):
+            self._admission.charge(payer.tenant, payer.request, price, self._edges.wall_ms())
         sent = self._router.send(peer, pack_reply(request_id, body, revision))
         if sent is not Sent.DONE:
             self._counts.add("replies_undelivered")

@@ -13,6 +13,8 @@ from __future__ import annotations
 from enum import IntEnum, auto
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.protocol.errors import Quota
 
@@ -42,21 +44,30 @@ class Bucket(NamedTuple):
     purpose: Purpose
 
 
+class _Level(Struct):
+    """Level of a bucket: its `units` at an instant."""
+
+    units: float
+    since_ms: int
+
+
 class Rates:
     """Rate limits of all owners: `units_per_s` for each bucket; None: everything is admitted."""
 
     def __init__(self, units_per_s: float | None = None, burst_s: float = BURST_S) -> None:
         self._units_per_s = units_per_s
         self._burst_s = burst_s
-        self._buckets: dict[Bucket, tuple[float, int]] = {}  # its units at an instant (ms); least recently used first
+        self._levels: dict[Bucket, _Level] = {}  # least recently used first; a missing bucket is full
 
     def require(self, bucket: Bucket, now_ms: int) -> None:
         """Require a bucket that is not empty. Raises `Quota`, with the time after which a repeat may be admitted."""
-        if self._units_per_s is None:
+        level = self._levels.get(bucket)
+        if level is None or level.units > 0 or self._units_per_s is None:
             return
-        units = self._units(bucket, now_ms, self._units_per_s)
+        units = self._fill(level, now_ms, self._units_per_s)
         if units <= 0:
-            self._put(bucket, max(units - 1, min(units, -REFUSED_DEBT_S * self._units_per_s)), now_ms)
+            self._levels[bucket] = self._levels.pop(bucket)
+            level.units = max(units - 1, min(units, -REFUSED_DEBT_S * self._units_per_s))
             requests = f"{self._units_per_s / UNITS_A_REQUEST:g} requests a second"
             raise Quota(
                 f"this {bucket.purpose.payer} sends more than {requests}",
@@ -65,9 +76,16 @@ class Rates:
 
     def charge(self, bucket: Bucket, units: float, now_ms: int) -> None:
         """Charge a bucket `units`."""
-        if self._units_per_s is not None:
-            left = self._units(bucket, now_ms, self._units_per_s) - units
-            self._put(bucket, max(left, -DEBT_S * self._units_per_s), now_ms)
+        if self._units_per_s is None:
+            return
+        level = self._levels.pop(bucket, None)
+        if level is None:
+            level = _Level(self._units_per_s * self._burst_s, now_ms)
+        self._levels[bucket] = level
+        left = self._fill(level, now_ms, self._units_per_s) - units
+        level.units = max(left, -DEBT_S * self._units_per_s)
+        while len(self._levels) > BUCKETS_MAX:
+            del self._levels[next(iter(self._levels))]
 
     def take(self, bucket: Bucket, now_ms: int) -> bool:
         """Charge a bucket one unit; False: it is empty."""
@@ -78,13 +96,9 @@ class Rates:
         self.charge(bucket, 1, now_ms)
         return True
 
-    def _units(self, bucket: Bucket, now_ms: int, units_per_s: float) -> float:
-        full = units_per_s * self._burst_s
-        units, since_ms = self._buckets.get(bucket, (full, now_ms))
-        return min(full, units + max(0, now_ms - since_ms) / 1_000 * units_per_s)
-
-    def _put(self, bucket: Bucket, units: float, now_ms: int) -> None:
-        self._buckets.pop(bucket, None)
-        self._buckets[bucket] = (units, now_ms)
-        while len(self._buckets) > BUCKETS_MAX:
-            del self._buckets[next(iter(self._buckets))]
+    def _fill(self, level: _Level, now_ms: int, units_per_s: float) -> float:
+        """Fill a bucket up to `now_ms`, and return its units. A clock that was set back fills none."""
+        more = max(0, now_ms - level.since_ms) / 1_000 * units_per_s
+        level.units = min(units_per_s * self._burst_s, level.units + more)
+        level.since_ms = now_ms
+        return level.units

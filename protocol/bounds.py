@@ -34,6 +34,10 @@ _FLAT: Final = tuple(
     1 if lead <= 0x7F or lead >= 0xE0 else 1 + (lead & 0x1F) if 0xA0 <= lead <= 0xBF else 1 + _FIXED.get(lead, -1)
     for lead in range(256)
 )
+_FEW: Final = {  # lead byte of an array or map whose length is in it: values nested in it
+    **{0x80 | pairs: 2 * pairs for pairs in range(16)},
+    **{0x90 | items: items for items in range(16)},
+}
 _SHORT: Final = frozenset((0xC4, 0xD9))  # bin and str whose length takes one byte: ids, keys, most texts
 _SIZED: Final[dict[int, int]] = {0xC5: 2, 0xC6: 4, 0xDA: 2, 0xDB: 4}  # other bin and str: bytes that the length takes
 _NESTED: Final = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # array, map: bytes of length, values a pair
@@ -55,42 +59,34 @@ def check_structure(body: bytes, values_max: int = VALUES_MAX) -> int:
 def _walk(body: bytes, values_max: int) -> tuple[int, int]:
     """Return the offset after the first value in `body`, and the number of values that it holds."""
     offset = 0
-    values = 0
+    values = 1  # also those that are claimed and not yet read
     outer: list[int] = []  # values not yet read at each level around this one
     left = 1  # values not yet read at this level
     while True:
-        while not left:
-            if not outer:
-                return offset, values
-            left = outer.pop()
-        left -= 1
-        values += 1
-        if values > values_max:
-            raise BadRequest(f"the body holds more than {values_max} values")
-        lead = body[offset]
-        size = _FLAT[lead]
-        if size:
-            offset += size
-            continue
-        if lead in _SHORT:
-            offset += 2 + body[offset + 1]
-            continue
-        offset, children = _open(body, offset + 1, lead)
-        if children:
-            if children > values_max:
-                raise BadRequest(f"the body claims {children} values in one array or map")
-            if len(outer) >= DEPTH_MAX:
-                raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
-            outer.append(left)
-            left = children
+        while left:
+            left -= 1
+            lead = body[offset]
+            if size := _FLAT[lead]:
+                offset += size
+            elif lead in _SHORT:
+                offset += 2 + body[offset + 1]
+            else:
+                offset, children = (offset + 1, _FEW[lead]) if lead in _FEW else _open(body, offset + 1, lead)
+                if children:
+                    values += children
+                    if values > values_max:
+                        raise BadRequest(f"the body holds more than {values_max} values, or claims to")
+                    if len(outer) >= DEPTH_MAX:
+                        raise BadRequest(f"the body is nested deeper than {DEPTH_MAX}")
+                    outer.append(left)
+                    left = children
+        if not outer:
+            return offset, values
+        left = outer.pop()
 
 
 def _open(body: bytes, offset: int, lead: int) -> tuple[int, int]:
     """Return the offset after the value's head and flat content, and the number of values nested in it."""
-    if lead <= 0x8F:
-        return offset, 2 * (lead & 0x0F)
-    if lead <= 0x9F:
-        return offset, lead & 0x0F
     if lead in _SIZED:
         width = _SIZED[lead]
         return offset + width + _length(body, offset, width), 0

@@ -9,6 +9,7 @@ docs/PROTOCOL.md from it, and `jobfields`, for type checkers. A new field is an 
 import shlex
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Annotated, Final, get_args
 
@@ -271,8 +272,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         _refuse_nul(self)
-        if self.working_directory.startswith("/") or ".." in self.working_directory.split("/"):
-            raise FieldError("working_directory", f"expected a folder in the checkout, not {self.working_directory!r}")
+        folder = self.working_directory
+        if folder and (folder.startswith("/") or ".." in folder.split("/")):
+            raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")
         for number, name in enumerate(self.secrets):
             if "=" in name:
                 raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
@@ -280,7 +282,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
         if self.no_redact and (both := set(self.secret_names) & set(self.no_redact)):
             raise FieldError("no_redact", f"{min(both)} is named as a secret; a secret that a job names is redacted")
-        self._check_revision()
+        if self.ref or self.commit or self.branch:
+            self._check_revision()
 
     def _check_revision(self) -> None:
         """Check the fields that name what to check out."""
@@ -309,9 +312,11 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def _refuse_nul(spec: JobSpec) -> None:
     """Refuse text that no process can be given, and names with `=`. Raises `FieldError`."""
-    for name in _TEXTS:
-        if "\0" in getattr(spec, name):
-            raise FieldError(name, NUL)
+    texts = _texts_of(spec)
+    if "\0" in "".join(texts):
+        raise FieldError(next(name for name, text in zip(_TEXTS, texts, strict=True) if "\0" in text), NUL)
+    if not any(_collections_of(spec)):
+        return
     for name in _LISTS:
         for number, text in enumerate(getattr(spec, name)):
             if "\0" in text:
@@ -359,3 +364,5 @@ PLAIN: Final = tuple(field.name for field in FIELDS.values() if field.plain)
 _TEXTS, _LISTS, _PAIRS = (
     tuple(field.name for field in FIELDS.values() if field.form is form) for form in (Form.TEXT, Form.WORDS, Form.PAIRS)
 )
+# Many jobs leave these fields empty, so that one look at all of them is enough.
+_texts_of, _collections_of = attrgetter(*_TEXTS), attrgetter(*_LISTS, *_PAIRS)

@@ -54,6 +54,10 @@ def magic(revision: int) -> bytes:
     return b"AR%d" % revision
 
 
+_REVISIONS: Final = {magic(revision): revision for revision in (FIRST, *SERVED)}  # of nearly all messages
+_MAGICS: Final = {revision: frame for frame, revision in _REVISIONS.items()}
+
+
 def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes]:
     """Pack a request into frames; the caller respects the bounds, which are asserted here."""
     assert len(request_id) == REQUEST_ID_BYTES
@@ -81,7 +85,7 @@ def pack_reply(request_id: RequestId, body: bytes, revision: int) -> list[bytes]
     """Pack a reply into frames, in the revision of its request."""
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(body) <= BODY_BYTES_MAX, f"a reply of {len(body)} bytes"
-    return [magic(revision), request_id, body]
+    return [_MAGICS.get(revision) or magic(revision), request_id, body]
 
 
 def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
@@ -113,6 +117,8 @@ def unserved(asked: int, served: Sequence[int]) -> str:
 
 
 def _revision(frames: Sequence[bytes]) -> int:
+    if frames and (known := _REVISIONS.get(frames[0])) is not None:
+        return known
     found = _MAGIC.fullmatch(frames[0]) if frames else None
     if found is None:
         raise Unsupported(f"the first frame is not of the form {magic(REVISION).decode()}: this is another protocol")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Final
 
 import msgspec
@@ -186,8 +187,11 @@ def check_new(spec: JobSpec) -> None:
             split_address(spec.repository)
         except ValueError as error:
             raise FieldError("repository", str(error)) from error
-    for field in PLAIN:
-        if words := getattr(spec, field):
+    plain = _plain_of(spec)
+    if not any(plain):
+        return
+    for field, words in zip(PLAIN, plain, strict=True):
+        if words and not is_plain("".join(words)):
             _refuse_invisible(field, {None: words} if isinstance(words, str) else dict(_named(words)))
     for field, expected in (
         ("commit", "a hash, or the name of a branch or tag"),
@@ -195,6 +199,9 @@ def check_new(spec: JobSpec) -> None:
     ):
         if not is_ref_name(text := getattr(spec, field)):
             raise FieldError(field, f"expected {expected}, not {text!r}")
+
+
+_plain_of: Final = attrgetter(*PLAIN)
 
 
 def _named(words: Iterable[str]) -> Iterable[tuple[object, str]]:

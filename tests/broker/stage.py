@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import cycle
 
 import anyio
 import anyio.lowlevel
@@ -26,13 +26,15 @@ from airunner.transport.ports import Accept, Edges, Incoming, Sent
 
 WALL_MS = 1_760_000_000_000
 LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
-_numbers = count(1)
+_numbers = cycle(range(1, 60_000))
 
 
 def edges() -> Edges:
     """A wall that stands still, and randomness that repeats itself in no test."""
     return Edges(
-        wall_ms=lambda: WALL_MS, random=lambda: 0.5, random_bytes=lambda size: next(_numbers).to_bytes(size, "big")
+        wall_ms=lambda: WALL_MS,
+        random=lambda: 0.5,
+        random_bytes=lambda size: b"".join(next(_numbers).to_bytes(2, "big") for _ in range(size // 2)),
     )
 
 
