@@ -280,7 +280,7 @@ def judge_store(damage: tuple[int, int], health: Health) -> None:
 def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:
     from airunner.certs.authority import NoVerifier
     from airunner.certs.tokenkeys import load_verifying_keys
-    from airunner.certs.tokens import CachedVerifier, TokenVerifier
+    from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
 
     if auth:
         return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, public_key)))

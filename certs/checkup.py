@@ -22,8 +22,9 @@ from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, load_secret, public_path, secret_path
 from airunner.certs.secretfile import read_public
 from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
-from airunner.certs.tokens import Claims, TokenVerifier
+from airunner.certs.tokens import Claims
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
+from airunner.certs.tokenverifier import TokenVerifier
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import OperatorError, Unauthenticated
 

@@ -1,6 +1,6 @@
 """Principals: the authenticated senders of requests, and what each may do.
 
-A principal comes from a verified token (certs/tokens.py), or is `ANONYMOUS`, and belongs to exactly one tenant.
+A principal comes from a verified token (certs/tokenverifier.py), or is `ANONYMOUS`, and belongs to exactly one tenant.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from airunner.certs.command import certs_app, token_command
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, Principal, Role
 from airunner.certs.tokenkeys import load_verifying_keys
-from airunner.certs.tokens import TokenVerifier
+from airunner.certs.tokenverifier import TokenVerifier
 from airunner.protocol.errors import OperatorError
 
 APP = typer.Typer()

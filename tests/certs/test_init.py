@@ -13,7 +13,8 @@ from airunner.certs.allowlist import AllowList, parse
 from airunner.certs.home import Home
 from airunner.certs.init import FIRST_CLIENT, init
 from airunner.certs.secretfile import create, make_folder, replace
-from airunner.certs.tokens import TokenSigner, TokenVerifier
+from airunner.certs.tokens import TokenSigner
+from airunner.certs.tokenverifier import TokenVerifier
 from airunner.protocol.errors import OperatorError
 
 PAIRS = [

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from airunner.certs.authority import NoVerifier
 from airunner.certs.principal import ALL_ROLES, ANONYMOUS, DEFAULT_TENANT, Principal, Role
 from airunner.certs.tokenkeys import new_signing_pem, parse_signing_key, public_pem, thumbprint
-from airunner.certs.tokens import LEEWAY_S, CachedVerifier, TokenSigner, TokenVerifier
+from airunner.certs.tokens import TokenSigner
+from airunner.certs.tokenverifier import LEEWAY_S, CachedVerifier, TokenVerifier
 from airunner.protocol.errors import OperatorError, Unauthenticated
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 

@@ -10,8 +10,8 @@ from airunner.certs.home import Home
 from airunner.certs.init import init
 from airunner.certs.principal import Role
 from airunner.certs.tokenkeys import load_verifying_keys
-from airunner.certs.tokens import TokenVerifier
 from airunner.certs.tokensource import MINTED_TTL_S, token_source
+from airunner.certs.tokenverifier import TokenVerifier
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 

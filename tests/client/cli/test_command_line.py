@@ -20,7 +20,7 @@ import airunner
 from airunner.__main__ import run
 from airunner.certs.home import Home
 from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key, public_pem
-from airunner.certs.tokens import TokenVerifier
+from airunner.certs.tokenverifier import TokenVerifier
 from airunner.commandline import make_app
 from airunner.switches import respelled
 

@@ -1,0 +1,32 @@
+"""What the start of a client imports: its first job waits for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from airunner.certs.home import Home
+from airunner.certs.init import init
+
+NEEDLESS = {"apsw", "jwt", "nacl", "rich", "trio", "typer", "yaml", "zmq.asyncio", "encodings.idna"}
+PROGRAM = """
+import sys
+import airunner.client.client
+from airunner.client.reach import reach
+access = reach("tcp://127.0.0.1:7070")
+assert access.token().count(b".") == 2, "a token is signed"
+access.network.dealer("tcp://127.0.0.1:7070").close()
+access.close()
+print(*sys.modules)
+"""
+
+
+def test_a_client_that_submits_imports_nothing_that_only_others_need(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    init(home)
+    environ = {**os.environ, "AIRUNNER_HOME": str(home.root)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, check=True)
+    assert "zmq" in done.stdout.split()
+    assert not NEEDLESS & set(done.stdout.split())
