@@ -39,7 +39,7 @@ def compressed(raw: bytes) -> bytes:
 def content_bytes(raw: bytes, bytes_max: int) -> int:
     """Return the size of a batch when decompressed, as its header states it, without decompressing anything.
 
-    Raises `BadRequest`: the header of a frame is broken, states no size or more than `bytes_max`, names a dictionary.
+    Raises `BadRequest`: the header of a frame is broken, or states no size or one above `bytes_max`.
     """
     if not is_compressed(raw):
         return len(raw)
@@ -47,8 +47,6 @@ def content_bytes(raw: bytes, bytes_max: int) -> int:
         header = zstd.get_frame_info(raw)
     except zstd.ZstdError as error:
         raise BadRequest("events: broken zstd frame") from error
-    if header.dictionary_id:
-        raise BadRequest("events: zstd frame with a dictionary")
     stated = cast("int | None", header.decompressed_size)  # None is not in the library's types
     if stated is None:
         raise BadRequest("events: zstd frame without the size of its content")
@@ -60,7 +58,8 @@ def content_bytes(raw: bytes, bytes_max: int) -> int:
 def decompressed(raw: bytes, bytes_max: int) -> bytes:
     """Decompress a batch that is compressed, and return any other as it is.
 
-    Raises `BadRequest`: it is not exactly one whole frame, or `content_bytes` refuses it.
+    Raises `BadRequest`: it is not exactly one whole frame, has another size than its header states, needs a dictionary,
+    or `content_bytes` refuses it.
     """
     if not is_compressed(raw):
         return raw
@@ -70,6 +69,6 @@ def decompressed(raw: bytes, bytes_max: int) -> bytes:
         content = frame.decompress(raw, size_bytes + 1)
     except zstd.ZstdError as error:
         raise BadRequest("events: broken zstd frame") from error
-    if not frame.eof or frame.unused_data or len(content) != size_bytes:
+    if not frame.eof or frame.unused_data:
         raise BadRequest("events: not one whole zstd frame")
     return content

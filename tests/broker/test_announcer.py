@@ -15,6 +15,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed, topic_of
+from airunner.protocol.compression import compressed
 from airunner.protocol.errors import Forged, Quota
 from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import LIVE_BYTES_MAX
@@ -122,6 +123,15 @@ async def test_a_long_run_is_only_named_and_so_is_what_follows_it_in_the_batch(s
         msgspec.to_builtins(RUN, builtin_types=(bytes,)),
         {"first_sequence": 2, "count": 4, "attempt": 1},
     ]
+
+
+async def test_a_compressed_run_is_only_named_because_an_older_listener_could_not_read_it(stage: Stage) -> None:
+    packed = EventSegment(first_sequence=2, count=1, attempt=1, events=compressed(b"\x91" + bytes(9_000)))
+    assert len(packed.events) < LIVE_BYTES_MAX
+    await stage.subscribe()
+    await stage.append(packed)
+    _, (_, sealed) = await arrived(stage.subscriber)
+    assert msgspec.msgpack.decode(open_sealed(KEY, sealed)) == {"first_sequence": 2, "count": 1, "attempt": 1}
 
 
 async def test_when_the_relay_has_ended_nothing_is_said_until_somebody_comes_back(stage: Stage) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgpack
 
 from airunner.protocol.coding import encode
+from airunner.protocol.compression import MAGIC, compressed
+from airunner.protocol.events import BATCH_BYTES_MAX
 from airunner.protocol.frames import BODY_BYTES_MAX, REQUEST_FRAMES, REVISION, SERVED, TOKEN_BYTES_MAX, magic
 from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.fuzz.bodies import hurt, monstrous, packed, warped
@@ -26,6 +28,28 @@ PING: Final = encode(REQUESTS["Ping"])
 
 Map = dict[str, Any]
 Frames = list[bytes]
+
+
+LINES: Final = compressed(
+    packed([{"kind": "OUTPUT", "timestamp_ms": 1, "stream": "stdout", "data": b"line\n" * 9_000}])
+)
+FRAMES: Final = (
+    LINES,  # compressed as it should be, and what looks like it
+    LINES[:-1],
+    LINES * 2,
+    LINES + b"\x90",
+    LINES[:4] + b"\x00\x58" + LINES[7:],  # no size
+    LINES[:4] + b"\xa0\xff\xff\xff\xff" + LINES[7:],  # 4 GiB
+    compressed(bytes(10_000_000)),  # a bomb
+    compressed(bytes(BATCH_BYTES_MAX)),
+    MAGIC,
+)
+
+
+def published(events: bytes) -> Map:
+    """A batch of these events."""
+    example: Map = msgpack.unpackb(encode(REQUESTS["PublishJobEvents"]))
+    return {"type": "PublishJobEvents", "batches": [{**example["batches"][0], "events": events}]}
 
 
 def _examples() -> list[Map]:
@@ -41,7 +65,9 @@ def _examples() -> list[Map]:
         {"type": "ListJobs"},
         {"type": "ListSecrets"},
         {"type": "ReplayJobEvents", "job_id": JOB_ID},
+        {"type": "ReplayJobEvents", "job_id": JOB_ID, "zstd": True},
         {**examples["PublishJobEvents"], "completions": []},
+        *(published(events) for events in FRAMES),
     ]
     return [*({**examples, "DequeueJob": lease}).values(), *extra]
 

@@ -43,6 +43,7 @@ REFUSED = {
     "a dictionary": zstd.compress(TEXT, zstd_dict=DICTIONARY),
     "a smaller size than its content": FRAME[:5] + (len(TEXT) - 257).to_bytes(2, "little") + FRAME[7:],
     "a larger size than its content": FRAME[:5] + (len(TEXT) - 255).to_bytes(2, "little") + FRAME[7:],
+    "a cut checksum": frame(TEXT, checksum_flag=1)[:-1],
     "a broken checksum": frame(TEXT, checksum_flag=1)[:-1] + b"\x00",
 }
 

@@ -39,9 +39,9 @@ class Sink:
         assert due_ms > 0
 
 
-def lease_of(number: int = 1) -> JobLease:
-    job_id = JobId(f"job{number}")
-    return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=JobSpec(command="true"))
+def lease_of(number: int = 1, *, zstd: bool = False) -> JobLease:
+    job_id, spec = JobId(f"job{number}"), JobSpec(command="true")
+    return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=spec, zstd=zstd)
 
 
 def recorder_in(
@@ -50,9 +50,10 @@ def recorder_in(
     *,
     sink: Sink | None = None,
     cancelled: Flag | None = None,
+    zstd: bool = False,
 ) -> Recorder:
-    """The recorder of the `number`th job."""
-    lease = lease_of(number)
+    """The recorder of the `number`th job, whose broker takes compressed batches with `zstd`."""
+    lease = lease_of(number, zstd=zstd)
     header = SpoolHeader(lease=lease.ref)
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)

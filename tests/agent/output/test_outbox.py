@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import closing
 from pathlib import Path
 
 import anyio
+import msgpack
 import pytest
 
 from airunner.agent.output.recorder import PATIENCE_S, Recorder
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
+from airunner.protocol.compression import is_compressed
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     EventBody,
@@ -16,12 +20,14 @@ from airunner.protocol.events import (
     OutputTruncated,
     ProcessError,
     Stream,
+    check_batch,
     decode_bodies,
 )
 from airunner.protocol.job import JobState, Result
 from tests.agent.output.recording import EVERYTHING, Sink, no_more_than, recorder_in, taken
 
 RESULT = Result(exit_code=0)
+LONG = b"a line of a build log\n" * 2_000
 
 
 def with_events(folder: Path, events: int) -> Recorder:
@@ -68,6 +74,31 @@ async def test_a_broker_that_has_lost_what_it_had_is_not_asked_for_ever(tmp_path
     assert recorder.outbox.lost.is_set()
     assert recorder.outbox.completion() is None
     assert await recorder.outbox.settled() is None
+
+
+async def test_long_batches_are_compressed_once_and_short_ones_stay_as_they_are(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path, zstd=True)
+    for data in (b"short\n" * 300, LONG, random.Random(1).randbytes(OUTPUT_BYTES_MAX)):
+        await recorder.add_output(Stream.STDOUT, data, 1)
+        recorder.outbox.flush()
+    sent = recorder.outbox.unsent(3, EVERYTHING)
+    assert [is_compressed(batch.events) for batch in sent] == [False, True, False]
+    assert len(sent[1].events) < len(LONG) // 10
+    recorder.outbox.resend_from(0)
+    assert recorder.outbox.unsent(3, EVERYTHING) == sent
+    assert [len(check_batch(batch.events)) for batch in sent] == [batch.count for batch in sent]
+    recorder.outbox.spool.close()
+    with (tmp_path / "job1").open("r+b") as file:
+        file.truncate((tmp_path / "job1").stat().st_size - 1)
+    with closing(Spool.recover(tmp_path / "job1")) as left:
+        assert [left.header.batch(record) for record in left.read_from(0, EVERYTHING)] == sent[:2]
+
+
+async def test_a_broker_that_does_not_say_that_it_reads_compressed_batches_gets_none(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path)
+    await recorder.add_output(Stream.STDOUT, LONG, 1)
+    [sent] = recorder.outbox.unsent(1, EVERYTHING)
+    assert msgpack.unpackb(sent.events)[0]["data"] == LONG
 
 
 async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_out(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from tests.broker.store.sqlite.damaging import PAGE_BYTES, damage_page_with
-from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, release
+from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion, packed, release
 
 SEGMENTS = 60
 ID = b"d" * 16
@@ -107,6 +107,18 @@ def test_a_hole_in_a_log_is_no_end_of_it_and_what_cannot_be_decoded_is_refused(
     assert not driver.reply(
         replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 4)
     ).runs
+
+
+def test_a_check_finds_a_compressed_segment_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with opened(path) as (engine, driver):
+        lease = driver.started()
+        driver.publish(*(packed(batch(lease, index, "x" * 9_000)) for index in range(2)))
+        assert driver.reply(replies.JobCompleted, completion(lease, 2)).state is JobState.COMPLETED
+    assert (check_store(path).faults, check_store(path).events) == ((), 5)
+    with opened(path) as (engine, _):
+        engine._db.execute("UPDATE segment SET events = substr(events, 1, length(events) - 1) WHERE first_sequence = 3")
+    assert [fault.job_id for fault in check_store(path).faults] == [lease.job_id]
 
 
 def test_a_job_whose_spec_cannot_be_decoded_is_not_leased_and_those_behind_it_are(
