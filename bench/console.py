@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from signal import SIGTERM
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Final
 
 import anyio
@@ -26,7 +28,8 @@ from airunner import Client
 from airunner.protocol.events import Output
 from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec, ProcessType
 from airunner.protocol.replies import QueueMode
-from bench.cluster import Cluster, cluster
+from bench.cluster import STOP_S, Cluster, cluster
+from bench.consolereference import replayed_rate, stored_rate
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product, own
@@ -35,6 +38,7 @@ MB: Final = 1_000_000
 PIECE_BYTES: Final = 10 * MB  # size of the file that the job writes again and again
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # ticks a second, in which /proc states processor time
 MB_MEASURED: Final = 100  # in each job of the benchmark's table
+MB_STORED: Final = 20  # in the job whose stored size is measured
 MONITORS: Final = 10  # monitors of one job, to measure how much they slow it
 FOLLOWING: Final = b"waiting in queue"  # in what a monitor prints once it follows a job that waits
 
@@ -215,23 +219,54 @@ def measured(mb: int) -> Figures:
     return anyio.run(measure, mb)
 
 
+def stored_share(mb: int) -> float:
+    """Measure the size of the store's file, after a job has written `mb` MB of text, as a share of the text."""
+    with cluster(own(), spawn=1) as running:
+        anyio.run(write_and_follow, running, build_log(PIECE_BYTES), mb)
+        os.kill(running.broker_pid, SIGTERM)
+        store = running.home / "broker" / "airunner.db"
+        deadline_s = perf_counter() + STOP_S
+        while store.with_name(f"{store.name}-wal").exists():  # until the stopped broker has closed its store
+            assert perf_counter() < deadline_s, "the broker has not stopped"
+            sleep(0.05)
+        return store.stat().st_size / (mb * MB)
+
+
 @contextmanager
 def opened(product: Product) -> Generator[Round]:
     """Measure with a cluster of its own in each round."""
+    times = MB_MEASURED * MB // PIECE_BYTES
+    with tempfile.TemporaryDirectory(prefix="airunner-bench-") as folder:
+        text, noise = Path(folder) / "text", Path(folder) / "noise"
+        text.write_bytes(build_log(PIECE_BYTES))
+        noise.write_bytes(Random(1).randbytes(PIECE_BYTES))
 
-    def round_measured() -> Sample:
-        figures = product.call(measured, MB_MEASURED)
-        readings = {name: Reading(getattr(figures, name).rate) for name in TARGETS}
-        return readings | {"ten monitors": Reading(figures.text_many.rate, figures.text.rate)}
+        def round_measured() -> Sample:
+            figures = product.call(measured, MB_MEASURED)
+            return {
+                "text": Reading(figures.text.rate, stored_rate(text, times)),
+                "terminal": Reading(figures.terminal.rate, stored_rate(text, times, terminal=True)),
+                "random bytes": Reading(figures.random.rate, stored_rate(noise, times)),
+                "replay": Reading(figures.replay.rate, replayed_rate(text, times)),
+                "text, ten monitors": Reading(figures.text_many.rate, figures.text.rate),
+                "text, all processes": Reading(sum(figures.text.cost_ms.values())),
+                "stored": Reading(product.call(stored_share, MB_STORED)),
+            }
 
-    yield round_measured
+        yield round_measured
 
 
+IN_ONE: Final = "cat, zstd level 1, a SecretBox and a file with an fsync, in one process"
 GROUP: Final = Group(
     "console",
     (
-        *(Figure(name, "MB/s", Bound.LEAST, offset=target) for name, target in TARGETS.items()),
-        Figure("ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
+        Figure("text", "MB/s", Bound.LEAST, offset=TARGETS["text"], of=IN_ONE),
+        Figure("terminal", "MB/s", Bound.LEAST, offset=TARGETS["terminal"], of=IN_ONE),
+        Figure("random bytes", "MB/s", Bound.LEAST, offset=TARGETS["random"], of=IN_ONE),
+        Figure("replay", "MB/s", Bound.LEAST, offset=TARGETS["replay"], of="the same back, into a file"),
+        Figure("text, ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
+        Figure("text, all processes", "ms a MB"),
+        Figure("stored", "bytes a byte", Bound.MOST, offset=0.2),
     ),
     opened,
     rounds=2,
