@@ -89,6 +89,7 @@ class StoreDisk:
 
     def __init__(self, path: Path, store: Measured, reserve_bytes: int, health: Health) -> None:
         self._path = path
+        self._folder = str(path.parent)
         self._store = store
         self._reserve_bytes = reserve_bytes
         self._health = health
@@ -179,7 +180,7 @@ class StoreDisk:
                 os.close(descriptor)
 
     def _free_bytes(self) -> int:
-        disk = os.statvfs(self._path.parent)
+        disk = os.statvfs(self._folder)
         return disk.f_bavail * disk.f_frsize
 
 

@@ -142,7 +142,7 @@ class Ledger:
         for entry in batch:
             if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
                 self._parking.discard(entry)
-        for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX):
+        for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX) if self._parking else ():
             if len(batch) < self._store.batch_max:
                 batch.append(parked)
             else:
@@ -173,17 +173,20 @@ class Ledger:
 
     async def _commit(self, batch: Sequence[_Entry]) -> bool:
         """Apply a batch and send its replies, those of reads before the commit. False: the changes were not stored."""
-        entries: dict[Execution, list[_ToApply]] = {execution: [] for execution in Execution}
+        changes: list[_ToApply] = []
+        look_ups: list[_ToApply] = []
+        lists: list[_ToApply] = []
         for entry in batch:
             if isinstance(entry, BetweenBatches):
                 await self._offload(entry.work)
                 entry.done.set()
+            elif (execution := _execution(entry)) is Execution.CHANGE:
+                changes.append(entry)
             else:
-                entries[_execution(entry)].append(entry)
-        for execution, call in ((Execution.LOOK_UP, self._at_once), (Execution.LIST, self._offload)):
-            if reads := entries[execution]:
+                (look_ups if execution is Execution.LOOK_UP else lists).append(entry)
+        for reads, call in ((look_ups, self._at_once), (lists, self._offload)):
+            if reads:
                 await self._read(reads, call)
-        changes = entries[Execution.CHANGE]
         stored = not changes or await self._change(changes)
         if not changes:
             await anyio.lowlevel.checkpoint()  # look-ups never wait, so thousands of them would block all other tasks
@@ -309,6 +312,8 @@ class Ledger:
         return None if self._parking.park(pending, until_ms) else refusal(Busy())
 
     async def _answer_timed_out(self) -> None:
+        if self._parking.next_end_ms() is None:
+            return
         over = self._parking.expired(self._clock.now_ms())
         responses = [
             Response(

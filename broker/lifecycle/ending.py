@@ -179,7 +179,7 @@ def _end_waiting(world: World, job: JobRow, change: Change, result: Result, even
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
     """Make the event of a failed attempt's retry, which says when it is due; None: the job is not retried."""
-    if result.state is not JobState.FAILED or job.cancel_requested_ms is not None:
+    if job.cancel_requested_ms is not None or result.state is not JobState.FAILED:
         return None
     policy = world.spec(job).retry
     if policy is None or job.retries >= policy.limit or not policy.covers(result.end, result.failures):
@@ -226,8 +226,9 @@ def _end_of_lost(world: World, job: JobRow, settled: Settled, change: Change, ev
 def _finish(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
     """Make the end of an attempt that ends the job; JOB_FINISHED follows `events`."""
     state = _state_after(change)
-    assert state is result.state, f"{change} makes the job {state}, and its result {result.state}"
-    return _End(state, settled, [*events, _finished_event(result, now_ms)], result)
+    finished = _finished_event(result, now_ms)
+    assert state is finished.state, f"{change} makes the job {state}, and its result {finished.state}"
+    return _End(state, settled, [*events, finished], result)
 
 
 def _state_after(change: Change) -> JobState:

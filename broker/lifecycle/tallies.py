@@ -5,7 +5,7 @@ A kind is the jobs of a queue with the same needs; jobs without needs are not co
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Final
 
 from msgspec import Struct
@@ -50,8 +50,8 @@ class Tallies:
         self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # by tenant and queue: jobs alive, by needs
         self._kinds_of: dict[str, int] = {}  # by tenant: its kinds in all queues
         self._usage: dict[str, Usage] = {}  # by tenant, as loaded
-        self._bytes_added: Counter[str] = Counter()
-        self._kinds_added: Counter[QueueKey] = Counter()
+        self._bytes_added: defaultdict[str, int] = defaultdict(int)
+        self._kinds_added: defaultdict[QueueKey, int] = defaultdict(int)
         self._counts_added: dict[tuple[str, str], list[int]] = {}  # by tenant and queue: waiting, delayed, running
 
     def adopt(self, loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, RenewAll, TenantRequest
 from airunner.broker.lifecycle.decide import decide, read
 from airunner.broker.lifecycle.ending import is_late
+from airunner.broker.lifecycle.kept import KeptRows
 from airunner.broker.lifecycle.submitting import load_retried
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.requests import kind_of
@@ -32,6 +33,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._kept = KeptRows(alone=engine.alone)
 
     @property
     def batch_max(self) -> int:
@@ -63,6 +65,7 @@ class Store:
     def commit(self) -> None:
         """Commit the staged batch to disk. Raises `NoSpace`: nothing is stored."""
         self.engine.commit()
+        self._kept.commit()
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
         """Answer read requests; only between two batches."""
@@ -80,14 +83,19 @@ class Store:
         """Try once to stage a batch. Raises `Moved`, `Undecodable`: it has to be tried again."""
         engine = self.engine
         engine.begin()
+        self._kept.begin()
         if any(isinstance(command, RenewAll) for command in commands):
             engine.renew_all(now_ms)
+            self._kept.forget()
         world = self._load(commands, now_ms)
         done = [decide(world, engine, command) for command in commands]
         changes = world.changes()
         engine.save(changes)
+        self._kept.save(changes)
         only_requests = all(isinstance(command, TenantRequest) for command in commands)  # the engine writes for others
-        return Applied(done, engine.next_due_ms(), wrote=changes != Changes() or not only_requests)
+        if not only_requests or not self._kept.knows_due:
+            self._kept.set_due(engine.next_due_ms())
+        return Applied(done, self._kept.due_ms, wrote=not only_requests or changes != Changes())
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine
@@ -95,7 +103,9 @@ class Store:
         requests = [command for command in commands if isinstance(command, TenantRequest)]
         for command in requests:
             kind_of(command.request).load(keys, command, command.request)
+        found = self._kept.find(keys)
         loaded = engine.load(keys)
+        self._kept.add(keys, loaded, found)
         world = World(loaded, now_ms, engine.boxes, engine.segments)
         for command in requests:
             if isinstance(command.request, RetryJob):

@@ -249,6 +249,11 @@ class Engine(Protocol):
         """Maximum commands in a transaction."""
         ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other broker writes to the database: then rows may be kept from one batch to the next."""
+        ...
+
     def begin(self) -> None:
         """Begin a transaction; first undo everything since the last `commit`."""
         ...

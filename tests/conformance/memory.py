@@ -56,6 +56,7 @@ class MemoryEngine:
     """See `Engine`."""
 
     batch_max = 256
+    alone = False
     damage = (0, 0)
 
     def __init__(self, tables: Tables | None = None) -> None:

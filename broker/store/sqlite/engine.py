@@ -20,7 +20,7 @@ from airunner.broker.store.contract import Changes, JobRow, Keys, Loaded, Moved,
 from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
 from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.pages import PageReader
-from airunner.broker.store.sqlite.rows import FIELDS, Damaged, Owner, Values, select
+from airunner.broker.store.sqlite.rows import CHECKED, FIELDS, Damaged, Owner, Values, select
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.replies import QueueMode
 
@@ -31,12 +31,14 @@ _INSIDE: Final = (
     " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
 _WAITING: Final = "tenant = ? AND queue = ? AND needs = ? AND gate = 0 ORDER BY priority DESC, number LIMIT ?"
+_BY_ID, _BY_ID_WITH_SPEC = (select("job_id = ? AND tenant = ?", spec=spec) for spec in (False, True))
 _EXPIRED: Final = "deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
 _DELAYED: Final = "due_ms <= ? ORDER BY due_ms LIMIT ?"
 _FINISHED: Final = "finished_ms < ? ORDER BY finished_ms LIMIT ?"
 _FINISHED_OF: Final = "tenant = ? AND finished_ms IS NOT NULL ORDER BY finished_ms LIMIT 1"
 _USAGE: Final = "SELECT tenant, size_bytes, waiting FROM usage"
-_AS_LOADED: Final = "number = ? AND state = ? AND attempt = ? AND next_index = ? AND last_sequence = ?"
+_AS_LOADED: Final = " AND ".join(f"{column} = ?" for column in CHECKED)
+_as_loaded: Final = itemgetter(*map(FIELDS.index, CHECKED))
 _RENEWED: Final = "UPDATE job SET deadline_ms = ifnull(?2 + visibility_ms, deadline_ms) WHERE number = ?1"
 _RETRIED: Final = "UPDATE job SET due_ms = min(due_ms, ?2 + pause_ms) WHERE number = ?1 AND pause_ms IS NOT NULL"
 _REMOVE_SEGMENTS: Final = (
@@ -92,6 +94,7 @@ class SqliteEngine(PageReader):
     """See `contract.Engine`."""
 
     batch_max = 256  # commands in one transaction, which share one fsync
+    alone = True
 
     def begin(self) -> None:
         self._undo()
@@ -106,13 +109,12 @@ class SqliteEngine(PageReader):
             last = [number for table in ("segment", "job") for (number,) in self._last(table)]
             self._next_number = 1 + max((number or 0 for number in last), default=2**62)
         found = Loaded(next_number=self._next_number)
-        for some, spec in ((keys.jobs - keys.specs, False), (keys.specs, True)):
-            names = [(job_id, tenant) for tenant, job_id in some]
-            by_id = select("job_id = ? AND tenant = ?", spec=spec)
-            found.jobs += self._fetch_each(list[JobRow], by_id, names, itemgetter(0))
-        by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
-        if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
-            found.jobs = list({row.number: row for row in (*found.jobs, *granted)}.values())
+        for some, by_id in ((keys.jobs - keys.specs, _BY_ID), (keys.specs, _BY_ID_WITH_SPEC)):
+            found.jobs += self._fetch_each(list[JobRow], by_id, [key[::-1] for key in some], itemgetter(0))
+        if keys.grants:
+            by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
+            if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
+                found.jobs = list({row.number: row for row in (*found.jobs, *granted)}.values())
         found.records = self._fetch_each(list[Record], _RECORD, keys.records, tuple)
         if keys.queues:
             sql = "SELECT tenant, name, mode FROM queue WHERE tenant = ? AND name = ?"
@@ -149,7 +151,7 @@ class SqliteEngine(PageReader):
 
     def save(self, changes: Changes) -> None:
         try:
-            self._write(lambda: self._changes(changes))
+            self._write(lambda: self._changes(changes), changes.added)
             self._next_number += len(changes.added)
         except apsw.ConstraintError as error:  # a number or a request id that exists already, stored by another broker
             raise self._moved() from error
@@ -157,7 +159,7 @@ class SqliteEngine(PageReader):
     def renew_all(self, now_ms: int) -> None:
         self._write(lambda: self._renew_all(now_ms))
 
-    def _write(self, writes: Callable[[], Iterable[_Write]]) -> None:
+    def _write(self, writes: Callable[[], Iterable[_Write]], added: Iterable[JobRow] = ()) -> None:
         """Run statements on sets of rows; after damage row by row. Raises `Moved`: owners of rows were set aside."""
         try:
             for write in writes():
@@ -165,6 +167,7 @@ class SqliteEngine(PageReader):
                     self._run(write.sql, write.rows)
         except Damaged as error:
             self.begin()
+            ids: dict[object, Owner] = {row.number: row.job_id for row in added}  # their numbers are not stored yet
             owners: list[Owner | None] = []
             with suppress(Moved):  # a damaged row is not changed, so `_changed` counts too few
                 for write in writes():
@@ -172,7 +175,7 @@ class SqliteEngine(PageReader):
                         try:
                             self._run(write.sql, (row,))
                         except Damaged:
-                            owners.append(write.owner(row))
+                            owners.append(ids.get(owner := write.owner(row), owner))
                             self.begin()
             if not owners or None in owners:
                 raise
@@ -180,46 +183,44 @@ class SqliteEngine(PageReader):
 
     def _changes(self, changes: Changes) -> Generator[_Write]:
         """List the statements of a batch. Raises `Moved` after the statements that change jobs."""
-        new: dict[int, Owner] = {row.number: row.job_id for row in changes.added}  # by id: the number is not stored yet
-
-        def of_job(at: int) -> Callable[[Values], Owner]:
-            """Make a function that finds a row's owner by the job's number, which is in this column of the row."""
-            return lambda row: new[row[at]] if row[at] in new else row[at]
-
-        yield from self._changed(changes, of_job(-5))
-        yield _Write(_ADD_JOB, [astuple(row) for row in changes.added], of_job(0))
-        yield _Write(_ADD_SEGMENT, [astuple(segment) for segment in changes.segments], of_job(0))
-        yield _Write(_ADD_FACT, changes.facts, of_job(2))
-        yield _Write(_ADD_RECORD, [astuple(record) for record in changes.records], itemgetter(slice(2)))
-        yield _Write(_SET_MODE, [(*key[:2], mode) for key, mode in changes.modes.items()])
-        yield _Write(_SET_SECRET, [astuple(secret) for secret in changes.secrets])
-        yield _Write("DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?", changes.secrets_removed)
+        if changes.changed or changes.removed:
+            yield from self._changed(changes)
+        yield _Write(_ADD_JOB, list(map(astuple, changes.added)), itemgetter(0))
+        yield _Write(_ADD_SEGMENT, list(map(astuple, changes.segments)), itemgetter(0))
+        yield _Write(_ADD_FACT, changes.facts, itemgetter(2))
+        yield _Write(_ADD_RECORD, list(map(astuple, changes.records)), itemgetter(slice(2)))
         yield _Write(_COUNT_QUEUE, [(*key[:2], *counts) for key, counts in changes.counts.items()])
-        yield _Write(_COUNT_KIND, [(*key, jobs) for key, jobs in changes.kinds.items()])
-        ended = [key for key, jobs in changes.kinds.items() if jobs < 0]
-        yield _Write("DELETE FROM kind WHERE tenant = ? AND queue = ? AND needs = ? AND jobs <= 0", ended)
         yield _Write(_COUNT_USAGE, [(tenant, *astuple(usage)) for tenant, usage in changes.usage.items()])
-        yield _Write(_DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes})
+        if changes.kinds:
+            yield _Write(_COUNT_KIND, [(*key, jobs) for key, jobs in changes.kinds.items()])
+            ended = [key for key, jobs in changes.kinds.items() if jobs < 0]
+            yield _Write("DELETE FROM kind WHERE tenant = ? AND queue = ? AND needs = ? AND jobs <= 0", ended)
+        yield _Write(_SET_SECRET, list(map(astuple, changes.secrets)))
+        yield _Write("DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?", changes.secrets_removed)
+        if changes.modes or changes.removed:
+            yield _Write(_SET_MODE, [(*key[:2], mode) for key, mode in changes.modes.items()])
+            yield _Write(_DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes})
 
-    def _changed(self, changes: Changes, whose: Callable[[Values], Owner]) -> Generator[_Write]:
+    def _changed(self, changes: Changes) -> Generator[_Write]:
         """Update and remove jobs. Raises `Moved`: a job's row has changed since it was loaded."""
         updates: dict[tuple[bool, ...], list[Values]] = {}
         for old, new in changes.changed:
-            values = astuple(new)
-            differs = tuple(map(ne, astuple(old), values))
+            loaded, values = astuple(old), astuple(new)
+            differs = tuple(map(ne, loaded, values))
             if True in differs:
-                updates.setdefault(differs, []).append((*compress(values, differs), old.number, *old.version))
+                updates.setdefault(differs, []).append((*compress(values, differs), *_as_loaded(loaded)))
         expected = self._db.total_changes() + sum(map(len, updates.values())) + len(changes.removed)
         for differs, rows in updates.items():
             columns = ", ".join(f"{column} = ?" for column in compress(FIELDS, differs))
-            yield _Write(f"UPDATE job SET {columns} WHERE {_AS_LOADED}", rows, whose)
-        removed = [(row.number, *row.version) for row in changes.removed]
-        yield _Write(f"DELETE FROM job WHERE {_AS_LOADED}", removed, whose)
+            yield _Write(f"UPDATE job SET {columns} WHERE {_AS_LOADED}", rows, itemgetter(-len(CHECKED)))
+        removed = [_as_loaded(astuple(row)) for row in changes.removed]
+        yield _Write(f"DELETE FROM job WHERE {_AS_LOADED}", removed, itemgetter(0))
         if self._db.total_changes() != expected:
             raise self._moved()
-        yield _Write("DELETE FROM metadata WHERE number = ?", [row[:1] for row in removed], itemgetter(0))
-        pending = [(row.number, row.tenant) for row in changes.removed]
-        yield _Write("INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending)
+        if removed:
+            yield _Write("DELETE FROM metadata WHERE number = ?", [row[:1] for row in removed], itemgetter(0))
+            pending = [(row.number, row.tenant) for row in changes.removed]
+            yield _Write("INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending)
 
     def _renew_all(self, now_ms: int) -> Generator[_Write]:
         for sql, column in ((_RENEWED, "deadline_ms"), (_RETRIED, "due_ms")):

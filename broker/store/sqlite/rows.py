@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 import apsw
 import msgspec
 
-from airunner.broker.store.contract import JobRow, Moved
+from airunner.broker.store.contract import JobRow, Moved, Version
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 
@@ -33,6 +33,7 @@ FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a reached quot
 STEPS_COUNTED: Final = 1_000  # steps of SQLite's virtual machine between two calls of `_stepped`
 ROWS_STEPPED: Final = 100  # rows searched in so many steps: each row takes about ten
 FIELDS: Final = JobRow.__struct_fields__
+CHECKED: Final = ("number", *Version._fields)  # columns that show that a job's row is still as it was loaded
 COLUMNS: Final = ", ".join(f"job.{name}" for name in FIELDS)
 _COLUMNS_BUT_SPEC: Final = ", ".join(f"job.{name}" for name in FIELDS[:-1])
 _FAILED: Final = (
@@ -146,9 +147,9 @@ class RowReader:
         return (Damaged if read else OperatorError)(_FAILED.format(error), exit_code=EXIT_DAMAGED)
 
     def _undo(self) -> None:
-        with suppress(apsw.Error):
-            if self._db.in_transaction:
-                self._next_number = 0
+        if self._db.in_transaction:
+            self._next_number = 0
+            with suppress(apsw.Error):
                 self._db.execute("ROLLBACK")
 
     def _fetch_each(
