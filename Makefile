@@ -61,7 +61,7 @@ down: $(VENV)/.test ## stop it
 	@$(BIN)/python scripts/cluster.py down
 
 docs: $(VENV)/.test ## write what README.md, docs/ and JobFields show of the tables in the code
-	$(BIN)/python scripts/docs.py
+	PYTHONPATH=. $(BIN)/python scripts/docs.py
 
 clean: ## remove what was made here
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -47,12 +47,18 @@ def beside(measured: Sequence[Row]) -> Iterator[str]:
         yield f"{f'{name}, {unit}':{NAME}}" + "".join(f"{number(values.get((group, name))):>12}" for group in groups)
 
 
-def legend(measured: Sequence[Row]) -> Iterator[str]:
-    """Format what the references are, one paragraph for each."""
+def references(measured: Sequence[Row]) -> dict[str, list[str]]:
+    """List what the references are, each with the names of its figures."""
     named: dict[str, list[str]] = {}
     for row in measured:
         if row.reference_is:
             named.setdefault(row.reference_is, []).append(row.name)
+    return named
+
+
+def legend(measured: Sequence[Row]) -> Iterator[str]:
+    """Format what the references are, one paragraph for each."""
+    named = references(measured)
     if named:
         yield "references, measured in the same rounds:"
     for reference, names in named.items():

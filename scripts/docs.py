@@ -19,8 +19,14 @@ from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field
 from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
 from airunner.protocol.states import mermaid
+from bench.figures import Row
+from bench.results import Report
+from bench.table import MET, number, references
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+BASELINE: Final = (
+    ROOT / "bench" / "baseline.json"
+)  # a file that `make bench` wrote, on a machine with nothing else to do
 
 
 class Piece(NamedTuple):
@@ -77,9 +83,18 @@ def imports() -> str:
     return f"```mermaid\n{packages.mermaid()}\n```"
 
 
+def figures() -> str:
+    """Write the table of the benchmark's figures, as `make bench` wrote them to `BASELINE`."""
+    rows = msgspec.json.decode(BASELINE.read_bytes(), type=Report).figures
+    table = _table("", "figure", "measured", "target", "reference", "ratio", "met", rows=map(_figure_row, rows))
+    lines = [f"- {'; '.join(names)}: {reference}" for reference, names in references(rows).items()]
+    return "\n".join((table, "", "The references:", "", *lines))
+
+
 PIECES: Final = (
     Piece("docs/ARCHITECTURE.md", "packages", imports),
     Piece("docs/ARCHITECTURE.md", "states", states),
+    Piece("docs/PERFORMANCE.md", "figures", figures),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("README.md", "job file", job_file),
     Piece("protocol/jobfields.py", "job fields", job_fields),
@@ -102,6 +117,13 @@ def _table(*headings: str, rows: Iterator[tuple[str, ...]]) -> str:
 def _key_row(field: Field) -> tuple[str, ...]:
     options = ", ".join(f"`{option.flag}`" for option in (field, *field.more))
     return f"`{field.key}`", options, field.expected, field.unset, _help(field)
+
+
+def _figure_row(row: Row) -> tuple[str, ...]:
+    target = f"{row.bound} {number(row.target)}" if row.target is not None else ""
+    reference = number(row.reference) if row.reference is not None else ""
+    ratio = number(row.ratio) if row.ratio is not None else ""
+    return row.group, f"{row.name}, {row.unit}", number(row.value), target, reference, ratio, MET[row.met]
 
 
 def _field_row(field: Field) -> tuple[str, ...]:
