@@ -315,6 +315,7 @@ async def _run(
     import anyio
 
     from airunner.agent.agent import Agent
+    from airunner.agent.reports import Reports
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.principal import Role
     from airunner.certs.tokensource import token_source
@@ -334,9 +335,11 @@ async def _run(
         SYSTEM,
         Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}"), doubt=_say),
     )
-    agent = Agent(plan, channel, surroundings, SYSTEM, _say)
+    reports = Reports(lambda lines: _say(*lines))
+    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add)
     try:
         async with anyio.create_task_group() as group:
+            group.start_soon(reports.run)
             group.start_soon(_obey_signals, agent, launcher)
             group.start_soon(launcher.watch)
             await agent.run()
@@ -385,9 +388,7 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
                     _say("draining: no new jobs, waiting for running ones; signal again to stop and give them back")
                     agent.orders.drain.set()
                 case 2:
-                    _say(
-                        "stopping: running jobs are stopped and given back; signal again to kill them and exit at once"
-                    )
+                    _say("stopping: running jobs are stopped and given back; signal again to kill them and exit")
                     agent.orders.stop.set()
                 case _:
                     _say("killing the running jobs: other agents get them, when the leases expire at the latest")
@@ -395,5 +396,5 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
                     os._exit(128 + number)
 
 
-def _say(line: str) -> None:
-    print(own_lines(line), file=sys.stderr, flush=True)
+def _say(*lines: str) -> None:
+    print(*map(own_lines, lines), sep="\n", file=sys.stderr, flush=True)

@@ -118,6 +118,13 @@ def shown_spec(spec: JobSpec) -> JobSpec:
     )
 
 
+def shown_command(spec: JobSpec) -> str:
+    """Return the spec's command as in `shown_spec`, without looking at the rest of the spec."""
+    hidden = _hidden_values(spec)
+    command = hidden.hide_each(spec.argv)[0] if hidden else without_credentials(spec.command)
+    return command[:ARGUMENT_CHARS_MAX]
+
+
 def _hidden_values(spec: JobSpec) -> HiddenValues | None:
     """Find the values to hide: of the environment's secrets, and credentials in arguments and repository's address."""
     addresses = " ".join((*spec.argv, spec.repository))

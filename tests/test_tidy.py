@@ -24,6 +24,7 @@ CHOOSERS = {"broker/store/open.py"}  # which engine serves a URL
 # Of agent/, from the ground up: each imports only itself and those before it.
 FLOORS = [
     "flag",
+    "reports",
     "launcher",
     "workspace",
     "checkout",

@@ -37,7 +37,7 @@ from airunner.protocol.events import ProcessError
 from airunner.protocol.fields import ProcessType
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
-from airunner.protocol.shownspec import shown_spec
+from airunner.protocol.shownspec import shown_command
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import Edges
 
@@ -117,7 +117,7 @@ class Slot(Struct, frozen=True):
         """Run an attempt at a leased job, and return its outcome."""
         lease = held.lease
         attempted = _Attempted(held)
-        self.report(f"{attempted.name} begins: {one_line(shown_spec(lease.spec).command)}")
+        self.report(f"{attempted.name} begins: {one_line(shown_command(lease.spec))}")
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:

@@ -1,7 +1,9 @@
 """Workspaces of one agent: made for each attempt, or reused if the attempt before has left its workspace untouched.
 
 Most short jobs need no files, and to make and remove these folders takes longer than such a command.
-Untouched means: the same folders, empty, with inodes that have not changed since they were made.
+Untouched means: the same folders, empty, with inodes that have not changed since they were made. In an old workspace
+each change shows in an inode. In a new one a change may have the time at which the folder was made, because the
+clock of a disk is coarse; so the folders are read too.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Final
+
+from msgspec import Struct
 
 from airunner.agent.workspace.jobuser import JobUsers
 from airunner.agent.workspace.workspace import (
@@ -22,8 +27,18 @@ from airunner.agent.workspace.workspace import (
 )
 
 NO_USERS: Final = JobUsers(())
+OLD_S: Final = 3.0  # age of a workspace from which on each change shows: some disks count in whole seconds
 _OURS: Final = stat.S_IFDIR | FOLDER_MODE
 _Stamp = tuple[int, int, int]  # of a folder: mode, inode number, last change of the inode (ns)
+
+
+class _Made(Struct):
+    """Workspace as it was made, at `made_s` (monotonic clock); `old`: when the last attempt began."""
+
+    root: _Stamp
+    stamps: tuple[_Stamp, ...]
+    made_s: float
+    old: bool = False
 
 
 class Workspaces:
@@ -35,7 +50,7 @@ class Workspaces:
         self._users = users
         self._bases = bases
         self._unused: list[Workspace] = []
-        self._stamps: dict[Workspace, tuple[_Stamp, ...]] = {}  # of each workspace's folders, when they were made
+        self._made: dict[Workspace, _Made] = {}
 
     def acquire(self) -> Workspace:
         """Return an empty workspace that no other attempt uses or has changed. Raises as `make_workspace`."""
@@ -47,11 +62,14 @@ class Workspaces:
                 raise
         while self._unused:
             workspace = self._unused.pop()
-            if _linked(workspace, self._stamps[workspace]):
+            made = self._made[workspace]
+            if _linked(workspace, made.stamps):
+                made.old = monotonic() - made.made_s >= OLD_S
                 return workspace
             self._remove(workspace)
         workspace = make_workspace(self._home, bases=self._bases)
-        self._stamps[workspace] = tuple(_stamp(folder) for folder in _stamped(workspace))
+        stamps = tuple(_stamp(folder) for folder in _stamped(workspace))
+        self._made[workspace] = _Made(_stamp(workspace.root), stamps, monotonic())
         return workspace
 
     def reclaim(self, workspace: Workspace) -> bool:
@@ -59,13 +77,13 @@ class Workspaces:
         if workspace.user is not None:  # another user may have the next job
             return False
         try:
-            untouched = _untouched(workspace, self._stamps[workspace])
+            untouched = _untouched(workspace, self._made[workspace])
         except OSError:  # the job has removed a folder
             untouched = False
         if untouched:
             self._unused.append(workspace)
         else:
-            del self._stamps[workspace]
+            del self._made[workspace]
         return untouched
 
     def clear(self, workspace: Workspace) -> list[Leftover]:
@@ -83,7 +101,7 @@ class Workspaces:
             self._remove(self._unused.pop())
 
     def _remove(self, workspace: Workspace) -> None:
-        del self._stamps[workspace]
+        del self._made[workspace]
         self.clear(workspace)
 
 
@@ -100,14 +118,17 @@ def _linked(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
         return False
 
 
-def _untouched(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
+def _untouched(workspace: Workspace, made: _Made) -> bool:
     """Return whether a workspace is unchanged since it was made. Raises `OSError`."""
     folders = workspace.folders
-    if tuple(_stamp(folder) for folder in _stamped(workspace)) != stamps:
+    if tuple(_stamp(folder) for folder in _stamped(workspace)) != made.stamps:
         return False
+    root = _stamp(workspace.root)
+    if made.old and root == made.root:
+        return True
     if any(any(os.scandir(folder)) for folder in folders):
         return False
-    return len(list(os.scandir(workspace.root))) == len(folders) and _stamp(workspace.root)[0] == _OURS
+    return len(list(os.scandir(workspace.root))) == len(folders) and root[0] == _OURS  # the agent had a file there
 
 
 def _stamp(folder: Path) -> _Stamp:

@@ -10,12 +10,13 @@ import shlex
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
+from msgspec.structs import replace
 
 from airunner.protocol.errors import FieldError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import command_summary
 from airunner.protocol.redaction import is_secret_name, secret_values
-from airunner.protocol.shownspec import hiding, shown_spec
+from airunner.protocol.shownspec import hiding, shown_command, shown_spec
 
 VALUE = "s3cr3t/T0ken"
 
@@ -120,6 +121,7 @@ def test_no_reader_of_a_job_sees_a_secret_of_its_environment_anywhere() -> None:
         "OUT_TOKEN": "public",
         "MODE": "fast",
     }
+    assert shown_command(replace(SPEC, command=f"./{VALUE}.sh")) == "./[REDACTED].sh"
     assert (shown.owner, shown.working_directory, shown.queue) == ("[REDACTED]", "x/[REDACTED]", "fast")
     assert shown.metadata == {"url": "https://h/[REDACTED]", "mode": "public"}
     assert command_summary(SPEC, hiding(SPEC)) == " ".join(("curl", *shown.args))

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from airunner.agent.launcher.child.tree import KILL_AGAIN_MS, signal_each
 
 PREFIX: Final = "airunner-"
-_EVENTS_BYTES: Final = 4_096  # more than cgroup.events has: two short lines
+_EVENTS_BYTES: Final = 4_096  # more than cgroup.events and memory.events have: some short lines
 
 
 class Limits(NamedTuple):
@@ -66,15 +66,24 @@ def missing_controllers(group: Path, limits: Limits) -> list[str]:
     return [name for name in limits.controllers if name not in offered]
 
 
-def oom_kills(group: Path | None) -> int:
-    """Return how many processes in this group the kernel has killed for lack of memory; 0 if that is not known."""
-    if group is not None:
-        with suppress(OSError, ValueError):
-            for line in (group / "memory.events").read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
+class OomKills:
+    """OOM kills in one control group, whose file is opened once, because it is read for each job."""
+
+    def __init__(self, group: Path | None) -> None:
+        self._events: int | None = None
+        if group is not None:
+            with suppress(OSError):  # the kernel or this group does not count memory
+                self._events = os.open(group / "memory.events", os.O_RDONLY | os.O_CLOEXEC)
+
+    def count(self) -> int:
+        """Return how many processes the kernel has killed for lack of memory; 0 if that is not known."""
+        if self._events is not None:
+            with suppress(OSError, ValueError):
+                for line in os.pread(self._events, _EVENTS_BYTES, 0).splitlines():
+                    name, _, count = line.partition(b" ")
+                    if name == b"oom_kill":
+                        return int(count)
+        return 0
 
 
 def launchers_group(base: Path, pid: int, mark: str) -> Path:

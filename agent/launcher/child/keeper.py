@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, assert_never
 
-from airunner.agent.launcher.child.cgroup import oom_kills
+from airunner.agent.launcher.child.cgroup import OomKills
 from airunner.agent.launcher.child.ending import LOOK_AGAIN_MS, Ending
 from airunner.agent.launcher.child.linux import call_me_when_my_parent_dies, set_name
 from airunner.agent.launcher.child.shortoutput import whole_output
@@ -68,8 +68,8 @@ class Keeper:
 
     def __init__(self, connection: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._connection = connection
-        self._group = group
-        self._oom_kills = 0  # OOM kills in the group before the command started
+        self._oom_kills = OomKills(group)
+        self._oom_kills_before = 0  # the command started
         self._spending = Spending()  # resources that this job has used
         self._wakeup = wakeup
         self._wakeup.watch(connection.fileno())
@@ -95,7 +95,8 @@ class Keeper:
             end_now(self._wakeup)
 
     def _turn(self) -> bool:
-        self._timer.set(math.inf if self._alone or self._expired else self._deadline)
+        # Until the start is reported, the loop looks at the deadline all the same, within `patience_ms`.
+        self._timer.set(math.inf if self._alone or self._expired or self._readers else self._deadline)
         ready, signals = self._wakeup.wait(self._timeout_ms())
         if signal.SIGTERM in signals:
             return False
@@ -144,7 +145,7 @@ class Keeper:
             return
         self._alone = False
         self._spending = Spending()
-        self._oom_kills = oom_kills(self._group)
+        self._oom_kills_before = self._oom_kills.count()
         if self._input is not None:
             self._wakeup.watch(self._input.watched)
         self._began_s = time.monotonic()
@@ -193,7 +194,7 @@ class Keeper:
             self._input = None
         if not self._expired:  # otherwise the keeper has killed the command
             code = os.waitstatus_to_exitcode(status)
-            oom = code != 0 and oom_kills(self._group) > self._oom_kills
+            oom = code != 0 and self._oom_kills.count() > self._oom_kills_before
             self._report_end(command, code if code >= 0 else None, -code if code < 0 else None, oom=oom)
 
     def _report_end(self, command: int | None, exit_code: int | None, number: int | None, *, oom: bool) -> None:

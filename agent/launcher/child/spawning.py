@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airunner.agent.launcher.child.otheruser import RESET, seen_as, spawn_as
@@ -85,16 +84,11 @@ def _spawn_with_pipes(start: Start, program: bytes, stdin: int) -> tuple[int, li
     Without another user, `posix_spawn` is used instead of forking this interpreter: the kernel copies no page tables,
     the new process runs no Python, and a failed exec is reported by its errno.
     """
-    readers: list[int] = []
-    writers: list[int] = []
-    with ExitStack() as on_failure, ExitStack() as always:
-        for _ in ("stdout",) if start.merged else ("stdout", "stderr"):
-            reader, writer = os.pipe()
-            on_failure.callback(os.close, reader)
-            always.callback(os.close, writer)
-            readers.append(reader)
-            writers.append(writer)
-        streams = (stdin, writers[0], writers[-1])
+    pipes = [os.pipe()]
+    try:
+        if not start.merged:
+            pipes.append(os.pipe())
+        streams = (stdin, pipes[0][1], pipes[-1][1])
         if start.user:
             pid = spawn_as(start, program, streams)
         else:
@@ -108,8 +102,14 @@ def _spawn_with_pipes(start: Start, program: bytes, stdin: int) -> tuple[int, li
                 setsigmask=(),
                 setsigdef=RESET,
             )
-        on_failure.pop_all()
-    return pid, readers
+    except BaseException:
+        for reader, _ in pipes:
+            os.close(reader)
+        raise
+    finally:
+        for _, writer in pipes:
+            os.close(writer)
+    return pid, [reader for reader, _ in pipes]
 
 
 def _find(name: bytes, environment: dict[bytes, bytes]) -> bytes:

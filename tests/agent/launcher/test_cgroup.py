@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.launcher.child.cgroup import PREFIX, Limits, end_groups, missing_controllers, oom_kills, own_group
+from airunner.agent.launcher.child.cgroup import PREFIX, Limits, OomKills, end_groups, missing_controllers, own_group
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
@@ -84,6 +84,6 @@ async def test_a_bound_that_cannot_be_kept_is_not_promised(
 
 
 def test_whom_the_kernel_killed_is_counted_where_it_tells(tmp_path: Path) -> None:
-    assert (oom_kills(None), oom_kills(tmp_path)) == (0, 0)
+    assert (OomKills(None).count(), OomKills(tmp_path).count()) == (0, 0)
     (tmp_path / "memory.events").write_text("low 0\nhigh 3\nmax 7\noom 2\noom_kill 4\noom_group_kill 0\n")
-    assert oom_kills(tmp_path) == 4
+    assert OomKills(tmp_path).count() == 4

@@ -65,9 +65,9 @@ async def test_any_other_command_is_reported_when_it_runs(
 
 
 async def test_a_job_that_is_waited_for_is_killed_at_its_deadline(launcher: ChildLauncher) -> None:
-    process = await launcher.launch(waited_for("exec sleep 1000", PATIENCE_S * 10), boot_s() + 0.2)
+    await works(launcher)
     with pytest.raises(LeaseEnded):
-        await process.wait()
+        await (await launcher.launch(waited_for("exec sleep 1000", 0.5), boot_s() + 0.3)).wait()
     await works(launcher)
 
 

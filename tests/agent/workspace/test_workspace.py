@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -211,10 +212,17 @@ TOUCHES: dict[str, Callable[[Workspace], object]] = {
 }
 
 
+@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
-def test_one_that_was_touched_is_nobodys_again(tmp_path: Path, touch: Callable[[Workspace], object]) -> None:
+def test_one_that_was_touched_is_nobodys_again(
+    tmp_path: Path, touch: Callable[[Workspace], object], monkeypatch: pytest.MonkeyPatch, *, old: bool
+) -> None:
     workspaces = Workspaces(tmp_path)
     workspace = workspaces.acquire()
+    if old:
+        assert workspaces.reclaim(workspace)
+        monkeypatch.setattr("airunner.agent.workspace.workspaces.monotonic", lambda: inf)
+        assert workspaces.acquire() is workspace
     touch(workspace)
     assert not workspaces.reclaim(workspace)
     assert remove_workspace(workspace.root) == []

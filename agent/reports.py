@@ -1,0 +1,52 @@
+"""Reports of an agent: its lines for the operator, gathered while many come, so that they cost few writes.
+
+A line that comes `GATHER_S` or more after the last write is written at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+
+from airunner.transport.bell import Bell
+
+GATHER_S: Final = 0.05  # longest time that a line waits for others
+LINES_MAX: Final = 100  # lines that are written without waiting for more
+
+
+class Reports:
+    """Reports, whose lines `write` writes."""
+
+    def __init__(self, write: Callable[[Sequence[str]], None]) -> None:
+        self._write = write
+        self._lines: list[str] = []
+        self._due_s = 0.0  # when the next line may be written
+        self._gathered = Bell()
+
+    def add(self, line: str) -> None:
+        """Write a line, at once or with the next ones."""
+        self._lines.append(line)
+        if len(self._lines) >= LINES_MAX or anyio.current_time() >= self._due_s:
+            self._flush()
+        elif len(self._lines) == 1:
+            self._gathered.ring()
+
+    async def run(self) -> None:
+        """Write gathered lines when they are due, until cancelled; then write the rest."""
+        try:
+            while True:
+                if self._lines:
+                    await anyio.sleep_until(self._due_s)
+                    self._flush()
+                else:
+                    await self._gathered.wait()
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._due_s = anyio.current_time() + GATHER_S
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write(lines)
