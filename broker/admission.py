@@ -28,7 +28,7 @@ from airunner.broker.requests import KINDS, decode, kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.authority import Authority
 from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
-from airunner.protocol.bounds import VALUES_MAX, check_structure
+from airunner.protocol.bounds import VALUES_MAX
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
 from airunner.protocol.frames import RequestFrames, unpack_request
 from airunner.protocol.replies import Message
@@ -167,8 +167,7 @@ class Admission:
         values = min(VALUES_MAX, len(body))  # upper bound, charged for an invalid or a short body
         try:
             if request is None:
-                values = check_structure(body)
-                request = decode(upgraded(body, frames.revision))
+                request, values = decode(upgraded(body, frames.revision))
         finally:
             events = payer.purpose is Purpose.AGENT and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
             self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
@@ -203,8 +202,7 @@ def _decoded_if_short(body: bytes) -> Request | None:
     """
     if len(body) > PING_BYTES_MAX:
         return None
-    check_structure(body)
-    return decode(body)
+    return decode(body)[0]
 
 
 def _bucket(tenant: str, request: StoreRequest) -> Bucket:

@@ -35,7 +35,7 @@ from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_ret
 from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Engine, Keys
 from airunner.certs.principal import Role
-from airunner.protocol.coding import decode_checked
+from airunner.protocol.coding import decode_counted
 from airunner.protocol.replies import Message
 from airunner.protocol.requests import (
     CancelJob,
@@ -240,12 +240,12 @@ def price_of(request: StoreRequest) -> int:
     return kind_of(request).price(request)
 
 
-def decode(body: bytes) -> Request:
-    """Decode a body that passed `check_structure`: a Ping, or a request of a kind in the table.
+def decode(body: bytes) -> tuple[Request, int]:
+    """Decode a body: a Ping, or a request of a kind in the table; return also how many values were counted in it.
 
     Raises `BadRequest`: it is neither.
     """
-    return decode_checked(body, _decoder_of(tuple(KINDS)))
+    return decode_counted(body, _decoder_of(tuple(KINDS)))
 
 
 @cache

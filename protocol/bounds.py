@@ -1,8 +1,9 @@
-"""Bounds of a MessagePack body, checked before anything is built from it.
+"""Bounds of a MessagePack body: how many values it holds, and how deep they are nested.
 
-A decoder allocates as much as a header claims and recurses as deep as the body is nested. This check does neither: it
-walks over the bytes once, counts, and refuses. The typed decoder then checks the lengths of strings, on a body whose
-size its frame has already bounded.
+An untyped decoder allocates as much as a header claims and recurses as deep as the body is nested. This check does
+neither: it walks over the bytes once, counts, and refuses. The typed decoder of requests allocates only within the
+bounds of its types, of which every array and map has one, and skips unknown fields; for replies, whose arrays have
+none, and for anything untyped, the check comes first.
 
 Source: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md
 """

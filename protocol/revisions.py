@@ -6,7 +6,7 @@ from typing import Final, cast
 
 import msgspec
 
-from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.bounds import UNDECODABLE, check_structure
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.frames import REVISION
 
@@ -17,9 +17,10 @@ _LISTS: Final = ("batches", "completions")  # fields of a PublishJobEvents: each
 
 
 def upgraded(body: bytes, revision: int) -> bytes:
-    """Convert a request that `check_structure` has passed from `revision` to `REVISION`. Raises `BadRequest`."""
+    """Convert a request from `revision` to `REVISION`, after a check of its structure. Raises `BadRequest`."""
     if revision == REVISION:
         return body
+    check_structure(body)
     try:
         request: object = msgspec.msgpack.decode(body)
         if isinstance(request, dict):

@@ -42,7 +42,7 @@ from airunner.transport.resolver import Resolver, only_ipv6
 ZAP_DOMAIN: Final = b"airunner"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # RFC 27, https://rfc.zeromq.org/spec/27/
 ZAP_FRAMES_MAX: Final = 16  # frames of a ZAP request: an envelope, six fields and the mechanism's credentials
-DRAIN_S: Final = 0.001  # seconds for which the broker receives requests before other tasks get a turn
+DRAIN_S: Final = 0.0005  # seconds for which the broker receives requests (some 25) before other tasks get a turn
 SURPLUS_FRAMES_MAX: Final = 64  # frames beyond the bound that are dropped before other tasks get a turn
 EVENTS_KERNEL_BYTES: Final = 131_072  # kernel buffer of a connection for live events; by default it grows to some 6 MiB
 CURVE_BYTES: Final = 33  # added by CURVE to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from typing import get_args
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import inspect
 
 from airunner.protocol.coding import canonical_hash, decode_reply, decode_request, encode, error_of, refusal
 from airunner.protocol.errors import BadRequest, PeerError
@@ -104,6 +107,51 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
 def test_what_is_no_request_is_a_bad_request(body: dict[str, object] | bytes):
     with pytest.raises(BadRequest):
         decode_request(body if isinstance(body, bytes) else msgpack.packb(body))
+
+
+def unbounded(found: inspect.Type, path: str = "") -> Iterator[str]:
+    """The arrays and maps of a type that have no bound, and what may be anything."""
+    match found:
+        case inspect.StructType(fields=fields):
+            for field in fields:
+                yield from unbounded(field.type, f"{path}.{field.name}")
+        case inspect.UnionType(types=types) | inspect.TupleType(item_types=types):
+            for one in types:
+                yield from unbounded(one, path)
+        case inspect.VarTupleType(item_type=item, max_length=most):
+            yield from [path] if most is None else unbounded(item, path)
+        case inspect.DictType(key_type=key, value_type=value, max_length=most):
+            yield from [path] if most is None else [*unbounded(key, path), *unbounded(value, path)]
+        case _:
+            if not isinstance(found, _FLAT):
+                yield path
+
+
+_FLAT = (inspect.StrType, inspect.BytesType, inspect.IntType, inspect.BoolType, inspect.NoneType, inspect.EnumType)
+
+
+def test_the_types_of_a_request_bound_all_that_its_decoder_builds():
+    assert list(unbounded(inspect.type_info(Request))) == []
+    assert list(unbounded(inspect.type_info(Reply))) != []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x82\xa4type\xaaDequeueJob\xa6queues\xdd\xff\xff\xff\xff",
+        b"\x82\xa4type\xaaDequeueJob\xa4tags\xdf\xff\xff\xff\xff",
+        b"\x82\xa4type\xa8ListJobs\xa1x\xdd\xff\xff\xff\xff",
+        b"\x82\xa4type\xa8ListJobs\xa1x" + b"\x91" * 1_000_000 + b"\xc0",
+    ],
+)
+def test_a_decoder_builds_nothing_that_a_request_only_claims(body: bytes):
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest):
+            decode_request(body)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_so_much_metadata_is_a_request():
