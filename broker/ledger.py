@@ -268,7 +268,8 @@ class Ledger:
 
     async def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
         """Send the replies and the news of a batch, after its commit if it has changed the store."""
-        responses: list[Response | Nudged] = []
+        granted: list[Response] = []  # to parked requests: sent first, because jobs wait to start
+        responses: list[Response] = []
         published = BatchNews(alarm=alarm)
         for entry, outcome in zip(batch, done, strict=True):
             news = outcome.news
@@ -286,11 +287,12 @@ class Ledger:
                     published.nudged.append(Nudged(pending.command.tenant, tuple(news.nudged)))
                 reply = None if outcome.reply is None else self._unless_parked(entry, pending, outcome.reply)
                 if reply is not None and pending.peer is not None:
-                    responses.append(Response(pending.peer, pending.command, reply, pending.key, pending.revision))
+                    response = Response(pending.peer, pending.command, reply, pending.key, pending.revision)
+                    (granted if isinstance(entry, Parked) else responses).append(response)
             if isinstance(entry, Retain):
                 await self._janitor.send(Swept(news.more))
-        if responses:
-            await self._gateway.send(responses)
+        if granted or responses:
+            await self._gateway.send([*granted, *responses])
         self._counts.add("events", sum(appended.segment.count for appended in published.appended))
         await self._bus.publish(published)
 
