@@ -6,6 +6,8 @@ what runs a job is left out.
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ from airunner.transport.sockets import CurveNetwork, new_context
 
 FLEETS: Final = 2  # processes that the agents share
 AGENT_DESCRIPTORS: Final = 8  # of an agent here: its connection, its sockets' mailboxes, the timer of its Renewer
+NICE: Final = 5  # the agents stand for other machines: they leave the processors to the broker and its client
 SOCKETS_MAX: Final = 65_536  # of a fleet's ZeroMQ context
 VISIBILITY_MS: Final = 300_000  # the default of `airunner agent`
 TOKEN_TTL_S: Final = 3_600.0
@@ -66,6 +69,8 @@ def fleet(endpoint: str, broker_public: bytes, machines: Sequence[Machine], pipe
     raise_descriptors(64 + AGENT_DESCRIPTORS * len(machines))
     context = new_context()
     context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+    gc.disable()  # what so many agents have in one process takes long to scan; each is a process of its own otherwise
+    os.nice(NICE)
     anyio.run(_fleet, context, endpoint, broker_public, machines, pipe)
 
 

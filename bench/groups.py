@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import cancel, checkout, cli, client, commands, console, flood, latency, many, queue, scale
+from bench import cancel, checkout, cli, client, commands, console, flood, growth, latency, many, queue, scale
 from bench.group import Group
 
 GROUPS: Final[tuple[Group, ...]] = (
@@ -19,4 +19,5 @@ GROUPS: Final[tuple[Group, ...]] = (
     flood.GROUP,
     checkout.GROUP,
     scale.GROUP,
+    growth.GROUP,
 )

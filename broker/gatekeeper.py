@@ -4,10 +4,14 @@ The Gatekeeper owns the socket at which libzmq requests the authentication of ea
 and its relay process have one each. It is bound before the sockets that it guards; these enforce their ZAP domain, so
 no peer connects while the Gatekeeper does not reply. The key has to be on the allow-list now, and its machine may open
 a limited number of connections a second. An accepted peer is identified by its key (ZAP's User-Id), not by a name.
+
+Accepted connections are spread: after a restart thousands of agents come back within a second or two, and what they
+then send takes several times as long to answer. Replies to libzmq wait, so that requests on open connections do not.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import anyio
@@ -23,6 +27,8 @@ from airunner.transport.sockets import ZAP_DOMAIN
 VERSION: Final = b"1.0"  # version of ZAP
 ALLOWED: Final = b"200"
 TRY_AGAIN: Final = b"300"  # ZAP status after which the peer's libzmq connects again
+ADMITTED_PER_S: Final = 500  # connections, after a burst: their first requests then take a quarter of the broker's time
+BURST_S: Final = 0.1  # seconds of that rate that are admitted at once
 REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself
 
 
@@ -34,6 +40,7 @@ class Gatekeeper:
         self._allowed = allowed
         self._counts = counts
         self._rates = rates
+        self._next_s = -math.inf  # when the next connection may be admitted
 
     async def run(self) -> None:
         """Reply to libzmq's requests until cancelled."""
@@ -41,6 +48,8 @@ class Gatekeeper:
             for frames in await self._socket.receive():
                 if (answer := self._answer(frames)) is not None:
                     self._socket.send(answer)
+                if self._next_s > anyio.current_time():
+                    await anyio.sleep_until(self._next_s)
 
     def close(self) -> None:
         """Close the socket; no peer can connect any more."""
@@ -72,4 +81,5 @@ class Gatekeeper:
             self._counts.add("peers_deferred")
             return TRY_AGAIN, ""
         self._counts.add("peers_admitted")
+        self._next_s = max(self._next_s, anyio.current_time() - BURST_S) + 1 / ADMITTED_PER_S
         return ALLOWED, key

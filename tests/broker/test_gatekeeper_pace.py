@@ -1,0 +1,69 @@
+"""How fast the Gatekeeper admits connections when thousands come at once, in virtual time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import cast
+
+import anyio
+
+from airunner.broker.counts import Counts
+from airunner.broker.gatekeeper import ADMITTED_PER_S, ALLOWED, BURST_S, REFUSED, Gatekeeper
+from airunner.broker.rates import Rates
+from airunner.certs.allowlist import AllowList
+from airunner.certs.curve import load_client_pair, raw_key
+from airunner.certs.home import Home
+from airunner.transport.anyiosocket import AnyioSocket
+from airunner.transport.ports import Frames
+from airunner.transport.sockets import ZAP_DOMAIN
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
+
+
+class Door:
+    """In the place of the ZAP socket: these keys are asked about at once."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        self._count = len(keys)
+        self._asked = [[b"peer", b"", b"1.0", b"1", ZAP_DOMAIN, b"", b"", b"CURVE", key] for key in keys]
+        self.answered: list[tuple[bytes, float]] = []
+        self.all_answered = anyio.Event()
+
+    async def receive(self) -> list[Frames]:
+        if not self._asked:
+            await anyio.sleep_forever()
+        asked, self._asked = self._asked, []
+        return asked
+
+    def send(self, frames: Frames) -> None:
+        self.answered.append((frames[4], anyio.current_time()))
+        if len(self.answered) == self._count:
+            self.all_answered.set()
+
+
+async def admitted(home: Home, keys: list[bytes]) -> list[tuple[bytes, float]]:
+    """How each was answered, and after how many seconds."""
+    door = Door(keys)
+    keeper = Gatekeeper(cast("AnyioSocket", door), AllowList(home.allowed_clients, print), Counts(), Rates())
+    began_s = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(keeper.run)
+        await door.all_answered.wait()
+        group.cancel_scope.cancel()
+    return [(status, at_s - began_s) for status, at_s in door.answered]
+
+
+async def test_connections_above_a_burst_are_admitted_at_a_bounded_rate(home: Home) -> None:
+    burst, seconds = int(ADMITTED_PER_S * BURST_S), 2
+    answers = await admitted(home, [raw_key(load_client_pair(home).public)] * (burst + seconds * ADMITTED_PER_S))
+    assert {status for status, _ in answers} == {ALLOWED}
+    by_second = Counter(int(at_s) for _, at_s in answers)
+    assert by_second[0] <= burst + ADMITTED_PER_S + 1
+    assert by_second[1] <= ADMITTED_PER_S
+    assert sum(not at_s for _, at_s in answers) >= burst, "a few wait for nothing"
+
+
+async def test_strangers_hold_nobody_up(home: Home) -> None:
+    strangers = [os.urandom(32) for _ in range(2 * ADMITTED_PER_S)]
+    answers = await admitted(home, [*strangers, raw_key(load_client_pair(home).public)])
+    assert Counter(answers) == {(REFUSED, 0.0): len(strangers), (ALLOWED, 0.0): 1}
