@@ -18,19 +18,23 @@ from nacl.utils import random
 MB: Final = 1_000_000
 READ_BYTES: Final = 65_536
 LEVEL: Final = 1
-_zstd: Any = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+
+def _zstd() -> Any:  # noqa: ANN401 - its module depends on Python's version
+    """Import zstd: only when it is needed, since this module is also imported beside revisions without it."""
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 def stored_rate(written: Path, times: int, *, terminal: bool = False) -> float:
     """Measure the MB/s from `cat FILE …` through a pipe or a terminal, zstd and a SecretBox into a file with fsync."""
-    box = SecretBox(random(SecretBox.KEY_SIZE))
+    zstd, box = _zstd(), SecretBox(random(SecretBox.KEY_SIZE))
     reads, writes = pty.openpty() if terminal else os.pipe()
     began_s = time.perf_counter()
     process = subprocess.Popen(("cat", *[str(written)] * times), stdout=writes)
     os.close(writes)
     with tempfile.TemporaryFile() as file:
         while piece := _read(reads):
-            file.write(box.encrypt(_zstd.compress(piece, LEVEL)))
+            file.write(box.encrypt(zstd.compress(piece, LEVEL)))
         file.flush()
         os.fsync(file.fileno())
     os.close(reads)
@@ -40,14 +44,14 @@ def stored_rate(written: Path, times: int, *, terminal: bool = False) -> float:
 
 def replayed_rate(written: Path, times: int) -> float:
     """Measure the MB/s from sealed and compressed pieces of a file through a SecretBox and zstd into another file."""
-    box = SecretBox(random(SecretBox.KEY_SIZE))
+    zstd, box = _zstd(), SecretBox(random(SecretBox.KEY_SIZE))
     content = written.read_bytes()
     pieces = [content[start : start + READ_BYTES] for start in range(0, len(content), READ_BYTES)]
-    sealed = [box.encrypt(_zstd.compress(piece, LEVEL)) for piece in pieces]
+    sealed = [box.encrypt(zstd.compress(piece, LEVEL)) for piece in pieces]
     began_s = time.perf_counter()
     with tempfile.TemporaryFile() as file:
         for piece in sealed * times:
-            file.write(_zstd.decompress(box.decrypt(piece)))
+            file.write(zstd.decompress(box.decrypt(piece)))
     return len(content) * times / MB / (time.perf_counter() - began_s)
 
 

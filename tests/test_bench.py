@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from bench.client import first_submit_ms
+from bench.cluster import Cluster
 from bench.figures import Bound, Figure, Reading, Row, rows
 from bench.groups import GROUPS
+from bench.product import WORKING_TREE, Unmeasured, revision
 from bench.results import Report, report
 from bench.table import COLUMNS, beside, legend, missed, number, table
 
@@ -98,6 +104,18 @@ def test_peers_stand_beside_each_other_with_what_they_have_measured() -> None:
 )
 def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_product_runs_a_function_in_a_process_of_its_own() -> None:
+    assert WORKING_TREE.call(number, 38_000.4) == "38,000"
+
+
+def test_what_a_function_of_a_product_failed_with_is_said(tmp_path: Path) -> None:
+    where = Cluster("tcp://127.0.0.1:1", tmp_path, "token", broker_pid=1)
+    with pytest.raises(Unmeasured, match=re.escape(str(tmp_path))):  # there are no keys
+        WORKING_TREE.call(first_submit_ms, where)
+    with pytest.raises(Unmeasured, match="no-such-revision"), revision("no-such-revision"):
+        pass
 
 
 def test_results_are_read_back_as_they_were_written() -> None:
