@@ -303,7 +303,7 @@ async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_th
 
 @pytest.mark.parametrize(
     ("asks", "size_bytes", "rate", "paid_out"),
-    [(1, 60 * REPLY_BYTES_A_UNIT, 10.0, True), (2, REPLY_BYTES_A_UNIT, 3.0 * UNITS_A_REQUEST, False)],
+    [(1, 40 * REPLY_BYTES_A_UNIT, 10.0, True), (2, REPLY_BYTES_A_UNIT, 3.0 * UNITS_A_REQUEST, False)],
     ids=["large", "as short as who follows asks for"],
 )
 async def test_a_page_of_a_log_is_paid_for_by_its_size(
