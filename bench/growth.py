@@ -111,9 +111,9 @@ class Kind(NamedTuple):
 
 KINDS: Final = (
     Kind("enqueue", _User.enqueue),
-    Kind("enqueue in bulk, a job", _User.enqueue_many, 16, ENQUEUE_MAX),
+    Kind("bulk enqueue, a job", _User.enqueue_many, 16, ENQUEUE_MAX),
     Kind("whole life", _User.live),
-    Kind("life in bulk, a job", _User.live_many, 4, ENQUEUE_MAX),
+    Kind("bulk life, a job", _User.live_many, 4, ENQUEUE_MAX),
     Kind("list", _User.list),
     Kind("list --state", _User.list_failed),
     Kind("list --metadata", _User.list_branch),
