@@ -14,10 +14,10 @@ GROUPS: Final[tuple[Group, ...]] = (
     console.GROUP,
     many.GROUP,
     client.GROUP,
+    growth.GROUP,
     cancel.GROUP,
     cli.GROUP,
     flood.GROUP,
     checkout.GROUP,
     scale.GROUP,
-    growth.GROUP,
 )

@@ -200,4 +200,4 @@ def opened(product: Product) -> Generator[Round]:
         yield measure
 
 
-GROUP: Final = Group("growth", FIGURES, opened, rounds=1, table=False)
+GROUP: Final = Group("growth", FIGURES, opened, rounds=1)
