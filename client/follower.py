@@ -37,7 +37,7 @@ from airunner.transport.channel import Channel
 
 INBOX_SEGMENTS_MAX: Final = 128  # live segments of at most 2 KiB, and a page, that wait for the Follower
 PAGES_MAX: Final = 32  # pages that a client requests at once; unread ones wait in the broker, up to 1 MiB each
-AHEAD_MAX: Final = 4  # pages of at most 1 MiB that wait for the monitor
+AHEAD_MAX: Final = 2  # pages, decompressed up to 2 MiB each, that wait for the monitor
 
 Failure = PeerError | OperatorError
 _Input = JobEventsReplayed | JobWatched | Failure | bytes

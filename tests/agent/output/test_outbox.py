@@ -94,6 +94,14 @@ async def test_long_batches_are_compressed_once_and_short_ones_stay_as_they_are(
         assert [left.header.batch(record) for record in left.read_from(0, EVERYTHING)] == sent[:2]
 
 
+async def test_what_comes_fast_is_sent_in_few_batches(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path)
+    for _ in range(64):
+        await recorder.add_output(Stream.STDOUT, bytes(63_000), 1)
+    recorder.outbox.flush()
+    assert len(recorder.outbox.unsent(64, EVERYTHING)) <= 15, "of 4 MB"
+
+
 async def test_a_broker_that_does_not_say_that_it_reads_compressed_batches_gets_none(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path)
     await recorder.add_output(Stream.STDOUT, LONG, 1)
