@@ -8,6 +8,7 @@ over `Events`.
  Channel ─────page────────────►   (bounded)            (bounded)
 ```
 
+A live segment that arrives while the Follower waits reaches the monitor without it: it is opened where it is received.
 Both queues are bounded. A monitor that is slower than its job makes the Follower wait; then live segments are dropped
 at the full inbox, and the Follower replays them later: memory stays flat and nothing is lost.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Self
 
 import anyio
@@ -40,7 +42,7 @@ PAGES_MAX: Final = 32  # pages that a client requests at once; unread ones wait 
 AHEAD_MAX: Final = 2  # pages, decompressed up to 2 MiB each, that wait for the monitor
 
 Failure = PeerError | OperatorError
-_Input = JobEventsReplayed | JobWatched | Failure | bytes
+_Input = JobEventsReplayed | JobWatched | Failure | list[Event] | bytes
 
 _segment_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
@@ -77,6 +79,8 @@ class Follower:
         self._watch_in_flight = False  # whether a WatchJob request is in flight
         self._watched_connection = 0  # `Channel.connections` at the last JobWatched
         self._missed = False  # whether live segments were dropped at the full inbox
+        self._waits = False  # whether the task waits for an input, and none is on its way to it
+        self._waits_to_ms = math.inf  # until when, at the latest
 
     async def run(self) -> None:
         """Feed the monitor until the job's last event, a failure, or `scope` is cancelled."""
@@ -125,29 +129,42 @@ class Follower:
             answer = with_field_named(error, request)
         except (PeerError, OperatorError) as error:
             answer = error
+        self._waits = False
         await self._to_inbox.send(answer)
 
     async def _next(self) -> _Input | None:
         """Receive the next input; None when the deadline came first."""
-        deadline_ms = self._follow.deadline_ms()
-        with anyio.CancelScope(deadline=math.inf if deadline_ms is None else (deadline_ms + 1) / 1_000):
-            return await self._inbox.receive()
+        with suppress(anyio.WouldBlock):
+            return self._inbox.receive_nowait()
+        self._waits_to_ms = self._deadline_ms()
+        with anyio.CancelScope(deadline=(self._waits_to_ms + 1) / 1_000):
+            self._waits = True
+            try:
+                return await self._inbox.receive()
+            finally:
+                self._waits = False
         return None
+
+    def _deadline_ms(self) -> float:
+        deadline_ms = self._follow.deadline_ms()
+        return math.inf if deadline_ms is None else deadline_ms
 
     def _process(self, received: _Input | None) -> list[Event]:
         """Process an input, and return the events that are next in order."""
         events: list[Event] = []
         match received:
             case None:
-                self._follow.tick(_now_ms())
+                self._follow.tick(self._channel.now_ms())
             case JobWatched():
                 self._listen(received)
             case JobEventsReplayed():
-                events = self._follow.replayed(received, _now_ms())
+                events = self._follow.replayed(received, self._channel.now_ms())
             case b"":  # the subscription is confirmed
                 self._follow.want_replay()
             case bytes():
                 events = self._live_segment(received)
+            case list():
+                events = received
             case _:
                 raise AssertionError("a failure was not handed to the monitor")
         if self._missed:
@@ -161,7 +178,7 @@ class Follower:
 
         try:
             segment = _segment_decoder.decode(open_sealed(self._source[1], sealed))
-            return self._follow.live(segment, _now_ms())
+            return self._follow.live(segment, self._channel.now_ms())
         except (PeerError, *UNDECODABLE):
             return []  # the gap is replayed
 
@@ -180,10 +197,30 @@ class Follower:
         self._leave = self._live.listen(source[0], topic_of(watched.watch_key), self._hear)
 
     def _hear(self, sealed: bytes) -> None:
+        """Hand the events of a live segment to the monitor at once, while the task waits; otherwise it is queued."""
+        received: _Input = sealed
+        if self._waits and sealed:
+            events = received = self._live_segment(sealed)
+            if not self._task_is_due() and self._handed_over(events):
+                return
+        self._waits = False
         try:
-            self._to_inbox.send_nowait(sealed)
+            self._to_inbox.send_nowait(received)
         except anyio.WouldBlock:
             self._missed = True
+
+    def _task_is_due(self) -> bool:
+        """Return whether the waiting task has something to do before it was to wake up."""
+        return self._follow.finished or self._follow.wants_replay or self._deadline_ms() < self._waits_to_ms
+
+    def _handed_over(self, events: list[Event]) -> bool:
+        """Hand events to the monitor without waiting; False: it reads too slowly, or no more."""
+        try:
+            if events:
+                self._output.send_nowait(events)
+        except (anyio.WouldBlock, anyio.BrokenResourceError):
+            return False
+        return True
 
     async def _hand_over(self, item: list[Event] | Failure) -> bool:
         """Hand events or a failure to the monitor; False: it has stopped reading."""
@@ -266,7 +303,3 @@ class Events:
     def __del__(self) -> None:
         if not self._closed:
             self.close()
-
-
-def _now_ms() -> int:
-    return int(anyio.current_time() * 1_000)

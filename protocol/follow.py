@@ -67,10 +67,15 @@ class Follow:
         self._silence_ms = SILENCE_FIRST_MS
         self._deadline_ms = now_ms + SILENCE_FIRST_MS
 
+    @property
+    def wants_replay(self) -> bool:
+        """Whether `request` would return a request now."""
+        left_out = self._stored_to > self.next_sequence and self._now_ms >= self._pause_to_ms
+        return not self.finished and not self._in_flight and (self._wanted or left_out)
+
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
         """Return the replay request to send now, for about `bytes_max`; None: not needed, or a request is in flight."""
-        left_out = self._stored_to > self.next_sequence and self._now_ms >= self._pause_to_ms
-        if self.finished or self._in_flight or not (self._wanted or left_out):
+        if not self.wants_replay:
             return None
         self._in_flight = True
         self._wanted = False

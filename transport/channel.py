@@ -148,7 +148,7 @@ class Channel:
             try:
                 body = encode(request)
                 resizable = smaller is not None
-                self._do(self._pirate.ask(request_id, body, self._now_ms(), wait_ms=wait_ms, resizable=resizable))
+                self._do(self._pirate.ask(request_id, body, self.now_ms(), wait_ms=wait_ms, resizable=resizable))
                 self._wake_in_time()
                 await waiter.done.wait()
             finally:
@@ -186,7 +186,7 @@ class Channel:
                 task_status.started()
                 while True:
                     await self._sleep()
-                    self._do(self._pirate.tick(self._now_ms(), moved=self._bytes_moved()))
+                    self._do(self._pirate.tick(self.now_ms(), moved=self._bytes_moved()))
                     self._notice()
         finally:
             self._disconnect()
@@ -228,7 +228,7 @@ class Channel:
         if self._dealer is not None:
             self._dealer.send(pack_request(request_id, self._token(), body))
         if (waiter := self._waiters.get(request_id)) is not None and waiter.sized:
-            waiter.sent_ms = self._now_ms()
+            waiter.sent_ms = self.now_ms()
             waiter.sent_bytes = len(body)
 
     def _resize(self, waiter: _Waiter) -> None:
@@ -238,7 +238,7 @@ class Channel:
         del self._waiters[was]
         waiter.request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
         self._waiters[waiter.request_id] = waiter
-        self._do(self._pirate.resized(was, waiter.request_id, encode(waiter.smaller()), self._now_ms()))
+        self._do(self._pirate.resized(was, waiter.request_id, encode(waiter.smaller()), self.now_ms()))
 
     def _bytes_moved(self) -> bool:
         """Return whether bytes were received or sent since the last call."""
@@ -284,7 +284,7 @@ class Channel:
         reply = _read_reply(body)
         if message := _incompatible(reply):
             self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
-            self._do(self._pirate.dropped(self._now_ms()))
+            self._do(self._pirate.dropped(self.now_ms()))
             self._wake_in_time()
             return
         self._ever_heard = True
@@ -294,7 +294,7 @@ class Channel:
         if isinstance(reply, Nudge):
             self.nudged()
         reachable = self._pirate.reachable
-        self._do(self._pirate.heard(request_id, reply, self._now_ms()))
+        self._do(self._pirate.heard(request_id, reply, self.now_ms()))
         self._measure(request_id, len(body))
         if not reachable:
             self._reachable_changed.ring()
@@ -306,7 +306,7 @@ class Channel:
         if waiter is not None and waiter.sized and waiter.reply is not None:
             waiter.sized = False
             size_bytes = max(waiter.sent_bytes, reply_bytes)
-            self.request_size.answered(size_bytes, self._now_ms() - waiter.sent_ms)
+            self.request_size.answered(size_bytes, self.now_ms() - waiter.sent_ms)
 
     def _ended(self, ending: Ending) -> None:
         _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)
@@ -322,7 +322,7 @@ class Channel:
             self._refuse_endpoint(message, EXIT_UNAVAILABLE, may_change=True)
         elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
             self._patience.doubt(mismatched(self.endpoint))
-        self._do(self._pirate.dropped(self._now_ms()))
+        self._do(self._pirate.dropped(self.now_ms()))
         self._reachable_changed.ring()
         self._wake_in_time()
 
@@ -332,7 +332,7 @@ class Channel:
         if since_ms is None:
             return
         bound_s = self._patience.bound_s(heard=self._ever_heard)
-        waited_s = (self._now_ms() - since_ms) / 1_000
+        waited_s = (self.now_ms() - since_ms) / 1_000
         if bound_s is not None and waited_s >= bound_s:
             if self._mismatches and not self._ever_heard:
                 self._fail(OperatorError(mismatched(self.endpoint), exit_code=EXIT_NO_PERMISSION))
@@ -369,7 +369,8 @@ class Channel:
             waiter.failure = failure
             waiter.done.set()
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """Return the time of the event loop's clock, in ms; a callback of the event loop may call this."""
         return int(self._clock_s() * 1_000)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc
 
 import anyio
@@ -86,6 +87,26 @@ async def test_live_events_need_no_further_request() -> None:
                 event = await anext(events)
         assert [seen.sequence for seen in [*first, event]] == [1, 2, 3]
         assert output([event]) == b"live"
+
+
+async def test_a_live_event_reaches_a_waiting_monitor_without_the_followers_task() -> None:
+    count = 20
+    profile = cProfile.Profile()
+    async with brokered() as (wire, client):
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            await anext(events), await anext(events)
+            await welcomed(wire)
+            await wait_all_tasks_blocked()
+            profile.enable()
+            for _ in range(count):
+                await worker.print(b"live")
+                await anext(events)
+            profile.disable()
+    turns = {getattr(entry.code, "co_qualname", ""): entry.callcount for entry in profile.getstats()}
+    assert turns["Follower._hear"] == count
+    assert turns.get("Follower._feed", 0) < count / 2, "only because a silence would be asked after sooner now"
 
 
 async def test_one_by_one_or_in_batches_each_event_comes_once() -> None:

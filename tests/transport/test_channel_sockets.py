@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from threading import Thread
@@ -116,13 +115,10 @@ async def test_a_lone_request_costs_a_client_few_calls_and_two_turns_of_its_even
     with echoing() as (endpoint, network):
         async with connected(endpoint, network) as channel:
             await channel.ask(ENQUEUE)
-            traced = sys.gettrace()
-            sys.settrace(None)  # coverage's own calls
             profile.enable()
             for _ in range(count):
                 await channel.ask(ENQUEUE)
             profile.disable()
-            sys.settrace(traced)
     entries = profile.getstats()
     calls = sum(entry.callcount for entry in entries) / count
     turns = sum(entry.callcount for entry in entries if getattr(entry.code, "co_name", "") == "_run_once") / count
