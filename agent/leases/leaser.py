@@ -3,7 +3,8 @@
 ```
  cold   each free slot parks a request of its own at the broker, which answers when there is a job
  warm   the last request was granted in full, so more jobs may be waiting: one request at a time for all slots that
-        are free then, not parked; a slot that becomes free during a request joins the next one
+        are free then, not parked; a slot that becomes free during a request joins the next one, and a request waits
+        a moment for slots that may become free too
 ```
 
 So an idle agent gets a job with one message after it was submitted, and a busy agent gets several with one request.
@@ -16,7 +17,6 @@ from contextlib import suppress
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.health import Health
@@ -29,12 +29,14 @@ from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.replies import JobLease, JobsLeased, Verdict
 from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, ReleaseJob, UpdateJob
+from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
 RETURN_S: Final = 5.0  # seconds to wait for a connected broker to end a parked request
 GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; two reconnects are tried in 0.15 s
 WAIT_SPREAD: Final = 4  # a request is parked for up to a fourth less than the longest wait
+GATHER_S: Final = 0.002  # wait for more free slots: short jobs that began together end together, and share requests
 STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
 
 
@@ -69,6 +71,7 @@ class Leaser:
         self._edges = edges
         self._orders = orders
         self._free: deque[_Turn] = deque()
+        self._joined = Bell()  # rings when a slot has become free
         self._gathering = False  # a slot sends the request for all free slots, or will when the last one is answered
         self._warm = False  # the last request was granted in full
 
@@ -83,12 +86,12 @@ class Leaser:
             return found[0] if found else None
         turn = _Turn()
         self._free.append(turn)
+        self._joined.ring()
         if self._gathering:
             with cancelled_by(self._orders.drain):
                 await turn.called.wait()
         else:
             self._gathering = turn.asks = True
-            await anyio.lowlevel.checkpoint()  # other slots that become free at the same time join this request
         if turn.asks:
             await self._ask()
         if turn.failure is not None:
@@ -115,7 +118,10 @@ class Leaser:
         return int(most_ms * (1 - self._edges.random() / WAIT_SPREAD))
 
     async def _ask(self) -> None:
-        """Request leases for all free slots, at most `SLOTS_MAX`, and wake these slots."""
+        """Request leases for all slots that are free within `GATHER_S`, at most `SLOTS_MAX`, and wake these slots."""
+        with anyio.move_on_after(GATHER_S):
+            while len(self._free) < self._plan.slots:
+                await self._joined.wait()
         turns = [self._free.popleft() for _ in range(min(len(self._free), SLOTS_MAX))]
         try:
             found = await self._leased(len(turns), 0)

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from airunner.agent.attempt.slot import DELIVERY_S
+from airunner.agent.leases.leaser import GATHER_S
 from airunner.agent.leases.settlement import LeftBehind, described
 from airunner.protocol.coding import decode_reply, encode, refusal
 from airunner.protocol.errors import StaleToken
@@ -88,6 +89,17 @@ async def test_who_becomes_free_while_the_broker_is_asked_goes_with_the_next(tmp
             send(peer, frames)
         await stage.launcher.process(2 * SLOTS)
         assert dequeues(stage)[SLOTS:] == [(1, False), (SLOTS - 1, False)]
+
+
+async def test_slots_that_become_free_one_shortly_after_another_share_a_request(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await submit(stage, 2 * SLOTS)
+        await stage.launcher.process(SLOTS)
+        for process in stage.launcher.started[:SLOTS]:
+            process.exit(0)
+            await anyio.sleep(GATHER_S / SLOTS)  # virtual
+        await stage.launcher.process(2 * SLOTS)
+        assert dequeues(stage)[SLOTS:] == [(SLOTS, False)]
 
 
 async def test_a_slot_takes_the_next_job_while_the_broker_hears_of_the_last_and_no_third(stage: Stage) -> None:
