@@ -329,6 +329,8 @@ class Attempt:
     async def _attend(self, process: Process) -> Result:
         """Supervise the command until it has ended, and return the result."""
         self.begun = True
+        outbox = self._recorder.outbox
+        outbox.held = process.ran_s is not None
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
         self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
         cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
@@ -336,6 +338,7 @@ class Attempt:
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
         )
         self._spent = process.spent
+        outbox.held = False
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

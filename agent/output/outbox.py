@@ -72,6 +72,7 @@ class Outbox:
         self.changed = Bell()
         self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
+        self.held = False  # more events follow at once, and are to be in one batch with the last ones
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent
         self._newest: Record | None = None
@@ -95,7 +96,7 @@ class Outbox:
 
     def flush_when_due(self, now_ms: int) -> None:
         """Flush if a batch is due; otherwise ask the sender to flush when it will be."""
-        due_ms = self.due_ms(now_ms)
+        due_ms = None if self.held else self.due_ms(now_ms)
         if due_ms is None:
             return
         if due_ms <= now_ms:

@@ -21,6 +21,7 @@ from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream
 
 PATIENCE_S: Final = 10.0  # seconds without an acknowledgement until output may be dropped: docs/decisions/0013
+_NO_SECRETS: Final = Redactor()
 
 
 class Recorder:
@@ -30,7 +31,7 @@ class Recorder:
         self._batcher = batcher
         self.outbox = outbox
         self._limit = limit
-        self._redaction = Redaction(Redactor())
+        self._redaction = Redaction(_NO_SECRETS)
         self._characters = {stream: Characters() for stream in Stream}
         self.touched_s = anyio.current_time()  # when the last event or output was recorded
 

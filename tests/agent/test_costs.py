@@ -1,0 +1,110 @@
+"""What a short job costs its agent and keeper, in counts: a slip is seen on any machine, however busy it is."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import pytest
+
+from airunner.agent.attempt import attempt
+from airunner.agent.launcher.local import ChildLauncher
+from airunner.agent.workspace import workspaces
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.requests import DequeueJob, PublishJobEvents
+from tests.agent.launcher.launching import children_of
+from tests.agent.playing import Stage, staged
+from tests.virtualtime import real_time  # noqa: F401 - a fixture
+
+JOBS: Final = 20
+FUNCTIONS_MAX: Final = 410  # calls of functions of agent/ for a job: 391
+CALLS: Final = {  # of other functions from these, in the standard library
+    "open": 3,  # the spool, and two descriptors that are kept free for the output
+    "write": 2,  # to the spool: its header, and all events of the job
+    "lstat": 4,
+    "scandir": 0,
+    "pread": 0,
+    "socket.send": 1,  # to the keeper
+    "socket.recvmsg": 1,
+}
+KEEPERS_SYSTEM_CALLS_MAX: Final = 35  # for a job: 32, of which some 15 are those of posix_spawn(3)
+
+
+@pytest.fixture(name="stage")
+async def busy_stage(tmp_path: Path, launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """An agent that has run some jobs, with a workspace that is old, and time to wait for a short command."""
+    monkeypatch.setattr(attempt, "SHORT_S", 10.0)
+    monkeypatch.setattr(workspaces, "OLD_S", 0.0)
+    async with staged(tmp_path, real=launcher) as stage:
+        await run(stage, 3)
+        yield stage
+
+
+async def run(stage: Stage, jobs: int) -> None:
+    """Run so many jobs of /bin/true, which are in the queue before the first one begins."""
+    submitted = await stage.client.submit_many([JobSpec(command="/bin/true")] * jobs)
+    for job in submitted:
+        assert (await stage.kinds(job.id))[2:] == ["PROCESS_START", "PROCESS_END", "JOB_FINISHED"]
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the calls of functions of agent/, in all and by the name of each function that they call elsewhere."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, called: object) -> None:
+        if event in ("call", "c_call") and "/airunner/agent/" in frame.f_code.co_filename:
+            calls[str(getattr(called, "__qualname__", event))] += 1
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+async def test_a_short_job_costs_an_agent_few_calls_and_no_folder(stage: Stage) -> None:
+    with counted() as calls:
+        await run(stage, JOBS)
+    per_job = {name: round(calls[name] / JOBS, 1) for name in CALLS}
+    assert per_job == pytest.approx(CALLS, abs=0.2)  # the first job of an idle agent is not among those of a queue
+    assert calls["call"] / JOBS < FUNCTIONS_MAX
+
+
+async def test_a_short_job_costs_two_requests(stage: Stage) -> None:
+    asked = len(stage.wire.requests)
+    await run(stage, JOBS)
+    kinds = Counter(type(request) for request in stage.wire.requests[asked:])
+    assert kinds[DequeueJob] <= JOBS + 2
+    assert kinds[PublishJobEvents] <= JOBS + 2
+
+
+@contextmanager
+def traced(pid: int) -> Iterator[list[int]]:
+    """Count a process's system calls; the number is in the list after the block."""
+    if (strace := shutil.which("strace")) is None:
+        pytest.skip("strace is not installed")
+    with subprocess.Popen((strace, "-c", "-p", str(pid)), stderr=subprocess.PIPE, text=True) as tracing:
+        assert tracing.stderr is not None
+        if "attached" not in tracing.stderr.readline():
+            pytest.skip("this process may not trace another")
+        calls: list[int] = []
+        yield calls
+        tracing.send_signal(signal.SIGINT)
+        *_, total = tracing.stderr.read().splitlines()
+        calls.append(int(total.split()[3]))
+
+
+async def test_a_short_job_costs_its_keeper_few_system_calls(stage: Stage, launcher: ChildLauncher) -> None:
+    [keeper] = children_of(launcher.pid)
+    with traced(keeper) as calls:
+        await run(stage, JOBS)
+    assert calls[0] / JOBS < KEEPERS_SYSTEM_CALLS_MAX
