@@ -28,7 +28,6 @@ from anyio import WouldBlock
 
 from airunner.broker.inbox import BetweenBatches, Pending
 from airunner.broker.lifecycle.commands import Expire, RenewAll, Retain
-from airunner.broker.requests import price_of
 from airunner.transport.bell import Bell
 
 LANE_REQUESTS_MAX: Final = 2_048  # waiting requests of one tenant
@@ -107,7 +106,7 @@ class FairQueue:
         else:
             del self._lanes[tenant]
         if self._lanes:
-            self.charge(tenant, price_of(pending.command.request))
+            self.charge(tenant, pending.price)
         else:  # no tenant waits: every tenant starts at the same place again
             self._served.clear()
             self._order.clear()

@@ -42,7 +42,7 @@ from airunner.broker.lifecycle.commands import (
     TenantRequest,
 )
 from airunner.broker.parking import Parked, Parking
-from airunner.broker.requests import Execution, kind_of, price_of
+from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, meets, needs_of
@@ -279,7 +279,7 @@ class Ledger:
             if isinstance(pending, Pending):
                 if outcome.cost:
                     self._charge(pending.command, outcome.cost)
-                    paid = 0 if isinstance(entry, Parked) else price_of(pending.command.request)
+                    paid = 0 if isinstance(entry, Parked) else pending.price
                     self._inbox.charge(pending.command.tenant, outcome.cost - paid)
                 if news.exhausted:
                     self._exhaust(pending, news.exhausted, published.ready)
@@ -370,7 +370,7 @@ def _command(entry: _ToApply) -> Command:
 
 def _price(entry: _Entry) -> int:
     """Return the price of an entry: its expected work, in units of some 100 µs."""
-    return price_of(entry.command.request) if isinstance(entry, Pending) else 1
+    return entry.price if isinstance(entry, Pending) else 1
 
 
 def _execution(entry: _ToApply) -> Execution:

@@ -14,7 +14,6 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.broker.inbox import Pending
-from airunner.broker.requests import price_of
 from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, needed
 from airunner.protocol.names import RequestId
@@ -101,7 +100,7 @@ class Parking:
             while left > 0 and units[queue.tenant] < max(1, share) and (key := self._first(queue)) is not None:
                 parked = self._remove(key)
                 request = _request(parked.pending)
-                units[queue.tenant] += price_of(request)
+                units[queue.tenant] += parked.pending.price
                 left -= request.slots
                 taken.append(parked)
         return taken

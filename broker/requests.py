@@ -152,7 +152,7 @@ def looks_through_many(request: ListJobs) -> bool:
 
 
 def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin) -> int:
-    pairs = sum(len(job.metadata) for job in request.jobs)
+    pairs = sum([len(job.metadata) for job in request.jobs if job.metadata])  # a list: faster than a generator
     stdin_bytes = len(request.stdin) if isinstance(request, EnqueueJobWithStdin) else 0
     return 1 + stdin_bytes // STDIN_BYTES_A_UNIT + len(request.jobs) // JOBS_A_UNIT + pairs // PAIRS_A_UNIT
 

@@ -98,7 +98,7 @@ def _submit(
     if command.room < Room.AMPLE:
         raise NoSpace
     require(world, tenant, len(jobs), command.quotas)
-    for queue in dict.fromkeys(job.queue for job in jobs):
+    for queue in {job.queue: None for job in jobs}:
         if world.mode(tenant, queue) is QueueMode.DRAINING:
             raise Draining(f"queue {queue} is being drained and accepts no new jobs; open it with `airunner resume`")
     needs = [needs_of(job) for job in jobs]
@@ -115,7 +115,7 @@ def _submit(
         job_row = _add(world, tenant, minted, job, spec, need, origin)
         if stdin:
             world.add_stdin(job_row, stdin)
-    job_ids = tuple(minted.job_id for minted in command.minted)
+    job_ids = tuple([minted.job_id for minted in command.minted])
     note_answer(world, command, request, job_ids)
     return JobsEnqueued(job_ids=job_ids)
 

@@ -50,7 +50,7 @@ class Tallies:
         self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # by tenant and queue: jobs alive, by needs
         self._kinds_of: dict[str, int] = {}  # by tenant: its kinds in all queues
         self._usage: dict[str, Usage] = {}  # by tenant, as loaded
-        self._bytes_added: defaultdict[str, int] = defaultdict(int)
+        self.bytes_added: defaultdict[str, int] = defaultdict(int)  # by tenant: what its data takes (negative: freed)
         self._kinds_added: defaultdict[QueueKey, int] = defaultdict(int)
         self._counts_added: dict[tuple[str, str], list[int]] = {}  # by tenant and queue: waiting, delayed, running
 
@@ -72,11 +72,7 @@ class Tallies:
     def usage(self, tenant: str) -> Usage:
         """Compute the usage of a tenant."""
         before = self._usage.get(tenant) or Usage()
-        return Usage(before.size_bytes + self._bytes_added[tenant], before.waiting + self._waiting_added(tenant))
-
-    def add_bytes(self, tenant: str, size_bytes: int) -> None:
-        """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
-        self._bytes_added[tenant] += size_bytes
+        return Usage(before.size_bytes + self.bytes_added[tenant], before.waiting + self._waiting_added(tenant))
 
     def update_standing(self, job: JobRow, before: Standing, after: Standing) -> None:
         """Change the counters for a job whose standing has changed."""
@@ -93,8 +89,8 @@ class Tallies:
         """Write what the batch adds to each counter into `changes`."""
         changes.counts = {QueueKey(*key): QueueCounts(*added) for key, added in self._counts_added.items()}
         changes.kinds = {key: added for key, added in self._kinds_added.items() if added}
-        for tenant in self._bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:
-            usage = Usage(self._bytes_added[tenant], self._waiting_added(tenant))
+        for tenant in self.bytes_added.keys() | {tenant for tenant, _ in self._counts_added}:
+            usage = Usage(self.bytes_added[tenant], self._waiting_added(tenant))
             if usage.size_bytes or usage.waiting:
                 changes.usage[tenant] = usage
 

@@ -321,7 +321,7 @@ class World:
                 events=raw,
             )
         )
-        self._tallies.add_bytes(job.tenant, len(raw))
+        self._tallies.bytes_added[job.tenant] += len(raw)
         self._points += WRITE_POINTS
 
     def write(self, job: JobRow, bodies: list[BrokerBody]) -> None:
@@ -380,7 +380,7 @@ class World:
 
     def account(self, tenant: str, size_bytes: int) -> None:
         """Account for `size_bytes` that a tenant's data takes in addition (negative: freed)."""
-        self._tallies.add_bytes(tenant, size_bytes)
+        self._tallies.bytes_added[tenant] += size_bytes
 
     def add_work(self, points: int) -> None:
         """Add points of work that the World does not count by itself."""
