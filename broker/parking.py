@@ -20,7 +20,7 @@ from airunner.protocol.names import RequestId
 from airunner.protocol.requests import DequeueJob
 
 PLACES_MAX: Final = 65_536  # queues that a tenant's parked requests wait on, in all: some 200 bytes each, then `busy`
-EARLY_SHARE: Final = 100  # a wait may end a hundredth early, 0.3 s at most
+EARLY_SHARE: Final = 50  # a wait may end a fiftieth of it early: agents wait for 15 s, so 0.3 s
 TAG_SETS_MAX: Final = 256  # different sets of tags among a tenant's parked agents: each is compared with jobs' needs
 
 Key = tuple[str, RequestId]

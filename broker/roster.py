@@ -19,7 +19,7 @@ AGENTS_MAX: Final = 10_000  # agents of one tenant in the roster
 AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # memory of one tenant's agents (`_Agent.size_bytes`), which no quota counts
 AGENT_BYTES: Final = 256  # memory of an agent without tags, roughly
 HOLDERS_MAX: Final = 65_536  # a tenant's jobs with a known holder; the one recorded first is forgotten, and not nudged
-FORGOTTEN_MS: Final = 600_000  # time after its last request for which an agent is listed; an idle one sends every 30 s
+FORGOTTEN_MS: Final = 600_000  # time after its last request for which an agent is listed; an idle one sends every 15 s
 
 
 class _Agent(Struct, frozen=True):

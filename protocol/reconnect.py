@@ -10,8 +10,8 @@ clock: methods take `now_ms`, any steadily rising count of milliseconds, and ret
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
-- While the broker may hold all requests that are owed, silence is expected: then the first Ping comes later, by half of
-  the shortest time for which it may hold one. So thousands of idle agents do not keep a broker busy with Pings.
+- While the broker may hold all requests that are owed, silence is expected: then the first Ping comes later, by the
+  shortest time for which it may hold one. So thousands of idle agents do not keep a broker busy with Pings.
 - On a slow link a long transfer does not count as silence: bytes that move are signs of life, for as long as the
   largest message can take. A large request in flight also allows more misses, because a proxy may hide its bytes.
 - A request that can be made smaller is not sent unchanged over the next connection (`Resize`), and small requests go
@@ -267,7 +267,7 @@ class LazyPirate:
         """Return how much longer a silence may be than usual before the first Ping."""
         if self._pings or not self._heard:
             return 0
-        return min(pending.wait_ms for pending in self._pending.values()) // 2
+        return min(pending.wait_ms for pending in self._pending.values())
 
     def _misses_max(self) -> int:
         """Return how many Pings may stay unanswered: more while bytes may move unseen."""

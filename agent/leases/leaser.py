@@ -28,13 +28,14 @@ from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
 from airunner.protocol.replies import JobLease, JobsLeased, Verdict
-from airunner.protocol.requests import SLOTS_MAX, WAIT_MS_MAX, DequeueJob, ReleaseJob, UpdateJob
+from airunner.protocol.requests import SLOTS_MAX, DequeueJob, ReleaseJob, UpdateJob
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
 RETURN_S: Final = 5.0  # seconds to wait for a connected broker to end a parked request
 GONE_S: Final = 0.3  # seconds to wait for a lost broker to come back; two reconnects are tried in 0.15 s
+PARKED_MS_MAX: Final = 15_000  # a broker that is gone is noticed some seconds later, since no Pings are sent meanwhile
 WAIT_SPREAD: Final = 4  # a request is parked for up to a fourth less than the longest wait
 GATHER_S: Final = 0.002  # wait for more free slots: short jobs that began together end together, and share requests
 STALE_SHARE: Final = 2  # a lease is renewed before its job begins if half of its visibility timeout has passed
@@ -114,7 +115,7 @@ class Leaser:
 
     def _wait_ms(self) -> int:
         """Draw how long to park a request: agents that were all started at once do not ask at once for ever."""
-        most_ms = min(WAIT_MS_MAX, self._plan.visibility_ms // 3)
+        most_ms = min(PARKED_MS_MAX, self._plan.visibility_ms // 3)
         return int(most_ms * (1 - self._edges.random() / WAIT_SPREAD))
 
     async def _ask(self) -> None:

@@ -50,14 +50,14 @@ def test_who_is_taken_waits_on_none_of_its_queues_any_more() -> None:
 def test_long_waits_that_end_at_nearly_the_same_time_end_together() -> None:
     parking = Parking()
     waits = 1_000
-    for number in range(waits):  # one each 30 ms, as 1,000 agents that are parked for 30 s each
-        parking.park(asked(number, dequeue(wait_ms=30_000)), 30_000 + 30 * number)
-    parking.park(asked(waits, dequeue(wait_ms=100)), 30_150)
+    for number in range(waits):  # one each 15 ms, as 1,000 agents that are parked for 15 s each
+        parking.park(asked(number, dequeue(wait_ms=15_000)), 15_000 + 15 * number)
+    parking.park(asked(waits, dequeue(wait_ms=100)), 15_150)
     ended: list[int] = []
     while (at_ms := parking.next_end_ms()) is not None:
         assert parking.expired(at_ms - 1) == []
         ended += [parked.until_ms - at_ms for parked in parking.expired(at_ms)]
-    assert ended.count(0) <= waits // 10, "so often the broker wakes"
+    assert ended.count(0) <= waits // 20, "so often the broker wakes"
     assert max(ended) == 300
     assert len(ended) == waits + 1
 

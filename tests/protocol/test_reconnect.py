@@ -103,8 +103,9 @@ def test_silence_brings_pings_before_the_connection_is_given_up(random: float, a
     assert not at_once or asker.deadline_ms() == now_ms + HEARTBEAT_MS
 
 
-def test_while_the_broker_may_hold_every_request_it_is_pinged_once_in_a_wait_and_a_dead_one_noticed() -> None:
-    wait_ms, later_ms = 30_000, HEARTBEAT_MS + 15_000
+def test_while_the_broker_may_hold_every_request_it_is_pinged_only_afterwards_and_a_dead_one_noticed() -> None:
+    wait_ms = 14_000
+    later_ms = wait_ms + HEARTBEAT_MS
     asker = pirate()
     asker.ask(ONE, b"one", 0, wait_ms=wait_ms)
     assert sent(asker.tick(HEARTBEAT_MS)) == [PING_ID], "nothing was heard on this connection yet"
