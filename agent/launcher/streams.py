@@ -17,22 +17,27 @@ class DescriptorSource:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)  # affects our end only: the writer's end has its own flags
         self.descriptor: int | None = descriptor
+        self._drained = False  # whether the last call has read all that there was
 
     async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """Wait for at least one byte, and return what has arrived; b"" at the end, and in every later call.
 
         Raises `anyio.ClosedResourceError` if another task closes the source meanwhile.
         """
-        await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
+        if not self._drained or self.descriptor is None:
+            await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
         chunks: list[bytes] = []
         while self.descriptor is not None and max_bytes:  # more than once: a terminal gives at most 4 KB to a read
+            if self._drained and not chunks:
+                await anyio.wait_readable(self.descriptor)
             try:
                 chunk = _read(self.descriptor, max_bytes)
             except BlockingIOError:
+                self._drained = True
                 if chunks:
                     break
-                await anyio.wait_readable(self.descriptor)
                 continue
+            self._drained = False
             if not chunk:
                 if not chunks:  # otherwise the next call finds the end again
                     self.close()

@@ -63,12 +63,13 @@ class OutputLimit:
         if not self._held and left_bytes > 0:
             now, later = cut(piece.data, left_bytes)
             self._passed_bytes += len(now)
-            self._head_is_cut = bool(later)
+            if not later:
+                return [*logged, piece]
+            self._head_is_cut = True
             if now:
                 logged.append(piece._replace(data=now))
             piece = piece._replace(data=later)
-        if piece.data:
-            self._hold(piece)
+        self._hold(piece)
         return logged
 
     def flush(self) -> list[Piece | Gap]:

@@ -61,7 +61,10 @@ class TerminalInput:
             self._pause()
         readable = select.poll()
         readable.register(self._slave, select.POLLIN)
-        if not readable.poll(0):
+        if readable.poll(0):
+            if not woken and not self._paused and not rested:  # by output: there is no room for more yet
+                self._pause()
+        else:
             with suppress(OSError, termios.error):  # the terminal was hung up
                 self._end(key=rested and self._master not in woken)
 
@@ -71,8 +74,12 @@ class TerminalInput:
         os.close(self._master)
         os.close(self._slave)
 
+    @property
+    def _paused(self) -> bool:
+        return self.due_s < math.inf
+
     def _pause(self) -> None:
-        if self.due_s == math.inf:
+        if not self._paused:
             self._epoll.modify(self._slave, _PAUSED)
         self.due_s = time.monotonic() + PAUSE_S
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
+from airunner.agent.launcher import streams
 from airunner.agent.launcher.contract import RECEIVE_BYTES
 from airunner.agent.launcher.streams import DescriptorSource
 
@@ -47,3 +50,35 @@ async def test_the_end_comes_after_all_that_was_written(packets: tuple[socket.so
     writer.send(b"last words")
     writer.close()
     assert [await source.receive() for _ in range(3)] == [b"last words", b"", b""]
+
+
+async def test_a_source_that_has_read_all_waits_before_it_reads_again(
+    packets: tuple[socket.socket, DescriptorSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, source = packets
+    reads: list[int] = []
+    read = os.read
+    monkeypatch.setattr(streams.os, "read", lambda *which: reads.append(1) or read(*which))
+    for number in range(10):
+        writer.send(b"a line")
+        assert await source.receive() == b"a line"
+        assert len(reads) == 2 * number + 2, "one that gives the line, and one that gives nothing"
+
+
+async def test_a_source_that_always_has_more_lets_other_tasks_run(
+    packets: tuple[socket.socket, DescriptorSource],
+) -> None:
+    writer, source = packets
+    turns: list[str] = []
+
+    async def receive(name: str) -> None:
+        for _ in range(3):
+            await source.receive(1)
+            turns.append(name)
+
+    for _ in range(6):
+        writer.send(b"1")
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive, "one")
+        group.start_soon(receive, "other")
+    assert turns == ["one", "other"] * 3

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import select
 import sys
 import termios
 import tty
+from typing import cast
 
 import anyio
 import pytest
@@ -129,4 +131,26 @@ def test_a_terminal_that_was_hung_up_wakes_nobody_any_more() -> None:
         for _ in range(3):
             terminal.feed()
         assert watched.poll(0) == []
+    terminal.close()
+
+
+class Filled:
+    """An epoll instance that is woken by output for which there is no room again by now: it finds nothing."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.fileno, self.register, self.modify = self._epoll.fileno, self._epoll.register, self._epoll.modify
+        self.close = self._epoll.close
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        assert not timeout
+        return []
+
+
+def test_output_that_fills_a_terminal_is_followed_by_a_pause_too() -> None:
+    master, slave = pty.openpty()
+    terminal = TerminalInput(cast("select.epoll", Filled()), master, slave)
+    assert terminal.due_s == math.inf
+    terminal.feed()
+    assert terminal.due_s < math.inf
     terminal.close()
