@@ -66,6 +66,7 @@ REACHED: Final = (
     "a write found no space",
     "the broker crashed inside a write",
     "a batch was decided on a job that had moved",
+    "a batch was compressed",
 )
 FORKS: Final = get_context("fork")
 STORES: Final = ("dicts", "sqlite")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from airunner.protocol.compression import is_compressed
 from airunner.protocol.replies import (
     JobCompleted,
     JobEventsPublished,
@@ -59,6 +60,7 @@ class Recorder:
                 for verdict in leases:
                     note(Judged, verdict, verdict=verdict.verdict, visibility_ms=visibility_ms)
             case JobEventsPublished(batches=batches, completions=completions), PublishJobEvents():
+                self.rare.update("a batch was compressed" for sent in request.batches if is_compressed(sent.events))
                 for batch in batches:
                     note(Stored, batch, next_index=batch.next_index, code=batch.code)
                     if batch.code == "stale-token":
