@@ -219,12 +219,17 @@ async def _run(
     store_url = store_url or f"sqlite:///{home.store}"
     engine = open_engine(store_url)
     health.watch(lambda: judge_store(engine.damage, health))
+    health.watch(lambda: judge_descriptors(health))
     path = path_of(store_url)
     with closing(engine), closing(WorkThread()) as thread:
         context = new_context()
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(
-            bind_gatekeeper(context), allowed, counts, Rates(connections_per_s, CONNECTIONS_BURST_S)
+            bind_gatekeeper(context),
+            allowed,
+            counts,
+            Rates(connections_per_s, CONNECTIONS_BURST_S),
+            admitted=lambda: judge_descriptors(health, may_clear=False),
         )
         async with anyio.create_task_group() as group:
             group.start_soon(_until_signal, group.cancel_scope)
@@ -275,6 +280,23 @@ def judge_store(damage: tuple[int, int], health: Health) -> None:
             f"the store is damaged: {jobs}; stop the broker, run `airunner store check`, and restore a backup with "
             "`airunner store restore`",
         )
+
+
+def judge_descriptors(health: Health, *, may_clear: bool = True) -> None:
+    """Report in /health that this process has no descriptor left, and accepts no further connection.
+
+    `may_clear`: end the condition if there is one again. Where connections come and go, that would be said too often.
+    """
+    from airunner.transport.descriptors import has_descriptor, soft_descriptors
+
+    if not has_descriptor():
+        health.degrade(
+            "descriptors",
+            f"all {soft_descriptors()} descriptors are in use, and no further connection is accepted: raise the limit "
+            "(LimitNOFILE= of the unit, or `ulimit -n`)",
+        )
+    elif may_clear:
+        health.clear("descriptors")
 
 
 def _authority(home: Home, public_key: Path | None, *, auth: bool) -> Authority:

@@ -12,6 +12,7 @@ then send takes several times as long to answer. Replies to libzmq wait, so that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -33,13 +34,24 @@ REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not con
 
 
 class Gatekeeper:
-    """Gatekeeper actor; its socket is bound before the one that it guards, and peers connect only while it runs."""
+    """Gatekeeper actor; its socket is bound before the one that it guards, and peers connect only while it runs.
 
-    def __init__(self, socket: AnyioSocket, allowed: AllowList, counts: Counts, rates: Rates) -> None:
+    `admitted` is called after each connection that it accepts.
+    """
+
+    def __init__(
+        self,
+        socket: AnyioSocket,
+        allowed: AllowList,
+        counts: Counts,
+        rates: Rates,
+        admitted: Callable[[], None] = lambda: None,
+    ) -> None:
         self._socket = socket
         self._allowed = allowed
         self._counts = counts
         self._rates = rates
+        self._admitted = admitted
         self._next_s = -math.inf  # when the next connection may be admitted
 
     async def run(self) -> None:
@@ -81,5 +93,6 @@ class Gatekeeper:
             self._counts.add("peers_deferred")
             return TRY_AGAIN, ""
         self._counts.add("peers_admitted")
+        self._admitted()
         self._next_s = max(self._next_s, anyio.current_time() - BURST_S) + 1 / ADMITTED_PER_S
         return ALLOWED, key

@@ -6,6 +6,7 @@ run with the soft limit that the agent was started with, not with the raised one
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import Final
 
@@ -18,6 +19,15 @@ def require_descriptors() -> None:
     """Check that this process may open enough files. Raises `OperatorError`."""
     if (limit := soft_descriptors()) != resource.RLIM_INFINITY and limit < DESCRIPTORS_MIN:
         raise OperatorError(f"this process may open only {limit} files: run `ulimit -n 1024` first")
+
+
+def has_descriptor() -> bool:
+    """Check whether this process can open another file now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def soft_descriptors() -> int:

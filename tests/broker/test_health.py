@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable
 
 import anyio
 import pytest
 
-from airunner.broker.command import judge_store
+from airunner.broker.command import judge_descriptors, judge_store
 from airunner.broker.counts import COUNTED, Counts
 from airunner.broker.health import Health, Status
 from airunner.broker.stalls import STALLED_S, Stalls
@@ -24,6 +26,27 @@ def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> N
     health.clear("disk")
     assert (health.status, health.conditions) == (Status.OK, {})
     assert said == ["degraded: disk: 4 MiB are free", "condition over: disk"]
+
+
+def test_a_process_without_a_descriptor_left_is_said_to_accept_no_connection() -> None:
+    said: list[str] = []
+    health = Health(said.append)
+    health.watch(lambda: judge_descriptors(health))
+    assert health.status is Status.OK
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        judge_descriptors(health, may_clear=False)
+        assert said == [f"degraded: descriptors: {health.conditions['descriptors']}"]
+        assert f"all {free} descriptors are in use" in said[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    judge_descriptors(health, may_clear=False)
+    assert len(said) == 1
+    assert health.status is Status.OK
+    assert said[1:] == ["condition over: descriptors"]
 
 
 def test_counters_rise_and_are_shown_with_their_meaning() -> None:
