@@ -1,7 +1,8 @@
-"""Anybody can speak to a broker: nothing but `zmq`, `msgpack` and docs/PROTOCOL.md, nothing of ours imported."""
+"""Anybody can speak to a broker with `zmq`, `msgpack`, `zstd` and docs/PROTOCOL.md: nothing of ours is imported."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -12,6 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 import msgpack
 import pytest
 import zmq
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:
     from tests.acceptance.running import RunningBroker  # starts the processes; speaks to nobody
@@ -144,6 +150,7 @@ def lease(plain: Plain, job_id: str) -> Map:
     request_id = urandom(16)
     leased = plain.ask(request, request_id)
     [granted] = leased["leases"]
+    assert granted["zstd"], "this broker takes compressed events"
     assert plain.ask(request, request_id) == leased, "a repeat is the same lease"
     assert granted["task_token"] == blake2b(f"{job_id}\n1".encode(), key=seed, digest_size=32).digest()
     held = {"job_id": job_id, "attempt": 1, "task_token": granted["task_token"]}
@@ -172,6 +179,21 @@ def run(plain: Plain, job_id: str, held: Map) -> None:
     for _ in range(2):
         assert plain.ask(together)["completions"] == [completed]
     assert plain.ask(complete) == completed
+
+
+def test_events_that_are_compressed_are_given_to_readers_as_they_ask_for_them(plain: Plain) -> None:
+    [job_id] = plain.ask({"type": "EnqueueJob", "jobs": [{"command": "make"}]})["job_ids"]
+    held = lease(plain, job_id)
+    written = msgpack.packb([{"kind": "OUTPUT", "timestamp_ms": 1, "stream": "stdout", "data": b"a line\n" * 1_000}])
+    frame = zstd.compress(written, 1)
+    batch = {"lease": held, "first_index": 0, "count": 1, "events": frame}
+    publish = {"type": "PublishJobEvents", "batches": [batch]}
+    assert plain.ask(publish)["batches"] == [{"job_id": job_id, "attempt": 1, "next_index": 1}]
+    replay = {"type": "ReplayJobEvents", "job_id": job_id, "from_sequence": 3}
+    assert [run["events"] for run in plain.ask(replay)["runs"]] == [written]
+    assert [run["events"] for run in plain.ask({**replay, "zstd": True})["runs"]] == [frame]
+    plain.ask({"type": "ReleaseJob", "lease": held})
+    plain.ask({"type": "CancelJob", "job_id": job_id})
 
 
 def replay(plain: Plain, job_id: str) -> None:
