@@ -315,10 +315,13 @@ class Attempt:
     @property
     def _facts(self) -> AttemptFacts:
         """The attempt's facts for its environment; before the checkout the commit is empty."""
+        spec = self._spec
+        if spec.repository:
+            spec = replace(spec, repository=shown_address(spec.repository), commit=self._commit)
         return AttemptFacts(
             job_id=self._lease.job_id,
             attempt=self._lease.attempt,
-            spec=replace(self._spec, repository=shown_address(self._spec.repository), commit=self._commit),
+            spec=spec,
             workspace=self._workspace,
             variables=self._spec.environment,
             secrets=self._secrets,

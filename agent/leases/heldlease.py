@@ -78,7 +78,7 @@ class LeasedLauncher(Struct, frozen=True):
     async def launch(self, spec: LaunchSpec) -> Process:
         """Start a command; raises as `Starter.launch`."""
         until_s = self.held.kill_s
-        process = await self.launcher.launch(replace(spec, user=self.user), until_s)
+        process = await self.launcher.launch(replace(spec, user=self.user) if self.user else spec, until_s)
         if process.ran_s is None:
             self.held.add_process(process, until_s)
         return process
