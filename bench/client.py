@@ -19,7 +19,7 @@ from bench.cluster import Cluster, cluster
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
-from bench.reference import BareBroker, bare_broker
+from bench.reference import ENQUEUE, BareBroker, bare_broker
 
 NAME: Final = "connect and first submit"
 PROGRAM_NAME: Final = "program that submits one job"
@@ -53,7 +53,7 @@ def first_submit_ms(where: Cluster) -> float:
 def _bare_ms(bare: BareBroker) -> float:
     """Measure the milliseconds from a new context until the bare broker has stored a job."""
     began_s = time.perf_counter()
-    bare.rate(b"enqueue", 1, 1)
+    bare.rate(ENQUEUE, 1, 1)
     return (time.perf_counter() - began_s) * 1_000
 
 

@@ -41,7 +41,7 @@ from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.processortime import processor_s
 from bench.product import Product
-from bench.reference import BareBroker, bare_broker, set_based_life
+from bench.reference import ENQUEUE, PING, BareBroker, bare_broker, set_based_life
 
 SQLITE: Final = "SQLite alone, one thread, the whole life of 256 jobs in three transactions"
 IN_FLIGHT: Final = "pyzmq with CURVE and apsw alone, one thread, 64 requests in flight"
@@ -210,9 +210,9 @@ def ping(where: Cluster, count: int) -> Cost:
         return Cost(count / seconds, (processor_s(where.broker_pid) - before_s) / count * 1e6)
 
 
-def _bare(bare: BareBroker, kind: bytes, requests: int, in_flight: int) -> Cost:
+def _bare(bare: BareBroker, body: bytes, requests: int, in_flight: int) -> Cost:
     before_s = processor_s(bare.pid)
-    rate = bare.rate(kind, requests, in_flight)
+    rate = bare.rate(body, requests, in_flight)
     return Cost(rate, (processor_s(bare.pid) - before_s) / requests * 1e6)
 
 
@@ -224,13 +224,13 @@ def opened(product: Product) -> Generator[Round]:
         def measure() -> Sample:
             sqlite = Cost(*set_based_life(LIVES))
             life = product.call(live, where, LIVES)
-            flown_bare = _bare(bare, b"enqueue", FLOWN, WINDOW)
+            flown_bare = _bare(bare, ENQUEUE, FLOWN, WINDOW)
             bulk = product.call(enqueue, where, BULK, ENQUEUE_MAX, ASKING, "bulk")
             flown = product.call(enqueue, where, FLOWN, 1, WINDOW, "flown")
-            lone_bare = _bare(bare, b"enqueue", LONE, 1)
+            lone_bare = _bare(bare, ENQUEUE, LONE, 1)
             lone = product.call(enqueue, where, LONE, 1, 1, "lone")
             pinged = product.call(ping, where, PINGS)
-            pinged_bare = _bare(bare, b"ping", PINGS, 1)
+            pinged_bare = _bare(bare, PING, PINGS, 1)
             return {
                 "end to end": Reading(life.rate, sqlite.rate),
                 "enqueue in bulk": Reading(bulk.rate, flown_bare.rate),

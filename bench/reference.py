@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Generator
@@ -20,6 +21,12 @@ import zmq
 SPEC: Final = b"\x81\xa7command\xa4true"  # a job as it is stored
 EVENT: Final = os.urandom(40)  # an event of a no-op job, which is as long as PROCESS_START
 BATCH: Final = 256  # jobs in a transaction of the set-based life
+REVISION: Final = b"AR0"
+PING: Final = b"ping"
+ENQUEUE: Final = b"\x82\xa4type\xaaEnqueueJob\xa4jobs\x91" + SPEC
+REPLY: Final = b"\x82\xa4type\xacJobsEnqueued\xa7job_ids\x91\xba" + bytes(26)
+ID_BYTES: Final = 16  # of a request
+TOKEN_BYTES: Final = 400  # of a token of ES256 with airunner's claims
 GATHERED: Final = 64  # requests that the bare broker takes into one transaction
 DURABLE: Final = "PRAGMA journal_mode = wal; PRAGMA synchronous = full"
 FSYNCS: Final = 100  # of which the median is taken
@@ -132,7 +139,10 @@ def _live(database: Any) -> None:  # noqa: ANN401 - apsw's own types need Python
 
 
 class BareBroker:
-    """Connection to a running bare broker, and its process id."""
+    """Connection to a running bare broker, and its process id.
+
+    Requests and replies have the frames of airunner's, as long as these: a revision, a request id, a token, a body.
+    """
 
     def __init__(self, endpoint: str, key: bytes, pid: int) -> None:
         self.pid = pid
@@ -149,16 +159,17 @@ class BareBroker:
             dealer.connect(self._endpoint)
             yield dealer
 
-    def rate(self, kind: bytes, requests: int, in_flight: int) -> float:
+    def rate(self, body: bytes, requests: int, in_flight: int) -> float:
         """Measure the requests a second with so many in flight, each sent when a reply is there."""
+        token = os.urandom(TOKEN_BYTES) if body != PING else b""
         with self.dealer() as dealer:
-            dealer.send_multipart([b"ping"])
+            dealer.send_multipart([REVISION, os.urandom(ID_BYTES), b"", PING])
             dealer.recv_multipart()  # connected
             began_s = time.perf_counter()
             for number in range(requests):
                 if number >= in_flight:
                     dealer.recv_multipart()
-                dealer.send_multipart([kind, SPEC])
+                dealer.send_multipart([REVISION, os.urandom(ID_BYTES), token, body])
             for _ in range(min(requests, in_flight)):
                 dealer.recv_multipart()
             return requests / (time.perf_counter() - began_s)
@@ -173,6 +184,7 @@ def bare_broker() -> Generator[BareBroker]:
     with tempfile.TemporaryDirectory(prefix="airunner-reference-") as folder:
         process = spawning.Process(target=_serve, args=(folder, secret, sender), daemon=True)
         process.start()
+        sender.close()  # so that the end of the process ends the wait for its endpoint
         assert process.pid is not None
         try:
             yield BareBroker(receiver.recv(), public, process.pid)
@@ -190,15 +202,15 @@ def _serve(folder: str, secret: bytes, ready: Connection) -> None:
     ready.send(f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}")
     database: Any = apsw.Connection(f"{folder}/bare.db")
     database.execute(DURABLE)
-    database.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, state INTEGER, spec BLOB)")
-    database.execute("CREATE INDEX waiting ON jobs (id) WHERE state = 0")
+    database.execute("CREATE TABLE jobs (number INTEGER PRIMARY KEY, id TEXT, request BLOB, state INTEGER, spec BLOB)")
+    database.execute("CREATE INDEX waiting ON jobs (number) WHERE state = 0")
     while True:
         asked = [router.recv_multipart()]
         while router.poll(0) and len(asked) < GATHERED:
             asked.append(router.recv_multipart())
-        rows = [(message[2],) for message in asked if message[1] == b"enqueue"]
+        rows = [(secrets.token_hex(13), message[2], message[4]) for message in asked if message[4] != PING]
         if rows:
             with database:
-                database.executemany("INSERT INTO jobs (state, spec) VALUES (0, ?)", rows)
-        for peer, *_ in asked:
-            router.send_multipart([peer, b"done"])
+                database.executemany("INSERT INTO jobs (id, request, state, spec) VALUES (?, ?, 0, ?)", rows)
+        for message in asked:
+            router.send_multipart([*message[:3], REPLY])
