@@ -73,7 +73,8 @@ class _User:
         """Submit, lease and complete jobs."""
         await self.enqueue(jobs, "default")
         for _ in range(0, jobs, LEASED):
-            await self._channel.ask(ended_at_once(await self._channel.ask(dequeue(min(jobs, LEASED), wait_ms=0))))
+            leased = await self._channel.ask(dequeue(min(jobs, LEASED), wait_ms=0))
+            await self._channel.ask(ended_at_once(leased.leases))
 
     async def live_many(self) -> None:
         await self.live(ENQUEUE_MAX)

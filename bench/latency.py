@@ -106,7 +106,7 @@ def leased_s(where: Cluster, jobs: int) -> dict[str, float]:
                         leased = await channel.ask(dequeue(1, wait_ms=1_000))
                         instants.update((lease.job_id, time.monotonic()) for lease in leased.leases)
                         if leased.leases:
-                            await channel.ask(ended_at_once(leased))
+                            await channel.ask(ended_at_once(leased.leases))
 
                 async with anyio.create_task_group() as workers:
                     for _ in range(WORKERS):

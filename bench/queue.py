@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 import anyio
 import zmq
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from airunner import Client
 from airunner.certs.curve import load_broker_public, load_client_pair
@@ -25,8 +26,9 @@ from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
 from airunner.protocol.frames import FIRST, NO_REQUEST, magic
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import SEED_BYTES
-from airunner.protocol.replies import JobCompleted, JobsLeased
+from airunner.protocol.replies import JobCompleted, JobLease, JobsLeased
 from airunner.protocol.requests import (
+    COMPLETIONS_MAX,
     ENQUEUE_MAX,
     SLOTS_MAX,
     CompleteJob,
@@ -65,7 +67,9 @@ FLOWN: Final = 8_192  # jobs enqueued in a round one in a request, with `WINDOW`
 WINDOW: Final = 64
 LONE: Final = 800  # jobs enqueued in a round one after another
 PINGS: Final = 600  # sent in a round one after another: fewer than a machine may send at once for no tenant
-ASKING: Final = 8  # requests that a producer of batches, and the worker, each keep in flight
+ASKING: Final = 8  # requests that a producer of batches, and the worker for leases, each keep in flight
+SETTLING: Final = 2  # requests with which the worker settles, at once
+PARKED_MS: Final = 200  # for which a request for leases is parked, at the end of a round in vain
 VISIBILITY_MS: Final = 600_000
 SPEC: Final = JobSpec(command="true")
 EVENTS: Final[list[AgentBody]] = [
@@ -129,7 +133,10 @@ def live(where: Cluster, jobs: int) -> Cost:
                 channel = Channel(way.network, way.endpoints, way.token, way.edges)
                 await group.start(channel.run)
                 await _live(client, channel, ENQUEUE_MAX)  # connects
-                costs.append(await _measured(where, jobs, lambda: _live(client, channel, jobs)))
+                before_s, began_s = processor_s(where.broker_pid), time.perf_counter()
+                ended_s = await _live(client, channel, jobs)
+                used_s = processor_s(where.broker_pid) - before_s
+                costs.append(Cost(jobs / (ended_s - began_s), used_s / jobs * 1e6))
                 group.cancel_scope.cancel()
         finally:
             way.close()
@@ -138,8 +145,13 @@ def live(where: Cluster, jobs: int) -> Cost:
     return anyio.run(main)
 
 
-async def _live(client: Client, channel: Channel, jobs: int) -> None:
-    left, ended = jobs // ENQUEUE_MAX, 0
+async def _live(client: Client, channel: Channel, jobs: int) -> float:
+    """Submit jobs, lease them, and settle what is leased meanwhile together, as an agent does.
+
+    Returns the instant at which the last job had ended: after it, requests for further leases are still parked.
+    """
+    left, leased, ended_s = jobs // ENQUEUE_MAX, 0, 0.0
+    send, receive = anyio.create_memory_object_stream[JobsLeased](ASKING)
 
     async def submit() -> None:
         nonlocal left
@@ -147,19 +159,38 @@ async def _live(client: Client, channel: Channel, jobs: int) -> None:
             left -= 1
             await client.submit_many([SPEC] * ENQUEUE_MAX)
 
-    async def work() -> None:
-        nonlocal ended
-        while ended < jobs:
-            leased = await channel.ask(dequeue(SLOTS_MAX, wait_ms=200))
-            if leased.leases:
-                published = await channel.ask(ended_at_once(leased))
-                assert set(published.completions) == {JobCompleted(state=JobState.COMPLETED)}, published
-                ended += len(leased.leases)
+    async def lease(ours: MemoryObjectSendStream[JobsLeased]) -> None:
+        nonlocal leased
+        with ours:
+            while leased < jobs:
+                granted = await channel.ask(dequeue(SLOTS_MAX, wait_ms=PARKED_MS))
+                leased += len(granted.leases)
+                if granted.leases:
+                    await ours.send(granted)
 
-    async with anyio.create_task_group() as group:
-        for _ in range(ASKING):
-            group.start_soon(work)
-            group.start_soon(submit)
+    async def settle(ours: MemoryObjectReceiveStream[JobsLeased]) -> None:
+        nonlocal ended_s
+        async for granted in ours:
+            leases = [*granted.leases]
+            with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                while len(leases) + SLOTS_MAX <= COMPLETIONS_MAX:
+                    leases += ours.receive_nowait().leases
+            published = await channel.ask(ended_at_once(leases))
+            assert set(published.completions) == {JobCompleted(state=JobState.COMPLETED)}, published
+            ended_s = time.perf_counter()
+
+    with ExitStack() as clones:
+        senders = [clones.enter_context(send.clone()) for _ in range(ASKING)]
+        receivers = [clones.enter_context(receive.clone()) for _ in range(SETTLING)]
+        send.close()
+        receive.close()
+        async with anyio.create_task_group() as group:
+            for sender in senders:
+                group.start_soon(lease, sender)
+                group.start_soon(submit)
+            for receiver in receivers:
+                group.start_soon(settle, receiver)
+    return ended_s
 
 
 def dequeue(slots: int, wait_ms: int) -> DequeueJob:
@@ -174,15 +205,13 @@ def dequeue(slots: int, wait_ms: int) -> DequeueJob:
     )
 
 
-def ended_at_once(leased: JobsLeased) -> PublishJobEvents:
+def ended_at_once(leases: Sequence[JobLease]) -> PublishJobEvents:
     """Make the request that publishes all events of the leased attempts and completes them."""
     events = encode_bodies(EVENTS)
     return PublishJobEvents(
-        batches=tuple(
-            EventBatch(lease=lease.ref, first_index=0, count=len(EVENTS), events=events) for lease in leased.leases
-        ),
+        batches=tuple(EventBatch(lease=lease.ref, first_index=0, count=len(EVENTS), events=events) for lease in leases),
         completions=tuple(
-            CompleteJob(lease=lease.ref, event_count=len(EVENTS), result=Result(exit_code=0)) for lease in leased.leases
+            CompleteJob(lease=lease.ref, event_count=len(EVENTS), result=Result(exit_code=0)) for lease in leases
         ),
     )
 
