@@ -32,7 +32,7 @@ _SETTINGS: Final = (
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"journal_size_limit = {JOURNAL_BYTES_MAX}",
 )
-VERSION: Final = 8  # of the schema; versions 1 to 7 were never released
+VERSION: Final = 9  # of the schema; versions 1 to 8 were never released
 SCHEMA: Final = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
@@ -52,8 +52,7 @@ SCHEMA: Final = f"""
     CREATE INDEX job_finished_of ON job (tenant, finished_ms) WHERE finished_ms IS NOT NULL;
     CREATE INDEX job_listed ON job (tenant, number);
     CREATE INDEX job_by_queue ON job (tenant, queue, number);
-    CREATE INDEX job_by_state ON job (tenant, state, number);
-    CREATE INDEX job_by_queue_and_state ON job (tenant, queue, state, number);
+    CREATE INDEX job_by_state ON job (tenant, state, number, queue);
     CREATE INDEX job_by_owner ON job (tenant, owner, number) WHERE owner != '';
     CREATE TABLE metadata (
         tenant TEXT NOT NULL, fact BLOB NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (tenant, fact, number)

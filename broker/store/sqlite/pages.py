@@ -14,10 +14,9 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog
 from airunner.protocol.names import JobId
 
-_ABOVE_ALL: Final = 2**62  # larger than the number of any job
 _LOWEST: Final = (
-    "SELECT number, job_id FROM job WHERE number = (SELECT number FROM job INDEXED BY job_listed"
-    " WHERE tenant = ? AND number < ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
+    "SELECT number, job_id FROM job WHERE number = (SELECT number FROM job INDEXED BY {}"
+    " WHERE tenant = ? {} AND number < ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
 )
 _QUEUES: Final = (
     "SELECT name, mode, waiting, delayed, running, (SELECT submitted_ms FROM job INDEXED BY job_oldest"
@@ -116,12 +115,15 @@ class PageReader(RowReader):
         asked += [(_HAS_FACT, tenant, fact) for fact in facts[1:]]
         if before is not None:
             asked.append((f"{number} < ?", before))
-        in_place = wanted.queue is not None or wanted.state is not None
-        things = int(in_place) + int(wanted.owner is not None) + len(facts)
+        in_place = [name for name in (wanted.queue, wanted.state) if name is not None]
+        things = bool(in_place) + (wanted.owner is not None) + len(facts)
         last: list[tuple[int, JobId]] = []
-        if bounded or things > 1 or (wanted.queues is not None and wanted.queue is None):
-            key = (tenant, _ABOVE_ALL if before is None else before, looked_max - 1)
-            last = self._page(list[tuple[int, JobId]], _LOWEST, key)
+        states = in_place[1:] if things == 1 else []  # with a queue: its jobs are looked for among all of the state
+        source = "job INDEXED BY job_by_state" if states else source
+        if bounded or states or things > 1 or (wanted.queues is not None and wanted.queue is None):
+            lowest = _LOWEST.format(*(("job_by_state", "AND job.state = ?") if states else ("job_listed", "")))
+            key = (tenant, *states, 2**62 if before is None else before, looked_max - 1)
+            last = self._page(list[tuple[int, JobId]], lowest, key)
             asked += [(f"{number} >= ?", lowest) for lowest, _ in last]
         where = " AND ".join(condition for condition, *_ in asked)
         values = tuple(value for _, *some in asked for value in some)

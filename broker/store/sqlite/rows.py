@@ -35,7 +35,6 @@ ROWS_STEPPED: Final = 100  # rows searched in so many steps: each row takes abou
 FIELDS: Final = JobRow.__struct_fields__
 CHECKED: Final = ("number", *Version._fields)  # columns that show that a job's row is still as it was loaded
 COLUMNS: Final = ", ".join(f"job.{name}" for name in FIELDS)
-_COLUMNS_BUT_SPEC: Final = ", ".join(f"job.{name}" for name in FIELDS[:-1])
 _FAILED: Final = (
     "the store is damaged, or its disk fails ({}): the broker cannot go on; run `airunner store check`, and restore a"
     " backup with `airunner store restore`"
@@ -68,7 +67,7 @@ class Damaged(OperatorError):
 
 def select(where: str, *, spec: bool = True) -> str:
     """Build the statement that reads job rows."""
-    return f"SELECT {COLUMNS if spec else _COLUMNS_BUT_SPEC} FROM job WHERE {where}"
+    return f"SELECT {COLUMNS if spec else COLUMNS.rpartition(',')[0]} FROM job WHERE {where}"
 
 
 class RowReader:
