@@ -98,16 +98,10 @@ async def _run(settings: Settings) -> None:
                 await broker.report(Report(endpoint=publisher.endpoint))
                 group.start_soon(_report_listeners, publisher, broker)
                 group.start_soon(_report_counts, counts, broker)
-                await _relay(broker, publisher)
+                await broker.read(lambda packet: publisher.publish(unpacked(packet)))
             group.cancel_scope.cancel()
     finally:
         context.destroy(linger=0)
-
-
-async def _relay(broker: PacketSocket, publisher: CurvePublisher) -> None:
-    while packets := await broker.receive():
-        for packet in packets:
-            publisher.publish(unpacked(packet))
 
 
 async def _report_listeners(publisher: CurvePublisher, broker: PacketSocket) -> None:

@@ -12,7 +12,7 @@ which monitors replay; when the buffer to the broker is full, the relay waits, a
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from airunner.protocol.frames import TOPIC_BYTES
 from airunner.transport.ports import Subscription
+from airunner.transport.reader import DescriptorReader
 
 PACKET_BYTES_MAX: Final = 8_192  # a live segment takes 2 KiB and its seal; the subscriptions of a Report, 5 KiB
 PACKETS_AT_ONCE: Final = 64  # packets received before other tasks run
@@ -70,20 +71,38 @@ class PacketSocket:
         """Wait for packets and receive up to `PACKETS_AT_ONCE`; an empty list: the other end has closed."""
         packets: list[bytes] = []
         while len(packets) < PACKETS_AT_ONCE:
-            try:
-                packet = self._socket.recv(PACKET_BYTES_MAX)
-            except BlockingIOError:
-                if packets:
-                    break
+            packet = self._next()
+            if packet:
+                packets.append(packet)
+            elif packet is None and not packets:
                 await anyio.wait_readable(self._socket)
-                continue
-            except ConnectionError:
-                packet = b""
-            if not packet:
-                break  # end of the stream, which the next receive finds again
-            packets.append(packet)
+            else:
+                break  # an end of the stream is found again by the next receive
         await anyio.lowlevel.checkpoint()
         return packets
+
+    async def read(self, accept: Callable[[bytes], None]) -> None:
+        """Receive packets and call `accept` with each, in callbacks of asyncio, until the other end has closed."""
+        with anyio.CancelScope() as connected:
+
+            def read() -> None:
+                for _ in range(PACKETS_AT_ONCE):
+                    if not (packet := self._next()):
+                        if packet is not None:
+                            connected.cancel()
+                        return
+                    accept(packet)
+
+            await DescriptorReader(self._socket.fileno(), read).run()
+
+    def _next(self) -> bytes | None:
+        """Receive a packet; None: none has arrived; empty: the other end has closed."""
+        try:
+            return self._socket.recv(PACKET_BYTES_MAX)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
 
     def close(self) -> None:
         """Close this end, which the other end detects; no task may be waiting for this end."""
