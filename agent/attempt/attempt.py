@@ -129,7 +129,7 @@ class Attempt:
             held.cancelled,
             workspace.checkout,
             self._hooks_environment,
-            workspace.root.parent,
+            workspace.parent,
         )
         self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
         self._to_redact: set[str] = set()
@@ -297,7 +297,9 @@ class Attempt:
     def _launch_spec(self) -> LaunchSpec:
         """Return the specification of the job's command."""
         environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
-        folder = Path(self._workspace.checkout, self._spec.working_directory)
+        folder = self._workspace.checkout
+        if self._spec.working_directory:
+            folder /= self._spec.working_directory
         stdin = self._workspace.stdin if self._spec.stdin_bytes else None
         return LaunchSpec(
             self._spec.argv,

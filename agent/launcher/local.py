@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -78,18 +79,6 @@ def start_launcher(
         return ChildLauncher(settings, spawn_launcher(settings))
     except OSError as error:
         raise OperatorError(f"cannot start the launcher: {error.strerror}") from error
-
-
-@contextmanager
-def _reserved() -> Generator[Callable[[], None]]:
-    """Reserve descriptors for a command's output before the command starts; the yielded function frees them.
-
-    The kernel silently drops descriptors that it cannot pass on: the command would run, and its output be lost.
-    """
-    with ExitStack() as reserved:
-        for _ in range(DESCRIPTORS_MAX):
-            reserved.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        yield reserved.close
 
 
 class ChildLauncher:
@@ -197,32 +186,38 @@ class ChildLauncher:
         A keeper that does not answer is killed. A cancellation leaves no command, or returns it.
         Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
         """
+        reserved: list[int] = []
         try:
-            with _reserved() as free_reserved:
-                if connection.keeper is None:
-                    if not await self._answers(connection, None):
-                        self._launcher.child.kill()  # no keeper is ready: the launcher itself does not answer
-                    match await connection.receive():
-                        case Ready(keeper):
-                            connection.keeper = KeeperProcess(keeper)
-                        case failed:
-                            return failed
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                # From here on the command may run: a cancelled caller gets it, and ends it with a grace.
-                with anyio.CancelScope(shield=True):
-                    if await self._answers(connection, start):
-                        free_reserved()
-                        return await connection.receive()
-                await _kill_hanging(connection, connection.keeper)
+            _reserve(reserved)
+            if connection.keeper is None:
+                if not await self._answers(connection, None):
+                    self._launcher.child.kill()  # no keeper is ready: the launcher itself does not answer
+                match await connection.receive():
+                    case Ready(keeper):
+                        connection.keeper = KeeperProcess(keeper)
+                    case failed:
+                        return failed
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # From here on the command may run: a cancelled caller gets it, and ends it with a grace.
+            if await self._answers(connection, start):
+                _close_all(reserved)
+                return await connection.receive()
+            await _kill_hanging(connection, connection.keeper)
         except BaseException as error:
             connection.close()
             if isinstance(error, LauncherDied):
                 await kill_rest()
             raise
+        finally:
+            _close_all(reserved)
 
     async def _answers(self, connection: KeeperConnection, start: Start | None) -> bool:
-        """Send a Start, if any; return whether an answer comes in time. After `WAKE_S` continue launcher and keeper."""
-        with anyio.move_on_after(WAKE_S):
+        """Send a Start, if any; return whether an answer comes in time. After `WAKE_S` continue launcher and keeper.
+
+        With a Start, a cancellation does not end the wait.
+        """
+        shield = start is not None
+        with anyio.move_on_after(WAKE_S, shield=shield):
             if start is not None:
                 with suppress(LauncherDied):  # `receive` raises it again, after messages that have arrived
                     await connection.send(start)
@@ -231,7 +226,7 @@ class ChildLauncher:
         self._launcher.child.send_signal(signal.SIGCONT)  # a job may have stopped it
         if connection.keeper is not None:
             connection.keeper.wake()
-        with anyio.move_on_after(LAUNCH_S):
+        with anyio.move_on_after(LAUNCH_S, shield=shield):
             await connection.readable()
             return True
         return False
@@ -299,18 +294,34 @@ class ChildLauncher:
         self._restarted.ring()
 
 
+def _reserve(reserved: list[int]) -> None:
+    """Reserve descriptors for a command's output before the command starts. Raises `OSError`.
+
+    The kernel silently drops descriptors that it cannot pass on: the command would run, and its output be lost.
+    """
+    while len(reserved) < DESCRIPTORS_MAX:
+        reserved.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
 async def _kill_hanging(connection: KeeperConnection, keeper: KeeperProcess) -> NoReturn:
     """Kill a keeper that does not start its command; raises `LauncherDied` when it has died."""
     keeper.kill()
-    await connection.readable()
+    with anyio.CancelScope(shield=True):
+        await connection.readable()
     raise LauncherDied(HANGS)
 
 
 def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
     size = spec.terminal
+    variables = _raw_each(chain.from_iterable({**spec.environment, VARIABLE: mark}.items()))
     return Start(
-        argv=[_raw(argument) for argument in spec.argv],
-        environment={_raw(name): _raw(value) for name, value in {**spec.environment, VARIABLE: mark}.items()},
+        argv=_raw_each(spec.argv),
+        environment=dict(zip(variables[::2], variables[1::2], strict=True)),
         working_directory=_raw(str(spec.working_directory)),
         terminal=[size.rows, size.cols] if size else None,
         deadline_ms=wire.deadline_ms(deadline_s),
@@ -323,3 +334,8 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
 
 def _raw(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
+
+
+def _raw_each(texts: Iterable[str]) -> list[bytes]:
+    """Encode texts, none of which may hold a NUL character: at once, since there are many of them for each command."""
+    return _raw("\0".join(texts)).split(b"\0")

@@ -25,8 +25,8 @@ The file is a sequence of MessagePack maps. Calls are synchronous: they reach th
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -120,7 +120,7 @@ class Spool:
     @classmethod
     def create(cls, path: Path, header: SpoolHeader) -> Spool:
         """Create the file `path`. Raises `SpoolFailed`, also when the file exists."""
-        with _failing(f"cannot create the spool {path}"):
+        with _failing("cannot create the spool", path):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 descriptor = os.open(path, flags, _FILE_MODE)
@@ -142,7 +142,7 @@ class Spool:
 
         Raises `NotASpool`: the file has nothing to deliver, remove it; `ForeignSpool`: leave the file; `SpoolFailed`.
         """
-        with _failing(f"cannot open the spool {path}"):
+        with _failing("cannot open the spool", path):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 header, begin = _read_header(descriptor, path)
@@ -211,7 +211,7 @@ class Spool:
         found: list[Record] = []
         total = 0
         position = self._read_to if index == self._read_to.index else self._kept
-        with _failing(f"cannot read the spool {self.path}"):
+        with _failing("cannot read the spool", self.path):
             for record, offset in _records(self._descriptor, position, self._end.offset):
                 if record.next_index > index:
                     total += len(record.events)
@@ -231,7 +231,7 @@ class Spool:
         After a power cut the file may lack records that the broker has: the next event then gets the broker's index.
         Raises `SpoolFailed`.
         """
-        with _failing(f"cannot read the spool {self.path}"):
+        with _failing("cannot read the spool", self.path):
             if next_index >= self._end.index:
                 gap = next_index > self._end.index or self.full  # the next record would not follow the file's last
                 self._aside = None
@@ -257,7 +257,7 @@ class Spool:
         if index == self._end.index:
             return
         self._aside = None  # the newest record
-        with _failing(f"cannot truncate the spool {self.path}"):
+        with _failing("cannot truncate the spool", self.path):
             position = self._kept
             for record, offset in _records(self._descriptor, self._kept, self._end.offset):
                 if record.next_index > index:
@@ -278,7 +278,7 @@ class Spool:
     def remove(self) -> None:
         """Delete the file. Call this when no event has to be delivered any more."""
         self.close()
-        with _failing(f"cannot remove the spool {self.path}"):
+        with _failing("cannot remove the spool", self.path):
             self.path.unlink(missing_ok=True)
 
     def _reclaim(self) -> None:
@@ -300,7 +300,7 @@ class Spool:
             self._kept = self._read_to = self._end = _Position(index, self._begin + size)
 
     def _write(self, packed: bytes) -> int:
-        with _failing(f"cannot write the spool {self.path}"):
+        with _failing("cannot write the spool", self.path):
             try:
                 _write_all(self._descriptor, packed)
             except OSError:
@@ -365,10 +365,16 @@ def _values(descriptor: int, offset: int, end: int | None) -> Iterator[tuple[obj
         return
 
 
-@contextmanager
-def _failing(doing: str) -> Generator[None]:
-    """Translate an `OSError` to `SpoolFailed`; `doing` says what failed."""
-    try:
-        yield
-    except OSError as error:
-        raise SpoolFailed(f"{doing}: {error.strerror}", error) from error
+class _failing:  # noqa: N801 - a context manager
+    """Translate an `OSError` to `SpoolFailed`; `doing` and `path` say what failed."""
+
+    def __init__(self, doing: str, path: Path) -> None:
+        self._doing = doing
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise SpoolFailed(f"{self._doing} {self._path}: {error.strerror}", error) from error

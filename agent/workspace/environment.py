@@ -33,7 +33,7 @@ RESERVED: Final = "AIRUNNER"  # beginning of the names of variables that only th
 TERMINAL_TYPE: Final = "xterm-256color"
 NO_TERMINAL_TYPE: Final = "dumb"  # programs that look only at TERM then use neither colours nor cursor
 
-_PASSED_ON: Final = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL")
+_PASSED_ON: Final = frozenset(("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL"))
 _PASSED_ON_PREFIX: Final = "LC_"
 _HOOKS_OWN: Final = ("HOME", "TMPDIR")  # variables of the agent that hooks get, and jobs do not
 _FALLBACK: Final = {

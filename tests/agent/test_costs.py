@@ -25,7 +25,7 @@ from tests.agent.playing import Stage, staged
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 JOBS: Final = 20
-FUNCTIONS_MAX: Final = 410  # calls of functions of agent/ for a job: 391
+FUNCTIONS_MAX: Final = 365  # calls of functions of agent/ for a job: 350
 CALLS: Final = {  # of other functions from these, in the standard library
     "open": 3,  # the spool, and two descriptors that are kept free for the output
     "write": 2,  # to the spool: its header, and all events of the job
