@@ -15,7 +15,9 @@ from airunner.broker.store.contract import Engine, JobRow, Usage
 
 JOBS_PER_STEP: Final = 64  # jobs removed because they are old; to shrink the store, a step removes a single job
 PAIRS_PER_STEP: Final = 1_024  # pairs of metadata removed; a step ends with the job that reaches this number
-SEGMENTS_PER_STEP: Final = 256  # segments of logs deleted
+PIECES_PER_STEP: Final = 32  # pieces of logs deleted, of one log or of several
+SEGMENTS_PER_PIECE: Final = 8  # segments deleted: few jobs have more
+SEGMENTS_PER_STEP: Final = PIECES_PER_STEP * SEGMENTS_PER_PIECE
 BYTES_PER_STEP: Final = 8 * 1_048_576  # bytes of logs deleted, which takes some milliseconds
 RECORDS_PER_STEP: Final = 256  # idempotency records removed
 RECORDS_KEPT_MS: Final = 86_400_000  # least age of a removed idempotency record, even if jobs are removed earlier
@@ -23,10 +25,7 @@ RECORDS_KEPT_MS: Final = 86_400_000  # least age of a removed idempotency record
 
 def retain(world: World, engine: Engine, command: Retain) -> None:
     """Do a step of retention; `more` in the news: the next step may remove something too."""
-    freed, found = engine.remove_logs(SEGMENTS_PER_STEP, BYTES_PER_STEP)
-    if found:
-        for tenant, size_bytes in freed.items():
-            world.account(tenant, -size_bytes)
+    if _remove_logs(world, engine):
         world.news.more = True
         return
     removed = _remove(world, engine.finished(command.finished_before_ms, JOBS_PER_STEP))
@@ -38,6 +37,19 @@ def retain(world: World, engine: Engine, command: Retain) -> None:
     for tenant, records in forgotten.items():
         world.account(tenant, -records * RECORD_BYTES)
     world.news.more = removed or sum(forgotten.values()) == RECORDS_PER_STEP
+
+
+def _remove_logs(world: World, engine: Engine) -> bool:
+    """Delete pieces of removed jobs' logs; False: there is none."""
+    left_bytes = BYTES_PER_STEP
+    for piece in range(PIECES_PER_STEP):
+        freed, found = engine.remove_logs(SEGMENTS_PER_PIECE, left_bytes)
+        for tenant, size_bytes in freed.items():
+            world.account(tenant, -size_bytes)
+        left_bytes -= sum(freed.values())
+        if not found or left_bytes <= 0:
+            return found or piece > 0
+    return True
 
 
 def larger_than_their_share(usages: Mapping[str, Usage], kept: float) -> list[str]:
