@@ -13,7 +13,7 @@ import anyio
 from airunner.transport.bell import Bell
 
 GATHER_S: Final = 0.05  # longest time that a line waits for others
-LINES_MAX: Final = 100  # lines that are written without waiting for more
+LINES_MAX: Final = 100  # gathered lines that are written without waiting for more
 
 
 class Reports:
@@ -22,16 +22,16 @@ class Reports:
     def __init__(self, write: Callable[[Sequence[str]], None]) -> None:
         self._write = write
         self._lines: list[str] = []
-        self._due_s = 0.0  # when the next line may be written
+        self._due_s = 0.0  # when the next lines may be written
         self._gathered = Bell()
 
     def add(self, line: str) -> None:
         """Write a line, at once or with the next ones."""
         self._lines.append(line)
-        if len(self._lines) >= LINES_MAX or anyio.current_time() >= self._due_s:
-            self._flush()
-        elif len(self._lines) == 1:
+        if len(self._lines) == 1 and anyio.current_time() < self._due_s:
             self._gathered.ring()
+        elif len(self._lines) in (1, LINES_MAX):
+            self._flush()
 
     async def run(self) -> None:
         """Write gathered lines when they are due, until cancelled; then write the rest."""

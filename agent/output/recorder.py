@@ -41,8 +41,8 @@ class Recorder:
 
     def add(self, body: AgentBody) -> None:
         """Record an event that is not output."""
-        now_ms = now_in_ms()
         self.touched_s = anyio.current_time()
+        now_ms = int(self.touched_s * 1_000)
         self._batcher.add(self._redaction.body(body), now_ms)
         self.outbox.flush_when_due(now_ms)
 
@@ -81,6 +81,8 @@ class Recorder:
             self._pass_on(self._limit.add(Piece(stream, piece, timestamp_ms), room=not self.outbox.full), timestamp_ms)
 
     def _pass_on(self, kept: Sequence[Piece | Gap], timestamp_ms: int) -> None:
+        if not kept:
+            return
         now_ms = now_in_ms()
         for piece in kept:
             match piece:
