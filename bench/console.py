@@ -2,12 +2,11 @@
 
 A job writes the log of a build or random bytes, in a pipe or in a terminal, and `airunner monitor` follows it into a
 file, which must hold exactly these bytes; then the finished job is replayed, from its first to its last event. The
-processor time of each process is in ms a MB of output. Run it with `python -m bench.console [--mb 200]`.
+processor time of each process is in ms a MB of output.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import tempfile
@@ -17,7 +16,6 @@ from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from signal import SIGTERM
-from statistics import median
 from time import perf_counter, process_time, sleep
 from typing import Final
 
@@ -50,11 +48,9 @@ class Throughput(Struct, frozen=True):
     cost_ms: dict[str, float]
     job_rate: float = 0.0  # until the job has finished; 0: it was replayed
 
-    def __str__(self) -> str:
-        """Format the throughput as one line of the report."""
-        costs = "  ".join(f"{name} {cost:.1f}" for name, cost in self.cost_ms.items() if cost)
-        job = f" (job {self.job_rate:.1f})" if self.job_rate else ""
-        return f"{self.rate:6.1f} MB/s{job}  {sum(self.cost_ms.values()):5.1f} ms a MB: {costs}"
+    def cost(self, *names: str) -> float:
+        """Sum the processor time of these processes."""
+        return sum(self.cost_ms.get(name, 0.0) for name in names)
 
 
 class Figures(Struct, frozen=True):
@@ -255,7 +251,9 @@ def opened(product: Product) -> Generator[Round]:
                 "random bytes": Reading(figures.random.rate, stored_rate(noise, times)),
                 "replay": Reading(figures.replay.rate, replayed_rate(text, times)),
                 "text, ten monitors": Reading(figures.text_many.job_rate, figures.text.job_rate),
-                "text, all processes": Reading(sum(figures.text.cost_ms.values())),
+                "text, agent": Reading(figures.text.cost("agent", "launcher", "keeper")),
+                "text, broker": Reading(figures.text.cost("broker", "relay")),
+                "text, monitor": Reading(figures.text.cost("monitor")),
                 "stored": Reading(product.call(stored_share, MB_STORED)),
             }
 
@@ -271,30 +269,9 @@ GROUP: Final = Group(
         Figure("random bytes", "MB/s", Bound.LEAST, offset=TARGETS["random"], of=IN_ONE),
         Figure("replay", "MB/s", Bound.LEAST, offset=TARGETS["replay"], of="the same back, into a file"),
         Figure("text, ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
-        Figure("text, all processes", "ms a MB"),
+        *(Figure(f"text, {process}", "ms a MB") for process in ("agent", "broker", "monitor")),
         Figure("stored", "bytes a byte", Bound.MOST, offset=0.2),
     ),
     opened,
     rounds=2,
 )
-
-
-def main() -> None:
-    """Print the figures of each round, and their medians beside the targets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mb", type=int, default=200, help="MB that each job writes (default 200)")
-    parser.add_argument("--rounds", type=int, default=1, help="measurements of each figure (default 1)")
-    options = parser.parse_args()
-    rounds: list[Figures] = []
-    for _ in range(options.rounds):
-        rounds.append(anyio.run(measure, options.mb))
-        for name in Figures.__struct_fields__:
-            print(f"{name:9} {getattr(rounds[-1], name)}", flush=True)
-    for name, target in TARGETS.items():
-        print(
-            f"{name:9} median {median(getattr(each, name).rate for each in rounds):6.1f} MB/s (at least {target:.0f})"
-        )
-
-
-if __name__ == "__main__":
-    main()

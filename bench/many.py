@@ -1,15 +1,13 @@
 """Many agents: what 2,000 idle agents cost a broker, how soon one of them has a job, and how they all come back.
 
 The broker is restarted while a client submits at a steady rate: its latency meanwhile is compared with that before. See
-`fleet` for the agents. Run it with `python -m bench.many [--agents 2000]`.
+`fleet` for the agents.
 """
 
 from __future__ import annotations
 
-import argparse
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -65,36 +63,6 @@ class Measured(Struct, frozen=True):
     return_s: float  # from the restarted broker's ready line until all agents are parked again
     steady_ms: tuple[float, ...]  # of submissions before the restart
     meanwhile_ms: tuple[float, ...]  # of those while the agents came back
-
-    @property
-    def slower(self) -> float:
-        """How many times as long a submission takes while the agents come back: the larger of median and p90."""
-        before, after = ((median(taken), quantiles(taken, n=10)[8]) for taken in (self.steady_ms, self.meanwhile_ms))
-        return max(now / then for now, then in zip(after, before, strict=True))
-
-    @property
-    def kept(self) -> bool:
-        """Whether all bounds are kept."""
-        return (
-            self.memory_mib < MEMORY_MIB_MAX
-            and self.core_share < CORE_SHARE_MAX
-            and median(self.started_ms) < START_MS_MAX
-            and self.return_s < RETURN_S_MAX
-            and self.slower < SLOWER_MAX
-        )
-
-    def __str__(self) -> str:
-        """Format the measurements as lines of a report."""
-        p99_ms = quantiles(self.started_ms, n=100)[98]
-        return (
-            f"{self.agents} idle agents: broker {self.memory_mib:.0f} MiB ({self.empty_mib:.0f} without), "
-            f"{self.core_share:.1%} of a core, {self.requests_per_s:.0f} requests/s\n"
-            f"submit to start: median {median(self.started_ms):.2f} ms, p99 {p99_ms:.2f}\n"
-            f"all parked again {self.return_s:.2f} s after the broker's restart; a submission meanwhile "
-            f"{median(self.meanwhile_ms):.2f} ms (p90 {quantiles(self.meanwhile_ms, n=10)[8]:.2f}, "
-            f"{len(self.meanwhile_ms)} of them), before {median(self.steady_ms):.2f} "
-            f"(p90 {quantiles(self.steady_ms, n=10)[8]:.2f})"
-        )
 
 
 # --- the broker and its client ------------------------------------------------------------------------
@@ -290,16 +258,3 @@ GROUP: Final = Group(
     opened,
     rounds=1,
 )
-
-
-def main() -> None:
-    """Print the measurements; exit with 1 when a bound is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--agents", type=int, default=2_000, help="number of idle agents (default 2000)")
-    found = many(parser.parse_args().agents)
-    print(found)
-    sys.exit(not found.kept)
-
-
-if __name__ == "__main__":
-    main()
