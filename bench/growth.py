@@ -5,6 +5,7 @@ Two brokers get the same requests in turn, so that other load on the machine aff
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import tempfile
@@ -174,6 +175,7 @@ def placed(product: Product, jobs: int) -> Generator[tuple[Place, float]]:
         home = Path(made)
         subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
         filled: Filled = product.call(fill, Home(home).store, jobs)
+        os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
         broker = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
         with running(product, home, [*broker, "--tenant-requests", "1000000"]) as (ready, pid):
             requests = next(word for word in ready.split() if word.startswith("tcp://"))

@@ -121,6 +121,7 @@ def opened(product: Product) -> Generator[Round]:
         for count in (FEW, JOBS):
             path = Path(made) / f"{count}.db"
             product.call(fill, path, count)
+            os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
             arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0", "--no-auth"]
             began_s = time.monotonic()
             ready, pid = stack.enter_context(running(product, home, [*arguments, "--store", f"sqlite:///{path}"]))
