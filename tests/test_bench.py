@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bench.__main__ import measure
 from bench.client import first_submit_ms
 from bench.cluster import Cluster
-from bench.figures import Bound, Figure, Reading, Row, rows
+from bench.figures import Bound, Figure, Reading, Row, Sample, rows
+from bench.group import Group, Round
 from bench.groups import GROUPS
-from bench.product import WORKING_TREE, Unmeasured, revision
+from bench.product import WORKING_TREE, Product, Unmeasured, revision
 from bench.results import Report, report
 from bench.table import COLUMNS, beside, legend, missed, number, table
 
@@ -56,6 +60,27 @@ def test_the_round_in_the_middle_of_the_shares_stands_for_all() -> None:
 def test_a_revision_is_compared_round_by_round() -> None:
     row = made(RATE, Reading(400, 1), Reading(200, 1), Reading(900, 1), base=(200, 100, 300))
     assert (row.base, row.to_base) == (200, 2)
+
+
+def test_a_revision_is_measured_in_turn_and_what_it_cannot_is_named() -> None:
+    asked: list[str] = []
+
+    @contextmanager
+    def opened(product: Product) -> Iterator[Round]:
+        def measured() -> Sample:
+            asked.append(product.name)
+            if asked[2:].count("old") and product.name == "old":
+                raise Unmeasured("no such request")
+            return {RATE.name: Reading(len(asked), 1)}
+
+        yield measured
+
+    notes: list[str] = []
+    products = [Product(name, "python", ()) for name in ("new", "old")]
+    (row,) = measure(Group("queue", (RATE,), opened), products, notes)
+    assert asked == ["new", "old", "new", "old", "new"]
+    assert notes == ["queue is not measured on old: no such request"]
+    assert (row.values, row.base) == ([1, 3, 5], 2)
 
 
 def test_a_figure_that_a_revision_does_not_have_is_not_compared() -> None:

@@ -30,7 +30,7 @@ from bench.peers.works import (
 )
 from bench.product import ROOT, Product
 
-PYTHON: Final = ROOT / ".venv" / "peers" / "bin" / "python"
+VENV: Final = ROOT / ".venv" / "peers"
 BATCH: Final = 100  # jobs that are enqueued, leased and completed together
 SMALL_BATCH: Final = 10  # PgQueuer's default, for the latency of single jobs
 NAME: Final = "bench"
@@ -164,7 +164,7 @@ def true(folder: str) -> float:
 
 @contextmanager
 def _started(folder: Path) -> Generator[Works]:
-    product = Product("PgQueuer", str(PYTHON), (str(ROOT),))
+    product = Product("PgQueuer", str(VENV / "bin" / "python"), (str(ROOT),))
 
     with postgres(folder) as place:
         product.call(install, place)
@@ -185,7 +185,7 @@ def _started(folder: Path) -> Generator[Works]:
 def _missing() -> str:
     if PROGRAMS is None:
         return "PostgreSQL is not installed: apt-get install postgresql"
-    return "" if PYTHON.exists() else "PgQueuer is not installed: make bench-peers installs it, from the package index"
+    return "" if (VENV / ".made").exists() else "PgQueuer is not installed: make bench-peers does it, online"
 
 
 PEER: Final = Peer("PgQueuer", _missing(), _started)
