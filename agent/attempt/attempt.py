@@ -37,6 +37,7 @@ from airunner.agent.checkout.revision import Source
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
+    SHORT_S,
     Exit,
     Launcher,
     LaunchFailed,
@@ -71,7 +72,6 @@ from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SecretValues, secret_values
 from airunner.protocol.replies import JobLease
 
-SHORT_S: Final = 0.01  # how long the start of a job that had waited is not reported, in case it ends meanwhile
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
 

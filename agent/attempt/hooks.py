@@ -31,7 +31,7 @@ from airunner.agent.attempt.hookvariables import FILE_VARIABLE, BadVariables, re
 from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
-from airunner.agent.launcher.contract import LaunchFailed, LaunchSpec, Starter
+from airunner.agent.launcher.contract import SHORT_S, LaunchFailed, LaunchSpec, Starter
 from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
@@ -109,7 +109,7 @@ class Hooks(Struct, frozen=True):
     async def _run(
         self, hook: Hook, program: Path, environment: Mapping[str, str], bound_s: float, *, cancellable: bool
     ) -> None:
-        spec = LaunchSpec((str(program),), environment, self.working_directory)
+        spec = LaunchSpec((str(program),), environment, self.working_directory, patience_s=SHORT_S)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:

@@ -28,6 +28,7 @@ from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.repository import Rules, redact
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
+    SHORT_S,
     ByteSource,
     Exit,
     LauncherDied,
@@ -204,7 +205,7 @@ class Git(Struct, frozen=True):
         """
         settings = (part for setting in (*_SETTINGS, *self.fsck.settings) for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
-        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder)
+        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder, patience_s=SHORT_S)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as error:

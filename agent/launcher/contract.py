@@ -13,6 +13,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.protocol.fields import TerminalSize
 
+SHORT_S: Final = 0.01  # patience with commands that are probably short, if nobody waits for the report of their start
 RECEIVE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pipe
 
 
