@@ -70,7 +70,8 @@ class Batcher:
         self._flush_bytes = flush_bytes
         self._bodies: list[AgentBody] = []
         self._bytes = 0
-        self._piece = bytearray()  # output that is not in an event yet
+        self._pieces: list[bytes] = []  # output that is not in an event yet
+        self._piece_bytes = 0
         self._piece_stream = Stream.STDOUT
         self._piece_ms = 0
         self._flushed_ms = -window_ms
@@ -89,13 +90,14 @@ class Batcher:
         self._begin(now_ms)
         assert 0 < len(data) <= OUTPUT_BYTES_MAX
         # The first bytes of a character that never became one are an event of their own: no text is lost to base64.
-        alone = incomplete_bytes(data) == len(data) or incomplete_bytes(self._piece)
-        if alone or stream is not self._piece_stream or len(self._piece) + len(data) > OUTPUT_BYTES_MAX:
+        alone = incomplete_bytes(data) == len(data) or (self._pieces and incomplete_bytes(self._pieces[-1]))
+        if alone or stream is not self._piece_stream or self._piece_bytes + len(data) > OUTPUT_BYTES_MAX:
             self._close_piece()
-        if not self._piece:
+        if not self._pieces:
             self._piece_stream = stream
             self._piece_ms = timestamp_ms
-        self._piece += data
+        self._pieces.append(data)
+        self._piece_bytes += len(data)
         self._bytes += len(data)
 
     def due_ms(self, now_ms: int, *, busy: bool = False) -> int | None:
@@ -135,9 +137,11 @@ class Batcher:
             self._began_ms = now_ms
 
     def _close_piece(self) -> None:
-        if self._piece:
-            self._bodies.append(Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=bytes(self._piece)))
-            self._piece.clear()
+        if self._pieces:
+            data = b"".join(self._pieces)  # a single piece is not copied
+            self._bodies.append(Output(timestamp_ms=self._piece_ms, stream=self._piece_stream, data=data))
+            self._pieces.clear()
+            self._piece_bytes = 0
 
 
 def _bytes_of(body: AgentBody) -> int:

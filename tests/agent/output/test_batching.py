@@ -112,3 +112,15 @@ def test_neighbours_of_one_stream_become_one_event_and_nothing_is_reordered() ->
         (Stream.STDOUT, 2),
     ]
     assert batcher.next_batch(8) == []
+
+
+def test_a_full_piece_is_not_copied() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    pieces = [bytes([number]) * OUTPUT_BYTES_MAX for number in range(3)]
+    for piece in pieces:
+        wrote(batcher, piece, LATER_MS)
+    bodies = batcher.next_batch(LATER_MS)
+    assert len(bodies) == len(pieces)
+    for body, piece in zip(bodies, pieces, strict=True):
+        assert isinstance(body, Output)
+        assert body.data is piece
