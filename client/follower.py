@@ -143,6 +143,8 @@ class Follower:
                 return await self._inbox.receive()
             finally:
                 self._waits = False
+        with suppress(anyio.WouldBlock):
+            return self._inbox.receive_nowait()  # it came as the deadline did; it may have the last event
         return None
 
     def _deadline_ms(self) -> float:
