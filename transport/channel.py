@@ -28,7 +28,7 @@ from airunner.protocol.errors import (
     Unsupported,
 )
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
-from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
+from airunner.protocol.names import RequestId
 from airunner.protocol.reconnect import (
     PENDING_MAX,
     PING,
@@ -134,7 +134,7 @@ class Channel:
         Raises `PeerError`: refused; `BadRequest`: reply of another class; `OperatorError`: no broker was heard within
         `Patience`, or none accepts this key or revision.
         """
-        request_id = request_id or RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        request_id = request_id or self._edges.new_request_id()
         waiter = _Waiter(request_id, smaller)
         debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
@@ -236,7 +236,7 @@ class Channel:
         assert waiter.smaller is not None, "the request is not resizable"
         was = waiter.request_id
         del self._waiters[was]
-        waiter.request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        waiter.request_id = self._edges.new_request_id()
         self._waiters[waiter.request_id] = waiter
         self._do(self._pirate.resized(was, waiter.request_id, encode(waiter.smaller()), self.now_ms()))
 

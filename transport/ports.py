@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 from msgspec import Struct
 
+from airunner.protocol.names import REQUEST_ID_RANDOM_BYTES, RequestId, new_request_id
 from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
@@ -67,6 +68,10 @@ class Edges(Struct, frozen=True):
     random_bytes: Callable[[int], bytes]
     boot_s: Callable[[], float] = anyio.current_time
     watch_steps: Callable[[Callable[[], None]], Coroutine[Any, Any, None]] = no_steps
+
+    def new_request_id(self) -> RequestId:
+        """Make the id of a new request."""
+        return new_request_id(self.wall_ms(), self.random_bytes(REQUEST_ID_RANDOM_BYTES))
 
     def wait_until(self, instant_s: float) -> anyio.CancelScope:
         """Return a cancel scope that ends when `boot_s` reaches `instant_s`; later, if the machine sleeps meanwhile."""

@@ -26,7 +26,7 @@ from airunner.agent.leases.settlement import Lost, Released
 from airunner.agent.leases.stdin import read_stdin
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
-from airunner.protocol.names import REQUEST_ID_BYTES, SEED_BYTES, RequestId
+from airunner.protocol.names import SEED_BYTES, RequestId
 from airunner.protocol.replies import JobLease, JobsLeased, Verdict
 from airunner.protocol.requests import SLOTS_MAX, DequeueJob, ReleaseJob, UpdateJob
 from airunner.transport.bell import Bell
@@ -150,7 +150,7 @@ class Leaser:
 
     async def _leased(self, slots: int, wait_ms: int) -> list[HeldLease]:
         """Request at most `slots` leases, and have them renewed from now on. Raises `PeerError`."""
-        request_id = RequestId(self._edges.random_bytes(REQUEST_ID_BYTES))
+        request_id = self._edges.new_request_id()
         seed = self._edges.random_bytes(SEED_BYTES)
         asked_s = self._edges.boot_s()
         reply: JobsLeased | None = None

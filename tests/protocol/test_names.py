@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
+    REQUEST_ID_BYTES,
     Name,
     TagValue,
     Variable,
@@ -19,6 +20,7 @@ from airunner.protocol.names import (
     fits_tag_value,
     fits_variable,
     new_job_id,
+    new_request_id,
     task_token,
     token_hash,
 )
@@ -29,6 +31,13 @@ def test_a_job_id_is_a_uuid_of_version_7_and_so_sorts_by_time(now_ms: int, rando
     number = UUID(job_id := new_job_id(now_ms, randomness))
     assert str(number) == job_id
     assert (number.version, number.variant, number.int >> 80) == (7, RFC_4122, now_ms)
+
+
+@given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10), st.binary(min_size=10, max_size=10))
+def test_a_request_id_sorts_by_time_and_keeps_all_randomness(now_ms: int, randomness: bytes, other: bytes):
+    request_id = new_request_id(now_ms, randomness)
+    assert (len(request_id), request_id[6:]) == (REQUEST_ID_BYTES, randomness)
+    assert request_id < new_request_id(now_ms + 1, other)
 
 
 def test_randomness_is_used_to_the_last_byte():
