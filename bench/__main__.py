@@ -7,10 +7,11 @@ progress to standard error, and all readings to a JSON file in `bench/results/`.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from bench.figures import Row, Sample, rows
 from bench.group import Group, Round
@@ -32,23 +33,30 @@ def measure(group: Group, products: Sequence[Product], notes: list[str]) -> list
         measuring: dict[str, Round] = {}
         for product in products:
             progress(f"{group.name}: setting up {product.name}")
-            try:
+            with noted(f"{group.name} is not measured on {product.name}", notes):
+                stack.enter_context(noted(f"{group.name} did not stop on {product.name}", notes))
                 measuring[product.name] = stack.enter_context(group.opened(product))
-            except Unmeasured as error:
-                notes.append(f"{group.name} is not measured on {product.name}: {error}")
         for number in range(group.rounds):
             for name in list(measuring):
                 began_s = time.monotonic()
-                try:
-                    samples[name].append(measuring[name]())
-                except Unmeasured as error:
-                    notes.append(f"{group.name} is not measured on {name}: {error}")
-                    del measuring[name]
-                    continue
+                measured = measuring.pop(name)
+                with noted(f"{group.name} is not measured on {name}", notes):
+                    samples[name].append(measured())
+                    measuring[name] = measured
                 taken_s = time.monotonic() - began_s
                 progress(f"{group.name}: round {number + 1} of {group.rounds}, {name}, took {taken_s:.1f} s")
     ours, *others = (samples[product.name] for product in products)
     return list(rows(group.name, group.figures, ours, others[0] if others else ()))
+
+
+@contextmanager
+def noted(what: str, notes: list[str]) -> Generator[None]:
+    """Note why the block has failed, so that a failure costs one group and not the whole run."""
+    try:
+        yield
+    except (Unmeasured, AssertionError, LookupError, OSError, ValueError, subprocess.SubprocessError) as error:
+        notes.append(f"{what}: {error or type(error).__name__}")
+        progress(notes[-1])
 
 
 def main() -> int:
