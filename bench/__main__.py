@@ -55,7 +55,7 @@ def noted(what: str, notes: list[str]) -> Generator[None]:
     try:
         yield
     except (Unmeasured, AssertionError, LookupError, OSError, ValueError, subprocess.SubprocessError) as error:
-        notes.append(f"{what}: {error or type(error).__name__}")
+        notes.append(f"{what}: {str(error) or type(error).__name__}")
         progress(notes[-1])
 
 
