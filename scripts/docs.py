@@ -24,9 +24,7 @@ from bench.results import Report
 from bench.table import MET, number, references
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-BASELINE: Final = (
-    ROOT / "bench" / "baseline.json"
-)  # a file that `make bench` wrote, on a machine with nothing else to do
+BASELINE: Final = ROOT / "bench" / "baseline.json"  # written by `make bench` on a machine with nothing else to do
 
 
 class Piece(NamedTuple):
