@@ -129,7 +129,7 @@ class Attempt:
             held.cancelled,
             workspace.checkout,
             self._hooks_environment,
-            workspace.parent,
+            workspace.root.parent,
         )
         self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
         self._to_redact: set[str] = set()

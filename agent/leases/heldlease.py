@@ -30,11 +30,11 @@ KEEPER_SHARE: Final = 2  # the keepers kill the processes when half of that time
 class HeldLease:
     """Lease of this agent: `lost` is set when its attempt has to end, `cancelled` when the job is cancelled."""
 
-    def __init__(self, lease: JobLease, asked_s: float, visibility_s: float) -> None:
+    def __init__(self, lease: JobLease, asked_s: float, visibility_s: float, *, was_queued: bool = False) -> None:
         self.lease = lease
         self.lost = Flag()
         self.cancelled = Flag()
-        self.was_queued = False  # the job had waited in its queue when it was asked for: more may wait
+        self.was_queued = was_queued  # so more jobs may wait, and a short one may be reported late
         self.renewed_s = asked_s
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)

@@ -165,10 +165,7 @@ class Leaser:
             # The request was repeated while the broker was away: renew the leases before their jobs begin.
             asked_s = self._edges.boot_s()
             leases = await self._renewed(leases)
-        held = [self._renewer.hold(lease, asked_s) for lease in leases]
-        for each in held:
-            each.was_queued = not wait_ms
-        return held
+        return [self._renewer.hold(lease, asked_s, was_queued=not wait_ms) for lease in leases]
 
     async def _renewed(self, leases: list[JobLease]) -> list[JobLease]:
         """Renew leases, and return those that this agent still has."""

@@ -46,10 +46,13 @@ class Renewer:
         self._said_s = -math.inf  # when the last heartbeat was sent, with the machine's trouble
         self._news = False  # send a heartbeat now: the trouble has changed, or the last heartbeat was refused
 
-    def hold(self, lease: JobLease, asked_s: float) -> HeldLease:
-        """Renew a lease from now on; `asked_s` is when it was requested (`Edges.boot_s`)."""
+    def hold(self, lease: JobLease, asked_s: float, *, was_queued: bool) -> HeldLease:
+        """Renew a lease from now on; `asked_s` is when it was requested (`Edges.boot_s`).
+
+        `was_queued`: its job had waited in its queue by then, and was not submitted to an agent that waited for it.
+        """
         assert len(self._held) < LEASES_MAX, "more leases than one heartbeat can renew"
-        held = HeldLease(lease, asked_s, self._visibility_s)
+        held = HeldLease(lease, asked_s, self._visibility_s, was_queued=was_queued)
         self._held[held.key] = held
         if asked_s + self._interval_s < self._renewal_s or held.end_s < self._end_s:
             self._changed.ring()  # the lease is due before the instants that the loops wait for

@@ -58,7 +58,6 @@ class Workspace:
 
     def __init__(self, root: Path, user: JobUser | None = None, link: Path | None = None) -> None:
         self.root = root
-        self.parent = root.parent  # of all workspaces: a folder of the agent
         self.user = user
         self.link = link
         self.checkout = root / "checkout"

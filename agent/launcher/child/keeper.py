@@ -69,17 +69,17 @@ class Keeper:
     def __init__(self, connection: socket.socket, wakeup: Wakeup, group: Path | None) -> None:
         self._connection = connection
         self._oom_kills = OomKills(group)
-        self._oom_kills_before = 0  # the command started
+        self._oom_kills_before = 0  # their number when the command started
         self._spending = Spending()  # resources that this job has used
         self._wakeup = wakeup
         self._wakeup.watch(connection.fileno())
         self._timer = BootTimer()  # for the deadline, which may pass while the machine sleeps
         self._wakeup.watch(self._timer.descriptor)
-        self._reader = Reader()
+        self._messages = Reader()  # those of the agent
         self._command: int | None = None  # process id of the command, while it runs
         self._began_s = 0.0  # when the command was started
-        self._readers: list[int] = []  # of a command's output, until its start is reported
-        self._report_s = math.inf  # when that will be, if the command has not ended before
+        self._outputs: list[int] = []  # pipes or terminal with a command's output, until its start is reported
+        self._report_s = math.inf  # when its start is to be reported, if the command has not ended before
         self._input: TerminalInput | None = None  # of the command's terminal, while it runs
         self._alone = True  # whether no process of a job is left
         self._ending: Ending | None = None
@@ -96,7 +96,7 @@ class Keeper:
 
     def _turn(self) -> bool:
         # Until the start is reported, the loop looks at the deadline all the same, within `patience_ms`.
-        self._timer.set(math.inf if self._alone or self._expired or self._readers else self._deadline)
+        self._timer.set(math.inf if self._alone or self._expired or self._outputs else self._deadline)
         ready, signals = self._wakeup.wait(self._timeout_ms())
         if signal.SIGTERM in signals:
             return False
@@ -104,7 +104,7 @@ class Keeper:
             chunk = _receive(self._connection)
             if not chunk:
                 return False
-            for message in self._reader.feed(chunk):
+            for message in self._messages.feed(chunk):
                 self._handle(message)
         if self._input is not None and (self._input.watched in ready or time.monotonic() >= self._input.due_s):
             self._input.feed()
@@ -139,7 +139,7 @@ class Keeper:
             self._send(Expired())
             return
         try:
-            self._command, self._readers, self._input = spawn(start)
+            self._command, self._outputs, self._input = spawn(start)
         except Refusal as refusal:
             self._send(Failed(refusal.errno, refusal.message, refusal.exit_code))
             return
@@ -155,15 +155,15 @@ class Keeper:
 
     def _report_start(self, command: int | None) -> None:
         """Report the start of the command, if that was not done yet."""
-        if self._readers:
+        if self._outputs:
             assert command is not None
-            self._send(Started(command), self._readers)
-            self._close_readers()
+            self._send(Started(command), self._outputs)
+            self._close_outputs()
 
-    def _close_readers(self) -> None:
+    def _close_outputs(self) -> None:
         self._report_s = math.inf
-        while self._readers:
-            os.close(self._readers.pop())
+        while self._outputs:
+            os.close(self._outputs.pop())
 
     def _end(self, end: End) -> None:
         deadline = time.monotonic() + end.grace_ms / 1000
@@ -200,7 +200,7 @@ class Keeper:
     def _report_end(self, command: int | None, exit_code: int | None, number: int | None, *, oom: bool) -> None:
         """Report the command's end, together with its start if that was not reported yet."""
         spent = self._spending.figures
-        output = whole_output(self._readers) if self._readers and self._alone else None
+        output = whole_output(self._outputs) if self._outputs and self._alone else None
         if output is None:
             self._report_start(command)
             self._send(Exited(exit_code, number, self._alone, oom, spent))
@@ -208,7 +208,7 @@ class Keeper:
             assert command is not None
             ran_us = round((time.monotonic() - self._began_s) * 1_000_000)
             self._send(Ran(command, ran_us, output, exit_code, number, oom, spent))
-            self._close_readers()
+            self._close_outputs()
 
     def _expire(self) -> None:
         """At the deadline, kill all processes, if they are not being killed already; the answer will be Expired."""
