@@ -7,7 +7,8 @@
 ```
 
 - `command.py` is `airunner agent`: it builds the parts; `agent.py` runs them; `plan.py` checks and holds the options.
-- `home.py` locks the agent's folder; `flag.py` is an event that cancels blocks of code: a drain, a lost lease.
+- `home.py` locks the agent's folder; `flag.py` is an event that cancels blocks of code: a drain, a lost lease;
+  `reports.py` writes lines for the operator.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes the job's folders; `checkout/`
   puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output.
 

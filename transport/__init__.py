@@ -8,8 +8,10 @@
 - `ports.py` defines the interfaces: clock, randomness, and the four kinds of sockets. Broker, agent and client are
   given an implementation and never make one, so a simulation runs the same classes on a network of its own.
   `timers.py` implements the clock that counts while the machine sleeps, and reports when the machine's time was set.
-- `sockets.py` implements the sockets with ZeroMQ and CURVE; `anyiosocket.py` waits for a ZeroMQ socket under anyio.
-  `tcpinfo.py` reads the byte counts of a TCP connection from the kernel.
+- `sockets.py` and `dealer.py` implement the sockets with ZeroMQ and CURVE; `anyiosocket.py` waits for a ZeroMQ socket
+  under anyio. `tcpinfo.py` reads the byte counts of a TCP connection from the kernel.
+- `reader.py` reads sockets in callbacks of asyncio, and `workthread.py` is the thread of the broker's commits: the only
+  files that call asyncio itself.
 - `memory.py` implements the sockets as queues, for a broker, agent and client in one process.
 - `channel.py` sends a request to one of several brokers until it is answered; agents and clients use the same class.
   `patience.py` decides how long a request waits for a silent broker.

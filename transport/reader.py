@@ -1,6 +1,6 @@
 """DescriptorReader: calls a function whenever a descriptor is readable, in asyncio's event loop.
 
-Only this file and `workthread` call asyncio itself. A client may run on trio, and then reads its socket without this.
+A client may run on trio, and then reads its socket without this.
 `anyio.wait_readable` registers the descriptor for each wait, and wakes a task by another turn of the event loop; that
 takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once.
 """

@@ -1,8 +1,8 @@
 """Thread for work that waits for the disk: one for the life of its owner, and one piece of work at a time.
 
-It does what `anyio.to_thread.run_sync` does, for the one caller that uses it for each batch of requests. A piece of
+It does what `anyio.to_thread.run_sync` does, for the Ledger, which uses it for each batch. A piece of
 work takes some 35 µs of processor time less, since there is no limiter, no idle thread to choose and no context to
-copy. It calls asyncio itself, on which the broker's process runs; a simulation hands in its own offload.
+copy. It needs asyncio, on which the broker's process runs; a simulation hands in its own offload.
 """
 
 from __future__ import annotations

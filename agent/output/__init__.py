@@ -5,9 +5,10 @@
                                                                          ▲─────acknowledged─────┘
 ```
 
-- `recorder.py` receives the events of one attempt, and calls the next four steps; `outbox.py` stores the batches
-  until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
-- `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure).
+- `recorder.py` receives the events of one attempt, and calls the next four steps; `outbox.py` compresses the batches
+  and stores them until the broker has acknowledged them; `publisher.py` sends the batches of all attempts.
+- `redaction.py` and `redactor.py` remove secrets before anything reaches the disk (pure): `escapes.py` unquotes
+  and decodes output, `patterns.py` makes the patterns of a secret, and `patternindex.py` finds them.
 - `characters.py` cuts output between two characters, and holds back the beginning of a character (pure).
 - `outputlimit.py` limits the output of an attempt: of longer output it keeps the head and the tail (pure).
 - `batching.py` groups events into batches, and decides when each batch is due.
