@@ -10,7 +10,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "peers_admitted": "Connections whose key is on the allow-list.",
         "peers_refused": "Connections whose key is not on the allow-list.",
-        "peers_deferred": "Connections above a machine's rate limit, or made while the allow-list cannot be read.",
+        "peers_deferred": "Connections above the rate of a machine or of all, or while the allow-list cannot be read.",
         "requests": "Requests that were well formed and admitted.",
         "requests_refused": "Requests that were refused with an error code.",
         "garbage": "Messages that are not a request of this protocol.",

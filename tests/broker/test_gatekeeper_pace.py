@@ -9,14 +9,14 @@ from typing import cast
 import anyio
 
 from airunner.broker.counts import Counts
-from airunner.broker.gatekeeper import ADMITTED_PER_S, ALLOWED, BURST_S, REFUSED, Gatekeeper
+from airunner.broker.gatekeeper import ADMITTED_PER_S, ALLOWED, BURST_S, REFUSED, TRY_AGAIN, WAIT_S, Gatekeeper
 from airunner.broker.rates import Rates
 from airunner.certs.allowlist import AllowList
 from airunner.certs.curve import load_client_pair, raw_key
 from airunner.certs.home import Home
 from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
-from airunner.transport.sockets import ZAP_DOMAIN
+from airunner.transport.sockets import HANDSHAKE_MS, ZAP_DOMAIN
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 
@@ -67,3 +67,12 @@ async def test_strangers_hold_nobody_up(home: Home) -> None:
     strangers = [os.urandom(32) for _ in range(2 * ADMITTED_PER_S)]
     answers = await admitted(home, [*strangers, raw_key(load_client_pair(home).public)])
     assert Counter(answers) == {(REFUSED, 0.0): len(strangers), (ALLOWED, 0.0): 1}
+
+
+async def test_a_peer_that_would_wait_beyond_its_handshake_is_told_to_try_again(home: Home) -> None:
+    in_time = int((BURST_S + WAIT_S) * ADMITTED_PER_S)
+    answers = await admitted(home, [raw_key(load_client_pair(home).public)] * (2 * in_time))
+    allowed = [at_s for status, at_s in answers if status == ALLOWED]
+    assert in_time <= len(allowed) <= in_time + 2
+    assert max(allowed) < HANDSHAKE_MS / 1_000
+    assert Counter(answers)[TRY_AGAIN, 0.0] == 2 * in_time - len(allowed), "at once, so that no reply waits behind it"
