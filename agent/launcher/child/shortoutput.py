@@ -27,7 +27,15 @@ def whole_output(readers: Sequence[int]) -> list[bytes] | None:
     sizes = [_readable_bytes(reader) if events[reader] & select.POLLIN else 0 for reader in readers]
     if sum(sizes) > OUTPUT_BYTES_MAX:
         return None
-    return [os.read(reader, size) if size else b"" for reader, size in zip(readers, sizes, strict=True)]
+    return [_read(reader, size) for reader, size in zip(readers, sizes, strict=True)]
+
+
+def _read(reader: int, size: int) -> bytes:
+    """Read `size` bytes; a read returns fewer if the writer has put its pipe into packet mode, as `dd oflag=direct`."""
+    data = b""
+    while len(data) < size:
+        data += os.read(reader, size - len(data))
+    return data
 
 
 def _readable_bytes(reader: int) -> int:

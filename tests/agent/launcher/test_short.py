@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
@@ -83,3 +84,13 @@ def test_output_is_whole_when_nobody_can_write_more_and_otherwise_stays_in_its_p
     assert whole_output([out, err]) == [b"x" * (OUTPUT_BYTES_MAX - 1), b"y"]
     os.close(out)
     os.close(err)
+
+
+def test_each_packet_is_read_of_a_pipe_whose_writer_wants_packets() -> None:
+    out, to_out = os.pipe()
+    fcntl.fcntl(to_out, fcntl.F_SETFL, os.O_DIRECT)  # as `dd oflag=direct` does with its standard output
+    os.write(to_out, b"one")
+    os.write(to_out, b"two")
+    os.close(to_out)
+    assert whole_output([out]) == [b"onetwo"]
+    os.close(out)
