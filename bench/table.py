@@ -48,12 +48,16 @@ def beside(measured: Sequence[Row]) -> Iterator[str]:
 
 
 def references(measured: Sequence[Row]) -> dict[str, list[str]]:
-    """List what the references are, each with the names of its figures."""
-    named: dict[str, list[str]] = {}
+    """List what the references are, each with the names of its figures, or of the group if it is that of them all."""
+    of_group: dict[str, set[str]] = {}
+    for row in measured:
+        of_group.setdefault(row.group, set()).update(filter(None, [row.reference_is]))
+    named: dict[str, dict[str, None]] = {}
     for row in measured:
         if row.reference_is:
-            named.setdefault(row.reference_is, []).append(row.name)
-    return named
+            name = row.name if len(of_group[row.group]) > 1 else row.group
+            named.setdefault(row.reference_is, {})[name] = None
+    return {reference: [*names] for reference, names in named.items()}
 
 
 def legend(measured: Sequence[Row]) -> Iterator[str]:
