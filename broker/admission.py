@@ -68,7 +68,6 @@ class Admission:
         self._rates = rates
         self._unattributed = unattributed
         self._entries: dict[str, Entry | None] = {}
-        self._work = _pattern_of(*(request for request, kind in KINDS.items() if kind.from_agents))
 
     def forget_entries(self) -> None:
         """Forget cached entries, so that the next requests see the allow-list as it is now."""
@@ -154,7 +153,7 @@ class Admission:
         Raises `Quota`: it is empty.
         """
         may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
-        purpose = Purpose.AGENT if may_work and self._work.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
+        purpose = Purpose.AGENT if may_work and _FROM_AGENTS.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
         self._rates.require(Bucket(principal.tenant, purpose), now_ms)
         return purpose
 
@@ -219,4 +218,5 @@ def _pattern_of(*kinds: type[Message]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
 
 
+_FROM_AGENTS: Final = _pattern_of(*(request for request, kind in KINDS.items() if kind.from_agents))
 _PUBLISHING: Final = _pattern_of(PublishJobEvents)

@@ -32,10 +32,10 @@ from airunner.transport.sockets import HANDSHAKE_MS, ZAP_DOMAIN
 VERSION: Final = b"1.0"  # version of ZAP
 ALLOWED: Final = b"200"
 TRY_AGAIN: Final = b"300"  # ZAP status after which the peer's libzmq connects again
+REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself
 ADMITTED_PER_S: Final = 500  # connections, after a burst: their first requests then take a quarter of the broker's time
 BURST_S: Final = 0.1  # seconds of that rate that are admitted at once
 WAIT_S: Final = 0.8 * HANDSHAKE_MS / 1_000  # longest wait for a reply: most of the time that a handshake has
-REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself
 
 
 class Gatekeeper:

@@ -2,7 +2,7 @@
 
 The file descriptor of a ZeroMQ socket is edge-triggered: it becomes readable when the socket's state *changes*
 (measured), and a send may consume that edge. So `AnyioSocket` reads `EVENTS` before every wait and after every send.
-If a message has arrived, it wakes the waiting task, which would otherwise wait for ever.
+If a message has arrived, it wakes the waiting task or calls the reader again: otherwise these would wait for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RCVMORE: Final = int(zmq.RCVMORE)
 _POLLIN: Final = int(zmq.POLLIN)
 NOBLOCK: Final = int(zmq.NOBLOCK)
 NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-send: Final = Socket.send  # pyzmq's own wrapper takes half as long again, for arguments that are not used here
+send_frame: Final = Socket.send  # pyzmq's own wrapper takes half as long again, for arguments that are not used here
 
 
 class AnyioSocket:
@@ -43,8 +43,8 @@ class AnyioSocket:
         """Send without waiting; raises `zmq.Again` when the queue is full."""
         try:
             for frame in frames[:-1]:
-                send(self.raw, frame, NOT_LAST)
-            send(self.raw, frames[-1], NOBLOCK)
+                send_frame(self.raw, frame, NOT_LAST)
+            send_frame(self.raw, frames[-1], NOBLOCK)
         finally:
             self._wake()
 

@@ -23,9 +23,7 @@ from airunner.transport.ports import QUEUE_MESSAGES_MAX, Ending, Frames
 from airunner.transport.resolver import Resolver, is_numeric
 from airunner.transport.tcpinfo import tcp_info
 
-_MONITORED: Final = struct.Struct(
-    "=Hi"
-)  # event and value: the first frame of a monitor's message, zmq_socket_monitor(3)
+_MONITORED: Final = struct.Struct("=Hi")  # first frame of a monitor's message: event and value, zmq_socket_monitor(3)
 _ENDINGS: Final = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 _BROKEN: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH

@@ -21,7 +21,7 @@ from airunner.protocol.names import REQUEST_ID_RANDOM_BYTES, RequestId, new_requ
 from airunner.transport.timers import StepTimer, boot_s
 
 Frames = list[bytes]
-DRAIN_MESSAGES_MAX: Final = 64  # messages that one `receive` returns, before other tasks get a turn
+DRAIN_MESSAGES_MAX: Final = 64  # messages received in one turn of the event loop, before other tasks get theirs
 QUEUE_MESSAGES_MAX: Final = 4_096  # messages that wait in a socket for one connection, except replies and live events
 REPLIES_MAX: Final = 1_024  # replies that wait until a peer reads them; each may be a page of a log
 EVENTS_MESSAGES_MAX: Final = 128  # live messages that wait for a subscriber; it replays those that it misses

@@ -22,7 +22,7 @@ import zmq
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BYTES_MAX
-from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message, send
+from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message, send_frame
 from airunner.transport.dealer import CurveDealer, connect
 from airunner.transport.endpoints import Address, split_endpoint
 from airunner.transport.ports import (
@@ -136,10 +136,10 @@ class CurveRouter:
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:
         raw = self._raw
         try:
-            send(raw, peer, NOT_LAST)
+            send_frame(raw, peer, NOT_LAST)
             for frame in frames[:-1]:
-                send(raw, frame, NOT_LAST)
-            send(raw, frames[-1], NOBLOCK)
+                send_frame(raw, frame, NOT_LAST)
+            send_frame(raw, frames[-1], NOBLOCK)
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError as error:
@@ -219,7 +219,7 @@ class CurvePublisher:
             for _ in range(DRAIN_MESSAGES_MAX):
                 if not has_message(self._socket.raw):
                     break
-                frame = self._socket.raw.recv(zmq.NOBLOCK, copy=False)
+                frame = self._socket.raw.recv(NOBLOCK, copy=False)
                 if frame.bytes[:1] in (b"\0", b"\1"):
                     changes.append(Subscription(frame.bytes[1:], frame.bytes[0] == 1, _machine(frame)))
             if changes:

@@ -29,7 +29,7 @@ class _Rows(Struct):
 
 
 class KeptRows:
-    """Cache of rows: `begin`, `load`, `save` and `commit` follow the engine's."""
+    """Cache of rows: `begin`, `save` and `commit` follow the engine's; `find` and `add` stand around its `load`."""
 
     def __init__(self, *, alone: bool) -> None:
         self._alone = alone
@@ -96,19 +96,6 @@ class KeptRows:
         """Set `due_ms`, as the engine has found it."""
         self._batch.due_ms, self._batch.knows_due = due_ms, True
 
-    def _save_due(self, changes: Changes) -> None:
-        """Bring `due_ms` up to date; it is not known any more if the job that was due first has changed."""
-        rows = self._batch
-        instants = [at for row in changes.added for at in (row.deadline_ms, row.due_ms) if at is not None]
-        for before, after in changes.changed:
-            for was, now in ((before.deadline_ms, after.deadline_ms), (before.due_ms, after.due_ms)):
-                if was != now:
-                    rows.knows_due &= was is None or was != rows.due_ms
-                    if now is not None:
-                        instants.append(now)
-        if instants:
-            rows.due_ms = min(instants) if rows.due_ms is None else min(rows.due_ms, *instants)
-
     def save(self, changes: Changes) -> None:
         """Keep the jobs that run after these changes; forget those that have ended, and queues that have changed."""
         if not self._alone:
@@ -124,10 +111,23 @@ class KeptRows:
                 rows.jobs.pop(job.job_id, None)
         while len(rows.jobs) > JOBS_MAX:
             del rows.jobs[next(iter(rows.jobs))]
-        for queue in changes.counts:
+        for queue in changes.counts:  # the engine has stored each of these, open if it was not there
             if rows.modes.get(queue, QueueMode.OPEN) is None:
                 rows.modes[queue] = QueueMode.OPEN
         for queue in (*changes.modes, *(job.key._replace(needs="") for job in changes.removed)):
             rows.modes.pop(queue, None)
         for key in changes.kinds:
             rows.kinds.pop(key._replace(needs=""), None)
+
+    def _save_due(self, changes: Changes) -> None:
+        """Bring `due_ms` up to date; it is not known any more if the job that was due first has changed."""
+        rows = self._batch
+        instants = [at for row in changes.added for at in (row.deadline_ms, row.due_ms) if at is not None]
+        for before, after in changes.changed:
+            for was, now in ((before.deadline_ms, after.deadline_ms), (before.due_ms, after.due_ms)):
+                if was != now:
+                    rows.knows_due &= was is None or was != rows.due_ms
+                    if now is not None:
+                        instants.append(now)
+        if instants:
+            rows.due_ms = min(instants) if rows.due_ms is None else min(rows.due_ms, *instants)

@@ -14,6 +14,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog
 from airunner.protocol.names import JobId
 
+_ABOVE_ALL: Final = 2**62  # larger than the number of any job
 _LOWEST: Final = (
     "SELECT number, job_id FROM job WHERE number = (SELECT number FROM job INDEXED BY {}"
     " WHERE tenant = ? {} AND number < ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
@@ -60,13 +61,13 @@ class PageReader(RowReader):
         return min(jobs, limit), last is not None or jobs > limit
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
-        which, chosen = _within("name", names)
+        which, *chosen = _within("name", names)
         return self._page(list[QueueRow], _QUEUES.format(which=which), (tenant, after, *chosen, limit))
 
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int
     ) -> list[SecretRow]:
-        which, chosen = _within("queue", names)
+        which, *chosen = _within("queue", names)
         return self._page(list[SecretRow], _SECRETS.format(which=which), (tenant, *after, queue, *chosen, limit))
 
     def leases(self, tenant: str) -> dict[str, int]:
@@ -107,8 +108,7 @@ class PageReader(RowReader):
         asked += [(f"job.{column} = ?", value) for column, value in equal.items() if value is not None]
         if wanted.owner is not None:
             asked.append(("job.owner != ''",))  # without it SQLite does not use the partial index `job_by_owner`
-        which, chosen = _within("+job.queue", wanted.queues)  # the plus: SQLite must not use an index in another order
-        asked.append((which, *chosen))
+        asked.append(_within("+job.queue", wanted.queues))  # plus: SQLite must not use an index in another order
         if facts:
             source, number = "metadata AS found CROSS JOIN job ON job.number = found.number", "found.number"
             asked.append(("found.tenant = ? AND found.fact = ?", tenant, facts[0]))
@@ -122,7 +122,7 @@ class PageReader(RowReader):
         source = "job INDEXED BY job_by_state" if states else source
         if bounded or states or things > 1 or (wanted.queues is not None and wanted.queue is None):
             lowest = _LOWEST.format(*(("job_by_state", "AND job.state = ?") if states else ("job_listed", "")))
-            key = (tenant, *states, 2**62 if before is None else before, looked_max - 1)
+            key = (tenant, *states, _ABOVE_ALL if before is None else before, looked_max - 1)
             last = self._page(list[tuple[int, JobId]], lowest, key)
             asked += [(f"{number} >= ?", lowest) for lowest, _ in last]
         where = " AND ".join(condition for condition, *_ in asked)
@@ -130,8 +130,8 @@ class PageReader(RowReader):
         return f"FROM {source} WHERE {where}", number, values, last[0][1] if last else None
 
 
-def _within(column: str, names: frozenset[str] | None) -> tuple[str, tuple[str, ...]]:
-    """Build the condition that `column` is one of `names` (None: any), and its values."""
+def _within(column: str, names: frozenset[str] | None) -> tuple[str, ...]:
+    """Build the condition that `column` is one of `names` (None: any), followed by its values."""
     if names is None:
-        return "TRUE", ()
-    return f"{column} IN ({', '.join('?' * len(names))})", tuple(sorted(names))
+        return ("TRUE",)
+    return f"{column} IN ({', '.join('?' * len(names))})", *sorted(names)
