@@ -26,24 +26,29 @@ class DescriptorSource:
         """
         if not self._drained or self.descriptor is None:
             await anyio.lowlevel.checkpoint()  # a writer that never pauses must not starve the other tasks
-        chunks: list[bytes] = []
-        while self.descriptor is not None and max_bytes:  # more than once: a terminal gives at most 4 KB to a read
-            if self._drained and not chunks:
+        while self.descriptor is not None:
+            if self._drained:
                 await anyio.wait_readable(self.descriptor)
-            try:
-                chunk = _read(self.descriptor, max_bytes)
-            except BlockingIOError:
-                self._drained = True
-                if chunks:
-                    break
-                continue
-            self._drained = False
-            if not chunk:
-                if not chunks:  # otherwise the next call finds the end again
-                    self.close()
-                break
-            chunks.append(chunk)
-            max_bytes -= len(chunk)
+            if data := self._read(self.descriptor, max_bytes):
+                return data
+        return b""
+
+    def _read(self, descriptor: int, max_bytes: int) -> bytes:
+        """Read what has arrived, by several calls because one returns at most 4 KB of a terminal's output; maybe b"".
+
+        Close the source at the end of the stream.
+        """
+        chunks: list[bytes] = []
+        self._drained = False
+        try:
+            while max_bytes and (chunk := _read_once(descriptor, max_bytes)):
+                chunks.append(chunk)
+                max_bytes -= len(chunk)
+        except BlockingIOError:
+            self._drained = True
+        else:
+            if not chunks:  # otherwise the next call finds the end again
+                self.close()
         return b"".join(chunks)
 
     def close(self) -> None:
@@ -54,7 +59,7 @@ class DescriptorSource:
             os.close(descriptor)
 
 
-def _read(descriptor: int, max_bytes: int) -> bytes:
+def _read_once(descriptor: int, max_bytes: int) -> bytes:
     try:
         return os.read(descriptor, max_bytes)
     except OSError as error:
