@@ -36,6 +36,9 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Engine, Keys
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_counted
+from airunner.protocol.compression import is_compressed
+from airunner.protocol.errors import BadRequest
+from airunner.protocol.events import content_bytes
 from airunner.protocol.replies import Message
 from airunner.protocol.requests import (
     CancelJob,
@@ -69,6 +72,7 @@ STDIN_BYTES_A_UNIT: Final = 32_768  # bytes of a standard input that are stored:
 PAIRS_A_UNIT: Final = 8  # pairs of metadata in a submission: 64 took 8 units
 QUEUES_A_UNIT: Final = 16  # queues searched for a lease: 64 took 4 units
 BATCHES_A_UNIT: Final = 4  # batches of events, and completions
+CONTENT_BYTES_A_UNIT: Final = 131_072  # bytes of compressed events when decompressed: 512 KiB took 1 to 13 units
 LEASES_A_UNIT: Final = 8  # leases renewed: 14 took 2 units
 ROWS_A_UNIT: Final = 4  # rows of a list of jobs: 100 took 30 units
 UNITS_A_PAGE: Final = 8  # most units that a page takes: of a log, or of a list other than ListJobs
@@ -157,6 +161,19 @@ def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin) -> int:
     return 1 + stdin_bytes // STDIN_BYTES_A_UNIT + len(request.jobs) // JOBS_A_UNIT + pairs // PAIRS_A_UNIT
 
 
+def _price_of_publish(request: PublishJobEvents) -> int:
+    packed = [batch.events for batch in request.batches if is_compressed(batch.events)]
+    batches = len(request.batches) + len(request.completions)
+    return 1 + batches // BATCHES_A_UNIT + sum(map(_content_bytes, packed)) // CONTENT_BYTES_A_UNIT
+
+
+def _content_bytes(packed: bytes) -> int:
+    try:
+        return content_bytes(packed)
+    except BadRequest:  # the batch will be refused before it is decompressed
+        return 0
+
+
 def _price_of_list(request: ListJobs) -> int:
     return 1 + request.page_size // ROWS_A_UNIT + (UNITS_LOOKED if looks_through_many(request) else 0)
 
@@ -207,7 +224,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         role=Role.WORK,
         change=publish,
         load=load_publish,
-        price=lambda request: 1 + (len(request.batches) + len(request.completions)) // BATCHES_A_UNIT,
+        price=_price_of_publish,
     ),
     CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete),
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release),

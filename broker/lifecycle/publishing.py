@@ -14,13 +14,14 @@ from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.compression import is_compressed
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
-from airunner.protocol.events import check_batch, content_bytes, without_first
+from airunner.protocol.events import AgentBody, Output, check_batch, content_bytes, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, PublishJobEvents
 
-CONTENT_BYTES_A_POINT: Final = 16_384  # bytes of compressed events that are decompressed and checked in a point of work
+CONTENT_BYTES_A_POINT: Final = 2_048  # bytes of compressed events that are checked in a point: fields of a byte each
+OUTPUT_BYTES_A_POINT: Final = 16_384  # bytes of output among these, which are copied at once
 
 
 def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) -> None:
@@ -78,9 +79,7 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
     except Quota as refused:
         refused.expected_index = job.next_index
         raise
-    if is_compressed(batch.events):
-        world.add_work(content_bytes(batch.events) // CONTENT_BYTES_A_POINT)
-    bodies = check_batch(batch.events)
+    bodies = _checked(world, batch.events)
     if len(bodies) != batch.count:
         raise BadRequest(f"a batch is said to have {batch.count} events, but has {len(bodies)}")
     known = job.next_index - batch.first_index
@@ -89,6 +88,17 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
     job.next_index = next_index
     world.append(job, batch.count - known, raw, max(body.timestamp_ms for body in bodies[known:]))
     return next_index
+
+
+def _checked(world: World, raw: bytes) -> list[AgentBody]:
+    """Decode a batch, and charge for a compressed one what it is when decompressed. Raises `BadRequest`."""
+    if not is_compressed(raw):
+        return check_batch(raw)
+    world.add_work(content_bytes(raw) // CONTENT_BYTES_A_POINT)
+    bodies = check_batch(raw)
+    output_bytes = sum([len(body.data) for body in bodies if isinstance(body, Output)])
+    world.add_work(output_bytes // OUTPUT_BYTES_A_POINT - output_bytes // CONTENT_BYTES_A_POINT)
+    return bodies
 
 
 def _lasts(request: PublishJobEvents) -> set[LeaseRef]:

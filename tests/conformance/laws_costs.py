@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Retain
@@ -81,11 +82,18 @@ def more_work_costs_more_and_neighbours_pay_for_themselves(driver: Driver) -> No
 def compressed_events_cost_what_they_are_when_decompressed(driver: Driver) -> None:
     lease = driver.started()
     plain = batch(lease, 0, *["x" * 60_000] * 8)
-    small, large, broken = (
+    fields = msgspec.msgpack.encode([{"kind": "HEARTBEAT", "timestamp_ms": 1, "x": [1] * 480_000}])
+    small, large, slow, broken = (
         driver.outcome(PublishJobEvents(batches=(sent,))).cost
-        for sent in (packed(batch(lease, 0, "x")), packed(plain), replace(packed(plain), count=9))
+        for sent in (
+            packed(batch(lease, 0, "x")),
+            packed(plain),
+            packed(replace(plain, first_index=plain.count, count=1, events=fields)),
+            packed(replace(plain, first_index=plain.count + 1, count=2, events=fields)),
+        )
     )
-    assert min(large, broken) > small
+    assert large > small
+    assert min(slow, broken) > 3 * large, "fields are looked at one by one, and output is not"
     assert len(packed(plain).events) < 1_000
 
 
