@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from bench.figures import Row, Sample, rows
 from bench.group import Group, Round
 from bench.groups import GROUPS
-from bench.product import WORKING_TREE, Product, Unmeasured, revision
+from bench.product import WORKING_TREE, Product, Unmeasured, end_on_sigterm, revision
 from bench.results import report, write
 from bench.table import legend, missed, table
 
@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--base", metavar="REVISION", default="", help="measure this revision beside the working tree")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     options = parser.parse_args()
+    end_on_sigterm()
     only = [name for name in options.only.split(",") if name]
     if unknown := set(only) - set(names):
         parser.error(f"no group is named {', '.join(sorted(unknown))}; they are {', '.join(names)}")

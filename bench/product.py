@@ -8,6 +8,7 @@ it depends on packages that the working tree does not.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,15 @@ def revision(name: str) -> Generator[Product]:
             yield Product(name, _python(folder, tree), (str(folder / "path"), str(ROOT)))
         finally:
             _git("worktree", "remove", "--force", str(tree))
+
+
+def end_on_sigterm() -> None:
+    """End this process on SIGTERM by an exception, so that the servers which it has started are stopped."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def described() -> str:

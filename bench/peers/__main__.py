@@ -17,7 +17,7 @@ from typing import Final
 from bench.figures import Row, Sample, rows
 from bench.peers import airunner, beanstalkd, pgqueuer
 from bench.peers.works import FIGURES, Peer, Works
-from bench.product import Unmeasured
+from bench.product import Unmeasured, end_on_sigterm
 from bench.results import report, write
 from bench.table import beside
 
@@ -50,6 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     options = parser.parse_args()
+    end_on_sigterm()
     notes: list[str] = []
     began_s = time.monotonic()
     measured = measure([peer for peer in PEERS if not peer.missing], notes)
