@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Final
 
+import anyio
 from msgspec import Struct
 
+from airunner.client.reach import reach
+from airunner.transport.channel import Channel
 from bench.product import Product, Unmeasured
 
 READY: Final = "ready:"  # in the line that a process prints on stderr when it is ready
@@ -38,17 +41,47 @@ def cluster(
     The agents run jobs of `tenant`, whose token the cluster has; the broker's --tenant-requests is `requests_per_s`.
     """
     with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airunner-bench-")))
-        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
-        broker = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
-        broker += ["--tenant-requests", str(requests_per_s)]
-        ready, pid = stack.enter_context(running(product, home, broker))
-        requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        opens = token(product, home, tenant)
-        agent = ["agent", "--broker", requests, "--spawn", str(spawn), "--token", opens]
+        home = stack.enter_context(new_home(product))
+        where = stack.enter_context(broker(product, home, tenant=tenant, requests_per_s=requests_per_s))
+        agent = ["agent", "--broker", where.requests, "--spawn", str(spawn), "--token", where.token]
         for _ in range(agents):
             stack.enter_context(running(product, home, agent))
-        yield Cluster(requests, home, opens, pid)
+        yield where
+
+
+@contextmanager
+def new_home(product: Product) -> Generator[Path]:
+    """Make a home with keys, for the time of the block."""
+    with tempfile.TemporaryDirectory(prefix="airunner-bench-") as folder:
+        home = Path(folder)
+        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
+        yield home
+
+
+@contextmanager
+def broker(
+    product: Product, home: Path, *, tenant: str = "default", requests_per_s: int = 1_000_000
+) -> Generator[Cluster]:
+    """Run a broker with this home during the block: a cluster without agents, whose token is of `tenant`."""
+    arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
+    arguments += ["--tenant-requests", str(requests_per_s)]
+    with running(product, home, arguments) as (ready, pid):
+        requests = next(word for word in ready.split() if word.startswith("tcp://"))
+        yield Cluster(requests, home, token(product, home, tenant), pid)
+
+
+@asynccontextmanager
+async def connected(where: Cluster) -> AsyncGenerator[Channel]:
+    """Connect a Channel to the cluster's broker during the block."""
+    way = reach(where.requests, where.token, where.home)
+    try:
+        async with anyio.create_task_group() as group:
+            channel = Channel(way.network, way.endpoints, way.token, way.edges)
+            await group.start(channel.run)
+            yield channel
+            group.cancel_scope.cancel()
+    finally:
+        way.close()
 
 
 def token(product: Product, home: Path, tenant: str) -> str:

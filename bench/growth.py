@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack, contextmanager
 from statistics import median, quantiles
 from typing import Final, NamedTuple
 
@@ -20,12 +17,11 @@ import anyio
 from msgspec import Struct
 
 from airunner.certs.home import Home
-from airunner.client.reach import reach
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, GetJob, ListJobs, ListQueues, ReplayJobEvents
 from airunner.transport.channel import Channel
-from bench.cluster import ANYWHERE, Cluster, running, token
+from bench.cluster import Cluster, broker, connected, new_home
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.fill import EVENTS_A_JOB, Filled, fill
 from bench.group import Group, Round
@@ -138,23 +134,15 @@ def measured(places: list[Place]) -> list[dict[str, Taken]]:
 
 async def _measured(places: list[Place]) -> list[dict[str, Taken]]:
     found = [{kind.name: Taken() for kind in KINDS} for _ in places]
-    with ExitStack() as stack:
-        async with anyio.create_task_group() as group:
-            users: list[_User] = []
-            for place in places:
-                way = reach(place.where.requests, place.where.token, place.where.home)
-                stack.callback(way.close)
-                channel = Channel(way.network, way.endpoints, way.token, way.edges)
-                await group.start(channel.run)
-                users.append(_User(channel, place.job_ids))
-            for user in users:
-                for kind in KINDS:
-                    await kind.ask(user)  # not measured: connects, and reads what is then in the caches
-            for _ in range(WINDOWS):
-                for kind in KINDS:
-                    for place, user, taken in zip(places, users, found, strict=True):
-                        await _measure(kind, user, place.where.broker_pid, taken[kind.name])
-            group.cancel_scope.cancel()
+    async with AsyncExitStack() as stack:
+        users = [_User(await stack.enter_async_context(connected(place.where)), place.job_ids) for place in places]
+        for user in users:
+            for kind in KINDS:
+                await kind.ask(user)  # not measured: connects, and reads what is then in the caches
+        for _ in range(WINDOWS):
+            for kind in KINDS:
+                for place, user, taken in zip(places, users, found, strict=True):
+                    await _measure(kind, user, place.where.broker_pid, taken[kind.name])
     return found
 
 
@@ -171,15 +159,10 @@ async def _measure(kind: Kind, user: _User, broker_pid: int, taken: Taken) -> No
 @contextmanager
 def placed(product: Product, jobs: int) -> Generator[tuple[Place, float]]:
     """Run a broker whose store has so many finished jobs; yield the bytes of its file that a job takes, too."""
-    with tempfile.TemporaryDirectory(prefix="airunner-growth-") as made:
-        home = Path(made)
-        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
+    with new_home(product) as home:
         filled: Filled = product.call(fill, Home(home).store, jobs)
         os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
-        broker = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
-        with running(product, home, [*broker, "--tenant-requests", "1000000"]) as (ready, pid):
-            requests = next(word for word in ready.split() if word.startswith("tcp://"))
-            where = Cluster(requests, home, token(product, home, "default"), pid)
+        with broker(product, home) as where:
             yield Place(where, filled.job_ids), filled.bytes_a_job
 
 

@@ -17,9 +17,7 @@ from typing import Any, Final
 import anyio
 
 from airunner import Client
-from airunner.client.reach import reach
-from airunner.transport.channel import Channel
-from bench.cluster import Cluster, cluster
+from bench.cluster import Cluster, cluster, connected
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
@@ -95,25 +93,17 @@ def leased_s(where: Cluster, jobs: int) -> dict[str, float]:
 
     async def main() -> dict[str, float]:
         instants: dict[str, float] = {}
-        way = reach(where.requests, where.token, where.home)
-        try:
-            async with anyio.create_task_group() as group:
-                channel = Channel(way.network, way.endpoints, way.token, way.edges)
-                await group.start(channel.run)
+        async with connected(where) as channel, anyio.create_task_group() as workers:
 
-                async def work() -> None:
-                    while len(instants) < jobs:
-                        leased = await channel.ask(dequeue(1, wait_ms=1_000))
-                        instants.update((lease.job_id, time.monotonic()) for lease in leased.leases)
-                        if leased.leases:
-                            await channel.ask(ended_at_once(leased.leases))
+            async def work() -> None:
+                while len(instants) < jobs:
+                    leased = await channel.ask(dequeue(1, wait_ms=1_000))
+                    instants.update((lease.job_id, time.monotonic()) for lease in leased.leases)
+                    if leased.leases:
+                        await channel.ask(ended_at_once(leased.leases))
 
-                async with anyio.create_task_group() as workers:
-                    for _ in range(WORKERS):
-                        workers.start_soon(work)
-                group.cancel_scope.cancel()
-        finally:
-            way.close()
+            for _ in range(WORKERS):
+                workers.start_soon(work)
         return instants
 
     return anyio.run(main)

@@ -7,12 +7,10 @@ The broker is restarted while a client submits at a steady rate: its latency mea
 from __future__ import annotations
 
 import socket
-import subprocess
-import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final, NamedTuple
@@ -20,18 +18,12 @@ from typing import Final, NamedTuple
 import anyio
 from msgspec import Struct
 
-from airunner.certs.curve import load_broker_public, load_client_pair
-from airunner.certs.home import Home
-from airunner.certs.tokenkeys import load_signing_key
-from airunner.certs.tokens import TokenSigner
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
-from airunner.transport.ports import SYSTEM
-from airunner.transport.sockets import CurveNetwork, new_context
-from bench.cluster import running
+from bench.cluster import Cluster, connected, new_home, running, token
 from bench.figures import Bound, Figure, Reading, Sample
-from bench.fleet import TOKEN_TTL_S, fleets, started
+from bench.fleet import fleets, started
 from bench.group import Group, Round
 from bench.processortime import processor_s
 from bench.product import Product, own
@@ -150,23 +142,6 @@ async def parked(broker: Broker, agents: int, others: Callable[[], int]) -> None
     raise TimeoutError(f"only {broker.count('requests') - others()} of {agents} agents have come")
 
 
-@asynccontextmanager
-async def connected(endpoint: str, home: Path) -> AsyncGenerator[Channel]:
-    """Connect a client with the home's keys to the broker during the block."""
-    place = Home(home)
-    token = TokenSigner(load_signing_key({}, place)).mint(subject="bench", ttl_s=TOKEN_TTL_S, now_s=time.time())
-    context = new_context()
-    network = CurveNetwork(context, load_client_pair(place), load_broker_public(place))
-    try:
-        async with anyio.create_task_group() as group:
-            channel = Channel(network, [endpoint], token.encode, SYSTEM)
-            await group.start(channel.run)
-            yield channel
-            group.cancel_scope.cancel()
-    finally:
-        context.destroy(linger=0)
-
-
 async def idle(broker: Broker) -> tuple[float, float]:
     """Measure an idle broker: its processor time a second, and its requests a second."""
     began_s, before_s, requests = time.monotonic(), processor_s(broker.pid), broker.count("requests")
@@ -195,7 +170,8 @@ async def measure(home: Path, agents: int) -> Measured:
     broker = Broker(home)
     broker.start()
     empty_mib = memory_mib(broker.pid)
-    async with connected(broker.endpoint, home) as channel:
+    where = Cluster(broker.endpoint, home, token(own(), home, "default"), broker.pid)
+    async with connected(where) as channel:
         with fleets(broker.endpoint, home, agents) as pipes:
             await parked(broker, agents, lambda: 0)
             core_share, requests_per_s = await idle(broker)
@@ -220,9 +196,7 @@ async def measure(home: Path, agents: int) -> Measured:
 
 def many(agents: int) -> Measured:
     """Measure a broker with `agents` agents and a temporary home."""
-    with tempfile.TemporaryDirectory(prefix="airunner-many-") as folder:
-        home = Path(folder)
-        subprocess.run(own().command("certs", "init"), env=own().environ(home), check=True, capture_output=True)
+    with new_home(own()) as home:
         return anyio.run(measure, home, agents)
 
 

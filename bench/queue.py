@@ -19,7 +19,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from airunner import Client
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
-from airunner.client.reach import reach
 from airunner.protocol.coding import encode
 from airunner.protocol.events import AgentBody, ProcessEnd, ProcessStart, encode_bodies
 from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
@@ -38,7 +37,7 @@ from airunner.protocol.requests import (
     PublishJobEvents,
 )
 from airunner.transport.channel import Channel
-from bench.cluster import Cluster, cluster
+from bench.cluster import Cluster, cluster, connected
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.processortime import processor_s
@@ -124,22 +123,12 @@ def live(where: Cluster, jobs: int) -> Cost:
 
     async def main() -> Cost:
         costs: list[Cost] = []
-        way = reach(where.requests, where.token, where.home)
-        try:
-            async with (
-                Client(where.requests, home=where.home, token=where.token) as client,
-                anyio.create_task_group() as group,
-            ):
-                channel = Channel(way.network, way.endpoints, way.token, way.edges)
-                await group.start(channel.run)
-                await _live(client, channel, ENQUEUE_MAX)  # connects
-                before_s, began_s = processor_s(where.broker_pid), time.perf_counter()
-                ended_s = await _live(client, channel, jobs)
-                used_s = processor_s(where.broker_pid) - before_s
-                costs.append(Cost(jobs / (ended_s - began_s), used_s / jobs * 1e6))
-                group.cancel_scope.cancel()
-        finally:
-            way.close()
+        async with Client(where.requests, home=where.home, token=where.token) as client, connected(where) as channel:
+            await _live(client, channel, ENQUEUE_MAX)  # connects
+            before_s, began_s = processor_s(where.broker_pid), time.perf_counter()
+            ended_s = await _live(client, channel, jobs)
+            used_s = processor_s(where.broker_pid) - before_s
+            costs.append(Cost(jobs / (ended_s - began_s), used_s / jobs * 1e6))
         return costs[0]
 
     return anyio.run(main)

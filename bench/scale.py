@@ -6,8 +6,6 @@ Two brokers on two stores receive requests in turn, so that other load on the ma
 from __future__ import annotations
 
 import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -31,7 +29,7 @@ from airunner.protocol.requests import ENQUEUE_MAX, DequeueJob, EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
-from bench.cluster import ANYWHERE, running
+from bench.cluster import ANYWHERE, new_home, running
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
@@ -114,12 +112,10 @@ def memory_mib(pid: int) -> float:
 @contextmanager
 def opened(product: Product) -> Generator[Round]:
     """Measure a broker with `FEW` jobs beside one with `JOBS` jobs."""
-    with tempfile.TemporaryDirectory(prefix="airunner-scale-") as made, ExitStack() as stack:
-        home = Path(made) / "home"
-        subprocess.run(product.command("certs", "init"), env=product.environ(home), check=True, capture_output=True)
+    with new_home(product) as home, ExitStack() as stack:
         brokers: list[tuple[str, int, float]] = []
         for count in (FEW, JOBS):
-            path = Path(made) / f"{count}.db"
+            path = home / f"{count}.db"
             product.call(fill, path, count)
             os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
             arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0", "--no-auth"]
