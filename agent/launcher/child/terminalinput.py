@@ -10,6 +10,9 @@ No event says that input was read or discarded. But the kernel wakes a process t
 An edge-triggered epoll instance reports each wake-up. If there was another reason for it, we look at the terminal and
 write nothing.
 
+The kernel handles a character some time after it was written. If the program sets another end-of-file character
+meanwhile (`stty eof x`), ours is text, and the next end would deliver it. So input is discarded before each end.
+
 In raw mode the character is a key. A program that has read one may leave raw mode next, and what is left in the input
 would be text for the next read. So the next key is written only after a pause without reads.
 """
@@ -22,7 +25,7 @@ import select
 import termios
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 PAUSE_S: Final = 0.05  # seconds from output to the next look, and from reading a key to the next key
 RAW_ENDS_MAX: Final = 256  # ends for programs that read single keys: some take them for a command, and go on
@@ -85,8 +88,11 @@ class TerminalInput:
 
     def _end(self, *, key: bool) -> None:
         """Write an end of file; in raw mode only if a `key` may be written now, and otherwise after a pause."""
+        if not _is_raw(termios.tcgetattr(self._slave)):
+            termios.tcflush(self._slave, termios.TCIFLUSH)
+            self._epoll.poll(0)  # reports that input was discarded; attributes that were set as well are read next
         attributes = termios.tcgetattr(self._slave)
-        raw = not attributes[_LOCAL_MODES] & termios.ICANON
+        raw = _is_raw(attributes)
         end = attributes[_CHARACTERS][termios.VEOF]
         if end == b"\0" or (raw and self._raw_ends == RAW_ENDS_MAX):  # NUL: the program has disabled it
             return
@@ -95,3 +101,7 @@ class TerminalInput:
             return
         self._raw_ends += raw
         os.write(self._master, end)
+
+
+def _is_raw(attributes: list[Any]) -> bool:
+    return not attributes[_LOCAL_MODES] & termios.ICANON

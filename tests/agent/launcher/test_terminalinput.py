@@ -105,6 +105,20 @@ def test_no_key_is_left_for_the_read_after_raw_mode() -> None:
     terminal.close()
 
 
+def test_an_end_that_became_text_is_discarded_before_the_next() -> None:
+    """The program sets another character when ours was written, and before the kernel handled it."""
+    master, slave = pty.openpty()
+    terminal = TerminalInput(select.epoll(), master, slave)
+    assert os.read(slave, 9) == b""
+    attributes = termios.tcgetattr(slave)
+    attributes[6][termios.VEOF] = b"x"
+    termios.tcsetattr(slave, termios.TCSADRAIN, attributes)
+    os.write(master, b"\4")
+    feed_after_a_pause(terminal)
+    assert os.read(slave, 9) == b""
+    terminal.close()
+
+
 def test_a_program_that_reads_single_keys_gets_no_more_than_a_number_of_ends() -> None:
     master, slave = pty.openpty()
     tty.setraw(slave)
