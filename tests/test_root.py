@@ -120,6 +120,19 @@ def test_ctrl_c_during_the_imports_ends_without_a_word(module: str) -> None:
     assert process(INTERRUPTED.format(module)) == (130, b"", b"")
 
 
+ENDING = """
+import atexit, os, signal, sys
+from airunner import __main__ as root
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+root.run = lambda _: sys.stderr.write("asked? ")
+root.main()
+"""
+
+
+def test_ctrl_c_while_python_ends_changes_no_exit_code() -> None:
+    assert process(ENDING) == (len("asked? "), b"", b"asked? ")
+
+
 @pytest.mark.parametrize(
     ("given", "words", "told"),
     [

@@ -6,7 +6,6 @@ In all else they are processes of their own: arguments, environment, descriptors
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
@@ -22,8 +21,6 @@ from pathlib import Path
 from pkgutil import walk_packages
 from threading import Lock
 from typing import Any, Final
-
-from zmq.sugar import context
 
 import airunner
 from airunner.__main__ import main, run
@@ -148,7 +145,6 @@ def _reap(running: dict[int, int]) -> None:
 
 def _become(order: dict[str, Any], descriptors: list[int]) -> list[str]:
     """Make this fork what its order says; its arguments."""
-    atexit.register(context._notice_atexit)  # before coverage's, as elsewhere: a context that is collected then waits
     for own, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, own)
     os.closerange(3, DESCRIPTORS_MAX)
