@@ -215,9 +215,8 @@ class Gateway:
                 reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case _:
                 reply = response.reply
-        listed = self._admission.listed(
-            response.key, response.command.request
-        )  # checked again: the request may have waited for long, and its key may have been removed since
+        # Checked again: the request may have waited for long, and its key may have been removed since.
+        listed = self._admission.listed(response.key, response.command.request)
         shown = reply if listed else refusal(Unauthenticated(REVOKED))
         sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
         self._note_holders(response, reply, delivered=listed and sent is Sent.DONE)

@@ -287,8 +287,7 @@ class Ledger:
                     published.nudged.append(Nudged(pending.command.tenant, tuple(news.nudged)))
                 reply = None if outcome.reply is None else self._unless_parked(entry, pending, outcome.reply)
                 if reply is not None and pending.peer is not None:
-                    response = Response(pending.peer, pending.command, reply, pending.key, pending.revision)
-                    (granted if isinstance(entry, Parked) else responses).append(response)
+                    (granted if isinstance(entry, Parked) else responses).append(_respond(pending, reply))
             if isinstance(entry, Retain):
                 await self._janitor.send(Swept(news.more))
         if granted or responses:
@@ -317,14 +316,7 @@ class Ledger:
         if self._parking.next_end_ms() is None:
             return
         over = self._parking.expired(self._clock.now_ms())
-        responses = [
-            Response(
-                parked.pending.peer, parked.pending.command, JobsLeased(), parked.pending.key, parked.pending.revision
-            )
-            for parked in over
-            if parked.pending.peer is not None
-        ]
-        if responses:
+        if responses := [_respond(parked.pending, JobsLeased()) for parked in over if parked.pending.peer is not None]:
             await self._gateway.send(responses)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
@@ -366,6 +358,11 @@ def _command(entry: _ToApply) -> Command:
             return pending.command
         case Expire() | RenewAll() | Retain():
             return entry
+
+
+def _respond(pending: Pending, reply: StoreReply) -> Response:
+    assert pending.peer is not None, "no peer waits for a reply"
+    return Response(pending.peer, pending.command, reply, pending.key, pending.revision)
 
 
 def _price(entry: _Entry) -> int:

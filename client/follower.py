@@ -203,11 +203,11 @@ class Follower:
         received: _Input = sealed
         if self._waits and sealed:
             events = received = self._live_segment(sealed)
-            if not self._task_is_due() and self._handed_over(events):
+            if not self._task_is_due() and self._hand_over_nowait(events):
                 return
         self._waits = False
         try:
-            self._to_inbox.send_nowait(received)
+            self._to_inbox.send_nowait(received)  # never drops events: the task that waits takes them at once
         except anyio.WouldBlock:
             self._missed = True
 
@@ -215,7 +215,7 @@ class Follower:
         """Return whether the waiting task has something to do before it was to wake up."""
         return self._follow.finished or self._follow.wants_replay or self._deadline_ms() < self._waits_to_ms
 
-    def _handed_over(self, events: list[Event]) -> bool:
+    def _hand_over_nowait(self, events: list[Event]) -> bool:
         """Hand events to the monitor without waiting; False: it reads too slowly, or no more."""
         try:
             if events:

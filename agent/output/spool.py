@@ -80,7 +80,7 @@ class SpoolHeader(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """Record of `count` events from index `first_index` on; `events` is their MessagePack array, as it is sent.
+    """Record of `count` events from index `first_index` on; `events` is their batch, as it is sent.
 
     After all records were acknowledged and dropped, the only record has no events, and says which index is next.
     """

@@ -17,7 +17,6 @@ JOBS_PER_STEP: Final = 64  # jobs removed because they are old; to shrink the st
 PAIRS_PER_STEP: Final = 1_024  # pairs of metadata removed; a step ends with the job that reaches this number
 PIECES_PER_STEP: Final = 32  # pieces of logs deleted, of one log or of several
 SEGMENTS_PER_PIECE: Final = 8  # segments deleted: few jobs have more
-SEGMENTS_PER_STEP: Final = PIECES_PER_STEP * SEGMENTS_PER_PIECE
 BYTES_PER_STEP: Final = 8 * 1_048_576  # bytes of logs deleted, which takes some milliseconds
 RECORDS_PER_STEP: Final = 256  # idempotency records removed
 RECORDS_KEPT_MS: Final = 86_400_000  # least age of a removed idempotency record, even if jobs are removed earlier

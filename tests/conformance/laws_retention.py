@@ -5,9 +5,10 @@ from __future__ import annotations
 from airunner.broker.lifecycle.retention import (
     BYTES_PER_STEP,
     JOBS_PER_STEP,
+    PIECES_PER_STEP,
     RECORDS_KEPT_MS,
     RECORDS_PER_STEP,
-    SEGMENTS_PER_STEP,
+    SEGMENTS_PER_PIECE,
 )
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.names import REQUEST_ID_BYTES
@@ -27,6 +28,7 @@ from airunner.protocol.requests import (
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 
 ID = b"r" * REQUEST_ID_BYTES
+SEGMENTS_PER_STEP = PIECES_PER_STEP * SEGMENTS_PER_PIECE
 
 
 def _there(driver: Driver, *, tenant: str = "home") -> set[str]:
