@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from airunner.broker.counts import COUNTED
+from bench.groups import GROUPS
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
 
@@ -17,6 +20,16 @@ DOCS = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
 def test_what_is_written_from_the_code_is_up_to_date(piece: Any) -> None:
     page = (ROOT / piece.page).read_text()
     assert piece.written(page) == page, "run `make docs`"
+
+
+def test_counters_and_groups_of_the_benchmark_that_are_named_exist() -> None:
+    page = (ROOT / "docs" / "PERFORMANCE.md").read_text()
+    named = set(re.findall(r"airunner_(\w+)_total", page))
+    assert named
+    assert named <= COUNTED.keys()
+    assert set(re.findall(r"ONLY=(\w+)", page)) <= {group.name for group in GROUPS}
+    (not_in_table,) = re.findall(r"Groups that only `ONLY` measures: (.+)\.", page)
+    assert set(re.findall(r"\w+", not_in_table)) == {group.name for group in GROUPS if not group.table}
 
 
 def test_each_statement_about_a_job_is_held_by_a_test() -> None:

@@ -74,7 +74,7 @@ WORDS = {
     r"_told": "name what it returns: a line, a row, a message",
 }
 UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
-PAGES = tuple(f"docs/{page}.md" for page in ("ARCHITECTURE", "GLOSSARY", "PROTOCOL", "SECURITY"))
+PAGES = tuple(f"docs/{page}.md" for page in ("ARCHITECTURE", "GLOSSARY", "PERFORMANCE", "PROTOCOL", "SECURITY"))
 WORDY = (*(f"{part}/" for part in PARTS), "airunner/", "scripts/", "bench/", "deploy/", "README.md", *PAGES)
 
 Rule = Callable[[str, str], Iterator[str]]
