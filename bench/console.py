@@ -53,17 +53,14 @@ class Throughput(Struct, frozen=True):
         return sum(self.cost_ms.get(name, 0.0) for name in names)
 
 
-class Figures(Struct, frozen=True):
-    """Figures of one round: each throughput by what was written and how."""
+class Throughputs(Struct, frozen=True):
+    """Throughputs of one round, by what was written and how."""
 
     text: Throughput
     text_many: Throughput  # with `MONITORS` monitors
     random: Throughput
     terminal: Throughput
     replay: Throughput
-
-
-TARGETS: Final = {"text": 150.0, "random": 60.0, "terminal": 100.0, "replay": 300.0}  # least MB/s on a quiet machine
 
 
 def build_log(size: int, seed: int = 1) -> bytes:
@@ -138,8 +135,7 @@ async def replay(running: Cluster, job_id: str, data: bytes, mb: int) -> Through
     return Throughput(mb / took_s, {name: used_s * 1_000 / mb for name, used_s in used.items()})
 
 
-async def measure(mb: int) -> Figures:
-    """Measure all figures once, each with `mb` MB."""
+async def _throughputs(mb: int) -> Throughputs:
     text, noise = build_log(PIECE_BYTES), Random(1).randbytes(PIECE_BYTES)
     with cluster(own(), spawn=1) as running:
         await write_and_follow(running, text, PIECE_BYTES // MB)  # so that no process is at its first job
@@ -148,7 +144,7 @@ async def measure(mb: int) -> Figures:
         many, _ = await write_and_follow(running, text, mb // 2, monitors=MONITORS)
         terminal, _ = await write_and_follow(running, text, mb, terminal=True)
         random, _ = await write_and_follow(running, noise, mb)
-    return Figures(text=piped, text_many=many, random=random, terminal=terminal, replay=replayed)
+    return Throughputs(text=piped, text_many=many, random=random, terminal=terminal, replay=replayed)
 
 
 def _follow(running: Cluster, job_id: str, output: Path) -> subprocess.Popen[bytes]:
@@ -216,9 +212,9 @@ def _check(output: Path, data: bytes, times: int) -> None:
     output.unlink()
 
 
-def measured(mb: int) -> Figures:
-    """Measure all figures once, each with `mb` MB."""
-    return anyio.run(measure, mb)
+def throughputs(mb: int) -> Throughputs:
+    """Measure all throughputs once, each with `mb` MB."""
+    return anyio.run(_throughputs, mb)
 
 
 def stored_share(mb: int) -> float:
@@ -243,31 +239,31 @@ def opened(product: Product) -> Generator[Round]:
         text.write_bytes(build_log(PIECE_BYTES))
         noise.write_bytes(Random(1).randbytes(PIECE_BYTES))
 
-        def round_measured() -> Sample:
-            figures = product.call(measured, MB_MEASURED)
+        def measure() -> Sample:
+            found = product.call(throughputs, MB_MEASURED)
             return {
-                "text": Reading(figures.text.rate, stored_rate(text, times)),
-                "terminal": Reading(figures.terminal.rate, stored_rate(text, times, terminal=True)),
-                "random bytes": Reading(figures.random.rate, stored_rate(noise, times)),
-                "replay": Reading(figures.replay.rate, replayed_rate(text, times)),
-                "text, ten monitors": Reading(figures.text_many.job_rate, figures.text.job_rate),
-                "text, agent": Reading(figures.text.cost("agent", "launcher", "keeper")),
-                "text, broker": Reading(figures.text.cost("broker", "relay")),
-                "text, monitor": Reading(figures.text.cost("monitor")),
+                "text": Reading(found.text.rate, stored_rate(text, times)),
+                "terminal": Reading(found.terminal.rate, stored_rate(text, times, terminal=True)),
+                "random bytes": Reading(found.random.rate, stored_rate(noise, times)),
+                "replay": Reading(found.replay.rate, replayed_rate(text, times)),
+                "text, ten monitors": Reading(found.text_many.job_rate, found.text.job_rate),
+                "text, agent": Reading(found.text.cost("agent", "launcher", "keeper")),
+                "text, broker": Reading(found.text.cost("broker", "relay")),
+                "text, monitor": Reading(found.text.cost("monitor")),
                 "stored": Reading(product.call(stored_share, MB_STORED)),
             }
 
-        yield round_measured
+        yield measure
 
 
 IN_ONE: Final = "cat, zstd level 1, a SecretBox and a file with an fsync, in one process"
 GROUP: Final = Group(
     "console",
     (
-        Figure("text", "MB/s", Bound.LEAST, offset=TARGETS["text"], of=IN_ONE),
-        Figure("terminal", "MB/s", Bound.LEAST, offset=TARGETS["terminal"], of=IN_ONE),
-        Figure("random bytes", "MB/s", Bound.LEAST, offset=TARGETS["random"], of=IN_ONE),
-        Figure("replay", "MB/s", Bound.LEAST, offset=TARGETS["replay"], of="the same back, into a file"),
+        Figure("text", "MB/s", Bound.LEAST, offset=150, of=IN_ONE),
+        Figure("terminal", "MB/s", Bound.LEAST, offset=100, of=IN_ONE),
+        Figure("random bytes", "MB/s", Bound.LEAST, offset=60, of=IN_ONE),
+        Figure("replay", "MB/s", Bound.LEAST, offset=300, of="the same back, into a file"),
         Figure("text, ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
         *(Figure(f"text, {process}", "ms a MB") for process in ("agent", "broker", "monitor")),
         Figure("stored", "bytes a byte", Bound.MOST, offset=0.2),
