@@ -123,7 +123,7 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
                 number=number,
                 job_id=job_id,
                 watch_key=WatchKey(os.urandom(32)),
-                lease_request=RequestId(os.urandom(REQUEST_ID_BYTES)),
+                lease_request=_request_id((old.started_ms or 0) + shift_ms),
                 token_hash=old.token_hash and os.urandom(len(old.token_hash)),
                 submitted_ms=old.submitted_ms + shift_ms,
                 started_ms=(old.started_ms or 0) + shift_ms,
@@ -137,7 +137,7 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
             [
                 replace(
                     record,
-                    request_id=RequestId(os.urandom(REQUEST_ID_BYTES)),
+                    request_id=_request_id(record.answered_ms + shift_ms),
                     answered_ms=record.answered_ms + shift_ms,
                     job_ids=job_id,
                 )
@@ -145,6 +145,11 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
             ],
             template.size_bytes,
         )
+
+
+def _request_id(now_ms: int) -> RequestId:
+    """Make a request id as `names.new_request_id` does, which older revisions do not have."""
+    return RequestId(now_ms.to_bytes(6, "big") + os.urandom(REQUEST_ID_BYTES - 6))
 
 
 def _lived() -> list[_Lived]:
@@ -156,9 +161,7 @@ def _lived() -> list[_Lived]:
     now_ms = SYSTEM.wall_ms()
 
     def ask(request: StoreRequest, minted: tuple[MintedJob, ...] = ()) -> Any:  # noqa: ANN401 - of many kinds
-        asked = TenantRequest(
-            tenant=TENANT, request_id=RequestId(os.urandom(REQUEST_ID_BYTES)), request=request, minted=minted
-        )
+        asked = TenantRequest(tenant=TENANT, request_id=_request_id(now_ms), request=request, minted=minted)
         return store.apply([asked], now_ms).done[0].reply
 
     lived: list[_Lived] = []
