@@ -115,13 +115,13 @@ class PageReader(RowReader):
         asked += [(_HAS_FACT, tenant, fact) for fact in facts[1:]]
         if before is not None:
             asked.append((f"{number} < ?", before))
-        in_place = [name for name in (wanted.queue, wanted.state) if name is not None]
-        things = bool(in_place) + (wanted.owner is not None) + len(facts)
+        things = (wanted.queue is not None or wanted.state is not None) + (wanted.owner is not None) + len(facts)
+        both = things == 1 and wanted.queue is not None and wanted.state is not None
+        states = (wanted.state,) if both else ()  # the queue's jobs are looked for among all of this state
+        source = "job INDEXED BY job_by_state" if both else source
         last: list[tuple[int, JobId]] = []
-        states = in_place[1:] if things == 1 else []  # with a queue: its jobs are looked for among all of the state
-        source = "job INDEXED BY job_by_state" if states else source
-        if bounded or states or things > 1 or (wanted.queues is not None and wanted.queue is None):
-            lowest = _LOWEST.format(*(("job_by_state", "AND job.state = ?") if states else ("job_listed", "")))
+        if bounded or both or things > 1 or (wanted.queues is not None and wanted.queue is None):
+            lowest = _LOWEST.format(*(("job_by_state", "AND job.state = ?") if both else ("job_listed", "")))
             key = (tenant, *states, _ABOVE_ALL if before is None else before, looked_max - 1)
             last = self._page(list[tuple[int, JobId]], lowest, key)
             asked += [(f"{number} >= ?", lowest) for lowest, _ in last]
