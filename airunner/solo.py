@@ -142,11 +142,12 @@ async def _in_one_process(
     from airunner.certs.authority import NoVerifier
     from airunner.transport.memory import MemoryNetwork
     from airunner.transport.ports import SYSTEM
+    from airunner.transport.workthread import WorkThread
 
     network = MemoryNetwork()
     code = 1
-    with closing(open_store("memory:")) as store:
-        broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, _at_once, Counts())
+    with closing(open_store("memory:")) as store, closing(WorkThread()) as thread:
+        broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, thread, Counts())
         agent = _agent(locked, launcher, network, spec, secrets)
         try:
             async with anyio.create_task_group() as group:
@@ -236,11 +237,6 @@ async def _follow(
         code = await follow_job(client, job.id, console, json=json, record=record, offload=write)
         group.cancel_scope.cancel()
     return code
-
-
-async def _at_once(call: Callable[[], None]) -> None:
-    """Run a call of the store in the event loop, and not in a thread: a store in memory never waits for a disk."""
-    call()
 
 
 def _no_token() -> bytes:

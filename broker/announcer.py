@@ -49,7 +49,7 @@ class Announcer:
                 elif len(topic) == TOPIC_BYTES and self._watchers.add_listener(topic, machine):
                     self._publisher.publish([topic, b""])
 
-    async def send(self, batch: Sequence[Appended], /) -> None:
+    def send(self, batch: Sequence[Appended], /) -> None:
         """Publish a batch: each job's segments before its first long one, then only the rest's sequence numbers."""
         if not self._watchers.has_listeners():
             return

@@ -20,7 +20,8 @@ from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import ALARMS_MAX, SWEEPS_MAX, Alarm, Swept
 from airunner.broker.janitor import Janitor, RetentionPlan
-from airunner.broker.ledger import Ledger, Offload
+from airunner.broker.ledger import Ledger
+from airunner.broker.offload import Offload
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.store.batch import Store

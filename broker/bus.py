@@ -34,7 +34,7 @@ class BatchNews(Struct, kw_only=True):
 class Bus(Protocol):
     """Bus port, which the Ledger calls."""
 
-    async def publish(self, news: BatchNews) -> None:
+    def publish(self, news: BatchNews) -> None:
         """Publish the news of a batch that is on disk."""
         ...
 
@@ -52,15 +52,15 @@ class LocalBus:
         self._timekeeper = timekeeper
         self._ready: set[QueueKey] = set()
 
-    async def publish(self, news: BatchNews) -> None:
+    def publish(self, news: BatchNews) -> None:
         """See `Bus`."""
         self._ready |= news.ready
         if news.nudged:
-            await self._gateway.send(news.nudged)
+            self._gateway.send(news.nudged)
         if news.appended:
-            await self._announcer.send(news.appended)
+            self._announcer.send(news.appended)
         if news.alarm is not None:
-            await self._timekeeper.send(news.alarm)
+            self._timekeeper.send_nowait(news.alarm)
 
     def take_ready(self) -> set[QueueKey]:
         """See `Bus`."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -28,7 +30,6 @@ from anyio import WouldBlock
 
 from airunner.broker.inbox import BetweenBatches, Pending
 from airunner.broker.lifecycle.commands import Expire, RenewAll, Retain
-from airunner.transport.bell import Bell
 
 LANE_REQUESTS_MAX: Final = 2_048  # waiting requests of one tenant
 LANE_BYTES_MAX: Final = 33_554_432  # bytes of one tenant's waiting requests
@@ -50,7 +51,7 @@ class _Lane:
 
 
 class FairQueue:
-    """Fair queue of all tenants: senders never wait; one task receives."""
+    """Fair queue of all tenants: senders never wait; one actor receives."""
 
     def __init__(self) -> None:
         self._own: deque[OwnCommand] = deque()
@@ -60,28 +61,34 @@ class FairQueue:
         self._last_place = 0  # place of the lane that was served last
         self._turns = 0
         self._requests = 0
-        self._arrived = Bell()
+        self._receive: Callable[[], None] | None = None
+
+    @contextmanager
+    def received_by(self, receive: Callable[[], None]) -> Generator[None]:
+        """Have `wake` call `receive` during the block."""
+        self._receive = receive
+        try:
+            yield
+        finally:
+            self._receive = None
 
     def send_nowait(self, entry: Entry) -> None:
-        """Append an entry. Raises `WouldBlock`: the tenant's lane is full, or the whole queue."""
+        """Append an entry, for `wake`. Raises `WouldBlock`: the tenant's lane is full, or the whole queue."""
         if isinstance(entry, Pending):
             self._put(entry)
         else:
             self._own.append(entry)  # few: nearly all senders wait for the outcome before the next
-        self._arrived.ring()
+
+    def wake(self) -> None:
+        """Have the receiver look for entries: called once for all those that arrived together."""
+        if self._receive is not None:
+            self._receive()
 
     async def send(self, entry: OwnCommand) -> None:
         """Append a command of the broker's own actors."""
         await anyio.lowlevel.checkpoint()
         self.send_nowait(entry)
-
-    async def receive(self) -> Entry:
-        """Wait for the next entry and receive it."""
-        while True:
-            try:
-                return self.receive_nowait()
-            except WouldBlock:
-                await self._arrived.wait()
+        self.wake()
 
     def next(self) -> Entry | None:
         """Peek at the next entry without receiving it."""

@@ -107,8 +107,9 @@ class Gateway:
         self._admission.forget_entries()
         for incoming in messages:
             self._accept(incoming)
+        self._ledger.wake()
 
-    async def send(self, responses: Sequence[Response | Nudged], /) -> None:
+    def send(self, responses: Sequence[Response | Nudged], /) -> None:
         """Send the replies and nudges of a batch."""
         self._admission.forget_entries()
         for response in responses:

@@ -2,8 +2,8 @@
 
 Every inbox is bounded: an anyio stream, and for the Ledger the `fairqueue`. Senders to the fair queue never wait: when
 it is full the Gateway replies `busy`, and the peer repeats its request. Gateway and Announcer have no inbox: all they
-do with a message is to send it on, which never waits, so they do it in the sender's task. That saves a wake-up, which
-takes as long as the reply to a small request.
+do with a message is to send it on, which never waits, so they do it in the Ledger's call. Nor does the Ledger have a
+task for each batch (see `offload`). A wake-up takes as long as the reply to a small request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airunner.broker.requests import price_of
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
-ALARMS_MAX: Final = 16  # alarms in the Timekeeper's inbox; the Ledger waits while it is full
+ALARMS_MAX: Final = 16  # alarms in the Timekeeper's inbox; it gets a turn between any two batches
 SWEEPS_MAX: Final = 1  # messages in the Janitor's inbox; it requests one step of retention at a time
 
 
@@ -82,7 +82,7 @@ class Alarm(Struct, frozen=True):
 class ToGateway(Protocol):
     """Gateway, as the Ledger and the bus see it."""
 
-    async def send(self, item: Sequence[Response | Nudged], /) -> None:
+    def send(self, item: Sequence[Response | Nudged], /) -> None:
         """Send the responses and nudges of a batch."""
         ...
 
@@ -90,7 +90,7 @@ class ToGateway(Protocol):
 class ToAnnouncer(Protocol):
     """Announcer, as the bus sees it."""
 
-    async def send(self, item: Sequence[Appended], /) -> None:
+    def send(self, item: Sequence[Appended], /) -> None:
         """Publish the segments of a batch."""
         ...
 

@@ -16,19 +16,18 @@ Janitor ────retain─┘      Parking ◄── queues ready ── Bus 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-import anyio
-import anyio.lowlevel
 import msgspec
 
 from airunner.broker.bus import BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
-from airunner.broker.fairqueue import FairQueue, OwnCommand
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Alarm, BetweenBatches, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
 from airunner.broker.lifecycle.commands import (
     Applied,
@@ -41,6 +40,7 @@ from airunner.broker.lifecycle.commands import (
     StoreReply,
     TenantRequest,
 )
+from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.parking import Parked, Parking
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.batch import Store
@@ -55,13 +55,6 @@ from airunner.protocol.requests import DequeueJob, EnqueueJob, EnqueueJobWithStd
 NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
 BATCH_UNITS_MAX: Final = 250  # units of work in a batch, and as many again of parked requests: 25 to 50 ms in all
 READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
-
-Offload = Callable[[Callable[[], None]], Awaitable[None]]
-"""Offload of work that waits for the disk; production uses a thread.
-
-The statements before the commit run in the event loop: beside a busy loop, a thread waits for the GIL between any two
-statements, and many short ones take ten times as long.
-"""
 
 Charge = Callable[[TenantRequest, int], None]
 """Callback that charges a request the store's work for it, in the units of `Done.cost`, also if it was refused."""
@@ -99,7 +92,7 @@ class Ledger:
         self._bus = bus
         self._janitor = janitor
         self._clock = clock
-        self._offload = offload
+        self._steps = Stepper(self._batches(), offload)
         self._disk = disk
         self._counts = counts
         self._charge = charge
@@ -114,26 +107,32 @@ class Ledger:
         A full disk may prevent the take-over, which is then retried every `NO_SPACE_PAUSE_MS`. No lease expires before
         it succeeds, since it gives each live lease a full visibility timeout; everything else goes on.
         """
-        await self._take_over()
-        while True:
-            batch = await self._gather()
-            if self._take_over_ms is not None and self._take_over_ms <= self._clock.now_ms():
-                await self._take_over()
-            await self._commit(batch)
+        with self._inbox.received_by(self._steps.go_on):
+            await self._steps.run()
 
-    async def _take_over(self) -> None:
-        if not await self._commit([RenewAll()]):
+    def _batches(self) -> Steps[None]:
+        yield from self._take_over()
+        while True:
+            offloads = self._steps.offloads
+            batch = self._gather()
+            if self._take_over_ms is not None and self._take_over_ms <= self._clock.now_ms():
+                yield from self._take_over()
+            yield from self._commit(batch)
+            if self._steps.offloads == offloads:  # thousands of look-ups, which never wait, would block all other tasks
+                self._steps.due(self._next_s())
+                yield None
+
+    def _take_over(self) -> Steps[None]:
+        if not (yield from self._commit([RenewAll()])):
             self._take_over_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
-    async def _gather(self) -> list[_Entry]:
+    def _gather(self) -> list[_Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
         batch: list[_Entry] = []
         self._ready |= self._bus.take_ready()
         if not self._parking.waits_on(self._ready):
             self._ready.clear()
-            if (first := await self._next()) is not None:
-                batch.append(first)
-        units = sum(map(_price, batch))
+        units = 0
         while (waiting := self._inbox.next()) is not None:
             units += _price(waiting)
             if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
@@ -149,14 +148,12 @@ class Ledger:
                 self._parking.park(parked.pending, parked.until_ms)
         return batch
 
-    async def _next(self) -> Pending | OwnCommand | None:
-        """Receive the next command; None: a parked request timed out first, or the take-over is due again."""
+    def _next_s(self) -> float:
+        """Return when the next batch is due, if no request comes first: now, if there is something for it already."""
+        if self._ready or self._inbox.next() is not None:
+            return -math.inf
         ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._take_over_ms) if end_ms is not None]
-        if not ends_ms:
-            return await self._inbox.receive()
-        with anyio.CancelScope(deadline=self._clock.deadline_s(min(ends_ms))):
-            return await self._inbox.receive()
-        return None
+        return self._clock.deadline_s(min(ends_ms)) if ends_ms else math.inf
 
     def _wanted(self, batch: Sequence[object]) -> Counter[QueueKey]:
         """Count the jobs that parked requests may find, by queue and needs."""
@@ -171,29 +168,28 @@ class Ledger:
                 )
         return wanted
 
-    async def _commit(self, batch: Sequence[_Entry]) -> bool:
+    def _commit(self, batch: Sequence[_Entry]) -> Steps[bool]:
         """Apply a batch and send its replies, those of reads before the commit. False: the changes were not stored."""
         changes: list[_ToApply] = []
         look_ups: list[_ToApply] = []
         lists: list[_ToApply] = []
         for entry in batch:
             if isinstance(entry, BetweenBatches):
-                await self._offload(entry.work)
+                yield entry.work
                 entry.done.set()
             elif (execution := _execution(entry)) is Execution.CHANGE:
                 changes.append(entry)
             else:
                 (look_ups if execution is Execution.LOOK_UP else lists).append(entry)
-        for reads, call in ((look_ups, self._at_once), (lists, self._offload)):
-            if reads:
-                await self._read(reads, call)
-        stored = not changes or await self._change(changes)
-        if not changes:
-            await anyio.lowlevel.checkpoint()  # look-ups never wait, so thousands of them would block all other tasks
-        await self._answer_timed_out()
+        if look_ups:
+            yield from self._read(look_ups, offloaded=False)
+        if lists:
+            yield from self._read(lists, offloaded=True)
+        stored = not changes or (yield from self._change(changes))
+        self._answer_timed_out()
         return stored
 
-    async def _change(self, changes: Sequence[_ToApply]) -> bool:
+    def _change(self, changes: Sequence[_ToApply]) -> Steps[bool]:
         """Apply changes and send their replies. False: nothing was stored, and the replies are refusals."""
         kinds = set(map(type, changes))
         offset_ms = self._clock.follow() if RenewAll in kinds else None
@@ -201,13 +197,13 @@ class Ledger:
         timekeeper_waits = Expire in kinds  # the Timekeeper sends nothing more until it gets an alarm
         timekeeper_waits |= offset_ms is not None and self._alarm.due_ms is not None
         try:
-            staged = await self._store_all(self._commands(changes), now_ms)
+            staged = yield from self._store_all(self._commands(changes), now_ms)
         except (NoSpace, Busy) as refused:
             if offset_ms is not None:
                 self._clock.back(offset_ms)
             again_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
             alarm = self._next_alarm(again_ms, send_same=True) if timekeeper_waits else None
-            await self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
+            self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
             return False
         self._counts.add("commits")
         self._counts.add("commands", len(changes))
@@ -215,25 +211,25 @@ class Ledger:
             self._take_over_ms = None
         taken_over = self._take_over_ms is None
         alarm = self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits) if taken_over else None
-        await self._speak(changes, staged.done, alarm)
+        self._speak(changes, staged.done, alarm)
         return True
 
-    async def _store_all(self, commands: Sequence[Command], now_ms: int) -> Applied:
+    def _store_all(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
         """Store a batch; on a full disk only ends of jobs and renewals. Raises `NoSpace`, `Busy`: nothing is stored."""
         try:
-            applied = await self._write(commands, now_ms)
+            applied = yield from self._write(commands, now_ms)
         except NoSpace:
-            return await self._store_least([when_full(command) for command in commands], now_ms)
+            return (yield from self._store_least([when_full(command) for command in commands], now_ms))
         if any(isinstance(command, TenantRequest) and command.room is Room.AMPLE for command in commands):
             self._disk.record_fit()
         return applied
 
-    async def _store_least(self, commands: Sequence[Command], now_ms: int) -> Applied:
+    def _store_least(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
         """Store a batch on a full disk, in space freed by writing the journal back and, if needed, from the ballast."""
         while True:
-            await self._offload(self._store.write_back)
+            yield self._store.write_back
             try:
-                applied = await self._write(commands, now_ms)
+                applied = yield from self._write(commands, now_ms)
             except NoSpace:
                 if not self._disk.free_ballast():
                     self._disk.record_full(ends_stored=False)
@@ -242,31 +238,33 @@ class Ledger:
                 self._disk.record_full(ends_stored=True)
                 return applied
 
-    async def _write(self, commands: Sequence[Command], now_ms: int) -> Applied:
+    def _write(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
         """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing is stored."""
         applied = self._store.stage(commands, now_ms)
         if applied.wrote:
-            await self._offload(self._store.commit)
+            yield self._store.commit
         else:
             self._store.commit()
-            await anyio.lowlevel.checkpoint()  # as after look-ups
         return applied
 
-    async def _read(self, reads: Sequence[_ToApply], call: Offload) -> None:
+    def _read(self, reads: Sequence[_ToApply], *, offloaded: bool) -> Steps[None]:
         requests = [command for entry in reads if isinstance(command := _command(entry), TenantRequest)]
         done: list[Done] = []
+
+        def read() -> None:
+            done.extend(self._store.read(requests))
+
         try:
-            await call(lambda: done.extend(self._store.read(requests)))
+            if offloaded:
+                yield read
+            else:
+                read()
         except NoSpace as full:  # to make room in its cache, SQLite may have to write changed pages to the disk
             done = [Done(refusal(full), News(), cost=0)] * len(reads)
         self._counts.add("commands", len(reads))
-        await self._speak(reads, done)
+        self._speak(reads, done)
 
-    @staticmethod
-    async def _at_once(call: Callable[[], None]) -> None:
-        call()
-
-    async def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
+    def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
         """Send the replies and the news of a batch, after its commit if it has changed the store."""
         granted: list[Response] = []  # to parked requests: sent first, because jobs wait to start
         responses: list[Response] = []
@@ -289,11 +287,11 @@ class Ledger:
                 if reply is not None and pending.peer is not None:
                     (granted if isinstance(entry, Parked) else responses).append(_respond(pending, reply))
             if isinstance(entry, Retain):
-                await self._janitor.send(Swept(news.more))
+                self._janitor.send_nowait(Swept(news.more))
         if granted or responses:
-            await self._gateway.send([*granted, *responses])
+            self._gateway.send([*granted, *responses])
         self._counts.add("events", sum(appended.segment.count for appended in published.appended))
-        await self._bus.publish(published)
+        self._bus.publish(published)
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
         """Mark the queues in which an agent found no job as not ready, for the needs that its tags meet."""
@@ -312,12 +310,12 @@ class Ledger:
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
         return None if self._parking.park(pending, until_ms) else refusal(Busy())
 
-    async def _answer_timed_out(self) -> None:
+    def _answer_timed_out(self) -> None:
         if self._parking.next_end_ms() is None:
             return
         over = self._parking.expired(self._clock.now_ms())
         if responses := [_respond(parked.pending, JobsLeased()) for parked in over if parked.pending.peer is not None]:
-            await self._gateway.send(responses)
+            self._gateway.send(responses)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
         """Make the alarm for the Timekeeper; None: it is the same as the last one, and `send_same` is false."""

@@ -6,12 +6,12 @@ and every request waits for the batch. The HTTP server answers meanwhile, so /he
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
 
 from airunner.broker.health import Health
+from airunner.broker.offload import Offload, Then, Work
 
 STALLED_S: Final = 10.0  # duration of a read or write that counts as a stall; a slow disk takes some 0.1 s
 CONDITION: Final = "stall"  # name of the condition in /health
@@ -20,19 +20,21 @@ CONDITION: Final = "stall"  # name of the condition in /health
 class Stalls:
     """Stall detector: wraps `offload`, and reports to `health` when a piece of work does not end."""
 
-    def __init__(self, offload: Callable[[Callable[[], None]], Awaitable[None]], health: Health) -> None:
+    def __init__(self, offload: Offload, health: Health) -> None:
         self._offload = offload
         self._health = health
         self._since_s: float | None = None
         health.watch(self._judge)
 
-    async def __call__(self, work: Callable[[], None]) -> None:
+    def __call__(self, work: Work, then: Then) -> None:
         """Offload `work`, and record since when it has been running."""
-        self._since_s = anyio.current_time()
-        try:
-            await self._offload(work)
-        finally:
+
+        def ended(failed: BaseException | None) -> None:
             self._since_s = None
+            then(failed)
+
+        self._since_s = anyio.current_time()
+        self._offload(work, ended)
 
     def _judge(self) -> None:
         since_s = self._since_s

@@ -46,3 +46,4 @@ class Timekeeper:
     def _look_at_the_clock(self) -> None:
         if self._clock.stepped():
             self._ledger.send_nowait(RenewAll())
+            self._ledger.wake()

@@ -23,7 +23,7 @@ from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed
 from airunner.protocol.requests import CancelJob, DequeueJob, EnqueueJob
-from tests.broker.stage import LEASE, WALL_MS, Disk, ScriptedStore, acting
+from tests.broker.stage import LEASE, WALL_MS, Disk, Inbox, ScriptedStore, acting
 
 DEFAULT = QueueKey("default", "default")
 RUN = Appended(WatchKey(bytes(32)), EventSegment(first_sequence=1, count=1, attempt=0, events=b"\x90"))
@@ -97,8 +97,8 @@ class Stage:
         self.store = ScriptedStore(Queue())
         self.counts = Counts()
         self.asks = FairQueue()
-        self.to_gateway, self.answers = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
-        self.to_announcer, self.announced = anyio.create_memory_object_stream[Sequence[Appended]](100)
+        self.to_gateway, self.to_announcer = Inbox[Sequence[Response | Nudged]](), Inbox[Sequence[Appended]]()
+        self.answers, self.announced = self.to_gateway.received, self.to_announcer.received
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
         self.left = Left()
@@ -127,6 +127,7 @@ class Stage:
     def ask(self, *entries: Pending | Expire | Retain) -> None:
         for entry in entries:
             self.asks.send_nowait(entry)
+        self.asks.wake()
 
     async def hold(self, *entries: Pending | Expire | Retain) -> None:
         """Ask these, whose commit waits until `disk.let_go`."""

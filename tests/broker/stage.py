@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
+from airunner.broker.offload import Then, Work
 from airunner.broker.store.room import Room
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.coding import decode_reply, encode
@@ -26,6 +28,7 @@ from airunner.transport.ports import Accept, Edges, Incoming, Sent
 
 WALL_MS = 1_760_000_000_000
 LEASE = JobLease(job_id=JobId("j"), attempt=1, task_token=bytes(32), visibility_ms=60_000, spec=JobSpec(command="true"))
+T = TypeVar("T")
 _numbers = cycle(range(1, 60_000))
 
 
@@ -171,20 +174,53 @@ class Disk:
     def __init__(self) -> None:
         self.slow = False
         self.committing = anyio.Event()
-        self.release = anyio.Event()
+        self.waiting: list[tuple[Work, Then]] = []
 
-    async def __call__(self, work: Callable[[], None]) -> None:
+    def __call__(self, work: Work, then: Then) -> None:
+        self.waiting.append((work, then))
         if self.slow:
             self.committing.set()
-            await self.release.wait()
-        await anyio.lowlevel.checkpoint()
-        work()
+        else:
+            self.let_go()
 
     def hold(self) -> None:
         self.slow = True
         self.committing = anyio.Event()
-        self.release = anyio.Event()
 
     def let_go(self) -> None:
         self.slow = False
-        self.release.set()
+        while self.waiting:
+            work, then = self.waiting.pop()
+            failed: Exception | None = None
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - `then` gets it
+                failed = error
+            then(failed)
+
+
+class Inbox(Generic[T]):
+    """What an actor gets by direct calls, for a test to receive."""
+
+    def __init__(self, length_max: float = 100) -> None:
+        self._in, self.received = anyio.create_memory_object_stream[T](length_max)
+        self.send_nowait = self.send = self._in.send_nowait
+
+    def close(self) -> None:
+        self._in.close()
+        self.received.close()
+
+
+class ToLedger(Generic[T]):
+    """The Ledger's inbox, as a stream that the test receives from."""
+
+    def __init__(self, length_max: float = 16) -> None:
+        self._in, self.received = anyio.create_memory_object_stream[T](length_max)
+        self.send_nowait, self.send = self._in.send_nowait, self._in.send
+
+    def wake(self) -> None:
+        """The test's task waits for the entries themselves."""
+
+    def close(self) -> None:
+        self._in.close()
+        self.received.close()

@@ -47,7 +47,7 @@ class Stage:
 
         async def told() -> None:
             async for batch in self.inbox:
-                await announcer.send(batch)
+                announcer.send(batch)
 
         async with acting(announcer.run), acting(told):
             yield

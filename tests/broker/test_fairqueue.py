@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import anyio
 import pytest
 from anyio import WouldBlock
-from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import fairqueue as module
 from airunner.broker.fairqueue import LANE_REQUESTS_MAX, FairQueue
@@ -123,18 +121,17 @@ def test_very_many_tenants_are_bounded_together(monkeypatch: pytest.MonkeyPatch)
     turns.send_nowait(asked("one more", 4))
 
 
-async def test_whoever_receives_is_woken() -> None:
+async def test_whoever_receives_is_woken_once_for_what_has_arrived_together_and_at_once_for_the_brokers_own() -> None:
     turns = FairQueue()
-    received = []
-
-    async def receive() -> None:
-        received.append(await turns.receive())
-
-    async with anyio.create_task_group() as group:
-        for number in range(2):
-            group.start_soon(receive)
-            await wait_all_tasks_blocked()
-            assert len(received) == number
-            turns.send_nowait(asked("one", number))
-            await wait_all_tasks_blocked()
-            assert len(received) == number + 1
+    received: list[object] = []
+    turns.wake()
+    with turns.received_by(lambda: received.append(turns.receive_nowait())):
+        turns.send_nowait(asked("one", 1))
+        turns.send_nowait(asked("one", 2))
+        assert received == []
+        turns.wake()
+        assert received == [asked("one", 1)]
+        await turns.send(Expire())
+        assert received[1:] == [Expire()]
+    turns.wake()
+    assert len(received) == 2

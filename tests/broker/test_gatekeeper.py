@@ -44,6 +44,7 @@ from airunner.transport.sockets import (
     bind_gatekeeper,
     new_context,
 )
+from airunner.transport.workthread import WorkThread
 from tests.transport.test_networks import received
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
@@ -95,21 +96,22 @@ async def broker(
     context = new_context()
     counts = Counts()
     try:
-        async with guarded(context, home, counts, rates) as group:
-            router = CurveRouter(context, load_broker_pair(home), endpoint)
-            publisher = CurvePublisher(context, load_broker_pair(home), ANYWHERE)
-            running = Broker(
-                store=store,
-                router=router,
-                publisher=publisher,
-                authority=NoVerifier(),
-                edges=SYSTEM,
-                offload=anyio.to_thread.run_sync,
-                counts=counts,
-            )
-            await group.start(running.run)
-            yield Opened(router.endpoint, counts)
-            group.cancel_scope.cancel()
+        with closing(WorkThread()) as thread:
+            async with guarded(context, home, counts, rates) as group:
+                router = CurveRouter(context, load_broker_pair(home), endpoint)
+                publisher = CurvePublisher(context, load_broker_pair(home), ANYWHERE)
+                running = Broker(
+                    store=store,
+                    router=router,
+                    publisher=publisher,
+                    authority=NoVerifier(),
+                    edges=SYSTEM,
+                    offload=thread,
+                    counts=counts,
+                )
+                await group.start(running.run)
+                yield Opened(router.endpoint, counts)
+                group.cancel_scope.cancel()
         router.close()
         publisher.close()
     finally:

@@ -30,7 +30,18 @@ from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Reply, Verdict
 from airunner.protocol.requests import ListJobs, Ping
-from tests.broker.stage import LEASE, WALL_MS, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue, request_id
+from tests.broker.stage import (
+    LEASE,
+    WALL_MS,
+    FakeAuthority,
+    FakeRouter,
+    ToLedger,
+    acting,
+    dequeue,
+    edges,
+    enqueue,
+    request_id,
+)
 from tests.broker.test_admission import ASKS, is_empty
 from tests.protocol.examples import BEYOND_BOUNDS
 
@@ -47,7 +58,8 @@ class Stage:
         self.counts = Counts()
         self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
         self.admission = Admission(FakeAuthority(), self.listed.get, rates or Rates(), unattributed or Rates())
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](inbox_max)
+        self.to_ledger = ToLedger[Pending | Expire | Retain](inbox_max)
+        self.ledger = self.to_ledger.received
         self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
 
     @asynccontextmanager
@@ -66,12 +78,12 @@ class Stage:
 
         async def told() -> None:
             async for responses in self.inbox:
-                await gateway.send(responses)
+                gateway.send(responses)
 
         async with acting(gateway.run), acting(told):
             yield
         self.router.close()
-        for stream in (self.to_ledger, self.ledger, self.answers, self.inbox):
+        for stream in (self.to_ledger, self.answers, self.inbox):
             stream.close()
 
     async def reply(self) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
 
 import anyio
 import pytest
@@ -13,6 +12,7 @@ from airunner.broker.command import judge_descriptors, judge_store
 from airunner.broker.counts import COUNTED, Counts
 from airunner.broker.health import Health, Status
 from airunner.broker.stalls import STALLED_S, Stalls
+from tests.broker.stage import Disk
 
 
 def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> None:
@@ -66,23 +66,17 @@ def test_counters_rise_and_are_shown_with_their_meaning() -> None:
 async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it_does() -> None:
     said: list[str] = []
     health = Health(said.append)
-    answers = anyio.Event()
-    done: list[str] = []
-
-    async def thread(work: Callable[[], None]) -> None:
-        await answers.wait()
-        work()
-
-    stalls = Stalls(thread, health)
-    async with anyio.create_task_group() as group:
-        group.start_soon(stalls, lambda: done.append("committed"))
-        await anyio.sleep(STALLED_S - 1)  # virtual
-        assert health.status is Status.OK
-        await anyio.sleep(2)  # virtual
-        assert health.status is Status.UNAVAILABLE
-        assert "has not finished a read or write for 11 s" in health.conditions["stall"]
-        answers.set()
-    assert (done, health.status, health.conditions) == (["committed"], Status.OK, {})
+    disk = Disk()
+    done: list[object] = []
+    disk.hold()
+    Stalls(disk, health)(lambda: done.append("committed"), done.append)
+    await anyio.sleep(STALLED_S - 1)  # virtual
+    assert health.status is Status.OK
+    await anyio.sleep(2)  # virtual
+    assert health.status is Status.UNAVAILABLE
+    assert "has not finished a read or write for 11 s" in health.conditions["stall"]
+    disk.let_go()
+    assert (done, health.status, health.conditions) == (["committed", None], Status.OK, {})
     assert said[-1] == "condition over: stall"
 
 

@@ -52,6 +52,23 @@ async def test_nothing_is_said_to_anybody_before_it_is_committed_together(stage:
     assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 4, 2)
 
 
+async def test_a_lone_request_takes_no_turn_of_the_loop_but_the_commits(stage: Stage) -> None:
+    stage.disk.hold()
+    stage.ask(asked(1, enqueue("true")))
+    assert len(stage.disk.waiting) == 1
+    stage.disk.let_go()
+    (enqueued,) = stage.answers.receive_nowait()
+    assert isinstance(enqueued, Response)
+    assert isinstance(enqueued.reply, JobsEnqueued)
+
+
+async def test_between_two_batches_of_look_ups_other_tasks_have_a_turn(stage: Stage) -> None:
+    stage.ask(*(asked(number, GetJob(job_id="j")) for number in range(BATCH_UNITS_MAX + 1)))
+    assert len(stage.answers.receive_nowait()) == BATCH_UNITS_MAX
+    assert stage.silent()
+    assert len(await stage.answers.receive()) == 1
+
+
 async def test_where_nothing_has_changed_nothing_waits_for_the_disk(stage: Stage) -> None:
     stage.store.wrote = False
     stage.disk.hold()

@@ -14,7 +14,7 @@ from airunner.broker.clock import Clock
 from airunner.broker.inbox import Alarm, Pending
 from airunner.broker.lifecycle.commands import Expire, RenewAll
 from airunner.broker.timekeeper import Timekeeper
-from tests.broker.stage import WALL_MS, acting, edges
+from tests.broker.stage import WALL_MS, ToLedger, acting, edges
 
 
 class Stage:
@@ -22,7 +22,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.alarms, self.inbox = anyio.create_memory_object_stream[Alarm](16)
-        self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | RenewAll](16)
+        self.to_ledger = ToLedger[Pending | Expire | RenewAll]()
+        self.ledger = self.to_ledger.received
         self.stepped_ms = 0
         self.step = lambda: None
         self._began_s = anyio.current_time()
@@ -33,7 +34,7 @@ class Stage:
         clock = Clock(here.wall_ms)
         async with acting(Timekeeper(self.inbox, self.to_ledger, clock, here).run):
             yield clock
-        for stream in (self.alarms, self.inbox, self.to_ledger, self.ledger):
+        for stream in (self.alarms, self.inbox, self.to_ledger):
             stream.close()
 
     def _wall_ms(self) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import cProfile
 import gc
+from collections.abc import Callable
+from math import inf
 
 import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.client import follower
 from airunner.client.client import Client
 from airunner.client.follower import PAGES_MAX
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
 from airunner.transport.memory import MemorySubscriber
-from airunner.transport.ports import Sent
+from airunner.transport.ports import Frames, Sent
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
@@ -107,6 +110,44 @@ async def test_a_live_event_reaches_a_waiting_monitor_without_the_followers_task
     turns = {getattr(entry.code, "co_qualname", ""): entry.callcount for entry in profile.getstats()}
     assert turns["Follower._hear"] == count
     assert turns.get("Follower._feed", 0) < count / 2, "only because a silence would be asked after sooner now"
+
+
+async def test_the_last_event_is_shown_also_when_it_comes_as_the_follower_stops_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the instant of its deadline its wait is cancelled, and it has not run yet."""
+    scopes: list[anyio.CancelScope] = []
+    heard: list[Callable[[Frames], None]] = []
+
+    class Remembering:
+        """anyio, whose scopes the test can cancel."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(anyio, name)
+
+        def CancelScope(self, deadline: float = inf) -> anyio.CancelScope:  # noqa: N802 - anyio's own name
+            scopes.append(anyio.CancelScope(deadline=deadline))
+            return scopes[-1]
+
+    async def read(_: MemorySubscriber, accept: Callable[[Frames], None]) -> None:
+        heard.append(accept)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(follower, "anyio", Remembering())
+    monkeypatch.setattr(MemorySubscriber, "read", read)
+    async with brokered() as (wire, client):
+        job = await client.submit(command="count")
+        async with client.follow(job.id) as events:
+            seen = [await anext(events)]
+            await welcomed(wire)
+            heard[0](wire.published.pop())
+            await wait_all_tasks_blocked()
+            wire.published.clear()
+            await client.cancel(job.id)
+            scopes[-1].cancel()
+            heard[0](wire.published.pop())
+            seen += [event async for event in events]
+        assert seen[-1].kind == "JOB_FINISHED"
 
 
 async def test_one_by_one_or_in_batches_each_event_comes_once() -> None:

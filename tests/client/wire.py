@@ -18,6 +18,7 @@ from airunner.protocol.coding import decode_request
 from airunner.protocol.requests import Request
 from airunner.transport.memory import EVENTS_ENDPOINT, REQUESTS_ENDPOINT, MemoryDealer, MemoryNetwork, MemorySubscriber
 from airunner.transport.ports import Accept, Edges, Frames, Sent, Subscription
+from tests.broker.stage import Disk
 
 
 class Wire(MemoryNetwork):
@@ -77,18 +78,12 @@ def edges(seed: int = 1) -> Edges:
     )
 
 
-async def inline(call: Callable[..., object], *arguments: object) -> object:
-    """Where a thread would run it."""
-    await anyio.lowlevel.checkpoint()
-    return call(*arguments)
-
-
 @asynccontextmanager
 async def brokered() -> AsyncIterator[tuple[Wire, Client]]:
     """A broker whose store is in memory, and a client of it."""
     wire, here = Wire(), edges()
     with closing(open_store("memory:")) as store:
-        broker = Broker(store, wire, wire, NoVerifier(), here, inline, Counts())
+        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts())
         reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
         async with anyio.create_task_group() as group:
             await group.start(broker.run)

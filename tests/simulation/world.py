@@ -56,6 +56,7 @@ from tests.simulation.network import SimDoors, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
+from tests.simulation.thread import SimThread
 from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, all_jobs, open_queue
 
@@ -151,19 +152,20 @@ class World:
         while True:
             machine = self.broker = Machine("broker")
             doors = SimDoors(self.network, machine)
+            offload = SimThread(self.random)
             broker = Broker(
                 self.disk.open(),
                 doors.router,
                 doors.publisher,
                 NoVerifier(),
                 self.edges(self.wall_offset_ms, machine),
-                self._offload,
+                offload,
                 Counts(),
                 disk=self.disk,
             )
             self.recorder.add(Started, machine="broker", broker=True, wall_offset_ms=WALL_MS + self.wall_offset_ms)
             self.network.broker_there(doors)
-            machine.start(self._tasks, broker.run)
+            machine.start(self._tasks, partial(_together, broker.run, offload.run))
             await machine.ended.wait()
             if machine.crashed is not None:
                 self._broker_down("crash", power=False)
@@ -258,13 +260,6 @@ class World:
             watch_steps=machine.watch_steps,
         )
 
-    async def _offload(self, call: Callable[[], object]) -> object:
-        """The store's thread: a commit takes a while, and a machine may end before it, after it, or never know."""
-        await anyio.sleep(self.random.random() * 0.002)  # virtual
-        done = call()
-        await anyio.sleep(self.random.random() * 0.002)  # virtual
-        return done
-
     # --- the end --------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
@@ -353,6 +348,12 @@ class World:
     def _tasks(self) -> anyio.abc.TaskGroup:
         assert self._group is not None, "the world runs"
         return self._group
+
+
+async def _together(*runs: Callable[[], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+        for run in runs:
+            group.start_soon(run)
 
 
 async def _inline(call: Callable[[], T]) -> T:
