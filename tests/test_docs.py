@@ -32,6 +32,17 @@ def test_counters_and_groups_of_the_benchmark_that_are_named_exist() -> None:
     assert set(re.findall(r"\w+", not_in_table)) == {group.name for group in GROUPS if not group.table}
 
 
+def test_targets_of_make_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        (page.name, target)
+        for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+        for target in re.findall(r"`make ([a-z-]+)", page.read_text())
+    }
+    assert [(page, target) for page, target in sorted(named) if target not in targets] == []
+    assert named
+
+
 def test_each_statement_about_a_job_is_held_by_a_test() -> None:
     page = (ROOT / "docs" / "JOBS.md").read_text()
     tests = {

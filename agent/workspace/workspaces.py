@@ -128,7 +128,8 @@ def _untouched(workspace: Workspace, made: _Made) -> bool:
         return True
     if any(any(os.scandir(folder)) for folder in folders):
         return False
-    return len(list(os.scandir(workspace.root))) == len(folders) and root[0] == _OURS  # the agent had a file there
+    # The agent puts files there, so the last change of the root's inode shows nothing.
+    return len(list(os.scandir(workspace.root))) == len(folders) and root[0] == _OURS
 
 
 def _stamp(folder: Path) -> _Stamp:
