@@ -53,9 +53,7 @@ PENDING_MAX: Final = 4_096  # requests in flight on one connection
 SLOWEST_BYTES_A_S: Final = 8_192  # speed of the slowest link that is supported
 MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
 HIDDEN_BYTES_MAX: Final = 131_072  # of requests that a proxy may have buffered, so that their progress is not seen
-MOVING_MS_MAX: Final = (
-    1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S
-)  # time in which the largest message crosses the slowest link
+MOVING_MS_MAX: Final = 1_000 * BODY_BYTES_MAX // SLOWEST_BYTES_A_S  # for the largest message on the slowest link
 
 _NEVER_MS: Final = 2**63
 PING_ID: Final = NO_REQUEST
