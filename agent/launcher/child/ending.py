@@ -5,7 +5,7 @@ it, and it is asked then, unless it is cleanup: started by a process after that 
 work while its parent lives. When the parent has ended, nobody waits for the cleanup any more, and it is asked too.
 
 A process that was just forked still has its parent's handlers, and would lose the signal in one of them. So a process
-with a handler is asked when it is older than `LOOK_AGAIN_MS`.
+with a handler is asked when it is older than `LOOK_AGAIN_MS`, and has run, for which it may wait longer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Ending:
         for process in processes:
             asked = self.asked.get(known.get(process.parent, _NOBODY))
             cleanup = asked is not None and asked.precedes(process)
-            forked = process.pid != command and process.began >= old_enough_ticks and process.catches(self.number)
+            young = process.began >= old_enough_ticks or process.starved
+            forked = young and process.pid != command and process.catches(self.number)
             if process.parent in spared or cleanup or forked:
                 spared.add(process.pid)
         return [process for process in processes if known[process.pid] not in self.asked and process.pid not in spared]

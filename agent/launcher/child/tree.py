@@ -35,7 +35,18 @@ TICKS_A_S: Final = os.sysconf("SC_CLK_TCK")
 
 _READ_BYTES: Final = 4_096  # enough: a stat line has some 300 bytes, `COMMAND_CHARS_MAX` at most 800
 # Indices after the name, see proc_pid_stat(5):
-_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _BEGAN, _IGNORED, _CAUGHT = 0, 1, 2, 3, 17, 19, 30, 31
+_STATE, _PARENT, _GROUP, _SESSION, _USER, _SYSTEM, _THREADS, _BEGAN, _IGNORED, _CAUGHT = (
+    0,
+    1,
+    2,
+    3,
+    11,
+    12,
+    17,
+    19,
+    30,
+    31,
+)
 
 
 class Status(NamedTuple):
@@ -46,10 +57,16 @@ class Status(NamedTuple):
     group: int
     session: int
     began: int  # when the process started, in clock ticks since boot
+    ran: int  # processor time that the process has used, in clock ticks
     state: bytes
     alive: bool  # True also if only its first thread has ended, although /proc then shows a zombie
     ignored: int  # mask of the signals that the process ignores: bit 0 is signal 1
     caught: int  # mask of the signals for which it has a handler
+
+    @property
+    def starved(self) -> bool:
+        """Whether the process has hardly run, and waits for a processor: it may still be where it was forked."""
+        return not self.ran and self.state in (b"R", b"D")
 
     def ignores(self, number: int) -> bool:
         """Whether the process ignores signal `number`, as a shell's background processes SIGINT, and most SIGWINCH."""
@@ -82,8 +99,8 @@ def status_of(pid: int) -> Status | None:
         return None
     state, parent, group, session = fields[_STATE], int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION])
     alive = state not in (b"Z", b"X") or int(fields[_THREADS]) > 1
-    began, ignored, caught = int(fields[_BEGAN]), int(fields[_IGNORED]), int(fields[_CAUGHT])
-    return Status(pid, parent, group, session, began, state, alive, ignored, caught)
+    began, ran = int(fields[_BEGAN]), int(fields[_USER]) + int(fields[_SYSTEM])
+    return Status(pid, parent, group, session, began, ran, state, alive, int(fields[_IGNORED]), int(fields[_CAUGHT]))
 
 
 def process_ids() -> Iterator[int]:

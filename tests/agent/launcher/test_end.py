@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from functools import partial
+from math import inf
 
 import anyio
 import pytest
 
+from airunner.agent.launcher.child.ending import Ending
+from airunner.agent.launcher.child.tree import Status
 from airunner.agent.launcher.contract import Exit, Process
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
@@ -129,6 +132,16 @@ async def test_each_process_is_asked_to_end_once_and_its_cleanup_is_left_alone(
     async with anyio.create_task_group() as lanes:
         for _ in range(8):
             lanes.start_soon(end_some)
+
+
+def test_a_process_that_waits_for_a_processor_since_its_fork_is_asked_once_it_has_run() -> None:
+    """Until then it has its parent's handler, in which the signal would be lost."""
+    caught = 1 << signal.SIGTERM - 1
+    forked = Status(2, 1, group=1, session=1, began=0, ran=0, state=b"R", alive=True, ignored=0, caught=caught)
+    ending = Ending(inf, number=signal.SIGTERM)
+    assert ending.unasked([forked], 1) == []
+    for later in (forked._replace(ran=1), forked._replace(state=b"S"), forked._replace(caught=0)):
+        assert ending.unasked([later], 1) == [later]
 
 
 @pytest.mark.parametrize("terminal", [None, TerminalSize()])
