@@ -118,7 +118,8 @@ class Ledger:
             if self._take_over_ms is not None and self._take_over_ms <= self._clock.now_ms():
                 yield from self._take_over()
             yield from self._commit(batch)
-            if self._steps.offloads == offloads:  # thousands of look-ups, which never wait, would block all other tasks
+            if self._steps.offloads == offloads:
+                # The batch was empty, or its requests needed no disk: thousands of those would block all other tasks.
                 self._steps.due(self._next_s())
                 yield None
 
