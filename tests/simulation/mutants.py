@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from airunner.agent.leases import health
 from airunner.agent.leases.heldlease import HeldLease
+from airunner.agent.output import outbox
 from airunner.broker import announcer
 from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle import decide, publishing
@@ -142,7 +143,7 @@ def renewals_refused_when_full() -> None:
 
 def long_runs_published_live() -> None:
     """What waits for a subscriber that does not read is as large as what jobs write."""
-    announcer.LIVE_BYTES_MAX = 1 << 30
+    announcer.LIVE_BYTES_MAX = outbox.LIVE_BYTES_MAX = 1 << 30  # so agents compress nothing, and all of it is published
 
 
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
@@ -163,5 +164,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
 )
 """Each mutant, and the kind of disk on which its lie can show."""
 
-SHOWN_BY: Final[MappingProxyType[str, int]] = MappingProxyType({"deadline-from-after-the-reply": 28})
+SHOWN_BY: Final[MappingProxyType[str, int]] = MappingProxyType(
+    {"deadline-from-after-the-reply": 42, "save-without-its-version-check": 114}
+)
 """The seed that is tried first for a mutant that few seeds show: one that shows it no longer costs a few seconds."""
