@@ -265,6 +265,7 @@ class World:
     def _heal(self) -> None:
         self.healed = True
         self.network.weather = Weather()
+        self.network.swallows = False
         self.network.parted.clear()
         self.network.traps.clear()
         for machine, keepers in self.agents.values():
