@@ -27,6 +27,8 @@ from airunner.agent.leases.health import Health
 from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.probes import Probes
 from airunner.agent.leases.renewer import Renewer
+from airunner.agent.output.publisher import EventPublisher
+from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.agent.plan import Plan
 from airunner.certs.allowlist import Entry, PeerRole, with_entry
 from airunner.certs.curve import CurvePair, load_broker_public, new_secret, public_of
@@ -99,7 +101,8 @@ async def _agent(channel: Channel, name: str, pipe: Connection) -> None:
     health = Health(Probes(cast("Launcher", None), plan.home), SYSTEM.random, print)
     renewer = Renewer(channel, plan, health, SYSTEM)
     channel.nudged = renewer.nudge
-    leaser = Leaser(plan, channel, renewer, health, SYSTEM, Orders())
+    publisher = EventPublisher(channel, SYSTEM, print, SpoolRoom(0))
+    leaser = Leaser(plan, channel, publisher, renewer, health, SYSTEM, Orders())
     async with anyio.create_task_group() as group:
         group.start_soon(renewer.run)
         while True:

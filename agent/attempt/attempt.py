@@ -343,7 +343,7 @@ class Attempt:
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
         )
         self._spent = process.spent
-        outbox.held = False
+        outbox.held &= self._surroundings.hooks is None  # hooks may take long
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

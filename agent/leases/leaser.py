@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.leases.health import Health
@@ -24,6 +25,7 @@ from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Lost, Released
 from airunner.agent.leases.stdin import read_stdin
+from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.names import SEED_BYTES, RequestId
@@ -63,10 +65,18 @@ class Leaser:
     """Leaser of an agent. It has no task of its own: the tasks of the slots run it."""
 
     def __init__(
-        self, plan: Plan, channel: Channel, renewer: Renewer, health: Health, edges: Edges, orders: Orders
+        self,
+        plan: Plan,
+        channel: Channel,
+        publisher: EventPublisher,
+        renewer: Renewer,
+        health: Health,
+        edges: Edges,
+        orders: Orders,
     ) -> None:
         self._plan = plan
         self._channel = channel
+        self._publisher = publisher
         self._renewer = renewer
         self._health = health
         self._edges = edges
@@ -188,6 +198,8 @@ class Leaser:
             token_seed=seed,
             stdin=True,
         )
+        self._publisher.wake()
+        await anyio.lowlevel.checkpoint()  # it sends the results of short jobs now: the broker takes both together
         return await self._channel.ask(request, request_id=request_id, wait_ms=wait_ms)
 
     async def _return_parked(self, request_id: RequestId, seed: bytes, slots: int) -> None:

@@ -46,6 +46,10 @@ class Sender(Protocol):
         """Look for batches and results to send."""
         ...
 
+    def wake_later(self) -> None:
+        """Look for batches and results to send with the agent's next request for jobs, or soon without one."""
+        ...
+
     def flush_at(self, due_ms: int) -> None:
         """Look for outboxes that are due, and flush them, at `due_ms` (anyio's clock) or earlier."""
         ...
@@ -72,7 +76,7 @@ class Outbox:
         self.changed = Bell()
         self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
-        self.held = False  # more events follow at once, and are to be in one batch with the last ones
+        self.held = False  # a short job's events and result follow at once: gather them, and send them with others'
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent
         self._newest: Record | None = None
@@ -106,10 +110,17 @@ class Outbox:
 
     def flush(self) -> None:
         """Write the gathered events to disk, in batches. While the spool is full, they stay in the batcher."""
+        if self._write():
+            self._sender.wake()
+
+    def _write(self) -> bool:
+        """Write the gathered events to disk; return whether there were any."""
+        written = False
         while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
             self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
             self._account()
-            self._sender.wake()
+            written = True
+        return written
 
     def _packed(self, bodies: list[AgentBody]) -> bytes:
         """Encode a batch; compress it unless it is short enough to be published live, or the broker is older."""
@@ -119,8 +130,11 @@ class Outbox:
     def finish(self, result: Result) -> None:
         """Set the attempt's result, which is sent after all of its events. No event may be recorded after this call."""
         self._result = result
-        self.flush()
-        self._sender.wake()
+        self._write()
+        if self.held:
+            self._sender.wake_later()
+        else:
+            self._sender.wake()
 
     # --- from the disk to the broker ---
 

@@ -33,6 +33,7 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
+LATER_S: Final = 0.005  # how long the result of a short job waits for the next request for jobs, to be sent with it
 REFUSED_FIRST_MS: Final = 200  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
 NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(  # the agent's report, by the broker's error code
@@ -55,6 +56,7 @@ class EventPublisher:
         self._woken = Bell()
         self._sooner = Bell()  # rings when an outbox becomes due before `_flush_ms`
         self._flush_ms = math.inf  # when `_flush` will look for due outboxes
+        self._later_s: float | None = None  # results may wait until this instant for a request for jobs
         self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
@@ -65,7 +67,14 @@ class EventPublisher:
 
     def wake(self) -> None:
         """Look for batches and results to send."""
+        self._later_s = None
         self._woken.ring()
+
+    def wake_later(self) -> None:
+        """Look for batches and results to send at the next `wake`, at most `LATER_S` from now."""
+        if self._later_s is None:
+            self._later_s = anyio.current_time() + LATER_S
+            self._woken.ring()
 
     def open(self, outbox: Outbox) -> None:
         """Begin to send from this outbox."""
@@ -81,6 +90,10 @@ class EventPublisher:
         async with anyio.create_task_group() as group:
             group.start_soon(self._flush)
             while True:
+                while self._later_s is not None and anyio.current_time() < self._later_s:
+                    with anyio.CancelScope(deadline=self._later_s):
+                        await self._woken.wait()
+                self._later_s = None
                 self._flush_due()
                 batches = self._gather()
                 completions = self._completions()

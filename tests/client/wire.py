@@ -33,6 +33,7 @@ class Wire(MemoryNetwork):
         self.loses: Callable[[Frames], bool] = lambda _: False
         self.published: list[Frames] = []
         self.requests: list[Request] = []
+        self.passes: list[list[Request]] = []  # those that the broker has received together
 
     @property
     def asked(self) -> list[str]:
@@ -50,7 +51,8 @@ class Wire(MemoryNetwork):
     async def serve(self, accept: Accept) -> None:
         while True:
             received = await self.router.receive()
-            self.requests += [decode_request(incoming.frames[3]) for incoming in received]
+            self.passes.append([decode_request(incoming.frames[3]) for incoming in received])
+            self.requests += self.passes[-1]
             accept(received)
 
     def send(self, peer: bytes, frames: Sequence[bytes]) -> Sent:

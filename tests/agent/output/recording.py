@@ -35,6 +35,9 @@ class Sink:
     def wake(self) -> None:
         """There is nobody."""
 
+    def wake_later(self) -> None:
+        """There is nobody."""
+
     def flush_at(self, due_ms: int) -> None:
         assert due_ms > 0
 

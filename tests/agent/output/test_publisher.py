@@ -14,7 +14,7 @@ import msgpack
 import pytest
 
 from airunner.agent.flag import Flag
-from airunner.agent.output.publisher import EventPublisher
+from airunner.agent.output.publisher import LATER_S, EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
@@ -102,6 +102,21 @@ async def publishing(
         group.cancel_scope.cancel()
     for recorder in recorders:
         publisher.close(recorder.outbox)
+
+
+async def test_results_of_short_jobs_wait_for_others_and_not_for_long(tmp_path: Path) -> None:
+    channel = Full(0)
+    async with publishing(tmp_path, channel, jobs=3) as (recorders, _):
+        for recorder in recorders[:2]:
+            recorder.outbox.held = True
+        began_s = anyio.current_time()
+        assert await settled(recorders[:1]) == [JobState.COMPLETED]
+        assert anyio.current_time() == pytest.approx(began_s + LATER_S)
+        recorders[1].outbox.finish(Result(exit_code=0))
+        await anyio.sleep(LATER_S / 2)  # virtual
+        assert len(channel.asked) == 1
+        assert await settled(recorders[2:]) == [JobState.COMPLETED]
+    assert [len(asked.completions) for asked in channel.asked if isinstance(asked, PublishJobEvents)] == [1, 2]
 
 
 async def settled(recorders: list[Recorder]) -> list[JobState | None]:
