@@ -118,9 +118,13 @@ class Ledger:
             if self._take_over_ms is not None and self._take_over_ms <= self._clock.now_ms():
                 yield from self._take_over()
             yield from self._commit(batch)
-            if self._steps.offloads == offloads:
-                # The batch was empty, or its requests needed no disk: thousands of those would block all other tasks.
+            self._answer_timed_out()
+            if not self._waits():
                 self._steps.due(self._next_s())
+                yield None
+            elif self._steps.offloads == offloads:
+                # The batch was empty, or its requests needed no disk: thousands of those would block all other tasks.
+                self._steps.due(-math.inf)
                 yield None
 
     def _take_over(self) -> Steps[None]:
@@ -130,9 +134,6 @@ class Ledger:
     def _gather(self) -> list[_Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
         batch: list[_Entry] = []
-        self._ready |= self._bus.take_ready()
-        if not self._parking.waits_on(self._ready):
-            self._ready.clear()
         units = 0
         while (waiting := self._inbox.next()) is not None:
             units += _price(waiting)
@@ -149,10 +150,15 @@ class Ledger:
                 self._parking.park(parked.pending, parked.until_ms)
         return batch
 
+    def _waits(self) -> bool:
+        """Return whether anything waits for the next batch: a request, or jobs for parked requests."""
+        self._ready |= self._bus.take_ready()
+        if not self._parking or not self._parking.waits_on(self._ready):
+            self._ready.clear()
+        return bool(self._ready) or self._inbox.next() is not None
+
     def _next_s(self) -> float:
-        """Return when the next batch is due, if no request comes first: now, if there is something for it already."""
-        if self._ready or self._inbox.next() is not None:
-            return -math.inf
+        """Return when a batch is due in which nothing waits: when a parked request ends, or the take-over is due."""
         ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._take_over_ms) if end_ms is not None]
         return self._clock.deadline_s(min(ends_ms)) if ends_ms else math.inf
 
@@ -186,9 +192,7 @@ class Ledger:
             yield from self._read(look_ups, offloaded=False)
         if lists:
             yield from self._read(lists, offloaded=True)
-        stored = not changes or (yield from self._change(changes))
-        self._answer_timed_out()
-        return stored
+        return not changes or (yield from self._change(changes))
 
     def _change(self, changes: Sequence[_ToApply]) -> Steps[bool]:
         """Apply changes and send their replies. False: nothing was stored, and the replies are refusals."""

@@ -24,6 +24,7 @@ from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, Jo
 from airunner.protocol.requests import QUEUES_MAX, CancelJob, DequeueJob, EnqueueJob, GetJob, ListJobs, StoreRequest
 from tests.broker.ledgering import DEFAULT, LAST, MORE, RUN, Stage
 from tests.broker.stage import LEASE, WALL_MS, ScriptedStore, asked, dequeue, enqueue
+from tests.broker.test_calls import calls
 
 
 @pytest.fixture
@@ -52,11 +53,15 @@ async def test_nothing_is_said_to_anybody_before_it_is_committed_together(stage:
     assert (stage.counts["commits"], stage.counts["commands"], stage.counts["events"]) == (2, 4, 2)
 
 
-async def test_a_lone_request_takes_no_turn_of_the_loop_but_the_commits(stage: Stage) -> None:
-    stage.disk.hold()
-    stage.ask(asked(1, enqueue("true")))
-    assert len(stage.disk.waiting) == 1
-    stage.disk.let_go()
+async def test_a_lone_request_takes_few_calls_and_no_turn_of_the_loop_but_the_commits(stage: Stage) -> None:
+    for number in range(2):
+        stage.disk.hold()
+        stage.asks.send_nowait(asked(number, enqueue("true")))
+        before = calls(stage.asks.wake)
+        assert len(stage.disk.waiting) == 1
+        after = calls(stage.disk.let_go)
+        assert before + after <= 140
+    await stage.answers.receive()
     (enqueued,) = stage.answers.receive_nowait()
     assert isinstance(enqueued, Response)
     assert isinstance(enqueued.reply, JobsEnqueued)
