@@ -21,7 +21,7 @@ from tests.acceptance.running import Cluster, RunningBroker, environment, submit
 from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import commit, new_repository
 
-FLOOD = "head -c 40000000 /dev/zero | tr '\\0' x; sleep 600"
+FLOOD = "head -c 40000000 /dev/urandom; sleep 600"  # bytes that no compression makes fewer
 JOBS = 10
 BALLAST_BYTES, REPOSITORY_BYTES = 38 << 20, 3 << 20
 
