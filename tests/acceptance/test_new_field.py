@@ -37,7 +37,18 @@ for job in anyio.run(submit):
 
 
 def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("airunner", "agent", "broker", "certs", "client", "docs", "protocol", "scripts", "transport"):
+    for folder in (
+        "airunner",
+        "agent",
+        "bench",
+        "broker",
+        "certs",
+        "client",
+        "docs",
+        "protocol",
+        "scripts",
+        "transport",
+    ):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)
     shutil.copy(REPOSITORY / "README.md", tmp_path)
     table = tmp_path / "protocol" / "fields.py"
