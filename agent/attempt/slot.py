@@ -95,7 +95,8 @@ class Slot(Struct, frozen=True):
                 if held is not None:
                     with self.occupancy.busy():
                         attempted = await self._work(held)
-                        await settled.wait()  # for the previous job: at most one lease of a slot waits for the broker
+                        if not settled.is_set():  # the previous job: at most one lease of a slot waits for the broker
+                            await settled.wait()
                     settled = anyio.Event()
                     settling.start_soon(self._settle, attempted, settled)
                     jobs += not attempted.refused
