@@ -90,10 +90,11 @@ class EventPublisher:
         async with anyio.create_task_group() as group:
             group.start_soon(self._flush)
             while True:
-                while self._later_s is not None and anyio.current_time() < self._later_s:
-                    with anyio.CancelScope(deadline=self._later_s):
+                while self._later_s is not None:
+                    with anyio.CancelScope(deadline=self._later_s) as waiting:
                         await self._woken.wait()
-                self._later_s = None
+                    if waiting.cancelled_caught:
+                        self._later_s = None
                 self._flush_due()
                 batches = self._gather()
                 completions = self._completions()
