@@ -161,6 +161,8 @@ class CurveRouter:
             self._accept(self._messages())
         finally:
             self._reading = False
+            if has_message(self._raw):  # the replies that were sent meanwhile may have consumed a change
+                self._reader.read_again()
 
     def _messages(self) -> Iterator[Incoming]:
         """Receive the messages that have arrived; after `DRAIN_S` other tasks get a turn first.
@@ -183,8 +185,8 @@ class CurveRouter:
                     return
                 alone = False
                 if time.perf_counter() >= ends_s:
-                    break
-            self._reader.read_again()
+                    return
+            self._reader.read_again()  # to drop more of the surplus
 
     def _drop_surplus(self) -> bool:
         """Drop up to `SURPLUS_FRAMES_MAX` frames beyond the bound; return whether none is left."""

@@ -60,6 +60,25 @@ async def test_a_message_whose_notice_a_send_consumed_is_read(tmp_path: Path) ->
         await passes.until(2)
 
 
+async def test_a_message_whose_notice_a_send_consumed_at_the_end_of_a_pass_is_read(tmp_path: Path) -> None:
+    class Answering(Passes):
+        """Replies when it has heard all messages of a pass, as the broker does; then the next has come."""
+
+        def accept(self, messages: Iterable[Incoming]) -> None:
+            super().accept(messages)
+            if len(self.heard) == 1:
+                dealer.send([b"second"])
+                while not has_message(router._raw):  # this is what consumes it, as the send may
+                    pass
+                assert router.send(self.heard[0][0].peer, [b"reply"]) is Sent.DONE
+
+    passes = Answering()
+    async with serving(tmp_path, passes) as (sides, router):
+        dealer = sides.network.dealer(router.endpoint)
+        dealer.send([b"first"])
+        await passes.until(2)
+
+
 async def test_a_router_reads_on_after_other_tasks_had_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "DRAIN_S", 0)
     passes = Passes()
