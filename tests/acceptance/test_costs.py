@@ -23,7 +23,7 @@ JOBS = 16  # one after the other, so that no two share a batch, and each costs w
 # The bounds are a tenth above what was counted: some calls depend on what arrives first. A broker reads its allow-list
 # at each request until the file has been the same for 3 s, so the calls that read files are not counted there.
 CALLS: Mapping[str, Mapping[str, float]] = {
-    "broker": {"epoll_wait": 52, "futex": 32, "sendto": 18, "recvfrom": 24, "pwrite64": 72, "fdatasync": 4},
+    "broker": {"epoll_wait": 52, "sendto": 18, "recvfrom": 24, "pwrite64": 72, "fdatasync": 4},
     "agent": {"total": 370, "epoll_wait": 42, "sendto": 6},
     "keepers": {"total": 160, "sendmsg": 2.2, "clone3": 1.1},
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.requests import DequeueJob, PublishJobEvents
 from tests.agent.launcher.launching import children_of
 from tests.agent.playing import Stage, staged
+from tests.counting import counted_calls
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 JOBS: Final = 20
@@ -55,24 +55,13 @@ async def run(stage: Stage, jobs: int) -> None:
         assert (await stage.kinds(job.id))[2:] == ["PROCESS_START", "PROCESS_END", "JOB_FINISHED"]
 
 
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """Count the calls of functions of agent/, in all and by the name of each function that they call elsewhere."""
-    calls: Counter[str] = Counter()
-
-    def count(frame: FrameType, event: str, called: object) -> None:
-        if event in ("call", "c_call") and "/airunner/agent/" in frame.f_code.co_filename:
-            calls[str(getattr(called, "__qualname__", event))] += 1
-
-    sys.setprofile(count)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(None)
+def of_the_agent(frame: FrameType, event: str, called: object) -> str | None:
+    """Name calls of functions of agent/, and of each function that they call elsewhere."""
+    return str(getattr(called, "__qualname__", event)) if "/airunner/agent/" in frame.f_code.co_filename else None
 
 
 async def test_a_short_job_costs_an_agent_few_calls_and_no_folder(stage: Stage) -> None:
-    with counted() as calls:
+    with counted_calls(of_the_agent) as calls:
         await run(stage, JOBS)
     per_job = {name: round(calls[name] / JOBS, 1) for name in CALLS}
     assert per_job == pytest.approx(CALLS, abs=0.2)  # the first job of an idle agent is not among those of a queue

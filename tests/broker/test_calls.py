@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from types import FrameType
 from typing import Final
 
 import anyio
@@ -29,6 +27,7 @@ from airunner.protocol.replies import JobsEnqueued
 from airunner.protocol.requests import Ping, Request
 from airunner.transport.ports import Accept, Incoming, Sent
 from tests.broker.stage import FakeAuthority, acting, edges, enqueue, request_id
+from tests.counting import counted_calls
 
 JOBS: Final = 64
 RATE: Final = 1e6
@@ -79,18 +78,9 @@ class Front:
 
 def calls(work: Callable[[], None]) -> int:
     """How many functions `work` calls, those in C included."""
-    counted = 0
-
-    def count(_frame: FrameType, event: str, _function: object) -> None:
-        nonlocal counted
-        counted += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with counted_calls() as counted:
         work()
-    finally:
-        sys.setprofile(None)
-    return counted
+    return counted.total()
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from airunner.broker import roster as module
@@ -11,6 +9,7 @@ from airunner.broker.roster import FORGOTTEN_MS, Roster
 from airunner.protocol.replies import AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 from tests.broker.stage import WALL_MS
+from tests.counting import counted_calls
 
 VISIBILITY_MS = 60_000
 
@@ -88,12 +87,10 @@ def test_who_asks_does_not_pay_for_how_many_agents_are_in_trouble() -> None:
     for last in (4, 400):
         for number in range(last):
             roster.record_request("home", _heartbeat(f"agent-{number}", trouble="out of disk"), WALL_MS)
-        calls: list[str] = []
-        sys.setprofile(lambda _, event, __, calls=calls: calls.append(event))
-        count = roster.troubled(WALL_MS + 1)
-        sys.setprofile(None)
+        with counted_calls() as calls:
+            count = roster.troubled(WALL_MS + 1)
         assert count == last
-        steps.append(len(calls))
+        steps.append(calls.total())
     assert steps[0] == steps[1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from airunner.agent.output.batching import FLUSH_BYTES
 from airunner.agent.output.outbox import Outbox
 from airunner.protocol.events import OUTPUT_BYTES_MAX, Stream
 from tests.agent.output.recording import EVERYTHING, Sink, recorder_in
+from tests.counting import counted_calls
 
 LINE = b"[1234/4000] Building CXX object CMakeFiles/core.dir/src/buffer.cc.o -O2 -Wall\n"
 PIECE = (LINE * (OUTPUT_BYTES_MAX // len(LINE) + 1))[:OUTPUT_BYTES_MAX]
@@ -37,17 +37,8 @@ async def test_output_takes_few_calls_and_writes_a_piece(tmp_path: Path, monkeyp
     writes: list[int] = []
     write = os.write
     monkeypatch.setattr(spool.os, "write", lambda *what: writes.append(1) or write(*what))
-    calls = 0
-
-    def count(_: object, event: str, __: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with counted_calls() as calls:
         for _ in range(PIECES):
             await recorder.add_output(Stream.STDOUT, PIECE, 1)
-    finally:
-        sys.setprofile(None)
     assert len(writes) == PIECES * OUTPUT_BYTES_MAX // FLUSH_BYTES
-    assert calls <= 110 * PIECES
+    assert calls.total() <= 110 * PIECES

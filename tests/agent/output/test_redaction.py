@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 import shlex
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +35,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.fields import JobSpec
 from tests.agent.output.recording import recorder_in, taken
+from tests.counting import counted_calls
 
 SECRET = "hunter2correct"
 
@@ -486,16 +486,7 @@ def test_more_than_can_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_search_runs_no_code_for_each_line(line: bytes) -> None:
     stream = Redactor([PEM]).stream()
     piece = b"".join(line % number for number in range(4_000))[:OUTPUT_BYTES_MAX]
-    calls = 0
-
-    def count(_: object, event: str, __: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    with counted_calls() as calls:
         logged = [stream.feed(piece), stream.finish()]
-    finally:
-        sys.setprofile(None)
     assert b"".join(logged) == piece
-    assert calls <= 1_000, "of 64 KiB with up to 4,000 escapes"
+    assert calls.total() <= 1_000, "of 64 KiB with up to 4,000 escapes"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +16,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobLease, JobsLeased
 from airunner.protocol.requests import DequeueJob, EnqueueJob, PublishJobEvents
 from tests.conformance.driving import START_MS, Driver, batch, completion
+from tests.counting import counted_calls
 
 IN_BATCH: Final = 64
 # Calls of functions, Python's own included, for a job whose three requests have 64 jobs each, and some more.
@@ -76,11 +76,10 @@ def test_a_job_in_batches_takes_few_calls_of_functions(driver: Driver) -> None:
     calls: Counter[str] = Counter()
 
     def counted(kind: str, work: Callable[[], Applied]) -> Applied:
-        sys.setprofile(lambda _frame, event, _arg: calls.update([kind] if event in ("call", "c_call") else ()))
-        try:
-            return work()
-        finally:
-            sys.setprofile(None)
+        with counted_calls() as found:
+            applied = work()
+        calls[kind] = found.total()
+        return applied
 
     for _ in range(2):  # the first time, caches are filled
         calls.clear()
