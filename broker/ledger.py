@@ -271,7 +271,6 @@ class Ledger:
 
     def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
         """Send the replies and the news of a batch, after its commit if it has changed the store."""
-        granted: list[Response] = []  # to parked requests: sent first, because jobs wait to start
         responses: list[Response] = []
         published = BatchNews(alarm=alarm)
         for entry, outcome in zip(batch, done, strict=True):
@@ -290,11 +289,11 @@ class Ledger:
                     published.nudged.append(Nudged(pending.command.tenant, tuple(news.nudged)))
                 reply = None if outcome.reply is None else self._unless_parked(entry, pending, outcome.reply)
                 if reply is not None and pending.peer is not None:
-                    (granted if isinstance(entry, Parked) else responses).append(_respond(pending, reply))
+                    responses.append(_respond(pending, reply))
             if isinstance(entry, Retain):
                 self._janitor.send_nowait(Swept(news.more))
-        if granted or responses:
-            self._gateway.send([*granted, *responses])
+        if responses:
+            self._gateway.send(responses)
         self._counts.add("events", sum(appended.segment.count for appended in published.appended))
         self._bus.publish(published)
 

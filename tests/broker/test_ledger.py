@@ -93,15 +93,15 @@ async def test_what_comes_during_a_commit_is_one_transaction_up_to_a_bound(stage
     assert sizes[2] == max(sizes) == BATCH_UNITS_MAX
 
 
-async def test_an_enqueue_takes_a_parked_dequeue_along_in_one_transaction_and_it_is_sent_first(stage: Stage) -> None:
+async def test_an_enqueue_takes_a_parked_dequeue_along_and_replies_keep_the_order_of_the_batch(stage: Stage) -> None:
     stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"agent"))
     await wait_all_tasks_blocked()
     assert stage.silent()
     stage.ask(asked(2, enqueue("true"), peer=b"client"))
     batch = await stage.answers.receive()
     assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Response)] == [
-        (b"agent", JobsLeased),
         (b"client", JobsEnqueued),
+        (b"agent", JobsLeased),
     ]
     kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, TenantRequest)]
     assert kinds == [EnqueueJob, DequeueJob]
