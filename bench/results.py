@@ -51,7 +51,7 @@ def machine() -> Machine:
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         processor=model or platform.machine(),
-        system=platform.platform(),
+        system=platform.system(),
         python=sys.version.split()[0],
         sqlite=apsw.sqlite_lib_version(),
         libzmq=zmq.zmq_version(),
