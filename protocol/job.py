@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from operator import attrgetter
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import msgspec
 from msgspec import Meta, Struct
@@ -209,10 +209,10 @@ def _named(words: Iterable[str]) -> Iterable[tuple[object, str]]:
     return ((word, word) for word in words) if isinstance(words, Mapping) else enumerate(words)
 
 
-def _refuse_invisible(field: str, words: Mapping[object, str]) -> None:
-    for part, word in words.items():
-        if not is_plain(word):
-            raise FieldError(field, f"{escaped(word)} contains a control character or an invisible one", part)
+def _refuse_invisible(field: str, words: Mapping[object, str]) -> NoReturn:
+    first = next(iter(words.items()))
+    part, word = next((named for named in words.items() if not is_plain(named[1])), first)
+    raise FieldError(field, f"{escaped(word)} contains a control character or an invisible one", part)
 
 
 def command_summary(spec: JobSpec, hide: Callable[[str], str] = without_credentials) -> str:

@@ -22,9 +22,8 @@ def upgraded(body: bytes, revision: int) -> bytes:
         return body
     check_structure(body)
     try:
-        request: object = msgspec.msgpack.decode(body)
-        if isinstance(request, dict):
-            _upgrade(cast("_Map", request))
+        request = cast("_Map", msgspec.msgpack.decode(body))  # a checked body is a map
+        _upgrade(request)
         return msgspec.msgpack.encode(request)
     except UNDECODABLE as error:
         raise BadRequest(str(error)) from error

@@ -82,6 +82,9 @@ def test_a_request_of_revision_2_is_read_as_the_same_of_this_one(name: str) -> N
     [
         b"\xc1",
         b"\x07",
+        msgpack.packb([7]),
+        b"\x81\xa4type\xa1\xff",
+        b"\x81\x90\x01",
         msgpack.packb({"type": "PublishJobEvents", "batches": 7}),
         msgpack.packb({"type": "PublishJobEvents", "batches": [7]}),
         msgpack.packb({"type": "ReleaseJob", "job_id": JOB_ID}),
