@@ -50,8 +50,8 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         if not room:
             break
         paused = world.mode(command.tenant, queue) is QueueMode.PAUSED
-        jobs = [] if paused else world.take_waiting(command.tenant, queue, facts, room)
-        if len(jobs) < room:
+        jobs, was_all = ([], True) if paused else world.take_waiting(command.tenant, queue, facts, room)
+        if was_all:
             exhausted.add(QueueKey(command.tenant, queue))
         for job in jobs:
             (late if is_late(world, job) else taken).append(job)

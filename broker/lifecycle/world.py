@@ -7,7 +7,7 @@ World computes the counters (`tallies`) and each job's `gate` from the job's sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -75,6 +75,7 @@ class World:
         self._due: list[JobRow] = []
         self._grants: dict[tuple[str, RequestId], list[JobRow]] = {}
         self._places: dict[tuple[str, str, str], list[_Place]] = {}
+        self._cut: set[QueueKey] = set()  # those of which more jobs may wait than were loaded
         self._records = {(record.tenant, record.request_id): record for record in loaded.records}
         self._modes: dict[tuple[str, str, str], QueueMode] = {}
         self._tallies = Tallies()
@@ -103,11 +104,12 @@ class World:
             self._modes[queue] = mode
         self._tallies.adopt(loaded)
 
-    def adopt_waiting(self, rows: Iterable[JobRow]) -> None:
-        """Add loaded jobs that may be leased; those of a queue and needs come in the order of their places."""
+    def adopt_waiting(self, rows: Iterable[JobRow], wanted: Mapping[QueueKey, int]) -> None:
+        """Add loaded jobs that may be leased, of a queue and needs up to as many as `wanted`, in their order."""
         for row in rows:
             job = self._adopted(row)
             self._places.setdefault(job.key, []).append((-job.priority, job.number, job))
+        self._cut = {key for key, most in wanted.items() if len(self._places.get(key, ())) >= most}
 
     def adopt_due(self, rows: Iterable[JobRow]) -> None:
         """Add loaded jobs whose lease or delay is over."""
@@ -220,10 +222,11 @@ class World:
         kinds = (QueueKey(tenant, queue, needs) for needs in ("", *self.kinds(tenant, queue)))
         return {key for key in kinds if self._first(key) is not None}
 
-    def take_waiting(self, tenant: str, queue: str, facts: frozenset[str], most: int) -> list[JobRow]:
-        """Remove and return the first jobs of a queue that an agent with these tags may run; see `put_back`."""
+    def take_waiting(self, tenant: str, queue: str, facts: frozenset[str], most: int) -> tuple[list[JobRow], bool]:
+        """Take the first jobs of a queue that an agent with these tags may run; tell also whether no other is left."""
         kinds = (QueueKey(tenant, queue, needs) for needs in self.kinds(tenant, queue) if meets(facts, needs))
-        heads = [(first, key) for key in (QueueKey(tenant, queue), *kinds) if (first := self._first(key)) is not None]
+        keys = [QueueKey(tenant, queue), *kinds]
+        heads = [(first, key) for key in keys if (first := self._first(key)) is not None]
         heapify(heads)
         taken: list[JobRow] = []
         while heads and len(taken) < most:
@@ -232,7 +235,7 @@ class World:
             heappop(self._places[key])
             if (following := self._first(key)) is not None:
                 heappush(heads, (following, key))
-        return taken
+        return taken, len(taken) < most or not (heads or self._cut.intersection(keys))
 
     def _first(self, key: QueueKey) -> _Place | None:
         places = self._places.get(key)
@@ -292,7 +295,7 @@ class World:
         self._place(key, job)
 
     def put_back(self, jobs: Iterable[JobRow]) -> None:
-        """Put back jobs that `take_waiting` returned and that were not leased."""
+        """Put back jobs that `take_waiting` has taken and that were not leased."""
         for job in jobs:
             self._place((job.tenant, job.queue, job.needs), job)
 

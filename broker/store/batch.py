@@ -116,7 +116,7 @@ class Store:
             world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
         late = sum(is_late(world, job) for job in world.due())
         if wanted := _wanted(commands, loaded.kinds, late):
-            world.adopt_waiting(engine.waiting(wanted))
+            world.adopt_waiting(engine.waiting(wanted), wanted)
         return world
 
 

@@ -46,7 +46,7 @@ class Queue:
             case TenantRequest(request=DequeueJob(slots=slots)):
                 granted = min(slots, self.waiting)
                 self.waiting -= granted
-                exhausted = {DEFAULT} if granted < slots else set()
+                exhausted = set() if self.waiting else {DEFAULT}
                 return Done(JobsLeased(leases=(LEASE,) * granted), News(exhausted=exhausted))
             case TenantRequest(request=CancelJob(job_id=job_id)):
                 reply = JobCancelled(state=JobState.RUNNING)

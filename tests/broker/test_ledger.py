@@ -107,6 +107,15 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_and_replies_keep_the_orde
     assert kinds == [EnqueueJob, DequeueJob]
 
 
+async def test_agents_that_wait_are_not_tried_for_a_job_that_another_was_leased(stage: Stage) -> None:
+    stage.ask(*(asked(number, dequeue(wait_ms=30_000), peer=b"agent") for number in range(1, 5)))
+    await wait_all_tasks_blocked()
+    before = len(stage.store.batches)
+    stage.ask(asked(9, enqueue("true"), peer=b"client"))
+    await wait_all_tasks_blocked()
+    assert [len(batch) for batch in stage.store.batches[before:]] == [2]
+
+
 @pytest.mark.parametrize("wait_ms", [30_000, 0])
 async def test_a_wait_ends_exactly_when_it_is_over_with_nothing(stage: Stage, wait_ms: int) -> None:
     began_s = anyio.current_time()

@@ -81,6 +81,19 @@ def a_queue_is_exhausted_only_where_it_was_looked_through(driver: Driver) -> Non
     assert driver.outcome(driver.dequeue()).news.exhausted == {DEFAULT}
 
 
+def a_batch_that_leases_the_last_job_exhausts_its_queue(driver: Driver) -> None:
+    """Other agents that wait there are not tried for nothing."""
+    tags = {"os": "linux"}
+
+    def exhausted(*jobs: JobSpec) -> set[QueueKey]:
+        requests = EnqueueJob(jobs=jobs), driver.dequeue(tags=tags)
+        return driver.apply(*map(driver.ask, requests)).done[-1].news.exhausted
+
+    assert exhausted(JobSpec(command="a")) == {DEFAULT}
+    assert exhausted(JobSpec(command="b"), JobSpec(command="c", require=tags)) == set()
+    assert exhausted(JobSpec(command="d", priority=1)) == set()
+
+
 def a_repeat_with_another_seed_is_a_conflict(driver: Driver) -> None:
     """Its tokens would be worth nothing."""
     driver.submit("a", "b")
