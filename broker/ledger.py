@@ -309,7 +309,9 @@ class Ledger:
         request = pending.command.request
         if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
             return reply
-        if reply.leases or pending.peer is None or not request.wait_ms:
+        if reply.leases:
+            return msgspec.structs.replace(reply, queued=isinstance(entry, Pending))
+        if pending.peer is None or not request.wait_ms:
             return reply
         until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
         return None if self._parking.park(pending, until_ms) else refusal(Busy())

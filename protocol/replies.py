@@ -67,6 +67,7 @@ class JobsLeased(Message, frozen=True, kw_only=True):
     """The granted leases; none if the wait ended first."""
 
     leases: tuple[JobLease, ...] = ()
+    queued: bool = False  # whether the jobs had waited in their queue, and the request was not parked until they came
 
 
 class Verdict(StrEnum):

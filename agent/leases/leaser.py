@@ -2,12 +2,13 @@
 
 ```
  cold   each free slot parks a request of its own at the broker, which answers when there is a job
- warm   the last request was granted in full, so more jobs may be waiting: one request at a time for all slots that
-        are free then, not parked; a slot that becomes free during a request joins the next one, and a request waits
-        a moment for slots that may become free too
+ warm   the last request was granted in full, and no slot is parked, so more jobs may be waiting: one request at a time
+        for all slots that are free then, not parked; a slot that becomes free during a request joins the next one,
+        and a request waits a moment for slots that may become free too
 ```
 
 So an idle agent gets a job with one message after it was submitted, and a busy agent gets several with one request.
+An agent of one slot always parks its request.
 """
 
 from __future__ import annotations
@@ -85,14 +86,19 @@ class Leaser:
         self._joined = Bell()  # rings when a slot has become free
         self._gathering = False  # a slot sends the request for all free slots, or will when the last one is answered
         self._warm = False  # the last request was granted in full
+        self._parked = 0  # requests that wait at the broker, so that no job waits there
 
     async def lease(self) -> HeldLease | None:
         """Return the next lease; None: there was no job in time, the agent drains, or this machine is in trouble.
 
         Raises `PeerError`.
         """
-        if not self._warm:
-            found = await self._leased(1, self._wait_ms())
+        if not self._warm or self._parked or self._plan.slots == 1:
+            self._parked += 1
+            try:
+                found = await self._leased(1, self._wait_ms())
+            finally:
+                self._parked -= 1
             self._warm = bool(found)
             return found[0] if found else None
         turn = _Turn()
@@ -175,7 +181,8 @@ class Leaser:
             # The request was repeated while the broker was away: renew the leases before their jobs begin.
             asked_s = self._edges.boot_s()
             leases = await self._renewed(leases)
-        return [self._renewer.hold(lease, asked_s, was_queued=not wait_ms) for lease in leases]
+        was_queued = reply.queued or not wait_ms  # an older broker does not say
+        return [self._renewer.hold(lease, asked_s, was_queued=was_queued) for lease in leases]
 
     async def _renewed(self, leases: list[JobLease]) -> list[JobLease]:
         """Renew leases, and return those that this agent still has."""

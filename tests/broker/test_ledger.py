@@ -131,6 +131,13 @@ async def test_a_job_that_came_back_goes_to_who_waits(stage: Stage) -> None:
     assert (await stage.reply()).reply == JobsLeased(leases=(LEASE,))
 
 
+async def test_an_agent_is_told_that_a_job_had_waited(stage: Stage) -> None:
+    stage.ask(Expire())
+    await wait_all_tasks_blocked()
+    stage.ask(asked(1, dequeue(wait_ms=30_000)))
+    assert (await stage.reply()).reply == JobsLeased(leases=(LEASE,), queued=True)
+
+
 async def test_where_there_is_no_room_to_park_the_asker_is_told_to_come_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,16 @@ async def test_an_idle_agent_has_each_of_its_slots_parked(tmp_path: Path) -> Non
         assert dequeues(stage) == [(1, True)] * SLOTS
 
 
+@pytest.mark.parametrize("slots", [1, SLOTS])
+async def test_an_idle_agent_parks_again_after_a_lone_job_without_asking_in_vain(tmp_path: Path, slots: int) -> None:
+    async with staged(tmp_path, slots) as stage:
+        (job,) = await submit(stage, 1)
+        (await stage.launcher.process()).exit(0)
+        assert (await stage.kinds(job))[-1] == "JOB_FINISHED"
+        await anyio.sleep(1)  # virtual
+        assert dequeues(stage) == [(1, True)] * (slots + 1)
+
+
 async def test_an_idle_agent_sends_few_requests_an_hour(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await anyio.sleep(60)  # virtual
