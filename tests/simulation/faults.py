@@ -10,7 +10,7 @@ import anyio
 
 from airunner.broker.store.room import Room
 from tests.simulation.history import Killed, Slept
-from tests.simulation.machine import Machine
+from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import Weather
 from tests.simulation.processes import SimKeepers
 
@@ -45,7 +45,7 @@ class Faults:
             (2, self._fill_agents_disk),
             (1, self._stop_user),
             (2, self._stop_agent_as_it_completes),
-            (2, self._stop_agent_as_it_renews),
+            (3, self._stop_agent_as_it_renews),
             (2, self._kill_user),
             (1, lambda: self._world.network.break_connections(0.5)),
             (1, self._world.disk.break_a_write),
@@ -163,20 +163,25 @@ class Faults:
         keepers.trap = partial(self._stop, machine, length_s)
 
     def _stop_agent_as_it_renews(self) -> None:
-        """It hears late that its lease was renewed, and then nothing for long."""
-        machine, _ = self._agent()
-        length_s = self._random.random() * self._world.visibility_ms[machine.name] / 1_000
-        ways = [(machine.name, "broker"), ("broker", machine.name)]
+        """It hears late that its leases were renewed, and then nothing for long, while a command of it runs on."""
+        name, traps = self._random.choice(list(self._world.agents)), self._world.network.traps
+        visibility_s = self._world.visibility_ms[name] / 1_000
+        length_s = self._random.uniform(0.3, 0.55) * visibility_s  # somewhat later its keepers would end the command
+        ways = [(name, "broker"), ("broker", name)]
 
         def part() -> None:
             self._world.network.parted.update(ways)
             self._world.network.later(20.0, partial(self._join, ways))
 
         def spring() -> None:
-            self._stop(machine, length_s)
-            self._world.network.later(length_s + 0.01, part)
+            machine, keepers = self._world.agents[name]
+            if not self._world.healed and keepers.busy_until_s < true_s() + visibility_s:
+                traps[name] = spring  # at a later heartbeat
+            elif not self._world.healed:
+                self._stop(machine, length_s)
+                self._world.network.later(length_s + 0.01, part)
 
-        self._world.network.traps[machine.name] = spring
+        traps[name] = spring
 
     def _kill_user(self) -> None:
         machine = self._world.users[self._random.choice(list(self._world.users))]

@@ -30,7 +30,7 @@ from airunner.protocol.events import Stream
 from airunner.transport.bell import Bell
 from tests.agent.playing import Unreal
 from tests.simulation.history import ProcessGone, ProcessStarted, ProcessWrote
-from tests.simulation.machine import Machine
+from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import SimNetwork
 from tests.simulation.recording import Recorder
 
@@ -53,7 +53,7 @@ class Script(Struct, frozen=True):
     @staticmethod
     def drawn(random: Random) -> Script:
         """Most are short; some are long, silent, stubborn, failing, or not there."""
-        length_s = random.choice([0.0, 0.01, 0.3, 2.0, 6.0, 15.0])
+        length_s = random.choice([0.0, 0.01, 0.3, 2.0, 6.0, 15.0, 30.0])
         pieces = random.randrange(6)
         steps = [
             (
@@ -123,6 +123,11 @@ class SimKeepers:
                 self.recorder.rare["a command had ended when its start was reported"] += 1
         return process
 
+    @property
+    def busy_until_s(self) -> float:
+        """When the last of its processes ends by itself."""
+        return max((process.ends_s for process in self._kept if not process.gone), default=-math.inf)
+
     def agent_killed(self) -> None:
         """Every socket to it closes; the keepers kill what they keep, and exit."""
         for process in self._kept:
@@ -186,6 +191,7 @@ class SimProcess(Unreal):
         self.stdout = SimSource()
         self.stderr = SimSource()
         self._of_a_job = attempt is not None
+        self.ends_s = true_s() + sum(pause_s for pause_s, *_ in script.steps)  # unless it is ended
         if attempt is not None:
             started = {"machine": self._host.name, "pid": self._pid, "job_id": attempt[0], "attempt": attempt[1]}
             self._recorder.add(ProcessStarted, **started)
