@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import tempfile
 from collections.abc import Generator
@@ -20,7 +19,7 @@ import anyio
 
 from airunner import Client
 from airunner.protocol.events import GitCloneEnd
-from bench.cluster import Cluster, cluster
+from bench.cluster import Cluster, cluster, free_port
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
@@ -48,9 +47,7 @@ def make_repository(folder: Path) -> None:
 @contextmanager
 def served(folder: Path) -> Generator[str]:
     """Serve the repositories in `folder` during the block, and yield their URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = (f"--base-path={folder}", f"--port={port}", "--listen=127.0.0.1", "--reuseaddr")
     daemon = subprocess.Popen(("git", "daemon", *options, folder), process_group=0)
     try:

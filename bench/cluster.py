@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 from collections import deque
@@ -43,9 +44,8 @@ def cluster(
     with ExitStack() as stack:
         home = stack.enter_context(new_home(product))
         where = stack.enter_context(broker(product, home, tenant=tenant, requests_per_s=requests_per_s))
-        agent = ["agent", "--broker", where.requests, "--spawn", str(spawn), "--token", where.token]
         for _ in range(agents):
-            stack.enter_context(running(product, home, agent))
+            stack.enter_context(agent(product, where, spawn))
         yield where
 
 
@@ -70,6 +70,14 @@ def broker(
         yield Cluster(requests, home, token(product, home, tenant), pid)
 
 
+@contextmanager
+def agent(product: Product, where: Cluster, spawn: int) -> Generator[None]:
+    """Run an agent of `spawn` slots during the block, with the cluster's home and token."""
+    arguments = ["agent", "--broker", where.requests, "--spawn", str(spawn), "--token", where.token]
+    with running(product, where.home, arguments):
+        yield
+
+
 @asynccontextmanager
 async def connected(where: Cluster) -> AsyncGenerator[Channel]:
     """Connect a Channel to the cluster's broker during the block."""
@@ -82,6 +90,12 @@ async def connected(where: Cluster) -> AsyncGenerator[Channel]:
             group.cancel_scope.cancel()
     finally:
         way.close()
+
+
+def free_port() -> int:
+    """Find a free port, for a server that cannot choose one or that listens on the same one each time."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 def token(product: Product, home: Path, tenant: str) -> str:

@@ -7,10 +7,8 @@ has slots.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from threading import Thread
 from time import perf_counter
 from typing import Final
 
@@ -21,12 +19,12 @@ from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 from airunner.protocol.requests import ENQUEUE_MAX
+from bench.bareprocess import COMMAND, in_threads, run_command
 from bench.cluster import Cluster, cluster
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
 
-COMMAND: Final = "/bin/true"
 NAME: Final = "/bin/true, 4 at once"
 FIGURES: Final = (Figure(NAME, "jobs/s", Bound.LEAST, 0.6, of="posix_spawn and waitpid in 4 threads"),)
 EVENTS: Final = ["JOB_SCHEDULED", "JOB_LEASED", "PROCESS_START", "PROCESS_END", "JOB_FINISHED"]
@@ -40,15 +38,11 @@ def bare_rate(processes: int, threads: int) -> float:
 
     def some() -> None:
         for _ in range(processes // threads):
-            os.waitpid(os.posix_spawn(COMMAND, [COMMAND], os.environ), 0)
+            run_command()
 
-    running = [Thread(target=some) for _ in range(threads)]
-    began = perf_counter()
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    return processes / (perf_counter() - began)
+    began_s = perf_counter()
+    in_threads(threads, some)
+    return processes / (perf_counter() - began_s)
 
 
 def job_rate(where: Cluster, jobs: int) -> float:

@@ -15,23 +15,33 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
-from signal import SIGTERM
-from time import perf_counter, process_time, sleep
+from time import perf_counter, process_time
 from typing import Final
 
 import anyio
 from msgspec import Struct
 
 from airunner import Client
+from airunner.certs.home import Home
 from airunner.protocol.events import Output
 from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec, ProcessType
 from airunner.protocol.replies import QueueMode
-from bench.cluster import STOP_S, Cluster, cluster
+from bench.cluster import Cluster, agent, broker, cluster, new_home
 from bench.consolereference import replayed_rate, stored_rate
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product, own
 
+IN_ONE: Final = "cat, zstd level 1, a SecretBox and a file with an fsync, in one process"
+FIGURES: Final = (
+    Figure("text", "MB/s", Bound.LEAST, offset=150, of=IN_ONE),
+    Figure("terminal", "MB/s", Bound.LEAST, offset=100, of=IN_ONE),
+    Figure("random bytes", "MB/s", Bound.LEAST, offset=60, of=IN_ONE),
+    Figure("replay", "MB/s", Bound.LEAST, offset=300, of="the same back, into a file"),
+    Figure("text, ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
+    *(Figure(f"text, {process}", "ms a MB") for process in ("agent", "broker", "monitor")),
+    Figure("stored", "bytes a byte", Bound.MOST, offset=0.2),
+)
 MB: Final = 1_000_000
 PIECE_BYTES: Final = 10 * MB  # size of the file that the job writes again and again
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")  # ticks a second, in which /proc states processor time
@@ -219,15 +229,10 @@ def throughputs(mb: int) -> Throughputs:
 
 def stored_share(mb: int) -> float:
     """Measure the size of the store's file, after a job has written `mb` MB of text, as a share of the text."""
-    with cluster(own(), spawn=1) as running:
-        anyio.run(write_and_follow, running, build_log(PIECE_BYTES), mb)
-        os.kill(running.broker_pid, SIGTERM)
-        store = running.home / "broker" / "airunner.db"
-        deadline_s = perf_counter() + STOP_S
-        while store.with_name(f"{store.name}-wal").exists():  # until the stopped broker has closed its store
-            assert perf_counter() < deadline_s, "the broker has not stopped"
-            sleep(0.05)
-        return store.stat().st_size / (mb * MB)
+    with new_home(own()) as home:
+        with broker(own(), home) as running, agent(own(), running, spawn=1):
+            anyio.run(write_and_follow, running, build_log(PIECE_BYTES), mb)
+        return Home(home).store.stat().st_size / (mb * MB)  # after the broker has closed it
 
 
 @contextmanager
@@ -256,18 +261,4 @@ def opened(product: Product) -> Generator[Round]:
         yield measure
 
 
-IN_ONE: Final = "cat, zstd level 1, a SecretBox and a file with an fsync, in one process"
-GROUP: Final = Group(
-    "console",
-    (
-        Figure("text", "MB/s", Bound.LEAST, offset=150, of=IN_ONE),
-        Figure("terminal", "MB/s", Bound.LEAST, offset=100, of=IN_ONE),
-        Figure("random bytes", "MB/s", Bound.LEAST, offset=60, of=IN_ONE),
-        Figure("replay", "MB/s", Bound.LEAST, offset=300, of="the same back, into a file"),
-        Figure("text, ten monitors", "MB/s", Bound.LEAST, 0.5, of="the same text with one monitor"),
-        *(Figure(f"text, {process}", "ms a MB") for process in ("agent", "broker", "monitor")),
-        Figure("stored", "bytes a byte", Bound.MOST, offset=0.2),
-    ),
-    opened,
-    rounds=2,
-)
+GROUP: Final = Group("console", FIGURES, opened, rounds=2)

@@ -25,7 +25,7 @@ from airunner.broker.store.sqlite.opening import prepare
 from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Result
-from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, SEED_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, SEED_BYTES, WatchKey, new_job_id
 from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import (
     CompleteJob,
@@ -36,6 +36,7 @@ from airunner.protocol.requests import (
     StoreRequest,
 )
 from airunner.transport.ports import SYSTEM
+from bench.requests import request_id
 
 TENANT: Final = "default"
 QUEUE: Final = "default"
@@ -123,7 +124,7 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
                 number=number,
                 job_id=job_id,
                 watch_key=WatchKey(os.urandom(32)),
-                lease_request=_request_id((old.started_ms or 0) + shift_ms),
+                lease_request=request_id((old.started_ms or 0) + shift_ms),
                 token_hash=old.token_hash and os.urandom(len(old.token_hash)),
                 submitted_ms=old.submitted_ms + shift_ms,
                 started_ms=(old.started_ms or 0) + shift_ms,
@@ -137,7 +138,7 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
             [
                 replace(
                     record,
-                    request_id=_request_id(record.answered_ms + shift_ms),
+                    request_id=request_id(record.answered_ms + shift_ms),
                     answered_ms=record.answered_ms + shift_ms,
                     job_ids=job_id,
                 )
@@ -145,11 +146,6 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
             ],
             template.size_bytes,
         )
-
-
-def _request_id(now_ms: int) -> RequestId:
-    """Make a request id as `names.new_request_id` does, which older revisions do not have."""
-    return RequestId(now_ms.to_bytes(6, "big") + os.urandom(REQUEST_ID_BYTES - 6))
 
 
 def _lived() -> list[_Lived]:
@@ -161,7 +157,7 @@ def _lived() -> list[_Lived]:
     now_ms = SYSTEM.wall_ms()
 
     def ask(request: StoreRequest, minted: tuple[MintedJob, ...] = ()) -> Any:  # noqa: ANN401 - of many kinds
-        asked = TenantRequest(tenant=TENANT, request_id=_request_id(now_ms), request=request, minted=minted)
+        asked = TenantRequest(tenant=TENANT, request_id=request_id(now_ms), request=request, minted=minted)
         return store.apply([asked], now_ms).done[0].reply
 
     lived: list[_Lived] = []

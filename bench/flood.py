@@ -2,16 +2,17 @@
 
 The flood is a process that keeps hundreds of requests in flight on several connections, and sends a new request for
 each reply, also for a refusal: small submissions, large submissions, and lists. The peaceful tenant submits jobs at a
-low rate, to an agent of its own. Its latency is measured without and with the flood in turns.
+low rate, to an agent of its own. Its latency is measured without and with the flood in turns. A socket between the two
+processes is connected once the flood has begun, and ends it when it is closed.
 """
 
 from __future__ import annotations
 
-import tempfile
+import math
+import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Final
@@ -23,13 +24,14 @@ from airunner.certs.home import Home
 from airunner.protocol.coding import encode
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import pack_request
-from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
 from airunner.protocol.requests import EnqueueJob, ListJobs
+from airunner.transport.ports import SYSTEM
 from bench.cluster import Cluster, cluster, token
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.latency import start_ms
 from bench.product import Product
+from bench.requests import request_id
 
 NAME: Final = "submit to PROCESS_START"
 FIGURES: Final = (
@@ -40,7 +42,8 @@ CONNECTIONS: Final = 4  # connections of the flood
 OUTSTANDING: Final = 256  # requests in flight on each connection
 RATE: Final = 20.0  # jobs a second of the peaceful tenant
 SECONDS: Final = 5.0  # duration of each measurement
-AHEAD_S: Final = 1.5  # by which the flood begins before a measurement
+AHEAD: Final = 2 * CONNECTIONS * OUTSTANDING  # replies to the flood before a measurement begins
+BEGIN_S: Final = 60.0  # for the flood to begin
 BODIES: Final = (
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood"),))),
     encode(EnqueueJob(jobs=(JobSpec(command="true", queue="flood", args=("x" * 100,)),) * 64)),
@@ -48,58 +51,58 @@ BODIES: Final = (
 )
 
 
-def flood(where: Cluster, token_text: str, ended: Path) -> float:
-    """Flood the broker until the file `ended` exists; return the rate in requests/s."""
+def flood(where: Cluster, token_text: str, port: int) -> float:
+    """Flood the broker; return the rate in requests/s, from the connection to this port until that is closed."""
     random = Random(1)
     keys = Home(where.home)
     pair, broker = load_client_pair(keys), load_broker_public(keys)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poller = zmq.Poller()
-    sockets: list[zmq.Socket[bytes]] = []
+
+    def ask(dealer: zmq.Socket[bytes]) -> None:
+        request = pack_request(request_id(SYSTEM.wall_ms()), token_text.encode(), random.choice(BODIES))
+        dealer.send_multipart(request)
+
+    def answer(most: float) -> int:
+        """Ask again for each reply, until there were so many or the connection is closed."""
+        answered = 0
+        while answered < most:
+            for ready, _ in poller.poll():
+                if not isinstance(ready, zmq.Socket):
+                    return answered
+                ready.recv_multipart()
+                ask(ready)
+                answered += 1
+        return answered
+
     for _ in range(CONNECTIONS):
-        socket = context.socket(zmq.DEALER)
-        socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = broker, pair.public, pair.secret
-        socket.connect(where.requests)
-        poller.register(socket, zmq.POLLIN)
-        sockets.append(socket)
-
-    def ask(socket: zmq.Socket[bytes]) -> None:
-        request_id = RequestId(random.randbytes(REQUEST_ID_BYTES))
-        socket.send_multipart(pack_request(request_id, token_text.encode(), random.choice(BODIES)))
-
-    for socket in sockets:
+        dealer = context.socket(zmq.DEALER)
+        dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = broker, pair.public, pair.secret
+        dealer.connect(where.requests)
+        poller.register(dealer, zmq.POLLIN)
         for _ in range(OUTSTANDING):
-            ask(socket)
-    answered = 0
-    began_s = time.monotonic()
-    while not ended.exists():
-        for socket, _ in poller.poll(100):
-            socket.recv_multipart()
-            ask(socket)
-            answered += 1
+            ask(dealer)
+    answer(AHEAD)
+    with socket.create_connection(("127.0.0.1", port)) as until:
+        poller.register(until, zmq.POLLIN)
+        began_s = time.monotonic()
+        rate = answer(math.inf) / (time.monotonic() - began_s)
     context.destroy(linger=0)
-    return answered / (time.monotonic() - began_s)
+    return rate
 
 
 @contextmanager
 def opened(product: Product) -> Generator[Round]:
     """Measure with an agent of the peaceful tenant."""
-    with (
-        cluster(product, spawn=4, tenant="peace") as where,
-        tempfile.TemporaryDirectory(prefix="airunner-bench-") as folder,
-    ):
+    with cluster(product, spawn=4, tenant="peace") as where, socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(BEGIN_S)
         floods = token(product, where.home, "flood")
 
         def measure() -> Sample:
             idle_ms = median(product.call(start_ms, where, RATE, SECONDS))
-            ended = Path(folder) / "ended"
-            ended.unlink(missing_ok=True)
-            flooding = product.start(flood, where, floods, ended)
-            try:
-                time.sleep(AHEAD_S)
+            flooding = product.start(flood, where, floods, listening.getsockname()[1])
+            with listening.accept()[0]:
                 busy_ms = median(product.call(start_ms, where, RATE, SECONDS))
-            finally:
-                ended.touch()
             return {NAME: Reading(busy_ms, idle_ms), "the flood": Reading(flooding.result())}
 
         yield measure

@@ -27,7 +27,7 @@ from bench.fill import EVENTS_A_JOB, Filled, fill
 from bench.group import Group, Round
 from bench.processortime import processor_s
 from bench.product import Product
-from bench.queue import dequeue, ended_at_once
+from bench.requests import dequeue, ended_at_once
 
 JOBS: Final = 1_000_000  # finished jobs of one broker
 FEW: Final = 1_000  # of the other, so that pages of lists are full

@@ -21,8 +21,8 @@ from bench.cluster import Cluster, cluster, connected
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
-from bench.queue import dequeue, ended_at_once
 from bench.reference import fsync_ms
+from bench.requests import dequeue, ended_at_once
 
 FSYNC: Final = "an fsync of 4 KiB appended, in ms"
 FIGURES: Final = (

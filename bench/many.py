@@ -6,7 +6,6 @@ The broker is restarted while a client submits at a steady rate: its latency mea
 
 from __future__ import annotations
 
-import socket
 import time
 import urllib.request
 from collections.abc import Callable, Generator
@@ -21,7 +20,7 @@ from msgspec import Struct
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.requests import EnqueueJob
 from airunner.transport.channel import Channel
-from bench.cluster import Cluster, connected, new_home, running, token
+from bench.cluster import Cluster, connected, free_port, new_home, running, token
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.fleet import fleets, started
 from bench.group import Group, Round
@@ -55,9 +54,6 @@ class Measured(Struct, frozen=True):
     return_s: float  # from the restarted broker's ready line until all agents are parked again
     steady_ms: tuple[float, ...]  # of submissions before the restart
     meanwhile_ms: tuple[float, ...]  # of those while the agents came back
-
-
-# --- the broker and its client ------------------------------------------------------------------------
 
 
 class Submitted(NamedTuple):
@@ -98,12 +94,6 @@ class Broker:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/metrics") as page:
             lines = page.read().decode().splitlines()
         return int(next(line for line in lines if line.startswith(f"airunner_{name}_total ")).split()[1])
-
-
-def free_port() -> int:
-    """Find a free port, which a broker can listen on each time it is started."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def memory_mib(pid: int) -> float:

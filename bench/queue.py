@@ -6,9 +6,8 @@ in-process worker. The references store the same jobs with pyzmq and apsw alone,
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -20,22 +19,11 @@ from airunner import Client
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.coding import encode
-from airunner.protocol.events import AgentBody, ProcessEnd, ProcessStart, encode_bodies
-from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import FIRST, NO_REQUEST, magic
-from airunner.protocol.job import JobState, Result
-from airunner.protocol.names import SEED_BYTES
-from airunner.protocol.replies import JobCompleted, JobLease, JobsLeased
-from airunner.protocol.requests import (
-    COMPLETIONS_MAX,
-    ENQUEUE_MAX,
-    SLOTS_MAX,
-    CompleteJob,
-    DequeueJob,
-    EventBatch,
-    Ping,
-    PublishJobEvents,
-)
+from airunner.protocol.job import JobState
+from airunner.protocol.replies import JobCompleted, JobsLeased
+from airunner.protocol.requests import COMPLETIONS_MAX, ENQUEUE_MAX, SLOTS_MAX, Ping
 from airunner.transport.channel import Channel
 from bench.cluster import Cluster, cluster, connected
 from bench.figures import Bound, Figure, Reading, Sample
@@ -43,6 +31,7 @@ from bench.group import Group, Round
 from bench.processortime import processor_s
 from bench.product import Product
 from bench.reference import ENQUEUE, PING, BareBroker, bare_broker, set_based_life
+from bench.requests import dequeue, ended_at_once
 
 SQLITE: Final = "SQLite alone, one thread, the whole life of 256 jobs in three transactions"
 IN_FLIGHT: Final = "pyzmq with CURVE and apsw alone, one thread, 64 requests in flight"
@@ -69,12 +58,7 @@ PINGS: Final = 600  # sent in a round one after another: fewer than a machine ma
 ASKING: Final = 8  # requests that a producer of batches, and the worker for leases, each keep in flight
 SETTLING: Final = 2  # requests with which the worker settles, at once
 PARKED_MS: Final = 200  # for which a request for leases is parked, at the end of a round in vain
-VISIBILITY_MS: Final = 600_000
 SPEC: Final = JobSpec(command="true")
-EVENTS: Final[list[AgentBody]] = [
-    ProcessStart(timestamp_ms=1, pid=1, started_at=1),
-    ProcessEnd(timestamp_ms=2, pid=1, exit_code=0, duration_ms=1),
-]
 
 
 class Cost(NamedTuple):
@@ -180,29 +164,6 @@ async def _live(client: Client, channel: Channel, jobs: int) -> float:
             for receiver in receivers:
                 group.start_soon(settle, receiver)
     return ended_s
-
-
-def dequeue(slots: int, wait_ms: int) -> DequeueJob:
-    """Make the request that leases jobs of the default queue."""
-    return DequeueJob(
-        agent="bench",
-        queues=(DEFAULT_QUEUE,),
-        slots=slots,
-        visibility_ms=VISIBILITY_MS,
-        wait_ms=wait_ms,
-        token_seed=os.urandom(SEED_BYTES),
-    )
-
-
-def ended_at_once(leases: Sequence[JobLease]) -> PublishJobEvents:
-    """Make the request that publishes all events of the leased attempts and completes them."""
-    events = encode_bodies(EVENTS)
-    return PublishJobEvents(
-        batches=tuple(EventBatch(lease=lease.ref, first_index=0, count=len(EVENTS), events=events) for lease in leases),
-        completions=tuple(
-            CompleteJob(lease=lease.ref, event_count=len(EVENTS), result=Result(exit_code=0)) for lease in leases
-        ),
-    )
 
 
 def ping(where: Cluster, count: int) -> Cost:

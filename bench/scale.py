@@ -24,8 +24,8 @@ from airunner.broker.store.sqlite.rows import Database
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.names import JOB_ID_RANDOM_BYTES, REQUEST_ID_BYTES, SEED_BYTES, RequestId, WatchKey, new_job_id
-from airunner.protocol.requests import ENQUEUE_MAX, DequeueJob, EnqueueJob
+from airunner.protocol.names import JOB_ID_RANDOM_BYTES, WatchKey, new_job_id
+from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob
 from airunner.transport.channel import Channel
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
@@ -33,6 +33,7 @@ from bench.cluster import ANYWHERE, new_home, running
 from bench.figures import Bound, Figure, Reading, Sample
 from bench.group import Group, Round
 from bench.product import Product
+from bench.requests import dequeue, request_id
 
 FEW: Final = 1_000  # waiting jobs of one broker
 JOBS: Final = 1_000_000  # waiting jobs of the other
@@ -44,7 +45,6 @@ FIGURES: Final = (
 )
 LEASES: Final = 400  # leases measured at each broker
 WARMING: Final = 10  # leases before those, not measured: the first requests open the connections
-VISIBILITY_MS: Final = 3_600_000
 
 
 def _database(path: Path) -> Database:
@@ -70,8 +70,7 @@ def fill(path: Path, jobs: int) -> None:
                 for _ in range(count)
             )
             request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
-            request_id = RequestId(os.urandom(REQUEST_ID_BYTES))
-            asks.append(TenantRequest(tenant="default", request_id=request_id, request=request, minted=minted))
+            asks.append(TenantRequest(tenant="default", request_id=request_id(now_ms), request=request, minted=minted))
         store.apply(asks, SYSTEM.wall_ms())
     store.close()
 
@@ -91,9 +90,7 @@ async def _lease_ms(endpoints: list[str], home: Path) -> list[list[float]]:
             await group.start(channel.run)
         for number in range(WARMING + LEASES):
             for channel, taken in zip(channels, taken_ms, strict=True):
-                request = DequeueJob(
-                    agent="bench", queues=("default",), visibility_ms=VISIBILITY_MS, token_seed=os.urandom(SEED_BYTES)
-                )
+                request = dequeue(1, wait_ms=0)
                 began_s = time.perf_counter()
                 reply = await channel.ask(request)
                 if number >= WARMING:
@@ -103,8 +100,8 @@ async def _lease_ms(endpoints: list[str], home: Path) -> list[list[float]]:
     return taken_ms
 
 
-def memory_mib(pid: int) -> float:
-    """Return the process's peak memory in MiB."""
+def peak_mib(pid: int) -> float:
+    """Return the peak memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1_024
 
@@ -129,7 +126,7 @@ def opened(product: Product) -> Generator[Round]:
             (_, few_pid, few_s), (_, many_pid, many_s) = brokers
             return {
                 "a lease": Reading(many, few),
-                "peak memory": Reading(memory_mib(many_pid), memory_mib(few_pid)),
+                "peak memory": Reading(peak_mib(many_pid), peak_mib(few_pid)),
                 "start": Reading(many_s, few_s),
             }
 

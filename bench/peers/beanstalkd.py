@@ -16,24 +16,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, Self, TypeVar
 
-from bench.peers.works import (
-    BULK,
-    LIVES,
-    LONE,
-    PROCESSES,
-    RATE,
-    SECONDS,
-    Peer,
-    Works,
-    at_once,
-    between_ms,
-    run_command,
-)
+import anyio
+
+from bench.bareprocess import in_threads, run_command
+from bench.peers import works
+from bench.peers.works import AT_ONCE, BULK, LIVES, LONE, PROCESSES, RATE, SECONDS, Peer, Works, between_ms
 from bench.product import WORKING_TREE
 
 BODY: Final = b'{"command":"/bin/true"}'
 PIPELINED: Final = 64  # commands that are sent before their replies are read
-START_S: Final = 5.0  # for beanstalkd to listen
+LISTENING: Final = 'LISTEN_FDS=1 LISTEN_PID=$$ exec beanstalkd -b "$0" -f0 3<&0'  # on standard input, as of systemd
 
 _T = TypeVar("_T")
 
@@ -79,22 +71,13 @@ class Connection:
         return [each.decode() for each in rest]
 
 
-def one_by_one(port: int) -> float:
-    """Enqueue jobs one after another; return jobs a second."""
+def enqueued(port: int, jobs: int, each: int) -> float:
+    """Enqueue jobs, `each` of them pipelined; return jobs a second."""
     with Connection(port) as connection:
         began_s = time.perf_counter()
-        for _ in range(LONE):
-            connection.put()
-        return LONE / (time.perf_counter() - began_s)
-
-
-def in_bulk(port: int) -> float:
-    """Enqueue jobs pipelined; return jobs a second."""
-    with Connection(port) as connection:
-        began_s = time.perf_counter()
-        for _ in range(BULK // PIPELINED):
-            connection.put(PIPELINED)
-        return BULK / (time.perf_counter() - began_s)
+        for _ in range(jobs // each):
+            connection.put(each)
+        return jobs / (time.perf_counter() - began_s)
 
 
 def produced_s(port: int) -> float:
@@ -116,14 +99,12 @@ def ended_s(port: int) -> float:
 
 def submitted_s(port: int) -> dict[str, float]:
     """Submit jobs at a steady rate; return for each the instant before that."""
-    instants: dict[str, float] = {}
     with Connection(port) as connection:
-        begin_s = time.monotonic()
-        for number in range(int(RATE * SECONDS)):
-            time.sleep(max(0.0, begin_s + number / RATE - time.monotonic()))
-            began_s = time.monotonic()
-            instants[connection.put()[0]] = began_s
-    return instants
+
+        async def submit() -> str:
+            return connection.put()[0]
+
+        return anyio.run(works.submitted_s, submit)
 
 
 def started_s(port: int) -> dict[str, float]:
@@ -157,7 +138,7 @@ def true(port: int) -> float:
                 connection.delete(jobs)
 
     began_s = time.perf_counter()
-    at_once(work)
+    in_threads(AT_ONCE, work)
     return PROCESSES / (time.perf_counter() - began_s)
 
 
@@ -181,12 +162,10 @@ def _started(folder: Path) -> Generator[Works]:
     def server() -> Generator[int]:
         log = folder / str(next(numbers))
         log.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        process = subprocess.Popen(("beanstalkd", "-l", "127.0.0.1", "-p", str(port), "-b", log, "-f0"))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            process = subprocess.Popen(("sh", "-c", LISTENING, log), stdin=listening.fileno())
+            port = listening.getsockname()[1]
         try:
-            _wait_for(port)
             yield port
         finally:
             process.kill()
@@ -197,25 +176,12 @@ def _started(folder: Path) -> Generator[Works]:
             return work(port)
 
     yield Works(
-        one_by_one=partial(alone, one_by_one),
-        in_bulk=partial(alone, in_bulk),
+        one_by_one=partial(alone, lambda port: enqueued(port, LONE, 1)),
+        in_bulk=partial(alone, lambda port: enqueued(port, BULK, PIPELINED)),
         end_to_end=partial(alone, _end_to_end),
         start_ms=partial(alone, _start_ms),
         true=partial(alone, true),
     )
-
-
-def _wait_for(port: int) -> None:
-    deadline_s = time.monotonic() + START_S
-    while True:
-        try:
-            Connection(port)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 PEER: Final = Peer(

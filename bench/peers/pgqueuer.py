@@ -14,20 +14,10 @@ from typing import Any, Final
 
 import anyio
 
+from bench.bareprocess import run_command
+from bench.peers import works
 from bench.peers.postgres import PROGRAMS, USER, postgres
-from bench.peers.works import (
-    AT_ONCE,
-    BULK,
-    LIVES,
-    LONE,
-    PROCESSES,
-    RATE,
-    SECONDS,
-    Peer,
-    Works,
-    between_ms,
-    run_command,
-)
+from bench.peers.works import AT_ONCE, BULK, LIVES, LONE, PROCESSES, RATE, SECONDS, Peer, Works, between_ms
 from bench.product import ROOT, Product
 
 VENV: Final = ROOT / ".venv" / "peers"
@@ -47,7 +37,7 @@ async def _work(folder: str, batch: int, jobs: int, run: Callable[[int], Awaitab
     manager: Any = import_module("pgqueuer").QueueManager(await _queries(folder))
     left = jobs
 
-    async def ran(job: Any) -> None:  # noqa: ANN401
+    async def ran(job: Any) -> None:  # noqa: ANN401 - see `_queries`
         nonlocal left
         await run(job.id)
         left -= 1
@@ -80,7 +70,7 @@ def one_by_one(folder: str) -> float:
     return anyio.run(main)
 
 
-async def _enqueue(queries: Any, name: str, jobs: int) -> None:  # noqa: ANN401
+async def _enqueue(queries: Any, name: str, jobs: int) -> None:  # noqa: ANN401 - see `_queries`
     while jobs:
         count = min(BATCH, jobs)
         await queries.enqueue([name] * count, [BODY] * count, [0] * count)
@@ -121,14 +111,12 @@ def submitted_s(folder: str) -> dict[str, float]:
 
     async def main() -> dict[str, float]:
         queries = await _queries(folder)
-        instants: dict[str, float] = {}
-        begin_s = time.monotonic()
-        for number in range(int(RATE * SECONDS)):
-            await anyio.sleep(max(0.0, begin_s + number / RATE - time.monotonic()))
-            began_s = time.monotonic()
+
+        async def submit() -> str:
             (job,) = await queries.enqueue(NAME, BODY)
-            instants[str(job)] = began_s
-        return instants
+            return str(job)
+
+        return await works.submitted_s(submit)
 
     return anyio.run(main)
 

@@ -20,14 +20,11 @@ def postgres(folder: Path) -> Generator[str]:
     """Run PostgreSQL during the block; yield the folder of its socket."""
     assert PROGRAMS is not None
     user = USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    place = folder / "postgres"
+    place.mkdir()
     if os.geteuid() == 0:
         folder.chmod(0o755)  # its user has to get to its own folder inside
-        place = folder / "postgres"
-        place.mkdir()
         shutil.chown(place, user)
-    else:
-        place = folder / "postgres"
-        place.mkdir()
     cluster, log = place / "cluster", place / "log"
     initdb = (PROGRAMS / "initdb", "--pgdata", cluster, "--username", USER, "--auth", "trust")
     subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=place)

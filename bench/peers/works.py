@@ -6,25 +6,24 @@ Each work is a function; the two that measure an instant return it on the steady
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
+import anyio
 from msgspec import Struct
 
 from bench.figures import Figure, Reading, Sample
 
-COMMAND: Final = "/bin/true"
 LONE: Final = 500  # jobs enqueued one after another
 BULK: Final = 8_192  # jobs enqueued in bulk
 LIVES: Final = 4_096  # no-op jobs from enqueue to their end
 RATE: Final = 50.0  # jobs a second, whose latency is measured
 SECONDS: Final = 6.0  # for which they are submitted
-PROCESSES: Final = 512  # jobs of COMMAND
+PROCESSES: Final = 512  # jobs of /bin/true
 AT_ONCE: Final = 4  # of these
 
 ONE_BY_ONE: Final = Figure("enqueue one by one", "jobs/s")
@@ -66,16 +65,15 @@ class Peer(Struct, frozen=True):
     started: Callable[[Path], AbstractContextManager[Works]]
 
 
-def run_command() -> None:
-    """Run the command of a job as cheaply as Python can, and wait for its end."""
-    os.waitpid(os.posix_spawn(COMMAND, [COMMAND], os.environ), 0)
-
-
-def at_once(work: Callable[[], None]) -> None:
-    """Run `work` in `AT_ONCE` threads, and wait until all have ended."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for future in [pool.submit(work) for _ in range(AT_ONCE)]:
-            future.result()
+async def submitted_s(submit: Callable[[], Awaitable[str]]) -> dict[str, float]:
+    """Submit jobs one after another at a steady rate; return for each the instant before. `submit` returns its id."""
+    instants: dict[str, float] = {}
+    begin_s = anyio.current_time()
+    for number in range(int(RATE * SECONDS)):
+        await anyio.sleep_until(begin_s + number / RATE)
+        began_s = time.monotonic()
+        instants[await submit()] = began_s
+    return instants
 
 
 def between_ms(submitted_s: dict[str, float], started_s: dict[str, float]) -> list[float]:
