@@ -1,14 +1,16 @@
-"""DescriptorReader: calls a function whenever a descriptor is readable, in asyncio's event loop.
+"""Readers of descriptors: call a function whenever a descriptor is readable, in asyncio's event loop.
 
 A client may run on trio, and then reads its socket without this.
 `anyio.wait_readable` registers the descriptor for each wait, and wakes a task by another turn of the event loop; that
-takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once.
+takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once;
+`watch` does so without a task.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import anyio.lowlevel
 
@@ -16,6 +18,16 @@ import anyio.lowlevel
 def on_asyncio() -> bool:
     """Return whether the caller runs in asyncio's event loop."""
     return isinstance(anyio.lowlevel.current_token().native_token, asyncio.AbstractEventLoop)
+
+
+def watch(descriptor: int, read: Callable[[], None]) -> Callable[[], object]:
+    """Watch a descriptor: call `read`, which must not raise, while it is readable. Return the function that ends this.
+
+    End it before the descriptor is closed.
+    """
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, read)
+    return partial(loop.remove_reader, descriptor)
 
 
 class DescriptorReader:

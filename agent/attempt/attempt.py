@@ -114,7 +114,8 @@ class Attempt:
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
-        self._environ = {**surroundings.environ, **surroundings.variables}
+        variables = surroundings.variables
+        self._environ = {**surroundings.environ, **variables} if variables else surroundings.environ
         self._jobs_environ = self._environ
         if workspace.user is not None:
             self._jobs_launcher = LeasedLauncher(surroundings.launcher, held, workspace.user.ids)
@@ -127,9 +128,8 @@ class Attempt:
             launcher,
             self._supervisor,
             held.cancelled,
-            workspace.checkout,
+            workspace,
             self._hooks_environment,
-            workspace.root.parent,
         )
         self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
         self._to_redact: set[str] = set()
@@ -164,7 +164,7 @@ class Attempt:
         except PeerError as refused:
             self._supervisor.say(f"the broker cannot read the job's standard input: {refused.message}")
             return Result(reason=Reason.PROCESS_ERROR)
-        async with AsyncExitStack() as self._borrowed:  # keeps the checkout's mirror until the attempt's end
+        async with self._borrowed:  # keeps the checkout's mirror until the attempt's end
             try:
                 result = await self._run()
             except MachineRefused:
@@ -245,6 +245,8 @@ class Attempt:
 
     async def _after(self, hook: Hook, result: Result) -> Result:
         """Run `post-command` or `pre-exit`, with the grace as timeout after a cancel; return the attempt's result."""
+        if self._surroundings.hooks is None:
+            return result
         cancelled = self._held.cancelled.is_set()
         bound_s = self._surroundings.cancel_grace_s if cancelled else HOOK_S_MAX
         try:
@@ -256,8 +258,6 @@ class Attempt:
 
     def _restore_for(self, hook: Hook) -> None:
         """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
-        if self._surroundings.hooks is None:
-            return
         try:
             restore_checkout(self._workspace)
         except OSError as error:

@@ -32,6 +32,7 @@ from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import SHORT_S, LaunchFailed, LaunchSpec, Starter
+from airunner.agent.workspace.workspace import Workspace
 from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
@@ -61,16 +62,15 @@ class HookFailed(Exception):
 class Hooks(Struct, frozen=True):
     """Hooks of one attempt, in `folder` (None: no hooks). A cancel prevents or ends those before the command.
 
-    `files` is a folder of the agent, in which each hook gets a file for its variables.
+    Each hook gets a file for its variables, beside the workspace.
     """
 
     folder: Path | None
     launcher: Starter
     supervisor: Supervisor
     cancelled: Flag
-    working_directory: Path
+    workspace: Workspace
     environment: Callable[[], Mapping[str, str]]
-    files: Path
 
     async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> dict[str, str]:
         """Run a hook, if any, and return the variables that it sets; raises `HookFailed`.
@@ -89,7 +89,7 @@ class Hooks(Struct, frozen=True):
             environment[STATUS_VARIABLE] = str(status)
         with ExitStack() as made:
             try:
-                file = made.enter_context(variables_file(self.files))
+                file = made.enter_context(variables_file(self.workspace.root.parent))
             except OSError as error:
                 if status is None:
                     raise  # the machine refuses, and another agent may run the job
@@ -109,7 +109,7 @@ class Hooks(Struct, frozen=True):
     async def _run(
         self, hook: Hook, program: Path, environment: Mapping[str, str], bound_s: float, *, cancellable: bool
     ) -> None:
-        spec = LaunchSpec((str(program),), environment, self.working_directory, patience_s=SHORT_S)
+        spec = LaunchSpec((str(program),), environment, self.workspace.checkout, patience_s=SHORT_S)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:

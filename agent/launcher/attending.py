@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
 
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded, Process
 
 
-@asynccontextmanager
-async def attended(process: Process) -> AsyncGenerator[None]:
+class attended:  # noqa: N801 - a context manager, and not a generator, which takes several times as long
     """Close the process at the end of the block; if the block is cancelled, first kill it and its descendants."""
-    try:
-        yield
-    except anyio.get_cancelled_exc_class():
-        # The process must be dead before another agent may lease the job.
-        with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
-            await process.end(0)
-        raise
-    finally:
-        process.close()
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def __aenter__(self) -> None:
+        """Begin the block."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None and issubclass(kind, anyio.get_cancelled_exc_class()):
+                # The process must be dead before another agent may lease the job.
+                with anyio.CancelScope(shield=True), suppress(LauncherDied, LeaseEnded, anyio.ClosedResourceError):
+                    await self._process.end(0)
+        finally:
+            self._process.close()

@@ -186,9 +186,7 @@ class ChildLauncher:
         A keeper that does not answer is killed. A cancellation leaves no command, or returns it.
         Raises `LauncherDied`; `OSError`: no descriptor is free for the output.
         """
-        reserved: list[int] = []
         try:
-            _reserve(reserved)
             if connection.keeper is None:
                 if not await self._answers(connection, None):
                     self._launcher.child.kill()  # no keeper is ready: the launcher itself does not answer
@@ -197,10 +195,10 @@ class ChildLauncher:
                         connection.keeper = KeeperProcess(keeper)
                     case failed:
                         return failed
+            connection.reserve()
             await anyio.lowlevel.checkpoint_if_cancelled()
             # From here on the command may run: a cancelled caller gets it, and ends it with a grace.
             if await self._answers(connection, start):
-                _close_all(reserved)
                 return await connection.receive()
             await _kill_hanging(connection, connection.keeper)
         except BaseException as error:
@@ -208,8 +206,6 @@ class ChildLauncher:
             if isinstance(error, LauncherDied):
                 await kill_rest()
             raise
-        finally:
-            _close_all(reserved)
 
     async def _answers(self, connection: KeeperConnection, start: Start | None) -> bool:
         """Send a Start, if any; return whether an answer comes in time. After `WAKE_S` continue launcher and keeper.
@@ -292,20 +288,6 @@ class ChildLauncher:
                 raise MachineRefused(scarce, message) from error
             raise NoLauncher(f"{message}; check that {sys.executable} works, and restart the agent") from error
         self._restarted.ring()
-
-
-def _reserve(reserved: list[int]) -> None:
-    """Reserve descriptors for a command's output before the command starts. Raises `OSError`.
-
-    The kernel silently drops descriptors that it cannot pass on: the command would run, and its output be lost.
-    """
-    while len(reserved) < DESCRIPTORS_MAX:
-        reserved.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-
-
-def _close_all(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())
 
 
 async def _kill_hanging(connection: KeeperConnection, keeper: KeeperProcess) -> NoReturn:

@@ -51,6 +51,8 @@ _UNATTENDED: Final = {
     "PYTHONUNBUFFERED": "1",  # otherwise Python loses what it has printed to a pipe when it is killed
 }
 
+_EXPORTED: Final = tuple((field.variable, field.name) for field in FIELDS.values() if field.exported)
+
 
 class AttemptFacts(Struct, frozen=True, kw_only=True):
     """Facts of an attempt for its environment; `spec` has an address without credentials, and the full hash."""
@@ -121,6 +123,6 @@ def _variables(facts: AttemptFacts) -> dict[str, str]:
         "AIRUNNER": "true",
         "AIRUNNER_JOB_ID": facts.job_id,
         "AIRUNNER_ATTEMPT": str(facts.attempt),
-        **{field.variable: str(getattr(facts.spec, field.name)) for field in FIELDS.values() if field.exported},
+        **{variable: str(getattr(facts.spec, name)) for variable, name in _EXPORTED},
         "AIRUNNER_WORKSPACE": str(facts.workspace.checkout),
     }

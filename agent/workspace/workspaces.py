@@ -35,8 +35,8 @@ _Stamp = tuple[int, int, int]  # of a folder: mode, inode number, last change of
 class _Made(Struct):
     """Workspace as it was made, at `made_s` (monotonic clock); `old`: when the last attempt began."""
 
-    root: _Stamp
-    stamps: tuple[_Stamp, ...]
+    paths: tuple[str, ...]  # whose change shows that it was touched: the link's folder, if any; the folders; the root
+    stamps: tuple[_Stamp, ...]  # of these
     made_s: float
     old: bool = False
 
@@ -63,13 +63,16 @@ class Workspaces:
         while self._unused:
             workspace = self._unused.pop()
             made = self._made[workspace]
-            if _linked(workspace, made.stamps):
+            if workspace.link is None or _is_there(made):
                 made.old = monotonic() - made.made_s >= OLD_S
                 return workspace
             self._remove(workspace)
         workspace = make_workspace(self._home, bases=self._bases)
-        stamps = tuple(_stamp(folder) for folder in _stamped(workspace))
-        self._made[workspace] = _Made(_stamp(workspace.root), stamps, monotonic())
+        places = [*workspace.folders, workspace.root]
+        if workspace.link is not None:
+            places.insert(0, workspace.link.parent)
+        paths = tuple(map(str, places))
+        self._made[workspace] = _Made(paths, tuple(map(_stamp, paths)), monotonic())
         return workspace
 
     def reclaim(self, workspace: Workspace) -> bool:
@@ -105,33 +108,25 @@ class Workspaces:
         self.clear(workspace)
 
 
-def _stamped(workspace: Workspace) -> tuple[Path, ...]:
-    """Return the folders whose change shows that a workspace was touched."""
-    return workspace.folders if workspace.link is None else (workspace.link.parent, *workspace.folders)
-
-
-def _linked(workspace: Workspace, stamps: tuple[_Stamp, ...]) -> bool:
+def _is_there(made: _Made) -> bool:
     """Whether the link is untouched: /tmp may be emptied of what is old, also while a workspace waits for a job."""
     try:
-        return workspace.link is None or _stamp(workspace.link.parent) == stamps[0]
+        return _stamp(made.paths[0]) == made.stamps[0]
     except OSError:
         return False
 
 
 def _untouched(workspace: Workspace, made: _Made) -> bool:
     """Return whether a workspace is unchanged since it was made. Raises `OSError`."""
-    folders = workspace.folders
-    if tuple(_stamp(folder) for folder in _stamped(workspace)) != made.stamps:
-        return False
-    root = _stamp(workspace.root)
-    if made.old and root == made.root:
+    stamps = tuple(map(_stamp, made.paths))
+    if made.old and stamps == made.stamps:
         return True
-    if any(any(os.scandir(folder)) for folder in folders):
+    if stamps[:-1] != made.stamps[:-1] or any(any(os.scandir(folder)) for folder in workspace.folders):
         return False
-    # The agent puts files there, so the last change of the root's inode shows nothing.
-    return len(list(os.scandir(workspace.root))) == len(folders) and root[0] == _OURS
+    # The agent puts files into the root, so the last change of its inode shows nothing.
+    return len(list(os.scandir(workspace.root))) == len(workspace.folders) and stamps[-1][0] == _OURS
 
 
-def _stamp(folder: Path) -> _Stamp:
-    status = os.lstat(folder)
+def _stamp(path: str) -> _Stamp:
+    status = os.lstat(path)
     return status.st_mode, status.st_ino, status.st_ctime_ns

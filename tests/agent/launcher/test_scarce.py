@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import product
@@ -18,7 +19,8 @@ import pytest
 from airunner.agent.checkout.git import scarce_in
 from airunner.agent.launcher.child import spawning, terminal
 from airunner.agent.launcher.child.spawning import Refusal, spawn
-from airunner.agent.launcher.child.wire import Start
+from airunner.agent.launcher.child.wire import Start, Started, pack, send_with
+from airunner.agent.launcher.connection import KeeperConnection
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
@@ -69,6 +71,19 @@ async def test_an_agent_without_descriptors_starts_nothing_and_leaves_none_open(
     assert children_of(process.pid) == []
     process.close()
     await works(launcher)
+
+
+async def test_a_connection_that_is_closed_before_an_answer_is_read_keeps_no_descriptor_open() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        before = descriptors_of(os.getpid())
+        connection = KeeperConnection(ours)
+        connection.reserve()
+        send_with(theirs, pack(Started(1)), [theirs.fileno()])
+        await connection.readable()
+        connection.reserve()
+        connection.close()
+        assert descriptors_of(os.getpid()) == before - 1  # the connection's own
 
 
 async def test_jobs_keep_the_bound_that_the_agent_was_started_with(launcher: ChildLauncher) -> None:
