@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from msgspec import Struct, convert
 from msgspec.structs import asdict, replace
 
@@ -338,6 +339,8 @@ class Attempt:
         outbox.held = process.ran_s is not None
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
         self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
+        if not outbox.held:
+            await anyio.lowlevel.checkpoint()  # the publisher sends it before this task goes on
         cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
         ended = await self._supervisor.supervise(
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal

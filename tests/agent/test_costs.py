@@ -10,15 +10,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from airunner.agent.attempt import attempt
+from airunner.agent.attempt.supervisor import CommandEnd, Supervisor
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.workspace import workspaces
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.requests import DequeueJob, PublishJobEvents
+from airunner.transport.channel import Channel
 from tests.agent.launcher.launching import children_of
 from tests.agent.playing import Stage, staged
 from tests.counting import counted_calls
@@ -79,6 +81,26 @@ async def test_a_short_job_costs_two_requests_which_the_broker_receives_together
     )
     assert kinds[PublishJobEvents, DequeueJob] >= JOBS - 2
     assert kinds[PublishJobEvents,] + kinds[DequeueJob,] <= 4  # as the queue begins and ends
+
+
+async def test_the_start_of_a_lone_job_is_sent_before_its_slot_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    ask, supervise = Channel.ask, Supervisor.supervise
+
+    async def asked(channel: Channel, request: Any, **options: Any) -> Any:
+        steps.append(type(request).__name__)
+        return await ask(channel, request, **options)
+
+    async def supervised(*args: Any, **options: Any) -> CommandEnd:
+        steps.append("supervise")
+        return await supervise(*args, **options)
+
+    monkeypatch.setattr(Channel, "ask", asked)
+    monkeypatch.setattr(Supervisor, "supervise", supervised)
+    await run(stage, 1)
+    assert "PublishJobEvents" in steps[: steps.index("supervise")]
 
 
 @contextmanager
