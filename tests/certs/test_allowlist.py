@@ -81,19 +81,24 @@ def test_a_change_of_the_same_size_at_the_same_instant_counts_too(home: Home) ->
 
 
 class Reading:
-    """The allow-list on a file system whose clock stands still, and how often its file is read."""
+    """The allow-list on a file system whose clock stands still, and how often its file is read and opened."""
 
     def __init__(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
-        self.times = 0
-        status = home.allowed_clients.stat()
+        self.reads = self.opens = 0
+        stamp, self._open = allowlist._stamp_of(str(home.allowed_clients)), os.open
         monkeypatch.setattr(allowlist, "read_public", self._read)
-        monkeypatch.setattr(type(home.allowed_clients), "stat", lambda _: status)
+        monkeypatch.setattr(os, "open", self._opened)
+        monkeypatch.setattr(allowlist, "_stamp_of", lambda _: stamp)
         self.list = AllowList(home.allowed_clients, print, lambda: self.now_s)
 
     def _read(self, path: Path, what: str) -> bytes:
-        self.times += 1
+        self.reads += 1
         return read_public(path, what)
+
+    def _opened(self, path: Path | str, flags: int) -> int:
+        self.opens += 1
+        return self._open(path, flags)
 
 
 def test_the_list_is_read_when_it_changes_and_not_each_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +106,7 @@ def test_the_list_is_read_when_it_changes_and_not_each_time(home: Home, monkeypa
     reading = Reading(home, monkeypatch)
     for reading.now_s in (0.0, SETTLED_S, SETTLED_S, 10 * SETTLED_S):
         assert reading.list.entry_for(ALICE)
-    assert reading.times == 2, "when it was first seen, and once it had settled"
+    assert (reading.reads, reading.opens) == (1, 2), "read when it was first seen, and compared once it had settled"
     monkeypatch.undo()
     replace(home.allowed_clients, b"# nobody\n")
     assert reading.list.entry_for(ALICE) is None
