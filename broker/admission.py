@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.broker.prices import VERIFYING_UNITS, price_of_decoding
 from airunner.broker.rates import Bucket, Purpose, Rates
-from airunner.broker.requests import KINDS, decode, kind_of
+from airunner.broker.requests import KINDS, Kind, decode, kind_of
 from airunner.certs.allowlist import AllowListUnreadable, Entry, PeerRole
 from airunner.certs.authority import Authority
 from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
@@ -98,17 +98,17 @@ class Admission:
             self._charge_machine(key, now_ms)
             return Admitted(unpacked, short)
         principal = self._principal(entry, key, unpacked.token, now_ms)
-        purpose = self._guess_purpose(entry, principal, unpacked.body, now_ms)
-        request = self._decode(Bucket(principal.tenant, purpose), unpacked, short, now_ms)
-        self._authorise(entry, principal, request)
-        bucket = _bucket(principal.tenant, request)
-        if bucket.purpose is not purpose:
-            self._rates.require(bucket, now_ms)
+        guessed = self._guess_bucket(entry, principal, unpacked.body, now_ms)
+        request = self._decode(guessed, unpacked, short, now_ms)
+        kind = kind_of(request)
+        self._authorise(entry, principal, request, kind)
+        if kind.purpose is not guessed.purpose:
+            self._rates.require(Bucket(principal.tenant, kind.purpose), now_ms)
         return Admitted(unpacked, request, principal)
 
     def charge(self, tenant: str, request: StoreRequest, units: int, now_ms: int) -> None:
         """Charge a request its measured cost."""
-        self._rates.charge(_bucket(tenant, request), units, now_ms)
+        self._rates.charge(Bucket(tenant, kind_of(request).purpose), units, now_ms)
 
     def _machine(self, key: str) -> Entry:
         """Look up the allow-list entry of this key.
@@ -147,15 +147,16 @@ class Admission:
             raise Forbidden("the token's tenant is not the one that this machine's key is bound to")
         return principal
 
-    def _guess_purpose(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Purpose:
-        """Guess a request's purpose from its first bytes, and require that the tenant's bucket for it is not empty.
+    def _guess_bucket(self, entry: Entry, principal: Principal, body: bytes, now_ms: int) -> Bucket:
+        """Guess which of the tenant's buckets a request is for from its first bytes; require that it is not empty.
 
         Raises `Quota`: it is empty.
         """
         may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
         purpose = Purpose.AGENT if may_work and _FROM_AGENTS.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
-        self._rates.require(Bucket(principal.tenant, purpose), now_ms)
-        return purpose
+        bucket = Bucket(principal.tenant, purpose)
+        self._rates.require(bucket, now_ms)
+        return bucket
 
     def _decode(self, payer: Bucket, frames: RequestFrames, request: Request | None, now_ms: int) -> StoreRequest:
         """Decode a body, unless it is decoded already (`request`), and charge the decoding, also of an invalid body.
@@ -175,11 +176,10 @@ class Admission:
         return request
 
     @staticmethod
-    def _authorise(entry: Entry, principal: Principal, request: StoreRequest) -> None:
+    def _authorise(entry: Entry, principal: Principal, request: StoreRequest, kind: Kind[Any]) -> None:
         """Authorise a request. Raises `Forbidden`: the token or the machine's key lacks the role or a queue."""
-        kind = kind_of(request)
         principal.require(kind.role)
-        needed = PeerRole.AGENT if kind.from_agents else PeerRole.CLIENT
+        needed = PeerRole.AGENT if kind.purpose is Purpose.AGENT else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed with the role {needed}, which this request needs")
         scope = principal.queues
@@ -204,10 +204,6 @@ def _decoded_if_short(body: bytes) -> Request | None:
     return decode(body)[0]
 
 
-def _bucket(tenant: str, request: StoreRequest) -> Bucket:
-    return Bucket(tenant, Purpose.AGENT if kind_of(request).from_agents else Purpose.CLIENT)
-
-
 def _queues_named(request: StoreRequest) -> frozenset[str]:
     """List the queues that a request names."""
     return frozenset(kind_of(request).queues(request))
@@ -218,5 +214,5 @@ def _pattern_of(*kinds: type[Message]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(kind.__name__.encode() for kind in kinds))
 
 
-_FROM_AGENTS: Final = _pattern_of(*(request for request, kind in KINDS.items() if kind.from_agents))
+_FROM_AGENTS: Final = _pattern_of(*(request for request, kind in KINDS.items() if kind.purpose is Purpose.AGENT))
 _PUBLISHING: Final = _pattern_of(PublishJobEvents)

@@ -95,7 +95,7 @@ class Gateway:
         self._tarpit = Tarpit()
         self._earlier = Bell()
         self._next_delayed_ms = math.inf
-        self._dequeuers: dict[tuple[str, RequestId], bytes] = {}
+        self._dequeuers: dict[tuple[str, RequestId], bytes] = {}  # who last sent each DequeueJob that is not answered
 
     async def run(self) -> None:
         """Receive requests, and send delayed replies, until cancelled."""
@@ -133,7 +133,8 @@ class Gateway:
             pending = self._admit(incoming)
             if pending is not None:
                 self._ledger.send_nowait(pending)
-                self._record_sender(incoming.peer, pending.command)
+                if isinstance(pending.command.request, DequeueJob):
+                    self._dequeuers[pending.command.tenant, pending.command.request_id] = incoming.peer
         except WouldBlock:
             self._refuse(incoming, Busy())
         except PeerError as error:
@@ -151,13 +152,14 @@ class Gateway:
             self._send(incoming.peer, frames.request_id, Pong(revisions=SERVED), frames.revision)
             return None
         if _log.isEnabledFor(logging.DEBUG):
-            kind = type(request).__name__
-            _log.debug("%s %s from %s of tenant %s", kind, frames.request_id.hex(), principal.subject, principal.tenant)
+            name = type(request).__name__
+            _log.debug("%s %s from %s of tenant %s", name, frames.request_id.hex(), principal.subject, principal.tenant)
         self._counts.add("requests")
         if isinstance(request, (DequeueJob, UpdateJob)):
             self._roster.record_request(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
-        count = kind_of(request).mints(request)
+        kind = kind_of(request)
+        count = kind.mints(request)
         command = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
@@ -166,7 +168,9 @@ class Gateway:
             quotas=self._quotas,
             queues=principal.queues,
         )
-        return Pending(incoming.peer, command, incoming.key, len(frames.body), frames.revision)
+        return Pending(
+            incoming.peer, command, incoming.key, len(frames.body), frames.revision, price=kind.price(request)
+        )
 
     def _note_troubled(self, now_ms: int) -> None:
         """Report in /health how many agents can run no jobs; agent names stay private to their tenants."""
@@ -179,13 +183,14 @@ class Gateway:
 
     def _mint(self, count: int, now_ms: int) -> tuple[MintedJob, ...]:
         drawn = self._edges.random_bytes(count * _MINTED_BYTES)
-        return tuple(
+        minted = [  # a list: faster than a generator
             MintedJob(
                 new_job_id(now_ms, drawn[start : start + JOB_ID_RANDOM_BYTES]),
                 WatchKey(drawn[start + JOB_ID_RANDOM_BYTES : start + _MINTED_BYTES]),
             )
             for start in range(0, len(drawn), _MINTED_BYTES)
-        )
+        ]
+        return tuple(minted)
 
     def _refuse(self, incoming: Incoming, error: PeerError) -> None:
         named = answerable(incoming.frames)
@@ -221,9 +226,10 @@ class Gateway:
         shown = reply if listed else refusal(Unauthenticated(REVOKED))
         sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
         self._note_holders(response, reply, delivered=listed and sent is Sent.DONE)
-        newest = self._forget_sender(response)
-        if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
-            self._release_undelivered(response.command, reply.leases)
+        if isinstance(response.command.request, DequeueJob):
+            newest = self._forget_dequeuer(response)
+            if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
+                self._release_undelivered(response.command, reply.leases)
 
     def _watched(self, response: Response, watch_key: WatchKey) -> Reply:
         try:
@@ -260,12 +266,7 @@ class Gateway:
             assert peer is not None, "unknown holder"
             self._send(peer, NUDGE_ID, Nudge(), FIRST)
 
-    def _record_sender(self, peer: bytes, command: TenantRequest) -> None:
-        """Remember the connection that last sent a DequeueJob, until the request is answered."""
-        if isinstance(command.request, DequeueJob):
-            self._dequeuers[command.tenant, command.request_id] = peer
-
-    def _forget_sender(self, response: Response) -> bool:
+    def _forget_dequeuer(self, response: Response) -> bool:
         """Forget the sender of a DequeueJob; False: a repeat from another connection is waiting, and is remembered."""
         key = (response.command.tenant, response.command.request_id)
         newest = self._dequeuers.get(key, response.peer) == response.peer

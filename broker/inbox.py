@@ -14,10 +14,8 @@ from typing import Final, Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
-from msgspec.structs import force_setattr
 
 from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantRequest
-from airunner.broker.requests import price_of
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
@@ -29,7 +27,7 @@ class Pending(Struct, frozen=True):
     """Pending request, Gateway → Ledger: `peer`, admitted by its `key`, waits for the reply (None: no peer does).
 
     `size_bytes` is the size of the request's body; the reply is written in the request's `revision` of the protocol.
-    `price` is the expected work, see `broker.requests`.
+    `price` is the expected work, see `broker.requests`; the Gateway's own ReleaseJobs have the default.
     """
 
     peer: bytes | None
@@ -37,10 +35,7 @@ class Pending(Struct, frozen=True):
     key: str = ""
     size_bytes: int = 0
     revision: int = REVISION
-    price: int = 0
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "price", price_of(self.command.request))  # looked at by the fair queue, and by the Ledger
+    price: int = 1
 
 
 class Response(Struct, frozen=True):

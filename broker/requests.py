@@ -33,6 +33,7 @@ from airunner.broker.lifecycle.reading import (
 )
 from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_retry, retry
 from airunner.broker.lifecycle.world import World
+from airunner.broker.rates import Purpose
 from airunner.broker.store.contract import Engine, Keys
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_counted
@@ -124,9 +125,9 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     mints: Callable[[_R], int] = _none
 
     @property
-    def from_agents(self) -> bool:
-        """Whether agents send this request: it is then charged to the tenant's bucket for agents."""
-        return self.role is Role.WORK
+    def purpose(self) -> Purpose:
+        """Purpose of the tenant's bucket that is charged: requests that need the role `work` come from agents."""
+        return Purpose.AGENT if self.role is Role.WORK else Purpose.CLIENT
 
     @property
     def execution(self) -> Execution:
@@ -252,19 +253,15 @@ def kind_of(request: StoreRequest) -> Kind[Any]:
     return KINDS[type(request)]
 
 
-def price_of(request: StoreRequest) -> int:
-    """Return the price of a request: its expected work, in units of some 100 µs."""
-    return kind_of(request).price(request)
-
-
 def decode(body: bytes) -> tuple[Request, int]:
     """Decode a body: a Ping, or a request of a kind in the table; return also how many values were counted in it.
 
     Raises `BadRequest`: it is neither.
     """
-    return decode_counted(body, _decoder_of(tuple(KINDS)))
+    return decode_counted(body, request_decoder())
 
 
 @cache
-def _decoder_of(kinds: tuple[type[Message], ...]) -> msgspec.msgpack.Decoder[Request]:
-    return msgspec.msgpack.Decoder(Union[(Ping, *kinds)])
+def request_decoder() -> msgspec.msgpack.Decoder[Request]:
+    """Return the decoder of Pings and of the requests in the table, as the table is at the first call."""
+    return msgspec.msgpack.Decoder(Union[(Ping, *KINDS)])

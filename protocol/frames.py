@@ -74,10 +74,9 @@ def unpack_request(frames: Sequence[bytes]) -> RequestFrames:
     if len(frames) != REQUEST_FRAMES:
         raise BadRequest(f"a request has {REQUEST_FRAMES} frames, not {len(frames)}")
     _, request_id, token, body = frames
-    _check_request_id(request_id)
     if len(token) > TOKEN_BYTES_MAX:
         raise BadRequest(f"the token has {len(token)} bytes, at most {TOKEN_BYTES_MAX} are allowed")
-    _check_body(body)
+    _check_sizes(request_id, body)
     return RequestFrames(RequestId(request_id), token, body, revision)
 
 
@@ -97,8 +96,7 @@ def unpack_reply(frames: Sequence[bytes]) -> tuple[RequestId, bytes]:
     if len(frames) != REPLY_FRAMES:
         raise BadRequest(f"a reply has {REPLY_FRAMES} frames, not {len(frames)}")
     _, request_id, body = frames
-    _check_request_id(request_id)
-    _check_body(body)
+    _check_sizes(request_id, body)
     return RequestId(request_id), body
 
 
@@ -125,11 +123,8 @@ def _revision(frames: Sequence[bytes]) -> int:
     return int(found[1])
 
 
-def _check_request_id(request_id: bytes) -> None:
+def _check_sizes(request_id: bytes, body: bytes) -> None:
     if len(request_id) != REQUEST_ID_BYTES:
         raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(request_id)}")
-
-
-def _check_body(body: bytes) -> None:
     if len(body) > BODY_BYTES_MAX:
         raise BadRequest(f"the body has {len(body)} bytes, at most {BODY_BYTES_MAX} are allowed")

@@ -78,11 +78,13 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the rules of new jobs; raises `ValueError`: too much metadata, or what `check_new` refuses."""
+        metadata = 0
         for job in self.jobs:
             check_new(job)
             if job.stdin_bytes is not None:
                 raise ValueError("stdin_bytes: the standard input is missing; submit it too, or retry the job")
-        if sum(len(job.metadata) for job in self.jobs) > ENQUEUE_METADATA_MAX:
+            metadata += len(job.metadata)
+        if metadata > ENQUEUE_METADATA_MAX:
             raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} metadata entries")
 
 

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
 from airunner.broker.offload import Then, Work
+from airunner.broker.requests import kind_of
 from airunner.broker.store.room import Room
 from airunner.certs.principal import Principal, Role
 from airunner.protocol.coding import decode_reply, encode
@@ -64,7 +65,8 @@ def dequeue(
 
 
 def asked(number: int, request: StoreRequest, peer: bytes | None = b"peer", tenant: str = "default") -> Pending:
-    return Pending(peer, TenantRequest(tenant=tenant, request_id=request_id(number), request=request))
+    command = TenantRequest(tenant=tenant, request_id=request_id(number), request=request)
+    return Pending(peer, command, price=kind_of(request).price(request))
 
 
 @asynccontextmanager

@@ -143,7 +143,7 @@ def test_a_request_that_names_another_queue_is_forbidden() -> None:
 def test_a_machine_is_what_it_is_listed_as(request_: StoreRequest) -> None:
     for role in PeerRole:
         here = admission(Entry("m", frozenset({role})))
-        if kind_of(request_).from_agents is (role is PeerRole.AGENT):
+        if (kind_of(request_).purpose is Purpose.AGENT) is (role is PeerRole.AGENT):
             assert admit(here, request_).request == request_
         else:
             with pytest.raises(Forbidden, match="listed"):

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.broker.ledger import BATCH_UNITS_MAX
-from airunner.broker.requests import price_of
+from airunner.broker.requests import KINDS
 from airunner.protocol import compression
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import BATCHES_MAX, PublishJobEvents, ReplayJobEvents
@@ -38,6 +38,7 @@ def test_a_batch_is_decompressed_once_to_check_it_and_not_to_replay_it(
 
 def test_a_request_that_decompresses_much_is_expected_to_take_long_and_a_broken_frame_is_not(driver: Driver) -> None:
     large = packed(batch(driver.started(), 0, *["x" * 64_000] * 8))
-    assert price_of(PublishJobEvents(batches=(large,) * BATCHES_MAX)) > BATCH_UNITS_MAX, "it shares its batch with none"
+    price = KINDS[PublishJobEvents].price
+    assert price(PublishJobEvents(batches=(large,) * BATCHES_MAX)) > BATCH_UNITS_MAX, "it shares its batch with none"
     broken = replace(large, events=large.events[:5])
-    assert price_of(PublishJobEvents(batches=(broken,))) == 1
+    assert price(PublishJobEvents(batches=(broken,))) == 1

@@ -11,17 +11,16 @@ from airunner.broker import fairqueue as module
 from airunner.broker.fairqueue import LANE_REQUESTS_MAX, FairQueue
 from airunner.broker.inbox import Pending
 from airunner.broker.lifecycle.commands import Expire, TenantRequest
-from airunner.broker.requests import price_of
+from airunner.broker.requests import kind_of
 from airunner.protocol.requests import ListJobs
 from tests.broker.stage import request_id
 
-PRICE = price_of(ListJobs())
+PRICE = kind_of(ListJobs()).price(ListJobs())
 
 
 def asked(tenant: str, number: int, size_bytes: int = 1) -> Pending:
-    return Pending(
-        b"peer", TenantRequest(tenant=tenant, request_id=request_id(number), request=ListJobs()), size_bytes=size_bytes
-    )
+    command = TenantRequest(tenant=tenant, request_id=request_id(number), request=ListJobs())
+    return Pending(b"peer", command, size_bytes=size_bytes, price=PRICE)
 
 
 def queued(*waiting: tuple[str, int]) -> FairQueue:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.broker import requests
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.ledger import BATCH_UNITS_MAX
@@ -88,6 +89,7 @@ class Reading(Store):
 async def test_a_request_that_is_added_to_the_table_is_refused_without_its_role_priced_and_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(requests, "request_decoder", requests.request_decoder.__wrapped__)
     monkeypatch.setitem(KINDS, CountJobs, COUNTING)
     monkeypatch.setitem(KINDS, PromoteJob, PROMOTING)
     router, disk, store = FakeRouter(), Disk(), Reading()

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from airunner.agent.launcher.local import ChildLauncher
+from airunner.broker import requests
 from airunner.broker.lifecycle.reading import read_stdin
 from airunner.broker.requests import KINDS, Kind
 from airunner.certs.principal import Role
@@ -50,6 +51,7 @@ async def test_every_attempt_and_retry_reads_the_same_stdin(stage: Stage) -> Non
 async def test_a_broker_of_before_refuses_a_job_with_stdin_in_words(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(requests, "request_decoder", requests.request_decoder.__wrapped__)
     monkeypatch.delitem(KINDS, EnqueueJobWithStdin)
     with pytest.raises(BadRequest, match="this broker is too old"):
         await stage.client.submit(command="make", stdin=STDIN)
