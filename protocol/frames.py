@@ -63,7 +63,7 @@ def pack_request(request_id: RequestId, token: bytes, body: bytes) -> list[bytes
     assert len(request_id) == REQUEST_ID_BYTES
     assert len(token) <= TOKEN_BYTES_MAX
     assert len(body) <= BODY_BYTES_MAX
-    return [magic(FIRST if request_id == NO_REQUEST else REVISION), request_id, token, body]
+    return [_MAGICS[FIRST if request_id == NO_REQUEST else REVISION], request_id, token, body]
 
 
 def unpack_request(frames: Sequence[bytes]) -> RequestFrames:

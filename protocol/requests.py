@@ -7,7 +7,8 @@ no effect of its own.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Generic, TypeVar, get_args
+from functools import cache
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
@@ -62,9 +63,14 @@ class Asking(replies.Message, Generic[_Reply_co], frozen=True, kw_only=True):
 
 def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
     """Return the class of the reply to requests of this class."""
-    (base,) = vars(request)["__orig_bases__"]
-    reply: type[_Reply_co] = get_args(base)[0]
+    reply: type[_Reply_co] = _asked_for(request)
     return reply
+
+
+@cache
+def _asked_for(request: type[Asking[Any]]) -> Any:  # noqa: ANN401 - a class
+    (base,) = vars(request)["__orig_bases__"]
+    return get_args(base)[0]
 
 
 class Ping(Asking[replies.Pong], frozen=True, kw_only=True):

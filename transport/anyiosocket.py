@@ -21,7 +21,6 @@ from airunner.transport.reader import DescriptorReader, on_asyncio
 
 # Plain integers, because an operation on pyzmq's enumerations takes as long as the socket call itself.
 _EVENTS: Final = int(zmq.EVENTS)
-_RCVMORE: Final = int(zmq.RCVMORE)
 _POLLIN: Final = int(zmq.POLLIN)
 NOBLOCK: Final = int(zmq.NOBLOCK)
 NOT_LAST: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -84,10 +83,14 @@ class AnyioSocket:
     def _read(self) -> None:
         assert self._accept is not None
         assert self._reader is not None
-        for _ in range(DRAIN_MESSAGES_MAX):
-            if self.raw.closed or not has_message(self.raw):
+        for count in range(DRAIN_MESSAGES_MAX):
+            if self.raw.closed or (count and not has_message(self.raw)):  # nearly always there is a first one
                 return
-            self._accept(self._receive_message())
+            try:
+                frames = self._receive_message()
+            except zmq.Again:
+                return
+            self._accept(frames)
         self._reader.read_again()  # after other tasks had a turn
 
     def close(self) -> None:
@@ -98,12 +101,16 @@ class AnyioSocket:
             self.raw.close(linger=0)
 
     def _receive_message(self) -> Frames:
-        """Receive one message; if it is too long, return one frame more than `_frames_max`, so that it is refused."""
-        frames = [self.raw.recv(NOBLOCK)]
-        while self.raw.getsockopt(_RCVMORE):
-            frame = self.raw.recv(NOBLOCK)
+        """Receive one message; if it is too long, return one frame more than `_frames_max`, so that it is refused.
+
+        Raises `zmq.Again`: none has arrived.
+        """
+        frame = self.raw.recv(NOBLOCK, copy=False)  # says itself whether more follow
+        frames = [frame.bytes]
+        while frame.more:
+            frame = self.raw.recv(NOBLOCK, copy=False)
             if len(frames) <= self._frames_max:
-                frames.append(frame)
+                frames.append(frame.bytes)
         return frames
 
     def _wake(self) -> None:

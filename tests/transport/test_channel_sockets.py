@@ -31,7 +31,7 @@ PATIENCE_S = 15
 MANY = 64  # requests in flight at once
 ENQUEUE = EnqueueJob(jobs=(JobSpec(command="true"),))
 ENQUEUED = JobsEnqueued(job_ids=(JobId("j"),))
-CALLS_MAX = 250  # functions called for a request, also by the event loop: 230 are, 190 with many in flight; 450 were
+CALLS_MAX = 218  # functions called for a request, also by the event loop: 198 are, 173 with many in flight; 450 were
 TURNS_MAX = 2.5  # of the event loop: one that reads the reply, one in which the caller goes on; a send may add one
 
 
