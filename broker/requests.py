@@ -37,9 +37,8 @@ from airunner.broker.rates import Purpose
 from airunner.broker.store.contract import Engine, Keys
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_counted
-from airunner.protocol.compression import is_compressed
+from airunner.protocol.compression import content_bytes, is_compressed
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.events import content_bytes
 from airunner.protocol.replies import Message
 from airunner.protocol.requests import (
     CancelJob,

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.protocol import compression
 from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.compression import decompressed
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.fields import TerminalSide
 from airunner.protocol.job import JobState, Reason, Usage
@@ -25,7 +25,6 @@ from airunner.protocol.names import JobId, Natural, Positive, Text
 KIND_CHARS_MAX: Final = 128  # of a kind's name, also of an unknown kind
 OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; also the most characters of an error message
 BATCH_EVENTS_MAX: Final = 1_024
-BATCH_BYTES_MAX: Final = 524_288  # of an encoded batch, before it is compressed
 
 
 class Stream(StrEnum):
@@ -247,16 +246,6 @@ _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 def encode_bodies(bodies: list[AgentBody] | list[BrokerBody]) -> bytes:
     """Encode a batch of bodies as the MessagePack array that is spooled, sent and stored."""
     return _encoder.encode(bodies)
-
-
-def content_bytes(raw: bytes) -> int:
-    """Return the size of a batch when decompressed. Raises `BadRequest`: it states none, or one that is too large."""
-    return compression.content_bytes(raw, BATCH_BYTES_MAX)
-
-
-def decompressed(raw: bytes) -> bytes:
-    """Decompress a batch, if it is compressed. Raises `BadRequest`: it is broken or too large."""
-    return compression.decompressed(raw, BATCH_BYTES_MAX)
 
 
 def check_batch(raw: bytes) -> list[AgentBody]:

@@ -70,8 +70,8 @@ class Follow:
     @property
     def wants_replay(self) -> bool:
         """Whether `request` would return a request now."""
-        left_out = self._stored_to > self.next_sequence and self._now_ms >= self._pause_to_ms
-        return not self.finished and not self._in_flight and (self._wanted or left_out)
+        wanted = self._wanted or (self._left_out and self._now_ms >= self._pause_to_ms)
+        return wanted and not self.finished and not self._in_flight
 
     def request(self, bytes_max: int = REPLAY_BYTES_MAX) -> ReplayJobEvents | None:
         """Return the replay request to send now, for about `bytes_max`; None: not needed, or a request is in flight."""
@@ -141,14 +141,18 @@ class Follow:
         """Return when to call `tick` next; None while a replay is in flight or after the end."""
         if self.finished or self._in_flight:
             return None
-        left_out = self._stored_to > self.next_sequence
-        return min(self._pause_to_ms, self._deadline_ms) if left_out else self._deadline_ms
+        return min(self._pause_to_ms, self._deadline_ms) if self._left_out else self._deadline_ms
 
     def tick(self, now_ms: int) -> None:
         """Make the next `request` return a replay, if the silence or the pause has lasted long enough."""
         self._now_ms = now_ms
         if now_ms >= self._deadline_ms:
             self._wanted = True
+
+    @property
+    def _left_out(self) -> bool:
+        """Whether events are known to be stored that live segments have not brought and no replay was sent for."""
+        return self._stored_to > self.next_sequence
 
     def _from_page(self, page: JobEventsReplayed) -> list[Event]:
         events: list[Event] = []

@@ -189,7 +189,7 @@ def check_new(spec: JobSpec) -> None:
             raise FieldError("repository", str(error)) from error
     plain = _plain_of(spec)
     if not any(plain):
-        return
+        return  # nor is there a commit or a branch, which are of these fields
     for field, words in zip(PLAIN, plain, strict=True):
         if words and not is_plain("".join(words)):
             _refuse_invisible(field, {None: words} if isinstance(words, str) else dict(_named(words)))
@@ -210,8 +210,7 @@ def _named(words: Iterable[str]) -> Iterable[tuple[object, str]]:
 
 
 def _refuse_invisible(field: str, words: Mapping[object, str]) -> NoReturn:
-    first = next(iter(words.items()))
-    part, word = next((named for named in words.items() if not is_plain(named[1])), first)
+    part, word = next(named for named in words.items() if not is_plain(named[1]))
     raise FieldError(field, f"{escaped(word)} contains a control character or an invisible one", part)
 
 

@@ -5,8 +5,8 @@ clock: methods take `now_ms`, any steadily rising count of milliseconds, and ret
 
 - A request keeps its request id until it is answered, forgotten or resized. The broker makes a repeat harmless, so
   this code never has to guess whether the first request arrived.
-- A request without an answer on a living connection is sent again after its patience, then after twice that, and so
-  on up to `PATIENCE_LAST_MS`, because a single message can be lost too.
+- A request without an answer on a living connection is sent again after `RESEND_AFTER_MS`, then after twice that, and
+  so on up to `RESEND_AFTER_LAST_MS`, because a single message can be lost too.
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
@@ -47,8 +47,8 @@ HEARTBEAT_MS: Final = 2_000  # of silence before a Ping, and then for its reply
 MISSES_MAX: Final = 3  # unanswered Pings, after which the next endpoint is tried
 BACKOFF_FIRST_MS: Final = 50  # bound of the pause after the first failure
 BACKOFF_LAST_MS: Final = 5_000  # bound of the pause after many failures
-PATIENCE_MS: Final = 10_000  # for an answer on a living connection; a parked request adds its own wait
-PATIENCE_LAST_MS: Final = 120_000  # bound of the patience, which doubles when a request is sent again
+RESEND_AFTER_MS: Final = 10_000  # without an answer on a living connection; a parked request adds its own wait
+RESEND_AFTER_LAST_MS: Final = 120_000  # bound of that time, which doubles when a request is sent again
 PENDING_MAX: Final = 4_096  # requests in flight on one connection
 SLOWEST_BYTES_A_S: Final = 8_192  # speed of the slowest link that is supported
 MISS_BYTES: Final = SLOWEST_BYTES_A_S * HEARTBEAT_MS // 1_000  # of unanswered requests that allow one more miss
@@ -95,7 +95,7 @@ Action = Connect | Disconnect | Send | Resize | Deliver
 
 class _Pending(Struct):
     body: bytes
-    patience_ms: int
+    resend_after_ms: int
     resend_ms: int
     wait_ms: int = 0  # for which the broker may hold the request
     resizable: bool = False
@@ -121,9 +121,9 @@ class LazyPirate:
         self._open = False
         self._reopen_ms = 0
         self._ping_ms = 0
-        self._quiet_ms = 0  # since when nothing was heard
+        self._silent_since_ms = 0  # when a reply was first owed, the connection opened, or anything heard
         self._pings = 0
-        self._heard_ms = 0
+        self._heard_ms = 0  # when anything was heard, or the connection was opened
         self._moving = False  # whether bytes have moved since the last Ping
         self._failures = 0
         self._heard = False
@@ -145,28 +145,28 @@ class LazyPirate:
         request_id: RequestId,
         body: bytes,
         now_ms: int,
-        patience_ms: int = PATIENCE_MS,
+        resend_after_ms: int = RESEND_AFTER_MS,
         *,
         wait_ms: int = 0,
         resizable: bool = False,
     ) -> list[Action]:
         """Add a request, which the broker may hold for `wait_ms`.
 
-        Without a reply it is sent again after that, `patience_ms` and its transfer, on a living connection.
+        Without a reply it is sent again after that, `resend_after_ms` and its transfer, on a living connection.
         A `resizable` request causes a `Resize` at each further connection.
         """
         assert request_id not in self._pending, "a request of this id is in flight"
         assert request_id != PING_ID, "this id is reserved for Pings"
         assert len(self._pending) < PENDING_MAX, "too many requests are in flight"
         if not self._pending:
-            self._quiet(now_ms)
+            self._begin_silence(now_ms)
             self._resend_ms = _NEVER_MS
         if not self.reachable and self.unheard_since_ms is None:
             self.unheard_since_ms = now_ms
         self._ping_ms = min(self._ping_ms, now_ms + HEARTBEAT_MS)
-        patience_ms += wait_ms + 1_000 * min(len(body), HIDDEN_BYTES_MAX) // SLOWEST_BYTES_A_S
-        pending = self._pending[request_id] = _Pending(body, patience_ms, now_ms + patience_ms, wait_ms, resizable)
-        self._resend_ms = min(self._resend_ms, now_ms + patience_ms)
+        after_ms = resend_after_ms + wait_ms + 1_000 * min(len(body), HIDDEN_BYTES_MAX) // SLOWEST_BYTES_A_S
+        pending = self._pending[request_id] = _Pending(body, after_ms, now_ms + after_ms, wait_ms, resizable)
+        self._resend_ms = min(self._resend_ms, now_ms + after_ms)
         if self._open:
             return [self._send(request_id, pending, now_ms)]
         return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
@@ -186,7 +186,7 @@ class LazyPirate:
 
     def heard(self, request_id: RequestId, reply: Reply, now_ms: int) -> list[Action]:
         """Process a reply: deliver it, or plan a repeat if the broker is busy; an unexpected one only proves life."""
-        self._quiet(now_ms)
+        self._begin_silence(now_ms)
         self._heard = True
         self._heard_ms = now_ms
         self.unheard_since_ms = None
@@ -226,7 +226,7 @@ class LazyPirate:
             self.unheard_since_ms = None
         if now_ms < self._ping_ms:
             return self._resend(now_ms)
-        if now_ms < (expected_ms := self._quiet_ms + HEARTBEAT_MS + self._expected_ms()):
+        if now_ms < (expected_ms := self._silent_since_ms + HEARTBEAT_MS + self._expected_ms()):
             self._ping_ms = expected_ms
             return self._resend(now_ms)
         moving, self._moving = self._moving, False
@@ -252,7 +252,7 @@ class LazyPirate:
         self._open = True
         self._heard = False
         self._heard_ms = now_ms
-        self._quiet(now_ms)
+        self._begin_silence(now_ms)
         by_size = sorted(self._pending.items(), key=lambda owed: len(owed[1].body))
         asks = [
             Resize(request_id) if pending.resizable and pending.sent else self._send(request_id, pending, now_ms)
@@ -276,7 +276,7 @@ class LazyPirate:
         """Postpone the repeats of requests that may still be in transit."""
         for pending in self._pending.values():
             if not pending.busy:
-                pending.resend_ms = max(pending.resend_ms, now_ms + pending.patience_ms)
+                pending.resend_ms = max(pending.resend_ms, now_ms + pending.resend_after_ms)
         self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
 
     def _resend(self, now_ms: int) -> list[Action]:
@@ -286,19 +286,20 @@ class LazyPirate:
         for request_id, pending in self._pending.items():
             if now_ms >= pending.resend_ms:
                 if not pending.busy:
-                    pending.patience_ms = max(pending.patience_ms, min(PATIENCE_LAST_MS, 2 * pending.patience_ms))
+                    doubled_ms = min(RESEND_AFTER_LAST_MS, 2 * pending.resend_after_ms)
+                    pending.resend_after_ms = max(pending.resend_after_ms, doubled_ms)
                 due.append(self._send(request_id, pending, now_ms))
         self._resend_ms = min(pending.resend_ms for pending in self._pending.values())
         return due
 
     def _send(self, request_id: RequestId, pending: _Pending, now_ms: int) -> Send:
-        pending.resend_ms = now_ms + pending.patience_ms
+        pending.resend_ms = now_ms + pending.resend_after_ms
         pending.sent = True
         pending.busy = False
         return Send(request_id, pending.body)
 
-    def _quiet(self, now_ms: int) -> None:
-        self._quiet_ms = now_ms
+    def _begin_silence(self, now_ms: int) -> None:
+        self._silent_since_ms = now_ms
         self._ping_ms = now_ms + HEARTBEAT_MS
         self._pings = 0
         self._moving = False

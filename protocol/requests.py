@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from airunner.protocol import replies
-from airunner.protocol.events import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, KIND_CHARS_MAX
+from airunner.protocol.compression import BATCH_BYTES_MAX
+from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.names import (

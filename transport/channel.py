@@ -129,7 +129,7 @@ class Channel:
         `smaller` is for requests that move `request_size.bytes_max` bytes of a log: after each lost connection it is
         called for a smaller request, which is sent over the next connection instead, and whose reply is returned.
 
-        The broker may hold the request for `wait_ms`. Without a reply for `PATIENCE_MS` more it is sent again.
+        The broker may hold the request for `wait_ms`. Without a reply for `RESEND_AFTER_MS` more it is sent again.
 
         Raises `PeerError`: refused; `BadRequest`: reply of another class; `OperatorError`: no broker was heard within
         `Patience`, or none accepts this key or revision.

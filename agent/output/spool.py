@@ -36,7 +36,7 @@ from msgspec import Struct
 
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
 from airunner.agent.output.holes import after_zeros, punch
-from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.names import Natural
 from airunner.protocol.replies import LeaseRef
 from airunner.protocol.requests import EventBatch

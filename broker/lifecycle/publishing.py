@@ -12,9 +12,9 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.contract import Keys
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
-from airunner.protocol.compression import is_compressed
+from airunner.protocol.compression import content_bytes, is_compressed
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
-from airunner.protocol.events import AgentBody, Output, check_batch, content_bytes, without_first
+from airunner.protocol.events import AgentBody, Output, check_batch, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused

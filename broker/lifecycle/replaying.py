@@ -10,15 +10,9 @@ from msgspec.structs import replace
 
 from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobRow, Segment
 from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.compression import content_bytes, decompressed
 from airunner.protocol.errors import BadRequest, CorruptLog
-from airunner.protocol.events import (
-    EventSegment,
-    content_bytes,
-    decode_bodies,
-    decompressed,
-    may_hold,
-    without_first,
-)
+from airunner.protocol.events import EventSegment, decode_bodies, may_hold, without_first
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import CONTENT_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_SEGMENTS_MAX, ReplayJobEvents

@@ -5,15 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from airunner.broker.lifecycle.commands import WatchKeyFound
-from airunner.protocol.compression import compressed, is_compressed
-from airunner.protocol.events import (
-    BATCH_BYTES_MAX,
-    BATCH_EVENTS_MAX,
-    EventSegment,
-    Output,
-    decompressed,
-    events_of,
-)
+from airunner.protocol.compression import BATCH_BYTES_MAX, compressed, decompressed, is_compressed
+from airunner.protocol.events import BATCH_EVENTS_MAX, EventSegment, Output, events_of
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import (

@@ -14,8 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from airunner.protocol.coding import encode
-from airunner.protocol.compression import MAGIC, compressed
-from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.compression import BATCH_BYTES_MAX, MAGIC, compressed
 from airunner.protocol.frames import BODY_BYTES_MAX, REQUEST_FRAMES, REVISION, SERVED, TOKEN_BYTES_MAX, magic
 from airunner.protocol.names import REQUEST_ID_BYTES
 from tests.fuzz.bodies import hurt, monstrous, packed, warped

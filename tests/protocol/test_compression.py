@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.protocol import compression
-from airunner.protocol.compression import compressed, content_bytes, decompressed, is_compressed
+from airunner.protocol.compression import BATCH_BYTES_MAX, compressed, content_bytes, decompressed, is_compressed
 from airunner.protocol.errors import BadRequest
 
 if sys.version_info >= (3, 14):
@@ -18,7 +18,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-BYTES_MAX = 100_000
 TEXT = b"".join(b"[%d] compiling module_%d.c\n" % (n, n % 7) for n in range(1_000))
 FRAME = compressed(TEXT)
 SKIPPABLE = b"\x50\x2a\x4d\x18\x02\x00\x00\x00ab"
@@ -32,7 +31,7 @@ def frame(data: bytes, **options: int) -> bytes:
 
 DICTIONARY = zstd.train_dict([b"line %d of a log: %d" % (n, n * n) for n in range(1_000)], 1_000)
 REFUSED = {
-    "a size above the bound": compressed(bytes(BYTES_MAX + 1)),
+    "a size above the bound": compressed(bytes(BATCH_BYTES_MAX + 1)),
     "no size": frame(TEXT, content_size_flag=0),
     "a cut frame": FRAME[:-1],
     "only a header": FRAME[:6],
@@ -53,8 +52,8 @@ def test_what_was_compressed_is_decompressed_to_the_same_bytes(raw: bytes) -> No
     batch = b"\xdc" + raw  # an array
     packed = compressed(batch)
     assert len(packed) <= len(batch)
-    assert content_bytes(packed, BYTES_MAX) == len(batch)
-    assert decompressed(packed, BYTES_MAX) == batch
+    assert content_bytes(packed) == len(batch)
+    assert decompressed(packed) == batch
 
 
 def test_what_does_not_shrink_stays_as_it_is() -> None:
@@ -69,7 +68,7 @@ def test_what_does_not_shrink_stays_as_it_is() -> None:
 def test_anything_but_one_whole_frame_of_a_stated_size_is_refused(raw: bytes) -> None:
     assert is_compressed(raw)
     with pytest.raises(BadRequest):
-        decompressed(raw, BYTES_MAX)
+        decompressed(raw)
 
 
 def test_what_is_too_large_is_refused_before_it_is_decompressed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +77,7 @@ def test_what_is_too_large_is_refused_before_it_is_decompressed(monkeypatch: pyt
     monkeypatch.delattr(zstd, "ZstdDecompressor")
     for check in (content_bytes, decompressed):
         with pytest.raises(BadRequest, match="50000000 bytes"):
-            check(bomb, BYTES_MAX)
+            check(bomb)
 
 
 @given(st.data())
@@ -88,7 +87,7 @@ def test_a_damaged_frame_is_refused_or_has_the_size_that_it_states(data: st.Data
         damaged[data.draw(st.integers(4, len(FRAME) - 1))] = data.draw(st.integers(0, 255))
     raw = bytes(damaged)
     try:
-        content = decompressed(raw, BYTES_MAX)
+        content = decompressed(raw)
     except BadRequest:
         return
-    assert len(content) == content_bytes(raw, BYTES_MAX) <= BYTES_MAX
+    assert len(content) == content_bytes(raw) <= BATCH_BYTES_MAX

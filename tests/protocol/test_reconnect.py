@@ -18,9 +18,9 @@ from airunner.protocol.reconnect import (
     MISS_BYTES,
     MISSES_MAX,
     MOVING_MS_MAX,
-    PATIENCE_LAST_MS,
-    PATIENCE_MS,
     PING_ID,
+    RESEND_AFTER_LAST_MS,
+    RESEND_AFTER_MS,
     Action,
     Connect,
     Deliver,
@@ -42,11 +42,11 @@ def pirate(random: float = 0.5, endpoints: tuple[str, ...] = ("a", "b")) -> Lazy
     return LazyPirate(endpoints, lambda: random)
 
 
-def asking(*patience_ms: int, random: float = 0.5) -> LazyPirate:
+def asking(*resend_after_ms: int, random: float = 0.5) -> LazyPirate:
     """One that has asked ONE, or ONE and TWO, at instant 0."""
     asker = pirate(random)
-    for request_id, body, patience in zip((ONE, TWO), (b"one", b"two"), patience_ms, strict=False):
-        asker.ask(request_id, body, 0, patience)
+    for request_id, body, after_ms in zip((ONE, TWO), (b"one", b"two"), resend_after_ms, strict=False):
+        asker.ask(request_id, body, 0, after_ms)
     return asker
 
 
@@ -67,7 +67,7 @@ def test_the_first_request_opens_a_connection_that_others_share_and_each_answer_
     assert asker.deadline_ms() is None
 
 
-def test_a_lost_message_alone_is_asked_again_under_its_id_after_its_patience_then_twice_it() -> None:
+def test_a_lost_message_alone_is_asked_again_under_its_id_after_its_time_then_twice_that() -> None:
     asker = asking(500, 900)
     assert asker.deadline_ms() == 500
     assert asker.tick(499) == []
@@ -77,16 +77,16 @@ def test_a_lost_message_alone_is_asked_again_under_its_id_after_its_patience_the
     assert asker.tick(1_500) == [Send(ONE, b"one")]
 
 
-def test_patience_grows_to_a_bound_and_never_shrinks() -> None:
-    asker = asking(PATIENCE_LAST_MS, 2 * PATIENCE_LAST_MS)
+def test_the_time_until_a_repeat_grows_to_a_bound_and_never_shrinks() -> None:
+    asker = asking(RESEND_AFTER_LAST_MS, 2 * RESEND_AFTER_LAST_MS)
     times: dict[RequestId, list[int]] = {ONE: [], TWO: []}
-    for now_ms in range(0, 6 * PATIENCE_LAST_MS, HEARTBEAT_MS):
+    for now_ms in range(0, 6 * RESEND_AFTER_LAST_MS, HEARTBEAT_MS):
         for request_id in sent(asker.tick(now_ms)):
             if request_id != PING_ID:
                 times[request_id].append(now_ms)
         asker.heard(PING_ID, Pong(), now_ms)
-    assert times[ONE] == [at * PATIENCE_LAST_MS for at in range(1, 6)]
-    assert times[TWO] == [2 * PATIENCE_LAST_MS, 4 * PATIENCE_LAST_MS]
+    assert times[ONE] == [at * RESEND_AFTER_LAST_MS for at in range(1, 6)]
+    assert times[TWO] == [2 * RESEND_AFTER_LAST_MS, 4 * RESEND_AFTER_LAST_MS]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_dropped_connection_is_opened_again_elsewhere_and_all_that_is_owed_is_
     assert asker.tick(100 + pause_ms) == [Connect("b"), Send(TWO, b"two"), Send(ONE, b"a large one")]
 
 
-def test_the_endpoints_are_tried_in_turn_for_ever_and_patience_starts_again_with_each() -> None:
+def test_the_endpoints_are_tried_in_turn_for_ever_and_a_request_has_its_full_time_at_each() -> None:
     asker = asking(1_000, random=0.0)
     for now_ms, endpoint in ((900, "b"), (1_800, "a"), (2_700, "b")):
         asker.dropped(now_ms)
@@ -169,7 +169,7 @@ def test_the_endpoints_are_tried_in_turn_for_ever_and_patience_starts_again_with
 
 
 def test_pauses_grow_to_a_bound_and_an_answer_makes_them_short_again() -> None:
-    asker = asking(PATIENCE_MS, random=HIGHEST)
+    asker = asking(RESEND_AFTER_MS, random=HIGHEST)
     now_ms = 0
     pauses: list[int] = []
     for _ in range(12):
@@ -186,18 +186,18 @@ def test_pauses_grow_to_a_bound_and_an_answer_makes_them_short_again() -> None:
 
 
 def test_a_request_in_the_pause_waits_for_its_end_and_after_it_opens_at_once() -> None:
-    asker = asking(PATIENCE_MS)
+    asker = asking(RESEND_AFTER_MS)
     asker.dropped(1)
     assert asker.ask(TWO, b"two", 2) == []
     assert sent(asker.tick(asker.deadline_ms())) == [ONE, TWO]
-    idle = asking(PATIENCE_MS)
+    idle = asking(RESEND_AFTER_MS)
     idle.heard(ONE, Pong(), 1)
     idle.dropped(2)
     assert idle.ask(TWO, b"two", 10_000) == [Connect("b"), Send(TWO, b"two")]
 
 
-def test_busy_is_asked_again_after_a_growing_pause_never_at_once_and_costs_no_patience() -> None:
-    asker = asking(PATIENCE_MS, random=HIGHEST)
+def test_busy_is_asked_again_after_a_growing_pause_never_at_once_and_doubles_no_time() -> None:
+    asker = asking(RESEND_AFTER_MS, random=HIGHEST)
     now_ms = 0
     pauses = [0]
     while pauses[-1] <= HEARTBEAT_MS - 1:  # then a Ping comes first
@@ -255,7 +255,7 @@ def test_it_tells_since_when_no_broker_was_heard() -> None:
 
 
 def test_a_reply_of_an_ended_connection_says_nothing_of_the_next() -> None:
-    asker = asking(PATIENCE_MS, random=0.0)
+    asker = asking(RESEND_AFTER_MS, random=0.0)
     asker.dropped(1)
     asker.heard(TWO, Pong(), 2)
     asker.tick(3)
@@ -323,7 +323,7 @@ def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -
                 asked += 1
                 request_id = RequestId(asked.to_bytes(16, "big"))
                 wire.bodies[request_id] = bytes(request_id)
-                wire.do(asker.ask(request_id, bytes(request_id), now_ms, PATIENCE_MS))
+                wire.do(asker.ask(request_id, bytes(request_id), now_ms, RESEND_AFTER_MS))
             case "answer" if wire.open:
                 wire.do(asker.heard(chosen, Pong(), now_ms))
             case "busy" if wire.open:
@@ -379,22 +379,22 @@ def test_what_may_still_be_on_its_way_is_not_asked_again() -> None:
 
 
 def test_what_a_busy_broker_is_to_be_asked_again_waits_no_longer_while_bytes_move() -> None:
-    asker = asking(PATIENCE_MS, PATIENCE_MS)
+    asker = asking(RESEND_AFTER_MS, RESEND_AFTER_MS)
     asker.heard(ONE, msgspec.structs.replace(BUSY, retry_ms=3 * HEARTBEAT_MS), 1)
     asked_ms = 0
     while ONE not in sent(asker.tick(asked_ms, moved=True)):
         asked_ms = asker.deadline_ms()
-    assert 3 * HEARTBEAT_MS <= asked_ms < PATIENCE_MS
+    assert 3 * HEARTBEAT_MS <= asked_ms < RESEND_AFTER_MS
 
 
 def test_a_large_request_earns_the_time_that_it_takes_over_the_slowest_link_and_no_more() -> None:
     def given_up_ms(size: int) -> int:
         asker = pirate()
-        asker.ask(ONE, bytes(size), 0, patience_ms=10**9)
+        asker.ask(ONE, bytes(size), 0, resend_after_ms=10**9)
         return silent_until_dropped(asker)
 
     asker = pirate()
-    asker.ask(ONE, bytes(MISS_BYTES), 0, patience_ms=HEARTBEAT_MS)
+    asker.ask(ONE, bytes(MISS_BYTES), 0, resend_after_ms=HEARTBEAT_MS)
     assert sent(asker.tick(HEARTBEAT_MS)) == [PING_ID], "not asked again while the slowest link may still carry it"
     assert ONE in sent(asker.tick(2 * HEARTBEAT_MS))
     small_ms = (MISSES_MAX + 1) * HEARTBEAT_MS
@@ -405,14 +405,14 @@ def test_a_large_request_earns_the_time_that_it_takes_over_the_slowest_link_and_
 
 def test_what_can_be_asked_in_a_smaller_piece_is_not_sent_again_as_it_was_unless_it_never_was() -> None:
     asker = pirate()
-    asker.ask(ONE, b"much", 0, patience_ms=500, resizable=True)
+    asker.ask(ONE, b"much", 0, resend_after_ms=500, resizable=True)
     asker.dropped(1)
     reopened_ms = asker.deadline_ms()
     assert asker.tick(reopened_ms) == [Connect("b"), Resize(ONE)]
     assert asker.resized(ONE, TWO, b"less", reopened_ms) == [Send(TWO, b"less")]
     assert asker.heard(ONE, Pong(), reopened_ms + 1) == []
     assert asker.heard(TWO, Pong(), reopened_ms + 2) == [Deliver(TWO, Pong())]
-    paused = asking(PATIENCE_MS)
+    paused = asking(RESEND_AFTER_MS)
     paused.dropped(1)
     assert paused.ask(TWO, b"much", 1, resizable=True) == []
     assert Send(TWO, b"much") in paused.tick(paused.deadline_ms())

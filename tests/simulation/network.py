@@ -169,7 +169,7 @@ class SimDealer(MemoryDealer):
         self.machine = machine
         self._network = network
         self._up, self.down = (Way(network.rates.get(machine.name)) for _ in range(2))
-        # A proxy may swallow requests: one that takes longer than the patience comes through only over another link.
+        # A proxy may swallow requests: one that takes longer than its time comes through only over another link.
         self._hidden = machine.name in network.rates and network.random.random() < 0.5 and network.swallows
         if doors is None:
             network.later(network.random.random() * 0.01, self.close)

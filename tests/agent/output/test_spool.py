@@ -21,7 +21,7 @@ from airunner.agent.output.spool import (
     SpoolFailed,
     SpoolHeader,
 )
-from airunner.protocol.events import BATCH_BYTES_MAX
+from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.replies import LeaseRef
 from tests.agent.output.recording import no_more_than
 
