@@ -10,17 +10,16 @@ from bench.figures import Bound, Row
 
 COLUMNS: Final = 80
 NAME: Final = 34  # columns of a figure's name and unit
+DIGITS: Final = 3
 MET: Final = {True: "yes", False: "NO", None: ""}
 
 
 def number(value: float | None) -> str:
-    """Format a number with three significant digits, or all of an integer part."""
+    """Format a number with `DIGITS` digits, or all of an integer part."""
     if value is None:
         return "-"
-    if abs(value) >= 100:  # noqa: PLR2004
-        return f"{value:,.0f}"
-    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3  # noqa: PLR2004
-    return f"{value:.{digits}f}"
+    whole = str(int(abs(value))).lstrip("0")
+    return f"{value:,.{max(0, DIGITS - len(whole))}f}"
 
 
 def table(measured: Sequence[Row], base: str = "") -> Iterator[str]:

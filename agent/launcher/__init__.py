@@ -35,12 +35,9 @@ What happens when a process dies or is stopped
   processes have been killed. The next launch starts another launcher, if there is none.
 Launcher and keepers have their own sessions: a signal to the agent's process group does not reach them.
 
-The start of a command is one message of its keeper, and its end another. If the agent has patience for a command that
-is probably short, both and the output are one (`child/shortoutput.py`, `ended.py`).
-
-Costs, measured on two idle cores (medians): a launch by an idle keeper 0.3 ms, in a terminal 1.7 ms; by a keeper
-that is forked first 2.7 ms; /bin/true from launch to end 0.84 ms (bare posix_spawn and waitpid: 0.52 ms); the end
-of a job that left a daemon, among 90 processes, 1.5 ms.
+The start of a command is one message of its keeper, and its end another. If the agent has time to wait for the end of a
+command that is probably short, both and the output are one (`child/shortoutput.py`, `ended.py`). What a launch costs is
+in docs/decisions/0039.
 
 A command starts with its own session, /dev/null, a file or a terminal as stdin, default signal dispositions, an empty
 signal mask, umask 022, and no descriptors but 0, 1 and 2.

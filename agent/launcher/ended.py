@@ -53,7 +53,7 @@ class EndedProcess:
     def keep_until(self, deadline_s: float) -> None:
         """Do nothing: the job has ended."""
 
-    async def end(self, grace_s: float, number: Signals = Signals.SIGTERM) -> list[Survivor]:  # noqa: ARG002
+    async def end(self, grace_s: float, number: Signals = Signals.SIGTERM) -> list[Survivor]:  # noqa: ARG002 - of `Process.end`
         """Return no survivor."""
         return []
 

@@ -51,10 +51,9 @@ class Health:
 
     async def until_well(self, drain: Flag) -> None:
         """Wait until this machine can run jobs, or the agent drains."""
-        if self.closed.is_set():
+        while self.closed.is_set() and not drain.is_set():
             with cancelled_by(drain):
-                while self.closed.is_set():
-                    await self._changed.wait()
+                await self._changed.wait()
 
     async def refused(self, refusal: MachineRefused, *, begun: bool) -> bool:
         """Stop leasing, and return whether the release counts towards `max_attempts`. `begun`: the command was started.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -12,7 +16,7 @@ from tests.broker.stage import Disk, acting
 
 
 class Stage:
-    """Steps that note what they do: two pieces of work, and a pause."""
+    """Steps that note what they do: two pieces of work, and a pause, in which they are when the stage opens."""
 
     def __init__(self) -> None:
         self.disk = Disk()
@@ -26,13 +30,21 @@ class Stage:
             self.done.append("spoken")
             yield None
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        async with acting(self.stepper.run):
+            self.done.clear()
+            yield self
+
+    def begin(self) -> None:
+        """Go on, with work that does not end."""
+        self.disk.hold()
+        self.stepper.go_on()
+
 
 async def test_what_follows_work_takes_no_turn_and_nothing_goes_on_meanwhile() -> None:
-    stage = Stage()
-    async with acting(stage.stepper.run):
-        stage.done.clear()
-        stage.disk.hold()
-        stage.stepper.go_on()
+    async with Stage().opened() as stage:
+        stage.begin()
         stage.stepper.go_on()
         assert len(stage.disk.waiting) == 1
         stage.disk.let_go()
@@ -40,9 +52,7 @@ async def test_what_follows_work_takes_no_turn_and_nothing_goes_on_meanwhile() -
 
 
 async def test_a_step_that_is_due_comes_at_its_instant_and_what_is_due_now_after_others_had_a_turn() -> None:
-    stage = Stage()
-    async with acting(stage.stepper.run):
-        stage.done.clear()
+    async with Stage().opened() as stage:
         stage.stepper.due(anyio.current_time() + 20)
         stage.stepper.due(anyio.current_time() + 10)
         await anyio.sleep(9)  # virtual
@@ -66,10 +76,7 @@ async def test_what_a_step_raises_ends_the_task_and_work_that_ends_later_than_th
 
     with pytest.raises(OSError, match="no disk"):
         await Stepper(steps(), Disk()).run()
-    stage = Stage()
-    async with acting(stage.stepper.run):
-        stage.done.clear()
-        stage.disk.hold()
-        stage.stepper.go_on()
+    async with Stage().opened() as stage:
+        stage.begin()
     stage.disk.let_go()
     assert stage.done == ["work"]
