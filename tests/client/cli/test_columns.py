@@ -1,0 +1,87 @@
+"""How lists of jobs are shown as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from airunner.client.cli.columns import TERMINAL, Table, fitting, table_text
+from airunner.protocol.job import JobState, JobSummary, Result
+from airunner.protocol.names import JobId
+
+
+def summary(letter: str, state: JobState = JobState.SCHEDULED, **more: Any) -> JobSummary:
+    return JobSummary(
+        **{"id": JobId(letter * 36), "state": state, "queue": "q", "submitted_ms": 0, "command": "make"} | more
+    )
+
+
+def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
+    ended = {"started_ms": 1, "finished_ms": 2_001, "result": Result(exit_code=3)}
+    named = {"queue": "longer", "owner": "ada", "repository": "https://example.org/p.git", "command": "y z"}
+    jobs = [summary("a", command="x\n\x1b[2J"), summary("b", JobState.FAILED, **named, **ended)]
+    heading, first, second = Table().lines(jobs)
+    assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "SUBMITTED", "TOOK", "REPOSITORY", "COMMAND"]
+    assert first.endswith("x \\x1b[2J")
+    shown = ["b" * 36, "FAILED", "3", "longer", "ada", "1970-01-01T00:00:00Z", "2.0", "s"]
+    assert second.split() == [*shown, "https://example.org/p.git", "y", "z"]
+    assert first.split()[3:7] == ["-", "1970-01-01T00:00:00Z", "-", "-"]
+    assert {line.index(word) for line, word in ((heading, "COMMAND"), (first, "x \\"), (second, "y z"))} == {
+        heading.index("COMMAND")
+    }
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 81, 110, 130, 200])
+def test_only_the_command_is_cut_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    ended = {"started_ms": 0, "finished_ms": 187_000, "result": Result(signal=9)}
+    done = summary("a", JobState.FAILED, queue="default", command="make " + "x" * 300, **ended)
+    waiting = summary("b", queue="builds", command="sh -c 'echo hello'")
+    heading, *rows = table_text([done, waiting], 7_500_000).splitlines()
+    assert [row.split()[:2] for row in rows] == [["a" * 36, "FAILED"], ["b" * 36, "SCHEDULED"]]
+    assert "FAILED signal 9" in rows[0]
+    assert ("QUEUE" in heading, "AGE" in heading) == ("default" in rows[0], "2 h 05 min" in rows[0])
+    assert all(len(line) <= width for line in (heading, *rows))
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (200, TERMINAL),
+        (115, ("id", "state", "queue", "owner", "age", "took", "command")),
+        (93, ("id", "state", "queue", "owner", "age", "command")),
+        (80, ("id", "state", "queue", "age", "command")),
+        (72, ("id", "state", "age", "command")),
+        (50, ("id", "state")),
+        (10, ("id", "state")),
+    ],
+)
+def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tuple[str, ...]) -> None:
+    widths = {"id": 36, "state": 7, "queue": 7, "owner": 8, "age": 3, "took": 6, "repository": 32, "command": 99}
+    assert tuple(fitting(TERMINAL, widths, width)) == shown
+
+
+def test_owner_and_repository_have_columns_where_some_job_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "dumb")
+    plain = summary("a")
+    assert table_text([plain], 0).splitlines()[0].split() == ["ID", "STATE", "QUEUE", "AGE", "COMMAND"]
+    owned = msgspec.structs.replace(plain, owner="ada", repository="https://example.org/p.git")
+    heading, _, second = table_text([plain, owned], 0).splitlines()
+    assert heading.split() == ["ID", "STATE", "QUEUE", "OWNER", "AGE", "REPOSITORY", "COMMAND"]
+    assert second.split()[3:] == ["ada", "0", "ms", "example.org/p", "make"]
+    deep = f"https://example.org/{'x' * 40}/project.git"
+    assert "xxx/project  make" in table_text([msgspec.structs.replace(plain, repository=deep)], 0)
+
+
+@pytest.mark.parametrize(("term", "no_color", "coloured"), [("xterm", "", 1), ("xterm", "1", 0), ("dumb", "", 0)])
+def test_a_state_is_coloured_where_the_terminal_has_colours(
+    term: str, no_color: str, coloured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    text = table_text([summary("a")], 0)
+    assert (text.count("\x1b[33mSCHEDULED\x1b[0m"), "\x1b" in text) == (coloured, bool(coloured))
