@@ -140,14 +140,15 @@ class Ledger:
             if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
                 break
             batch.append(self._inbox.receive_nowait())
-        for entry in batch:
-            if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
-                self._parking.discard(entry)
-        for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX) if self._parking else ():
-            if len(batch) < self._store.batch_max:
-                batch.append(parked)
-            else:
-                self._parking.park(parked.pending, parked.until_ms)
+        if self._parking:
+            for entry in batch:
+                if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
+                    self._parking.discard(entry)
+            for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX):
+                if len(batch) < self._store.batch_max:
+                    batch.append(parked)
+                else:
+                    self._parking.park(parked.pending, parked.until_ms)
         return batch
 
     def _waits(self) -> bool:
@@ -281,20 +282,22 @@ class Ledger:
             if isinstance(pending, Pending):
                 if outcome.cost:
                     self._charge(pending.command, outcome.cost)
-                    paid = 0 if isinstance(entry, Parked) else pending.price
-                    self._inbox.charge(pending.command.tenant, outcome.cost - paid)
+                    if unpaid := outcome.cost - (0 if entry is not pending else pending.price):
+                        self._inbox.charge(pending.command.tenant, unpaid)
                 if news.exhausted:
                     self._exhaust(pending, news.exhausted, published.ready)
                 if news.nudged:
                     published.nudged.append(Nudged(pending.command.tenant, tuple(news.nudged)))
-                reply = None if outcome.reply is None else self._unless_parked(entry, pending, outcome.reply)
+                reply = outcome.reply
+                if isinstance(reply, JobsLeased):
+                    reply = self._unless_parked(entry, pending, reply)
                 if reply is not None and pending.peer is not None:
                     responses.append(_respond(pending, reply))
-            if isinstance(entry, Retain):
+            elif isinstance(entry, Retain):
                 self._janitor.send_nowait(Swept(news.more))
         if responses:
             self._gateway.send(responses)
-        self._counts.add("events", sum(appended.segment.count for appended in published.appended))
+        self._counts.add("events", sum([appended.segment.count for appended in published.appended]))
         self._bus.publish(published)
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
@@ -304,11 +307,10 @@ class Ledger:
         for keys in (self._ready, ready):
             keys -= {key for key in keys if key._replace(needs="") in queues and meets(facts, key.needs)}
 
-    def _unless_parked(self, entry: object, pending: Pending, reply: StoreReply) -> StoreReply | None:
+    def _unless_parked(self, entry: object, pending: Pending, reply: JobsLeased) -> StoreReply | None:
         """Park a DequeueJob that found no job and may wait, and return None; otherwise return the reply to send."""
         request = pending.command.request
-        if not isinstance(request, DequeueJob) or not isinstance(reply, JobsLeased):
-            return reply
+        assert isinstance(request, DequeueJob), "not a DequeueJob, but the reply to one"
         if reply.leases:
             return msgspec.structs.replace(reply, queued=isinstance(entry, Pending))
         if pending.peer is None or not request.wait_ms:
@@ -334,6 +336,9 @@ class Ledger:
     def _commands(self, entries: Sequence[_ToApply]) -> list[Command]:
         """List the commands for the store, each with the room on the disk once all up to it are stored."""
         space = self._disk.look()
+        sizes_bytes = [entry.size_bytes for entry in entries if isinstance(entry, Pending)]
+        if self._disk.room(space, sum(sizes_bytes)) is Room.AMPLE:
+            return [_command(entry) for entry in entries]
         commands: list[Command] = []
         wanted_bytes = 0
         for entry in entries:

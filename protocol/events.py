@@ -190,7 +190,7 @@ class UnknownBody(Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-class EventSegment(Struct, frozen=True, kw_only=True):
+class EventSegment(Struct, frozen=True, kw_only=True, gc=False):
     """Segment of `count` events from `first_sequence` on, all of one attempt."""
 
     first_sequence: Positive
@@ -243,7 +243,7 @@ _agent_decoder: msgspec.msgpack.Decoder[list[AgentBody]] = msgspec.msgpack.Decod
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def encode_bodies(bodies: list[AgentBody] | list[BrokerBody]) -> bytes:
+def encode_bodies(bodies: Sequence[AgentBody] | Sequence[BrokerBody]) -> bytes:
     """Encode a batch of bodies as the MessagePack array that is spooled, sent and stored."""
     return _encoder.encode(bodies)
 

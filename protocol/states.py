@@ -45,11 +45,6 @@ FINISHING: Final[Mapping[JobState, Change]] = MappingProxyType(
 """The change that leads to each terminal state."""
 
 
-def next_state(state: JobState, change: Change) -> JobState | None:
-    """Return the state after a change; None: the table has no such transition."""
-    return TRANSITIONS.get((state, change))
-
-
 def mermaid() -> str:
     """Draw the table as a Mermaid state diagram."""
     steps = [f"    {state} --> {target}: {change}" for (state, change), target in TRANSITIONS.items()]

@@ -252,7 +252,7 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
     (what_is_pure_imports_no_edge, "protocol/x.py", "from os import urandom"),
     (what_is_pure_imports_no_edge, "broker/lifecycle/x.py", "from time import time"),
     (engines_decide_nothing, "broker/store/sqlite/x.py", "from airunner.broker.lifecycle.world import World"),
-    (engines_decide_nothing, "broker/store/sqlite/x.py", "from airunner.protocol.states import next_state"),
+    (engines_decide_nothing, "broker/store/sqlite/x.py", "from airunner.protocol.states import TRANSITIONS"),
     (engines_decide_nothing, "broker/store/sqlite/x.py", "_DUE = \"state = 'RUNNING'\""),
     (only_anyio_waits, "agent/x.py", "import asyncio"),
     (names_say_what_a_thing_is, "agent/utils.py", ""),

@@ -32,7 +32,9 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
     match command:
         case TenantRequest():
             try:
-                reply = _answer(world, command)
+                if command.queues is not None:
+                    _require_in(world, command, command.queues)
+                reply = kind_of(command.request).decider(world, command, command.request)
             except PeerError as error:
                 reply = refusal(error)
         case Expire():
@@ -56,12 +58,6 @@ def read(engine: Engine, command: TenantRequest) -> Done:
     except PeerError as error:
         reply = refusal(error)
     return Done(reply, News(), 1 + (engine.work() - before) // POINTS_PER_UNIT)
-
-
-def _answer(world: World, command: TenantRequest) -> StoreReply:
-    if command.queues is not None:
-        _require_in(world, command, command.queues)
-    return kind_of(command.request).decider(world, command, command.request)
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:

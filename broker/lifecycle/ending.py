@@ -18,7 +18,7 @@ from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired,
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.replies import JobCancelled, JobCompleted, JobReleasedReply
 from airunner.protocol.requests import CancelJob, CompleteJob, ReleaseJob
-from airunner.protocol.states import FINISHING, Change, next_state
+from airunner.protocol.states import FINISHING, TRANSITIONS, Change
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
 _EXPIRED: Final = Result(reason=Reason.EXPIRED)
@@ -78,12 +78,12 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
         raise IncompleteLog(
             f"{job.next_index} events are stored and {request.event_count} are claimed", expected_index=job.next_index
         )
-    retry = _retry_of(world, job, request.result)
+    state = request.result.state
+    retry = _retry_of(world, job, request.result) if state is JobState.FAILED else None
     if retry is None:
-        end = _finish(FINISHING[request.result.state], Settled.COMPLETED, request.result, [], world.now_ms)
+        end = _finish(FINISHING[state], Settled.COMPLETED, request.result, [], world.now_ms)
     else:
-        state = _state_after(Change.RETRY)
-        end = _End(state, Settled.RETRIED, [retry], due_ms=retry.not_before_ms, retried=True)
+        end = _End(_state_after(Change.RETRY), Settled.RETRIED, [retry], due_ms=retry.not_before_ms, retried=True)
     _end(world, job, end)
     return JobCompleted(state=end.state)
 
@@ -166,8 +166,7 @@ def expire_waiting(world: World, job: JobRow) -> None:
 def _end_waiting(world: World, job: JobRow, change: Change, result: Result, events: list[BrokerBody]) -> None:
     """End a waiting job; JOB_FINISHED follows `events`."""
     before = world.change(job)
-    ended = next_state(JobState.SCHEDULED, change)
-    assert ended is not None, f"no {change} of a waiting job"
+    ended = TRANSITIONS[JobState.SCHEDULED, change]
     assert ended is result.state, f"{change} makes a waiting job {ended}, and its result {result.state}"
     job.state = ended
     job.due_ms = job.deadline_ms = None
@@ -179,7 +178,7 @@ def _end_waiting(world: World, job: JobRow, change: Change, result: Result, even
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
     """Make the event of a failed attempt's retry, which says when it is due; None: the job is not retried."""
-    if job.cancel_requested_ms is not None or result.state is not JobState.FAILED:
+    if job.cancel_requested_ms is not None:
         return None
     policy = world.spec(job).retry
     if policy is None or job.retries >= policy.limit or not policy.covers(result.end, result.failures):
@@ -233,9 +232,7 @@ def _finish(change: Change, settled: Settled, result: Result, events: list[Broke
 
 def _state_after(change: Change) -> JobState:
     """Look up the state of a running job after a change."""
-    state = next_state(JobState.RUNNING, change)
-    assert state is not None, f"no {change} of a running job"
-    return state
+    return TRANSITIONS[JobState.RUNNING, change]
 
 
 def _finished_event(result: Result, now_ms: int) -> JobFinished:

@@ -51,11 +51,10 @@ class KeptRows:
     def find(self, keys: Keys) -> Loaded:
         """Find what is kept, and remove its keys from `keys`."""
         rows, found = self._batch, Loaded()
-        for named in [named for named in keys.jobs if named[1] in rows.jobs]:
-            tenant, job_id = named
-            if rows.jobs[job_id].tenant == tenant and named not in keys.specs:
-                found.jobs.append(rows.jobs[job_id])
-                keys.jobs.discard(named)
+        if rows.jobs:
+            jobs = [(named, rows.jobs.get(named[1])) for named in keys.jobs - keys.specs]
+            found.jobs = [job for (tenant, _), job in jobs if job is not None and job.tenant == tenant]
+            keys.jobs.difference_update([(job.tenant, job.job_id) for job in found.jobs])
         for queue in [queue for queue in keys.queues if queue in rows.modes]:
             keys.queues.discard(queue)
             if (mode := rows.modes[queue]) is not None:

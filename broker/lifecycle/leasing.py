@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import expire_waiting, is_late
 from airunner.broker.lifecycle.world import World
@@ -9,12 +11,14 @@ from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import facts_of
 from airunner.broker.store.room import Room
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
-from airunner.protocol.events import JobLeased
+from airunner.protocol.events import JobLeased, encode_bodies
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, task_token, token_hash
 from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, QueueMode, Verdict
 from airunner.protocol.requests import DequeueJob, UpdateJob
-from airunner.protocol.states import Change, next_state
+from airunner.protocol.states import TRANSITIONS, Change
+
+_LEASED: Final = TRANSITIONS[JobState.SCHEDULED, Change.LEASE]
 
 
 def load_dequeue(keys: Keys, command: TenantRequest, request: DequeueJob) -> None:
@@ -56,15 +60,17 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         for job in jobs:
             (late if is_late(world, job) else taken).append(job)
     try:
-        leases = tuple(_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken)
+        leases = tuple([_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken])
     except CorruptLog:
         world.put_back([*late, *taken])
         raise
     for job in late:
         expire_waiting(world, job)
         world.news.ready.add(job.key)  # there may be more jobs behind it: the agent's request is tried again
+    leased = encode_bodies([JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
     for job, lease in zip(taken, leases, strict=True):
         _grant(world, command, request, job, lease)
+        world.append(job, 1, leased, world.now_ms)
     world.news.exhausted |= exhausted
     return JobsLeased(leases=leases)
 
@@ -93,9 +99,7 @@ def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple
 
 def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRow, lease: JobLease) -> None:
     before = world.change(job)
-    state = next_state(JobState.SCHEDULED, Change.LEASE)
-    assert state is not None, "no lease of a waiting job"
-    job.state = state
+    job.state = _LEASED
     job.attempt = lease.attempt
     job.next_index = 0
     job.agent = request.agent
@@ -107,21 +111,22 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     job.settled = None
     world.lease(job, command.request_id)
     world.update_standing(job, before)
-    world.write(job, [JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
 
 
 def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:
     """Make the lease; its token is derived from the request's seed, so each repeat gets the same token."""
     spec = world.spec(job)
-    names = [name for name in spec.secret_names if name not in spec.environment]
-    boxes = world.boxes(job.tenant, job.queue) if names else {}
+    sealed: dict[str, bytes] = {}
+    if spec.secrets or spec.secret_files:
+        boxes = world.boxes(job.tenant, job.queue)
+        sealed = {name: boxes[name].box for name in spec.secret_names if name in boxes and name not in spec.environment}
     return JobLease(
         job_id=job.job_id,
         attempt=attempt,
         task_token=task_token(request.token_seed, job.job_id, attempt),
         visibility_ms=visibility_ms,
         spec=spec,
-        sealed={name: boxes[name].box for name in names if name in boxes},
+        sealed=sealed,
         zstd=True,
     )
 

@@ -9,7 +9,7 @@ from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import complete, load_complete
 from airunner.broker.lifecycle.quota import require_log
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import Keys
+from airunner.broker.store.contract import JobRow, Keys
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.compression import content_bytes, is_compressed
@@ -35,16 +35,17 @@ def load_publish(keys: Keys, command: TenantRequest, request: PublishJobEvents) 
 
 def publish(world: World, command: TenantRequest, request: PublishJobEvents) -> JobEventsPublished:
     """Store batches of events and complete attempts; each batch and completion is accepted or refused by itself."""
-    lasts = _lasts(request) if request.completions else set[LeaseRef]()
-    batches = tuple(_batch(world, command, batch, last=batch.lease in lasts) for batch in request.batches)
-    completions = tuple(_completion(world, command, completion) for completion in request.completions)
+    scarce = command.room < Room.RUNNING or command.quotas.bytes_max is not None
+    lasts = _lasts(request) if scarce else None
+    batches = tuple([_batch(world, command, batch, lasts) for batch in request.batches])
+    completions = tuple([_completion(world, command, completion) for completion in request.completions])
     return JobEventsPublished(batches=batches, completions=completions)
 
 
-def _batch(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> BatchStored:
+def _batch(world: World, command: TenantRequest, batch: EventBatch, lasts: set[LeaseRef] | None) -> BatchStored:
     code: str | None = None
     try:
-        next_index = _store(world, command, batch, last=last)
+        next_index = _store(world, command, batch, lasts)
     except PeerError as error:
         next_index, code = error.expected_index or 0, error.code
     return BatchStored(job_id=JobId(batch.lease.job_id), attempt=batch.lease.attempt, next_index=next_index, code=code)
@@ -57,10 +58,10 @@ def _completion(world: World, command: TenantRequest, completion: CompleteJob) -
         return refusal(error)
 
 
-def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
+def _store(world: World, command: TenantRequest, batch: EventBatch, lasts: set[LeaseRef] | None) -> int:
     """Store the events of `batch` that are not stored yet; return the attempt's next index.
 
-    `last`: the request also completes this attempt, and has few events of it; these are stored even with little room.
+    `lasts`: see `_lasts`; the events of these attempts are stored even with little room. None: there is room for all.
 
     Raises `NotFound`, `StaleToken`, `IndexGap`, `BadRequest`, `NoSpace`, `Quota`, `CorruptLog`.
     """
@@ -72,13 +73,8 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
         return job.next_index
     if job.state != JobState.RUNNING:
         raise StaleToken
-    if command.room < Room.RUNNING and not last:
-        raise NoSpace(expected_index=job.next_index)
-    try:
-        require_log(world, command.tenant, command.quotas, last=last)
-    except Quota as refused:
-        refused.expected_index = job.next_index
-        raise
+    if lasts is not None:
+        _require_room(world, command, job, last=batch.lease in lasts)
     bodies = _checked(world, batch.events)
     if len(bodies) != batch.count:
         raise BadRequest(f"a batch is said to have {batch.count} events, but has {len(bodies)}")
@@ -86,8 +82,19 @@ def _store(world: World, command: TenantRequest, batch: EventBatch, *, last: boo
     raw = without_first(batch.events, known) if known else batch.events
     world.change(job)
     job.next_index = next_index
-    world.append(job, batch.count - known, raw, max(body.timestamp_ms for body in bodies[known:]))
+    world.append(job, batch.count - known, raw, max([body.timestamp_ms for body in bodies[known:]]))
     return next_index
+
+
+def _require_room(world: World, command: TenantRequest, job: JobRow, *, last: bool) -> None:
+    """Require room for events of a running job. Raises `NoSpace`, `Quota`, with the index to go on at."""
+    if command.room < Room.RUNNING and not last:
+        raise NoSpace(expected_index=job.next_index)
+    try:
+        require_log(world, command.tenant, command.quotas, last=last)
+    except Quota as refused:
+        refused.expected_index = job.next_index
+        raise
 
 
 def _checked(world: World, raw: bytes) -> list[AgentBody]:

@@ -35,8 +35,8 @@ def fact_of(name: str, value: str) -> bytes:
 def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> None:
     """Request the rows on which a submission is decided."""
     load_answer(keys, command)
-    for job in request.jobs:
-        keys.add_queue(command.tenant, job.queue, needing=bool(needs_of(job)))
+    for queue, needs in {(job.queue, needs_of(job)) for job in request.jobs}:
+        keys.add_queue(command.tenant, queue, needing=bool(needs))
 
 
 def enqueue(world: World, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> JobsEnqueued:

@@ -15,18 +15,19 @@ from airunner.protocol.job import JobState
 
 
 class Standing(Struct, frozen=True):
-    """Standing of a job: how much it adds to each counter, 0 or 1; `alive`: it has not ended."""
+    """Standing of a job: how much it adds to each counter, 0 or 1; `alive`: it has not ended; `gate`: see `JobRow`."""
 
     waiting: int
     delayed: int
     running: int
     alive: int
+    gate: int
 
 
-ENDED: Final = Standing(0, 0, 0, 0)
-_RUNNING: Final = Standing(0, 0, 1, 1)
-_DELAYED: Final = Standing(1, 1, 0, 1)
-_WAITING: Final = Standing(1, 0, 0, 1)
+ENDED: Final = Standing(0, 0, 0, 0, gate=1)
+_RUNNING: Final = Standing(0, 0, 1, 1, gate=1)
+_DELAYED: Final = Standing(1, 1, 0, 1, gate=1)
+_WAITING: Final = Standing(1, 0, 0, 1, gate=0)
 
 
 def standing_of(job: JobRow) -> Standing:
@@ -36,11 +37,6 @@ def standing_of(job: JobRow) -> Standing:
     if job.state != JobState.SCHEDULED:
         return ENDED
     return _WAITING if job.due_ms is None else _DELAYED
-
-
-def gate_of(job: JobRow) -> int:
-    """Count the reasons not to lease a job."""
-    return (job.state != JobState.SCHEDULED) + (job.due_ms is not None)
 
 
 class Tallies:

@@ -14,7 +14,7 @@ from typing import Final
 
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
 from airunner.broker.lifecycle.replaying import stdin_in
-from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, gate_of, standing_of
+from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, standing_of
 from airunner.broker.store.contract import (
     STDIN_SEQUENCE,
     Changes,
@@ -108,7 +108,7 @@ class World:
         """Add loaded jobs that may be leased, of a queue and needs up to as many as `wanted`, in their order."""
         for row in rows:
             job = self._adopted(row)
-            self._places.setdefault(job.key, []).append((-job.priority, job.number, job))
+            self._places.setdefault((job.tenant, job.queue, job.needs), []).append((-job.priority, job.number, job))
         self._cut = {key for key, most in wanted.items() if len(self._places.get(key, ())) >= most}
 
     def adopt_due(self, rows: Iterable[JobRow]) -> None:
@@ -280,11 +280,10 @@ class World:
 
     def update_standing(self, job: JobRow, before: Standing) -> None:
         """Update the job's gate and the counters after its state or delay has changed."""
-        gate = gate_of(job)
-        if not gate and job.gate:
-            self._may_be_leased(job)
-        job.gate = gate
         after = standing_of(job)
+        if not after.gate and job.gate:
+            self._may_be_leased(job)
+        job.gate = after.gate
         if after is not before:
             self._tallies.update_standing(job, before, after)
 
@@ -393,6 +392,7 @@ class World:
         """Collect all changes of the batch."""
         changes = self._changes
         changes.changed = list(self._changed.values())
-        assert all(after.gate == gate_of(after) for _, after in changes.changed), "`update_standing` was not called"
+        rows = [after for _, after in changes.changed]
+        assert [row.gate for row in rows] == [standing_of(row).gate for row in rows], "`update_standing` was not called"
         self._tallies.save(changes)
         return changes

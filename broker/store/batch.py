@@ -84,7 +84,7 @@ class Store:
         engine = self.engine
         engine.begin()
         self._kept.begin()
-        if any(isinstance(command, RenewAll) for command in commands):
+        if RenewAll in map(type, commands):
             engine.renew_all(now_ms)
             self._kept.forget()
         world = self._load(commands, now_ms)
@@ -92,7 +92,7 @@ class Store:
         changes = world.changes()
         engine.save(changes)
         self._kept.save(changes)
-        only_requests = all(isinstance(command, TenantRequest) for command in commands)  # the engine writes for others
+        only_requests = {TenantRequest}.issuperset(map(type, commands))  # the engine writes for others
         if not only_requests or not self._kept.knows_due:
             self._kept.set_due(engine.next_due_ms())
         return Applied(done, self._kept.due_ms, wrote=not only_requests or changes != Changes())
@@ -101,26 +101,28 @@ class Store:
         engine = self.engine
         keys, retried = Keys(), Keys()
         requests = [command for command in commands if isinstance(command, TenantRequest)]
+        kinds = {type(command.request) for command in requests}
         for command in requests:
             kind_of(command.request).load(keys, command, command.request)
         found = self._kept.find(keys)
         loaded = engine.load(keys)
         self._kept.add(keys, loaded, found)
         world = World(loaded, now_ms, engine.boxes, engine.segments)
-        for command in requests:
-            if isinstance(command.request, RetryJob):
-                load_retried(retried, world, command, command.request)
-        if retried.queues:
+        if RetryJob in kinds:
+            for command in requests:
+                if isinstance(command.request, RetryJob):
+                    load_retried(retried, world, command, command.request)
             world.adopt_queues(engine.load(retried))
-        if any(isinstance(command, Expire) for command in commands):
+        if Expire in map(type, commands):
             world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
-        late = sum(is_late(world, job) for job in world.due())
-        if wanted := _wanted(commands, loaded.kinds, late):
+        if kinds & {DequeueJob, UpdateQueue}:
+            late = sum(is_late(world, job) for job in world.due())
+            wanted = _wanted(requests, loaded.kinds, late)
             world.adopt_waiting(engine.waiting(wanted), wanted)
         return world
 
 
-def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int], late: int) -> dict[QueueKey, int]:
+def _wanted(requests: Sequence[TenantRequest], kinds: dict[QueueKey, int], late: int) -> dict[QueueKey, int]:
     """Count how many waiting jobs of each queue and needs the batch may lease, end, or report as ready.
 
     The batch ends `late` jobs and those that it cancels, which may be the first of any queue.
@@ -130,9 +132,7 @@ def _wanted(commands: Sequence[Command], kinds: dict[QueueKey, int], late: int) 
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}
     for key in kinds:
         needs_of.setdefault((key.tenant, key.queue), []).append(key)
-    for command in commands:
-        if not isinstance(command, TenantRequest):
-            continue
+    for command in requests:
         tenant = command.tenant
         match command.request:
             case DequeueJob() as request:

@@ -60,7 +60,7 @@ async def test_a_lone_request_takes_few_calls_and_no_turn_of_the_loop_but_the_co
         before = calls(stage.asks.wake)
         assert len(stage.disk.waiting) == 1
         after = calls(stage.disk.let_go)
-        assert before + after <= 140
+        assert before + after <= 128
     await stage.answers.receive()
     (enqueued,) = stage.answers.receive_nowait()
     assert isinstance(enqueued, Response)

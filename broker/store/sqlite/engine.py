@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import suppress
 from itertools import compress
-from operator import itemgetter, ne
+from operator import is_not, itemgetter
 from typing import Final, NamedTuple
 
 import apsw
@@ -62,9 +62,10 @@ _DROP_QUEUE: Final = (
 
 
 def _insert(table: str, columns: tuple[str, ...], **otherwise: str) -> str:
-    """Build a statement that inserts a row; if the row exists, it sets the columns in `otherwise` instead."""
+    """Build a statement that inserts a row of all columns; or, if the row exists, sets those in `otherwise`."""
+    named = f" ({', '.join(columns)})" if otherwise else ""  # else short, since apsw hashes the text for each row
     conflict = ", ".join(f"{column} = {value.format(column)}" for column, value in otherwise.items())
-    insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    insert = f"INSERT INTO {table}{named} VALUES ({', '.join('?' * len(columns))})"
     return f"{insert} ON CONFLICT DO UPDATE SET {conflict}" if conflict else insert
 
 
@@ -206,13 +207,13 @@ class SqliteEngine(PageReader):
         updates: dict[tuple[bool, ...], list[Values]] = {}
         for old, new in changes.changed:
             loaded, values = astuple(old), astuple(new)
-            differs = tuple(map(ne, loaded, values))
+            differs = tuple(map(is_not, loaded, values))
             if True in differs:
                 updates.setdefault(differs, []).append((*compress(values, differs), *_as_loaded(loaded)))
         expected = self._db.total_changes() + sum(map(len, updates.values())) + len(changes.removed)
         for differs, rows in updates.items():
-            columns = ", ".join(f"{column} = ?" for column in compress(FIELDS, differs))
-            yield _Write(f"UPDATE job SET {columns} WHERE {_AS_LOADED}", rows, itemgetter(-len(CHECKED)))
+            columns = "=?,".join(compress(FIELDS, differs))
+            yield _Write(f"UPDATE job SET {columns}=? WHERE {_AS_LOADED}", rows, itemgetter(-len(CHECKED)))
         removed = [_as_loaded(astuple(row)) for row in changes.removed]
         yield _Write(f"DELETE FROM job WHERE {_AS_LOADED}", removed, itemgetter(0))
         if self._db.total_changes() != expected:

@@ -127,9 +127,8 @@ class RowReader:
 
     def _fetch(self, kind: type[list[Row]], sql: str, keys: Iterable[Values] = ((),)) -> list[Row]:
         """Fetch rows whose columns are the fields of `kind`. Raises what `_run` raises."""
-        rows = self._run(sql, keys)
         try:
-            return msgspec.convert(rows, kind)
+            return msgspec.convert(self._run(sql, keys), kind)
         except UNDECODABLE as error:
             raise self._judged(error) from error
 

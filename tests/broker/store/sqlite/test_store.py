@@ -13,7 +13,7 @@ import pytest
 
 from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Usage
+from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Record, Segment, Usage
 from airunner.broker.store.open import open_engine
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
@@ -30,6 +30,14 @@ def test_folder_and_files_are_private(tmp_path: Path):
         Driver(store).submit()
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_a_row_is_inserted_without_naming_its_columns_since_the_table_has_them_in_this_order() -> None:
+    tables = {"job": JobRow, "segment": Segment, "record": Record}
+    with closing(open_sqlite(None)) as engine:
+        for table, row in tables.items():
+            columns = [name for _, name, *_ in engine._db.execute(f"PRAGMA table_info({table})")]
+            assert columns == [*row.__struct_fields__]
 
 
 def test_a_relative_path_is_taken_from_where_the_broker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
