@@ -10,7 +10,7 @@ from airunner.client.cli.listing import job_lines
 from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import Result, Usage
-from tests.client.cli.test_output import summary
+from tests.client.cli.test_columns import summary
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 
 FOUND = REPLIES["JobFound"].job

@@ -13,8 +13,8 @@ from airunner.client.cli.joblist import page_text
 from airunner.client.cli.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsListed
+from tests.client.cli.test_columns import summary as job
 from tests.client.cli.test_output import Files, Terminal, one_terminal, two_files  # noqa: F401 - fixtures
-from tests.client.cli.test_output import summary as job
 
 
 def test_a_pipe_is_given_the_list_and_then_what_is_new_or_has_changed_oldest_first(files: Files) -> None:
