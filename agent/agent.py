@@ -57,7 +57,8 @@ class Agent(Struct, frozen=True):
             lambda: [*remove_workspaces(home, bases), *remove_unfinished(home)]
         ):
             self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
-        left = spools_in(home / SPOOL_FOLDER)
+        spools = home / SPOOL_FOLDER
+        left = spools_in(spools)
         async with anyio.create_task_group() as background:
             await background.start(self.channel.run)
             background.start_soon(recover, left, self.channel, self.edges, self.report)
@@ -68,6 +69,7 @@ class Agent(Struct, frozen=True):
             background.start_soon(self._leave_when_idle, occupancy)
             slot = Slot(
                 plan=self.plan,
+                spools=spools,
                 leaser=leaser,
                 publisher=publisher,
                 renewer=renewer,

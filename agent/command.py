@@ -397,4 +397,4 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
 
 
 def _say(*lines: str) -> None:
-    print(*map(own_lines, lines), sep="\n", file=sys.stderr, flush=True)
+    sys.stderr.write("".join(f"{own_lines(line)}\n" for line in lines))  # once: each call with a line's end writes

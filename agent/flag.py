@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 import anyio
@@ -13,38 +14,38 @@ from airunner.transport.bell import Bell
 
 
 class Flag:
-    """Flag that can be set once. Then waiting tasks wake, and blocks opened by `cancelled_by` are cancelled."""
+    """Flag that can be set once. Then waiting tasks wake, and functions are called, such as `cancel` of a scope."""
 
     def __init__(self) -> None:
         self._set = False
         self._bell = Bell()
-        self._scopes: set[anyio.CancelScope] = set()
+        self._calls: set[Callable[[], object]] = set()
 
     def is_set(self) -> bool:
         """Return whether the flag has been set."""
         return self._set
 
     def set(self) -> None:
-        """Set the flag: wake the waiting tasks and cancel the blocks."""
+        """Set the flag: wake the waiting tasks and call the functions. May be called again."""
         self._set = True
         self._bell.ring()
-        for scope in self._scopes:
-            scope.cancel()
+        for call in tuple(self._calls):
+            call()
 
     async def wait(self) -> None:
         """Wait until the flag is set."""
         if not self._set:
             await self._bell.wait()
 
-    def add(self, scope: anyio.CancelScope) -> None:
-        """Add a scope, to be cancelled when the flag is set, or at once if the flag is set already."""
-        self._scopes.add(scope)
+    def add(self, call: Callable[[], object]) -> None:
+        """Add a function, to be called when the flag is set, or at once if the flag is set already."""
+        self._calls.add(call)
         if self._set:
-            scope.cancel()
+            call()
 
-    def remove(self, scope: anyio.CancelScope) -> None:
-        """Remove a scope whose block has ended."""
-        self._scopes.discard(scope)
+    def remove(self, call: Callable[[], object]) -> None:
+        """Remove a function."""
+        self._calls.discard(call)
 
 
 class _CancelledBy:
@@ -55,14 +56,14 @@ class _CancelledBy:
     def __enter__(self) -> anyio.CancelScope:
         self._scope.__enter__()
         for flag in self._flags:
-            flag.add(self._scope)
+            flag.add(self._scope.cancel)
         return self._scope
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         for flag in self._flags:
-            flag.remove(self._scope)
+            flag.remove(self._scope.cancel)
         return bool(self._scope.__exit__(kind, error, traceback))
 
 

@@ -1,6 +1,7 @@
 """Reports of an agent: its lines for the operator, gathered while many come, so that they cost few writes.
 
-A line that comes `GATHER_S` or more after the last write is written at once.
+A line that comes `GATHER_S` or more after the last write is written in the event loop's next turn: the job that it
+reports begins before the line's reader wakes.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ class Reports:
         self._gathered = Bell()
 
     def add(self, line: str) -> None:
-        """Write a line, at once or with the next ones."""
+        """Write a line soon."""
         self._lines.append(line)
-        if len(self._lines) == 1 and anyio.current_time() < self._due_s:
+        if len(self._lines) == 1:
             self._gathered.ring()
-        elif len(self._lines) in (1, LINES_MAX):
+        elif len(self._lines) == LINES_MAX:
             self._flush()
 
     async def run(self) -> None:
         """Write gathered lines when they are due, until cancelled; then write the rest."""
         try:
             while True:
-                if self._lines:
-                    await anyio.sleep_until(self._due_s)
-                    self._flush()
-                else:
+                if not self._lines:
                     await self._gathered.wait()
+                if anyio.current_time() < self._due_s:
+                    await anyio.sleep_until(self._due_s)
+                self._flush()
         finally:
             self._flush()
 

@@ -34,6 +34,9 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
+STREAMS: Final = tuple(Stream)  # to iterate over an enumeration takes several times as long
+
+
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
     """Fields that every event has."""
 

@@ -61,7 +61,7 @@ def without_credentials(text: str) -> str:
     """
     if "@" in text:
         text = _USER.sub(f"{REDACTED}@", text)
-    return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", text)
+    return _SECRET_PARAMETER.sub(rf"\1={REDACTED}", text) if "=" in text else text
 
 
 def credential_spans(text: str) -> list[tuple[int, int]]:

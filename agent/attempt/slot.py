@@ -8,14 +8,16 @@ extended the lease.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from airunner.agent.attempt.attempt import Attempt, Surroundings
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
-from airunner.agent.flag import cancelled_by
+from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
 from airunner.agent.leases.health import Health
@@ -24,11 +26,11 @@ from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Settlement, described
-from airunner.agent.output.outbox import Outbox
+from airunner.agent.output.outbox import Outbox, nothing
 from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
-from airunner.agent.output.spool import SPOOL_FOLDER, Spool, SpoolFailed, SpoolHeader
+from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
@@ -71,6 +73,7 @@ class Slot(Struct, frozen=True):
     """Slot of an agent: runs one job at a time. The slots share this object, each in a task of its own."""
 
     plan: Plan
+    spools: Path
     leaser: Leaser
     publisher: EventPublisher
     renewer: Renewer
@@ -86,7 +89,7 @@ class Slot(Struct, frozen=True):
         """Run jobs until `orders.drain` is set, or `plan.jobs_max` jobs have run, not counting refused ones."""
         jobs = 0
         backoff = Backoff(self.edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
-        settled = anyio.Event()
+        settled = Flag()
         settled.set()
         async with anyio.create_task_group() as settling:
             while not self.orders.drain.is_set() and jobs != self.plan.jobs_max:
@@ -95,11 +98,10 @@ class Slot(Struct, frozen=True):
                 if held is not None:
                     with self.occupancy.busy():
                         attempted = await self._work(held)
-                        if not settled.is_set():  # the previous job: at most one lease of a slot waits for the broker
-                            await settled.wait()
-                    settled = anyio.Event()
-                    settling.start_soon(self._settle, attempted, settled)
+                        await settled.wait()  # the previous job: at most one lease of a slot waits for the broker
+                    settled = self._begin_settling(attempted, settling)
                     jobs += not attempted.refused
+            await settled.wait()
 
     async def _lease(self, backoff: Backoff) -> HeldLease | None:
         """Return the next lease; None: the broker has no job now or refuses, or the agent must not lease."""
@@ -143,7 +145,7 @@ class Slot(Struct, frozen=True):
         """Create the attempt's spool, outbox and recorder. Raises `SpoolFailed`."""
         lease = held.lease
         header = SpoolHeader(lease=lease.ref)
-        spool = Spool.create(self.plan.home / SPOOL_FOLDER / f"{lease.job_id}.{lease.attempt}", header)
+        spool = Spool.create(self.spools / f"{lease.job_id}.{lease.attempt}", header)
         batcher = self.plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
         outbox = Outbox(lease, spool, batcher, self.publisher, held.cancelled)
         self.publisher.open(outbox)
@@ -186,9 +188,39 @@ class Slot(Struct, frozen=True):
             self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         self.workspaces.removed(workspace)
 
-    async def _settle(self, attempted: _Attempted, settled: anyio.Event) -> None:
-        """Settle the lease, and remove the attempt's spool or leave it to the home's next agent."""
-        settlement = await self._settlement(attempted)
+    def _begin_settling(self, attempted: _Attempted, settling: TaskGroup) -> Flag:
+        """Begin to settle the lease, and return the flag that is set when it is settled.
+
+        Usually the broker accepts the result, and its reply settles the lease. All else is done by a task.
+        """
+        settled = Flag()
+        recorder, result = attempted.recorder, attempted.result
+        if recorder is None or result is None:
+            settling.start_soon(self._settle, attempted, settled)
+            return settled
+        outbox = recorder.outbox
+
+        def settle() -> None:
+            outbox.ended = nothing
+            self.orders.stop.remove(settle)
+            if outbox.state is None:
+                settling.start_soon(self._settle, attempted, settled)
+            else:
+                self._end(attempted, Completed(outbox.state, result.exit_status), settled)
+
+        if outbox.over:
+            settle()
+        else:
+            outbox.ended = settle
+            self.orders.stop.add(settle)
+        return settled
+
+    async def _settle(self, attempted: _Attempted, settled: Flag) -> None:
+        """Settle the lease."""
+        self._end(attempted, await self._settlement(attempted), settled)
+
+    def _end(self, attempted: _Attempted, settlement: Settlement, settled: Flag) -> None:
+        """End a settled attempt: remove its spool, or leave it to the home's next agent."""
         self.renewer.drop(attempted.held)
         if attempted.recorder is not None:
             outbox = attempted.recorder.outbox

@@ -8,6 +8,7 @@ from memory, and no other batch is made before the broker has acknowledged it. T
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import anyio
@@ -74,6 +75,7 @@ class Outbox:
         self.broken = Flag()
         self.failure: SpoolFailed | None = None
         self.changed = Bell()
+        self.ended: Callable[[], None] = nothing  # called when it is completed, lost or broken
         self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
         self.held = False  # a short job's events and result follow at once: gather them, and send them with others'
@@ -81,6 +83,11 @@ class Outbox:
         self._sent = 0  # index of the first event that is not sent
         self._newest: Record | None = None
         self._accounted_bytes = 0  # bytes of this spool that the room counts
+
+    @property
+    def over(self) -> bool:
+        """Whether it is completed, lost or broken."""
+        return self.state is not None or self.lost.is_set() or self.broken.is_set()
 
     @property
     def behind(self) -> bool:
@@ -116,7 +123,8 @@ class Outbox:
     def _write(self) -> bool:
         """Write the gathered events to disk; return whether there were any."""
         written = False
-        while not self.spool.full and (bodies := self._batcher.next_batch(now_in_ms())):
+        while not self.spool.full and not self._batcher.empty:
+            bodies = self._batcher.next_batch(now_in_ms())
             self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
             self._account()
             written = True
@@ -196,11 +204,13 @@ class Outbox:
         """Note that the broker has stored the result, and that the job is now in `state`."""
         self.state = state
         self.changed.ring()
+        self.ended()
 
     def lose(self) -> None:
         """Note that the attempt is lost: send nothing more of it."""
         self.lost.set()
         self.changed.ring()
+        self.ended()
 
     def drop_output_from(self, next_index: int) -> bool:
         """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
@@ -233,7 +243,7 @@ class Outbox:
 
     async def settled(self) -> JobState | None:
         """Wait until the broker has the result, and return the job's state; None: the attempt is lost or broken."""
-        while self.state is None and not self.lost.is_set() and not self.broken.is_set():
+        while not self.over:
             await self.changed.wait()
         return self.state
 
@@ -272,10 +282,15 @@ class Outbox:
         self.failure = error
         self.broken.set()
         self.changed.ring()
+        self.ended()
 
     def _account(self) -> None:
         self._sender.room.account(self.spool.pending_bytes - self._accounted_bytes)
         self._accounted_bytes = self.spool.pending_bytes
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 def now_in_ms() -> int:

@@ -18,7 +18,7 @@ from airunner.agent.output.outbox import Outbox, now_in_ms
 from airunner.agent.output.outputlimit import Gap, OutputLimit, Piece
 from airunner.agent.output.redaction import Redaction
 from airunner.agent.output.redactor import Redactor
-from airunner.protocol.events import OUTPUT_BYTES_MAX, AgentBody, OutputTruncated, Stream
+from airunner.protocol.events import OUTPUT_BYTES_MAX, STREAMS, AgentBody, OutputTruncated, Stream
 
 PATIENCE_S: Final = 10.0  # seconds without an acknowledgement until output may be dropped: docs/decisions/0013
 _NO_SECRETS: Final = Redactor()
@@ -32,7 +32,7 @@ class Recorder:
         self.outbox = outbox
         self._limit = limit
         self._redaction = Redaction(_NO_SECRETS)
-        self._characters = {stream: Characters() for stream in Stream}
+        self._characters = {stream: Characters() for stream in STREAMS}
         self.touched_s = anyio.current_time()  # when the last event or output was recorded
 
     def redact_with(self, redactor: Redactor) -> None:
@@ -68,7 +68,7 @@ class Recorder:
         """Record the output that was held back: a process of the attempt has ended its output."""
         for stream, data in self._redaction.finish():
             self._add_redacted(stream, data, timestamp_ms)
-        for stream in Stream:
+        for stream in STREAMS:
             self.pass_character(stream, timestamp_ms)
         self._pass_on(self._limit.flush(), timestamp_ms)
 

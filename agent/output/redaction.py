@@ -9,6 +9,7 @@ import msgspec
 
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import (
+    STREAMS,
     AgentBody,
     GitCloneEnd,
     GitCloneError,
@@ -31,7 +32,7 @@ class Redaction:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._streams = {stream: redactor.stream() for stream in Stream}
+        self._streams = {stream: redactor.stream() for stream in STREAMS}
 
     def output(self, stream: Stream, piece: bytes) -> bytes:
         """Redact a piece of output; return the bytes to log now, which may be more than the piece."""

@@ -27,7 +27,7 @@ from tests.counting import counted_calls
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 JOBS: Final = 20
-FUNCTIONS_MAX: Final = 345  # calls of functions of agent/ for a job: 333
+FUNCTIONS_MAX: Final = 320  # calls of functions of agent/ for a job: 310
 CALLS: Final = {  # of other functions from these, in the standard library
     "open": 1,  # the spool
     "dup": 2,  # descriptors that are kept free for the output
