@@ -1,9 +1,8 @@
 """Readers of descriptors: call a function whenever a descriptor is readable, in asyncio's event loop.
 
-A client may run on trio, and then reads its socket without this.
 `anyio.wait_readable` registers the descriptor for each wait, and wakes a task by another turn of the event loop; that
 takes as long as the rest of a small request. A `DescriptorReader` is registered once, and calls its function at once;
-`watch` does so without a task.
+`watch` does so without a task. A client may run on trio, and then reads its socket without this.
 """
 
 from __future__ import annotations

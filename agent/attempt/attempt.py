@@ -309,7 +309,7 @@ class Attempt:
             self._terminal,
             merged=self._spec.merge_output,
             stdin=stdin,
-            patience_s=SHORT_S if self._held.was_queued else 0.0,
+            short_s=SHORT_S if self._held.was_queued else 0.0,
         )
 
     def _hooks_environment(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ class Hooks(Struct, frozen=True):
     async def _run(
         self, hook: Hook, program: Path, environment: Mapping[str, str], bound_s: float, *, cancellable: bool
     ) -> None:
-        spec = LaunchSpec((str(program),), environment, self.workspace.checkout, patience_s=SHORT_S)
+        spec = LaunchSpec((str(program),), environment, self.workspace.checkout, short_s=SHORT_S)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as failed:

@@ -205,7 +205,7 @@ class Git(Struct, frozen=True):
         """
         settings = (part for setting in (*_SETTINGS, *self.fsck.settings) for part in ("-c", setting))
         _log.debug("running git %s", " ".join(arguments))  # the arguments contain no credentials
-        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder, patience_s=SHORT_S)
+        spec = LaunchSpec(("git", *settings, *arguments), self.environment, self.folder, short_s=SHORT_S)
         try:
             process = await self.launcher.launch(spec)
         except LaunchFailed as error:

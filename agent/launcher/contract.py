@@ -13,7 +13,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, Scarce
 from airunner.protocol.fields import TerminalSize
 
-SHORT_S: Final = 0.01  # patience with commands that are probably short, if nobody waits for the report of their start
+SHORT_S: Final = 0.01  # `LaunchSpec.short_s` of commands whose start nobody waits to read
 RECEIVE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pipe
 
 
@@ -23,7 +23,7 @@ class LaunchSpec(Struct, frozen=True):
     The process gets the variables in `environment`, and AIRUNNER_MARK. `working_directory` is absolute. `user` is its
     user id, group id and supplementary group ids; empty: those of the agent. `merged`: its stderr is its stdout's pipe.
     `stdin` is a file with its standard input, also in a terminal; the launcher removes the file. None: /dev/null, or
-    the terminal. `patience_s`: how long the launch may wait for the end of a command that is probably short, so that
+    the terminal. `short_s`: how long the launch may wait for the end of a command that is probably short, so that
     its start and its end are one message; it has no effect in a terminal.
     """
 
@@ -34,7 +34,7 @@ class LaunchSpec(Struct, frozen=True):
     user: tuple[int, ...] = ()
     merged: bool = False
     stdin: Path | None = None
-    patience_s: float = 0.0
+    short_s: float = 0.0
 
 
 class Exit(Struct, frozen=True):

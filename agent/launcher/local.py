@@ -310,7 +310,7 @@ def _start(spec: LaunchSpec, deadline_s: float, mark: str) -> Start:
         user=list(spec.user),
         merged=spec.merged,
         stdin=_raw(str(spec.stdin)) if spec.stdin else b"",
-        patience_ms=0 if spec.terminal else round(spec.patience_s * 1_000),
+        short_ms=0 if spec.terminal else round(spec.short_s * 1_000),
     )
 
 

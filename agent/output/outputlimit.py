@@ -7,7 +7,7 @@
 
 Output after the head is held back: its newest bytes (the tail) stay in memory, older bytes are counted and dropped. At
 the end of the output, an event with the count is logged, and then the tail. The same happens when the outbox is full
-and nothing was acknowledged for `recorder.PATIENCE_S`, until there is room again. While output is held back, the
+and nothing was acknowledged for `recorder.UNACKNOWLEDGED_S`, until there is room again. While output is held back, the
 command is not blocked, because its output is read.
 """
 

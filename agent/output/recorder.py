@@ -1,8 +1,9 @@
 """Recorder: receives the events and the output of one attempt, redacts and limits them, and adds them to batches.
 
 Secrets are removed first, so that none reaches the disk. While the outbox is full, `add_output` waits, so the command
-blocks on its pipe. When the broker has not acknowledged anything for `PATIENCE_S`, the command is unblocked: output for
-which there is no room is dropped, as is output beyond the log's size limit; the log says how much (`outputlimit.py`).
+blocks on its pipe. When the broker has not acknowledged anything for `UNACKNOWLEDGED_S`, the command is unblocked:
+output for which there is no room is dropped, as is output beyond the log's size limit; the log says how much
+(`outputlimit.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from airunner.agent.output.redaction import Redaction
 from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import OUTPUT_BYTES_MAX, STREAMS, AgentBody, OutputTruncated, Stream
 
-PATIENCE_S: Final = 10.0  # seconds without an acknowledgement until output may be dropped: docs/decisions/0013
+UNACKNOWLEDGED_S: Final = 10.0  # seconds without an acknowledgement until output may be dropped: docs/decisions/0013
 _NO_SECRETS: Final = Redactor()
 
 
@@ -50,7 +51,7 @@ class Recorder:
         """Record a piece of output. While the outbox is full, first wait for room, as the module's docstring says."""
         self.touched_s = anyio.current_time()
         while self.outbox.full and not self._limit.holding:
-            with anyio.move_on_after(PATIENCE_S) as waiting:
+            with anyio.move_on_after(UNACKNOWLEDGED_S) as waiting:
                 await self.outbox.changed.wait()
             if waiting.cancelled_caught:
                 break

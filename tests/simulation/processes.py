@@ -115,7 +115,7 @@ class SimKeepers:
         process.keep_until(deadline_s)
         self._kept = [kept for kept in self._kept if not kept.gone]
         self._kept.append(process)
-        with anyio.move_on_after(spec.patience_s, shield=True):
+        with anyio.move_on_after(spec.short_s, shield=True):
             began_s = anyio.current_time()
             await process.over.wait()
             if process.ended_by_itself:

@@ -95,7 +95,7 @@ class Keeper:
             end_now(self._wakeup)
 
     def _turn(self) -> bool:
-        # Until the start is reported, the loop looks at the deadline all the same, within `patience_ms`.
+        # Until the start is reported, the loop looks at the deadline all the same, within `short_ms`.
         self._timer.set(math.inf if self._alone or self._expired or self._outputs else self._deadline)
         ready, signals = self._wakeup.wait(self._timeout_ms())
         if signal.SIGTERM in signals:
@@ -149,8 +149,8 @@ class Keeper:
         if self._input is not None:
             self._wakeup.watch(self._input.watched)
         self._began_s = time.monotonic()
-        self._report_s = self._began_s + start.patience_ms / 1000
-        if not start.patience_ms:
+        self._report_s = self._began_s + start.short_ms / 1000
+        if not start.short_ms:
             self._report_start(self._command)
 
     def _report_start(self, command: int | None) -> None:

@@ -30,7 +30,7 @@ class Start(NamedTuple):
     user: list[int]  # as in LaunchSpec
     merged: bool = False  # as in LaunchSpec
     stdin: bytes = b""  # path of the file with the standard input, which the keeper removes; empty: none
-    patience_ms: int = 0  # as in LaunchSpec: after this time at the latest, `Started` answers
+    short_ms: int = 0  # as in LaunchSpec: after this time at the latest, `Started` answers
 
 
 class KeepUntil(NamedTuple):

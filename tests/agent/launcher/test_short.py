@@ -16,8 +16,8 @@ from airunner.transport.timers import boot_s
 from tests.agent.launcher.launching import PATIENCE_S, children_of, ended, read_all, shell, works
 
 
-def waited_for(script: str, patience_s: float = PATIENCE_S, terminal: TerminalSize | None = None) -> LaunchSpec:
-    return replace(shell(script, terminal=terminal), patience_s=patience_s)
+def waited_for(script: str, short_s: float = PATIENCE_S, terminal: TerminalSize | None = None) -> LaunchSpec:
+    return replace(shell(script, terminal=terminal), short_s=short_s)
 
 
 async def test_a_command_that_ends_in_time_is_launched_and_has_ended_with_all_its_output(
@@ -46,7 +46,7 @@ async def test_output_that_is_merged_or_not_wanted_is_as_of_any_command(launcher
 
 
 @pytest.mark.parametrize(
-    ("script", "patience_s", "terminal", "output"),
+    ("script", "short_s", "terminal", "output"),
     [
         ("echo started; exec sleep 1000", 0.01, None, b"started\n"),
         ("echo started; sleep 1000 &", PATIENCE_S, None, b"started\n"),
@@ -56,9 +56,9 @@ async def test_output_that_is_merged_or_not_wanted_is_as_of_any_command(launcher
     ids=["long", "leaves a process", "writes much", "in a terminal"],
 )
 async def test_any_other_command_is_reported_when_it_runs(
-    launcher: ChildLauncher, script: str, patience_s: float, terminal: TerminalSize | None, output: bytes
+    launcher: ChildLauncher, script: str, short_s: float, terminal: TerminalSize | None, output: bytes
 ) -> None:
-    process = await launcher.launch(waited_for(script, patience_s, terminal))
+    process = await launcher.launch(waited_for(script, short_s, terminal))
     assert process.ran_s is None
     assert await process.stdout.receive() == output
     await ended(process)

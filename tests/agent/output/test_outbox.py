@@ -10,7 +10,7 @@ import anyio
 import msgpack
 import pytest
 
-from airunner.agent.output.recorder import PATIENCE_S, Recorder
+from airunner.agent.output.recorder import UNACKNOWLEDGED_S, Recorder
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.protocol.compression import is_compressed
 from airunner.protocol.events import (
@@ -121,7 +121,7 @@ async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_
 
     async def take() -> None:
         while True:
-            await anyio.sleep(PATIENCE_S / 2)  # virtual
+            await anyio.sleep(UNACKNOWLEDGED_S / 2)  # virtual
             for batch in recorder.outbox.unsent(1, EVERYTHING):
                 for body in decode_bodies(batch.events):
                     assert isinstance(body, Output)
@@ -147,7 +147,7 @@ async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: P
         began_s = anyio.current_time()
         for _ in range(100):
             await recorder.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
-        assert anyio.current_time() - began_s <= PATIENCE_S
+        assert anyio.current_time() - began_s <= UNACKNOWLEDGED_S
         recorder.end_output(1)
         recorder.outbox.finish(RESULT)
         bodies: list[EventBody] = []

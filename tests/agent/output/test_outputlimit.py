@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.agent.output.outputlimit import Gap, OutputLimit, Piece
-from airunner.agent.output.recorder import PATIENCE_S
+from airunner.agent.output.recorder import UNACKNOWLEDGED_S
 from airunner.protocol.events import Output, OutputTruncated, Stream
 from tests.agent.output.recording import Sink, recorder_in, taken
 
@@ -66,7 +66,7 @@ async def test_a_broker_that_is_away_holds_a_command_up_only_for_a_moment(tmp_pa
     began_s = anyio.current_time()
     for _ in range(100):
         await recorder.add_output(Stream.STDOUT, block, 1)
-    assert PATIENCE_S <= anyio.current_time() - began_s < 2 * PATIENCE_S
+    assert UNACKNOWLEDGED_S <= anyio.current_time() - began_s < 2 * UNACKNOWLEDGED_S
     head = taken(recorder)
     assert not any(isinstance(body, OutputTruncated) for body in head)
     recorder.outbox.acknowledge(len(head))
@@ -87,7 +87,7 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
         nonlocal got
         count = 0
         while True:
-            await anyio.sleep(PATIENCE_S / 2)  # virtual
+            await anyio.sleep(UNACKNOWLEDGED_S / 2)  # virtual
             bodies = taken(recorder)
             assert not any(isinstance(body, OutputTruncated) for body in bodies)
             got += sum(len(body.data) for body in bodies if isinstance(body, Output))
@@ -98,7 +98,7 @@ async def test_a_broker_that_answers_is_waited_for_and_nothing_is_left_out(tmp_p
         group.start_soon(slow_broker)
         for _ in range(200):
             await recorder.add_output(Stream.STDOUT, b"x" * 65_536, 1)
-        await anyio.sleep(PATIENCE_S)  # virtual
+        await anyio.sleep(UNACKNOWLEDGED_S)  # virtual
         group.cancel_scope.cancel()
     assert got == 200 * 65_536
 
