@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 from msgspec import Struct
 
+from airunner.certs.home import Home
 from airunner.client.reach import reach
 from airunner.transport.channel import Channel
 from bench.product import Product, Unmeasured
@@ -23,14 +26,20 @@ READY: Final = "ready:"  # in the line that a process prints on stderr when it i
 STOP_S: Final = 10  # seconds for a process to end after SIGTERM
 ANYWHERE: Final = "tcp://127.0.0.1:0"
 
+_T = TypeVar("_T")
+
 
 class Cluster(Struct, frozen=True):
-    """Running cluster: its endpoint for requests, its home with the keys, a token, and the broker's process id."""
+    """Running cluster: its endpoint for requests, its home with the keys, a token, and the broker's process id.
+
+    `start_s`: seconds from the start of the broker's process until it was ready.
+    """
 
     requests: str
     home: Path
     token: str
     broker_pid: int
+    start_s: float = 0.0
 
 
 @contextmanager
@@ -65,9 +74,21 @@ def broker(
     """Run a broker with this home during the block: a cluster without agents, whose token is of `tenant`."""
     arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
     arguments += ["--tenant-requests", str(requests_per_s)]
+    began_s = time.monotonic()
     with running(product, home, arguments) as (ready, pid):
+        start_s = time.monotonic() - began_s
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        yield Cluster(requests, home, token(product, home, tenant), pid)
+        yield Cluster(requests, home, token(product, home, tenant), pid, start_s)
+
+
+@contextmanager
+def filled_broker(product: Product, fill: Callable[[Path, int], _T], jobs: int) -> Generator[tuple[Cluster, _T]]:
+    """Run a broker during the block whose store `fill` has filled with so many jobs; yield also what that returned."""
+    with new_home(product) as home:
+        filled = product.call(fill, Home(home).store, jobs)
+        os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
+        with broker(product, home) as where:
+            yield where, filled
 
 
 @contextmanager

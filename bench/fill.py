@@ -1,8 +1,8 @@
-"""Fill a store with jobs that have ended, in a fraction of the time that living them takes.
+"""Filled stores: with jobs that wait, or that have ended, in a fraction of the time that living them takes.
 
-A few jobs live their whole life through the Store. Of what the engine saved of them, the finished rows are then saved
-again and again, with other numbers, ids, keys, requests and instants: a store as a broker leaves it, whatever its
-schema is.
+Jobs that wait are submitted through the Store, without an fsync. Of jobs that have ended, a few live their whole life
+through the Store. Of what the engine saved of them, the finished rows are then saved again and again, with other
+numbers, ids, keys, requests and instants: a store as a broker leaves it, whatever its schema is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from airunner.protocol.job import Result
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, SEED_BYTES, WatchKey, new_job_id
 from airunner.protocol.replies import JobsLeased
 from airunner.protocol.requests import (
+    ENQUEUE_MAX,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
@@ -78,12 +79,10 @@ class Filled(Struct, frozen=True):
     job_ids: list[str]
 
 
-def fill(path: Path, jobs: int) -> Filled:
+def fill_finished(path: Path, jobs: int) -> Filled:
     """Fill a store with finished jobs of `EVENTS_A_JOB` events each, the latest submitted now."""
-    path.parent.mkdir(exist_ok=True)
-    connection: Any = apsw.Connection(str(path))
-    prepare(connection)
-    connection.execute("PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA cache_size = -524288")
+    connection = _opened(path)
+    connection.execute("PRAGMA journal_mode = off; PRAGMA cache_size = -524288")
     engine = SqliteEngine(connection)
     copies = _copies(_lived(), jobs, SYSTEM.wall_ms())
     ids: list[str] = []
@@ -96,6 +95,35 @@ def fill(path: Path, jobs: int) -> Filled:
     size_bytes = engine.store_bytes()
     engine.close()
     return Filled(size_bytes / jobs, ids)
+
+
+def fill_waiting(path: Path, jobs: int) -> None:
+    """Fill a store with waiting jobs, as a broker does, but without an fsync."""
+    store = Store(SqliteEngine(_opened(path)))
+    left = jobs
+    while left:
+        asked: list[TenantRequest] = []
+        while left and len(asked) < store.batch_max:
+            count = min(left, ENQUEUE_MAX)
+            left -= count
+            now_ms = SYSTEM.wall_ms()
+            request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
+            minted = tuple(_minted(now_ms) for _ in range(count))
+            asked.append(TenantRequest(tenant=TENANT, request_id=request_id(now_ms), request=request, minted=minted))
+        store.apply(asked, SYSTEM.wall_ms())
+    store.close()
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401 - apsw's own types need Python 3.12
+    path.parent.mkdir(exist_ok=True)
+    connection: Any = apsw.Connection(str(path))
+    prepare(connection)
+    connection.execute("PRAGMA synchronous = off")
+    return connection
+
+
+def _minted(now_ms: int) -> MintedJob:
+    return MintedJob(new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
 
 
 def _together(lived: Iterator[_Lived]) -> Changes | None:
@@ -163,7 +191,7 @@ def _lived() -> list[_Lived]:
     lived: list[_Lived] = []
     for number in range(TEMPLATES):
         engine.saved.clear()
-        minted = MintedJob(new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
+        minted = _minted(now_ms)
         spec = JobSpec(command="make test", queue=QUEUE, metadata={"branch": f"branch-{number}"})
         ask(EnqueueJob(jobs=(spec,)), (minted,))
         leased: JobsLeased = ask(

@@ -5,7 +5,6 @@ Two brokers get the same requests in turn, so that other load on the machine aff
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -16,14 +15,13 @@ from typing import Final, NamedTuple
 import anyio
 from msgspec import Struct
 
-from airunner.certs.home import Home
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, GetJob, ListJobs, ListQueues, ReplayJobEvents
 from airunner.transport.channel import Channel
-from bench.cluster import Cluster, broker, connected, new_home
+from bench.cluster import Cluster, connected, filled_broker
 from bench.figures import Bound, Figure, Reading, Sample
-from bench.fill import EVENTS_A_JOB, Filled, fill
+from bench.fill import EVENTS_A_JOB, fill_finished
 from bench.group import Group, Round
 from bench.processortime import processor_s
 from bench.product import Product
@@ -157,23 +155,17 @@ async def _measure(kind: Kind, user: _User, broker_pid: int, taken: Taken) -> No
 
 
 @contextmanager
-def placed(product: Product, jobs: int) -> Generator[tuple[Place, float]]:
-    """Run a broker whose store has so many finished jobs; yield the bytes of its file that a job takes, too."""
-    with new_home(product) as home:
-        filled: Filled = product.call(fill, Home(home).store, jobs)
-        os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
-        with broker(product, home) as where:
-            yield Place(where, filled.job_ids), filled.bytes_a_job
-
-
-@contextmanager
 def opened(product: Product) -> Generator[Round]:
     """Measure a broker with `FEW` finished jobs beside one with `JOBS`."""
-    with placed(product, FEW) as (few, _), placed(product, JOBS) as (many, bytes_a_job):
+    with (
+        filled_broker(product, fill_finished, FEW) as (few, filled),
+        filled_broker(product, fill_finished, JOBS) as (many, filled_many),
+    ):
+        places = [Place(few, filled.job_ids), Place(many, filled_many.job_ids)]
 
         def measure() -> Sample:
-            before, after = product.call(measured, [few, many])
-            sample = {f"file, a job of {EVENTS_A_JOB} events": Reading(bytes_a_job)}
+            before, after = product.call(measured, places)
+            sample = {f"file, a job of {EVENTS_A_JOB} events": Reading(filled_many.bytes_a_job)}
             for kind in KINDS:
                 then, now = before[kind.name], after[kind.name]
                 sample[kind.name] = Reading(median(now.each_ms), median(then.each_ms))
