@@ -44,7 +44,7 @@ from airunner.transport.sockets import CurveNetwork, new_context
 
 FLEETS: Final = 2  # processes that the agents share
 AGENT_DESCRIPTORS: Final = 8  # of an agent here: its connection, its sockets' mailboxes, the timer of its Renewer
-NICE: Final = 5  # the agents stand for other machines: they leave the processors to the broker and its client
+NICE: Final = 19  # the agents stand for other machines: they get what the broker and its client leave of the processors
 SOCKETS_MAX: Final = 65_536  # of a fleet's ZeroMQ context
 VISIBILITY_MS: Final = 300_000  # the default of `airunner agent`
 TOKEN_TTL_S: Final = 3_600.0

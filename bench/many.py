@@ -1,7 +1,7 @@
 """Many agents: what 2,000 idle agents cost a broker, how soon one of them has a job, and how they all come back.
 
-The broker is restarted while a client submits at a steady rate: its latency meanwhile is compared with that before. See
-`fleet` for the agents.
+The broker is restarted while one client submits at a steady rate and others connect to submit one job each: what they
+wait for meanwhile is compared with that before. See `fleet` for the agents.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ STARTS: Final = 100  # jobs submitted one by one, to be started by parked agents
 STEADY_PER_S: Final = 20  # jobs a second of the client that submits while the agents come back
 STEADY_S: Final = 5.0  # for which that client is measured before
 WAIT_S_MAX: Final = 60.0  # for all agents to come (back), after which the measurement fails
-LOOK_S: Final = 0.05  # between two looks at the broker's counters
+ARRIVALS_PER_S: Final = 5  # clients a second that connect meanwhile, as a command does
+LOOK_S: Final = 0.1  # between two looks at the broker's counters
 MEMORY_MIB_MAX: Final = 250.0  # bounds, of 2,000 agents
 CORE_SHARE_MAX: Final = 0.03
 START_MS_MAX: Final = 5.0
@@ -54,6 +55,8 @@ class Measured(Struct, frozen=True):
     return_s: float  # from the restarted broker's ready line until all agents are parked again
     steady_ms: tuple[float, ...]  # of submissions before the restart
     meanwhile_ms: tuple[float, ...]  # of those while the agents came back
+    steady_arrivals_ms: tuple[float, ...]  # of new clients' connections and first submissions before the restart
+    arrivals_ms: tuple[float, ...]  # of those while the agents came back
 
 
 class Submitted(NamedTuple):
@@ -115,6 +118,16 @@ async def submit(channel: Channel, queue: str, per_s: float, sent: list[Submitte
         await anyio.sleep(max(0.0, due_s - time.monotonic()))
 
 
+async def arrive(where: Cluster, arrived: list[Submitted]) -> None:
+    """Connect one client after another, each of which submits one job, until cancelled."""
+    while True:
+        began_s = time.monotonic()
+        async with connected(where) as channel:
+            reply = await channel.ask(EnqueueJob(jobs=(JobSpec(command="true", queue=UNSERVED),)))
+            arrived.append(Submitted(reply.job_ids[0], began_s, time.monotonic()))
+        await anyio.sleep(max(0.0, began_s + 1 / ARRIVALS_PER_S - time.monotonic()))
+
+
 async def submitted(channel: Channel, queue: str, seconds: float) -> list[Submitted]:
     """Submit jobs one by one at the steady rate for some seconds."""
     sent: list[Submitted] = []
@@ -123,13 +136,26 @@ async def submitted(channel: Channel, queue: str, seconds: float) -> list[Submit
     return sent
 
 
+async def steady(where: Cluster, channel: Channel) -> tuple[list[Submitted], list[Submitted]]:
+    """Measure the submissions of a client that is connected, and those of new clients."""
+    arrived: list[Submitted] = []
+    sent: list[Submitted] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(arrive, where, arrived)
+        sent += await submitted(channel, UNSERVED, STEADY_S)
+        group.cancel_scope.cancel()
+    return sent, arrived
+
+
 async def parked(broker: Broker, agents: int, others: Callable[[], int]) -> None:
-    """Wait until so many agents have sent the started broker a request, besides `others`, the client's own."""
+    """Wait until so many agents have sent the started broker a request, besides `others`, the clients' own."""
+    came = 0
     for _ in range(int(WAIT_S_MAX / LOOK_S)):
-        if broker.count("requests") - others() >= agents:
+        came = await anyio.to_thread.run_sync(broker.count, "requests") - others()
+        if came >= agents:
             return
         await anyio.sleep(LOOK_S)
-    raise TimeoutError(f"only {broker.count('requests') - others()} of {agents} agents have come")
+    raise TimeoutError(f"only {came} of {agents} agents have come")
 
 
 async def idle(broker: Broker) -> tuple[float, float]:
@@ -140,19 +166,26 @@ async def idle(broker: Broker) -> tuple[float, float]:
     return (processor_s(broker.pid) - before_s) / took_s, (broker.count("requests") - requests) / took_s
 
 
-async def restarted(broker: Broker, channel: Channel, agents: int) -> tuple[float, list[Submitted]]:
-    """Restart the broker; return the seconds until all agents are back, and the jobs submitted meanwhile."""
+async def restarted(
+    broker: Broker, where: Cluster, channel: Channel, agents: int
+) -> tuple[float, list[Submitted], list[Submitted]]:
+    """Restart the broker; return the seconds until all agents are back, and the jobs submitted meanwhile.
+
+    The latter are those of the client that was connected before, and those of clients that then connect.
+    """
     broker.stop()
     sent: list[Submitted] = []
+    arrived: list[Submitted] = []
+    return_s = 0.0
     async with anyio.create_task_group() as group:
         group.start_soon(submit, channel, UNSERVED, STEADY_PER_S, sent)
         await anyio.to_thread.run_sync(broker.start)
         ready_s = time.monotonic()
-        await parked(broker, agents, lambda: len(sent))
+        group.start_soon(arrive, where, arrived)
+        await parked(broker, agents, lambda: len(sent) + len(arrived))
         return_s = time.monotonic() - ready_s
         group.cancel_scope.cancel()
-        return return_s, sent[1:]  # the first waited for the broker
-    raise AssertionError("the group was cancelled by another")
+    return return_s, sent[1:], arrived  # the first waited for the broker
 
 
 async def measure(home: Path, agents: int) -> Measured:
@@ -168,8 +201,8 @@ async def measure(home: Path, agents: int) -> Measured:
             full_mib = memory_mib(broker.pid)
             jobs = await submitted(channel, "default", STARTS / STEADY_PER_S)
             told = started(pipes, len(jobs))
-            steady = await submitted(channel, UNSERVED, STEADY_S)
-            return_s, meanwhile = await restarted(broker, channel, agents)
+            before, arrived_before = await steady(where, channel)
+            return_s, meanwhile, arrived = await restarted(broker, where, channel, agents)
     broker.stop()
     return Measured(
         agents=agents,
@@ -179,9 +212,15 @@ async def measure(home: Path, agents: int) -> Measured:
         requests_per_s=requests_per_s,
         started_ms=tuple((told[job.job_id] - job.sent_s) * 1_000 for job in jobs),
         return_s=return_s,
-        steady_ms=tuple(job.taken_ms for job in steady),
-        meanwhile_ms=tuple(job.taken_ms for job in meanwhile),
+        steady_ms=_taken_ms(before),
+        meanwhile_ms=_taken_ms(meanwhile),
+        steady_arrivals_ms=_taken_ms(arrived_before),
+        arrivals_ms=_taken_ms(arrived),
     )
+
+
+def _taken_ms(jobs: list[Submitted]) -> tuple[float, ...]:
+    return tuple(job.taken_ms for job in jobs)
 
 
 def many(agents: int) -> Measured:
@@ -196,14 +235,19 @@ def opened(product: Product) -> Generator[Round]:
 
     def measured() -> Sample:
         found = product.call(many, AGENTS)
-        p90_ms, before_p90_ms = (quantiles(taken, n=10)[8] for taken in (found.meanwhile_ms, found.steady_ms))
+        meanwhile, before, arrivals, arrivals_before = (
+            (median(taken), quantiles(taken, n=10)[8])
+            for taken in (found.meanwhile_ms, found.steady_ms, found.arrivals_ms, found.steady_arrivals_ms)
+        )
         return {
             "broker's memory": Reading(found.memory_mib, found.empty_mib),
             "broker's share of a core": Reading(found.core_share * 100),
             "submit to start": Reading(median(found.started_ms)),
             "all are back": Reading(found.return_s),
-            "submit meanwhile, median": Reading(median(found.meanwhile_ms), median(found.steady_ms)),
-            "submit meanwhile, p90": Reading(p90_ms, before_p90_ms),
+            "submit meanwhile, median": Reading(meanwhile[0], before[0]),
+            "submit meanwhile, p90": Reading(meanwhile[1], before[1]),
+            "connect meanwhile, median": Reading(arrivals[0], arrivals_before[0]),
+            "connect meanwhile, p90": Reading(arrivals[1], arrivals_before[1]),
         }
 
     yield measured
@@ -218,6 +262,8 @@ GROUP: Final = Group(
         Figure("all are back", "s", Bound.MOST, offset=RETURN_S_MAX),
         Figure("submit meanwhile, median", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
         Figure("submit meanwhile, p90", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
+        Figure("connect meanwhile, median", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
+        Figure("connect meanwhile, p90", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
     ),
     opened,
     rounds=1,

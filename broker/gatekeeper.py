@@ -7,6 +7,7 @@ a limited number of connections a second. An accepted peer is identified by its 
 
 Accepted connections are spread: after a restart thousands of agents come back within a second or two, and what they
 then send takes several times as long to answer. Replies to libzmq wait, so that requests on open connections do not.
+Machines that may be clients have a pace of their own: nobody who submits a job waits for thousands of agents.
 A peer that would wait too long is told to try again: its handshake would be over before the reply, and replies to such
 peers would use up the rate for ever.
 """
@@ -22,7 +23,7 @@ import anyio
 
 from airunner.broker.counts import Counts
 from airunner.broker.rates import Bucket, Purpose, Rates
-from airunner.certs.allowlist import AllowList, AllowListUnreadable
+from airunner.certs.allowlist import AllowList, AllowListUnreadable, PeerRole
 from airunner.certs.curve import RAW_KEY_BYTES, text_key
 from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.bell import Bell
@@ -36,6 +37,39 @@ REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not con
 ADMITTED_PER_S: Final = 500  # connections, after a burst: their first requests then take a quarter of the broker's time
 BURST_S: Final = 0.1  # seconds of that rate that are admitted at once
 WAIT_S: Final = 0.8 * HANDSHAKE_MS / 1_000  # longest wait for a reply: most of the time that a handshake has
+
+
+class _Pace:
+    """Pace at which one kind of peer is admitted: `ADMITTED_PER_S`, after a burst; further replies wait."""
+
+    def __init__(self, send: Callable[[Frames], None]) -> None:
+        self._send = send
+        self._next_s = -math.inf  # when the next connection may be admitted
+        self._waiting: deque[tuple[float, Frames]] = deque()  # replies, and when to send them
+        self._joined = Bell()  # rings when a reply has to wait
+
+    def has_room(self, now_s: float) -> bool:
+        """Return whether a reply would be sent within `WAIT_S`."""
+        return self._next_s <= now_s + WAIT_S
+
+    def send(self, answer: Frames, now_s: float) -> None:
+        """Send a reply that admits a peer, or have it wait."""
+        due_s = self._next_s
+        self._next_s = max(due_s, now_s - BURST_S) + 1 / ADMITTED_PER_S
+        if due_s <= now_s:
+            self._send(answer)
+        else:
+            self._waiting.append((due_s, answer))
+            self._joined.ring()
+
+    async def run(self) -> None:
+        """Send the replies that wait until cancelled."""
+        while True:
+            while self._waiting:
+                due_s, answer = self._waiting.popleft()
+                await anyio.sleep_until(due_s)
+                self._send(answer)
+            await self._joined.wait()
 
 
 class Gatekeeper:
@@ -57,14 +91,14 @@ class Gatekeeper:
         self._counts = counts
         self._rates = rates
         self._admitted = admitted
-        self._next_s = -math.inf  # when the next connection may be admitted
-        self._waiting: deque[tuple[float, Frames]] = deque()  # replies, and when to send them
-        self._joined = Bell()  # rings when a reply has to wait
+        self._clients = _Pace(socket.send)
+        self._agents = _Pace(socket.send)
 
     async def run(self) -> None:
         """Reply to libzmq's requests until cancelled."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._send_waiting)
+            group.start_soon(self._clients.run)
+            group.start_soon(self._agents.run)
             while True:
                 for frames in await self._socket.receive():
                     self._reply(frames)
@@ -77,44 +111,36 @@ class Gatekeeper:
         """Reply to a request of libzmq: envelope, then version, id, domain, mechanism and credentials."""
         match frames:
             case [peer, b"", b"1.0", request_id, domain, _address, _identity, mechanism, *credentials]:
-                status, key = self._judge(domain, mechanism, credentials)
+                now_s = anyio.current_time()
+                status, key, pace = self._judge(domain, mechanism, credentials, now_s)
                 answer = [peer, b"", VERSION, request_id, status, b"", key.encode(), b""]
             case _:
                 return  # cannot happen: only libzmq reaches this socket, which is inside this process (inproc)
-        if status == ALLOWED:
-            due_s, now_s = self._next_s, anyio.current_time()
-            self._next_s = max(due_s, now_s - BURST_S) + 1 / ADMITTED_PER_S
-            if due_s > now_s:
-                self._waiting.append((due_s, answer))
-                self._joined.ring()
-                return
-        self._socket.send(answer)
+        if pace is None:
+            self._socket.send(answer)
+        else:
+            pace.send(answer, now_s)
 
-    async def _send_waiting(self) -> None:
-        while True:
-            while self._waiting:
-                due_s, answer = self._waiting.popleft()
-                await anyio.sleep_until(due_s)
-                self._socket.send(answer)
-            await self._joined.wait()
-
-    def _judge(self, domain: bytes, mechanism: bytes, credentials: Frames) -> tuple[bytes, str]:
+    def _judge(
+        self, domain: bytes, mechanism: bytes, credentials: Frames, now_s: float
+    ) -> tuple[bytes, str, _Pace | None]:
+        """Judge a peer: return the status for it and, if it is admitted, its key and the pace of its kind."""
         if domain != ZAP_DOMAIN or mechanism != b"CURVE" or [len(key) for key in credentials] != [RAW_KEY_BYTES]:
             self._counts.add("peers_refused")
-            return REFUSED, ""
+            return REFUSED, "", None
         try:
             entry = self._allowed.entry_for(credentials[0])
         except AllowListUnreadable:
             self._counts.add("peers_deferred")
-            return TRY_AGAIN, ""
+            return TRY_AGAIN, "", None
         if entry is None:
             self._counts.add("peers_refused")
-            return REFUSED, ""
+            return REFUSED, "", None
         key = text_key(credentials[0])
-        now_s = anyio.current_time()
-        if self._next_s > now_s + WAIT_S or not self._rates.take(Bucket(key, Purpose.MACHINE), int(now_s * 1_000)):
+        pace = self._clients if PeerRole.CLIENT in entry.roles else self._agents
+        if not pace.has_room(now_s) or not self._rates.take(Bucket(key, Purpose.MACHINE), int(now_s * 1_000)):
             self._counts.add("peers_deferred")
-            return TRY_AGAIN, ""
+            return TRY_AGAIN, "", None
         self._counts.add("peers_admitted")
         self._admitted()
-        return ALLOWED, key
+        return ALLOWED, key, pace

@@ -7,6 +7,7 @@ with `LEEWAY_S`.
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -77,9 +78,8 @@ class TokenVerifier:
         if not _COMPACT.fullmatch(token):
             raise Unauthenticated("the token is not a JWT")
         try:
-            header = msgspec.convert(self._jws.get_unverified_header(token), _Header)
-        # Not every version of PyJWT catches the error of a deeply nested header, or refuses `crit`.
-        except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError) as error:
+            header = msgspec.json.decode(_decoded(token.partition(b".")[0]), type=_Header)
+        except (ValueError, *UNDECODABLE) as error:
             raise Unauthenticated("the token is not a JWT") from error
         if header.crit is not None:
             raise Unauthenticated("the token requires extensions (crit) that are not supported")
@@ -125,6 +125,14 @@ class CachedVerifier:
             del self._principals[next(iter(self._principals))]
         self._principals[_name_of(token)] = principal
         return principal
+
+
+def _decoded(segment: bytes) -> bytes:
+    """Decode a segment, whose characters are checked. Raises `ValueError`.
+
+    PyJWT would decode all three segments here, and again for the signature: a fifth of what a verification takes.
+    """
+    return urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
 
 
 def _name_of(token: bytes) -> bytes:

@@ -225,7 +225,7 @@ class Channel:
     def _send(self, request_id: RequestId, body: bytes) -> None:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("sending %s, %d bytes, to %s", request_id.hex(), len(body), self.endpoint)
-        if self._dealer is not None:
+        if self._dealer is not None and (request_id != PING_ID or self._pirate.reachable):
             self._dealer.send(pack_request(request_id, self._token(), body))
         if (waiter := self._waiters.get(request_id)) is not None and waiter.sized:
             waiter.sent_ms = self.now_ms()
@@ -247,7 +247,7 @@ class Channel:
         return moved
 
     def _connect(self, endpoint: str) -> None:
-        """Open a socket and send a Ping: even a broker of another revision replies to it, and lists its revisions."""
+        """Open a socket and send a Ping, which any revision answers; it is the only one until a broker is heard."""
         assert self._group is not None, "the channel does not run"
         _log.debug("connecting to %s", endpoint)
         if any(waiter.sized and waiter.sent_ms for waiter in self._waiters.values()):

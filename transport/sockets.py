@@ -47,9 +47,12 @@ SURPLUS_FRAMES_MAX: Final = 64  # frames beyond the bound that are dropped befor
 EVENTS_KERNEL_BYTES: Final = 131_072  # kernel buffer of a connection for live events; by default it grows to some 6 MiB
 CURVE_BYTES: Final = 33  # added by CURVE to a frame (RFC 26: name, nonce, MAC, flags); libzmq's bound includes them
 HANDSHAKE_MS: Final = 5_000  # after which an unfinished CURVE handshake ends the connection
-KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe
-KEEPALIVE_INTERVAL_S: Final = 10  # between two probes
+BACKLOG: Final = 4_096  # connections that wait to be accepted; beyond, a peer's kernel tries again after a second
+KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe of a server
+KEEPALIVE_INTERVAL_S: Final = 10  # between two of its probes
 KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
+NOTICE_IDLE_S: Final = 4  # the same of a client or an agent: the kernels notice a dead machine within 10 s, without
+NOTICE_INTERVAL_S: Final = 2  # a message from a program, of which thousands of idle agents would send many
 
 _BIND_ADVICE: Final = {
     errno.EADDRINUSE: "is another broker running there?",
@@ -106,6 +109,8 @@ class CurveNetwork:
 
     def _raw(self, kind: int) -> zmq.Socket[bytes]:
         raw = _bounded(self._context.socket(kind), BODY_BYTES_MAX)
+        raw.tcp_keepalive_idle = NOTICE_IDLE_S
+        raw.tcp_keepalive_intvl = NOTICE_INTERVAL_S
         raw.curve_serverkey = self._broker_public
         raw.curve_publickey = self._pair.public
         raw.curve_secretkey = self._pair.secret
@@ -268,6 +273,7 @@ def _bounded(raw: zmq.Socket[bytes], frame_bytes_max: int) -> zmq.Socket[bytes]:
 
 def _server(raw: zmq.Socket[bytes], pair: CurvePair, frame_bytes_max: int) -> zmq.Socket[bytes]:
     _bounded(raw, frame_bytes_max)
+    raw.backlog = BACKLOG
     raw.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     raw.zap_domain = ZAP_DOMAIN
     raw.curve_server = True

@@ -33,6 +33,7 @@ from airunner.transport.channel import MISMATCHES_REPORTED, Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import (
+    BACKLOG,
     CURVE_BYTES,
     HANDSHAKE_MS,
     ZAP_DOMAIN,
@@ -352,6 +353,11 @@ async def test_each_socket_is_bounded_in_bytes_and_in_how_long_a_handshake_takes
         with closing(opened):
             raw = opened._raw if isinstance(opened, CurveRouter) else opened._socket.raw
             assert (raw.maxmsgsize, raw.handshake_ivl) == (frame_bytes_max + CURVE_BYTES, HANDSHAKE_MS)
+            silence_s = raw.tcp_keepalive_idle + raw.tcp_keepalive_cnt * raw.tcp_keepalive_intvl
+            if isinstance(opened, CurveRouter | CurvePublisher):
+                assert raw.backlog == BACKLOG
+            else:
+                assert silence_s <= 10, "an idle agent notices by then that its broker's machine has died"
 
 
 def test_each_contexts_routing_ids_are_drawn_from_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:

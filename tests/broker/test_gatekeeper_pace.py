@@ -11,8 +11,8 @@ import anyio
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import ADMITTED_PER_S, ALLOWED, BURST_S, REFUSED, TRY_AGAIN, WAIT_S, Gatekeeper
 from airunner.broker.rates import Rates
-from airunner.certs.allowlist import AllowList
-from airunner.certs.curve import load_client_pair, raw_key
+from airunner.certs.allowlist import AllowList, Entry, PeerRole, with_entry
+from airunner.certs.curve import load_client_pair, new_secret, public_of, raw_key
 from airunner.certs.home import Home
 from airunner.transport.anyiosocket import AnyioSocket
 from airunner.transport.ports import Frames
@@ -67,6 +67,17 @@ async def test_keys_that_are_not_listed_hold_nobody_up(home: Home) -> None:
     unlisted = [os.urandom(32) for _ in range(2 * ADMITTED_PER_S)]
     answers = await admitted(home, [*unlisted, raw_key(load_client_pair(home).public)])
     assert Counter(answers) == {(REFUSED, 0.0): len(unlisted), (ALLOWED, 0.0): 1}
+
+
+async def test_a_client_waits_for_no_agents_that_all_come_back_at_once(home: Home) -> None:
+    agent = public_of(new_secret())
+    listed = with_entry(home.allowed_clients.read_bytes(), agent, Entry("build", frozenset([PeerRole.AGENT])))
+    home.allowed_clients.write_bytes(listed)
+    crowd = int(2 * WAIT_S * ADMITTED_PER_S)
+    answers = await admitted(home, [*[raw_key(agent)] * crowd, raw_key(load_client_pair(home).public)])
+    at_once = [status for status, at_s in answers if not at_s]
+    assert at_once[-1] == ALLOWED, "the last to come, and a client"
+    assert max(at_s for _, at_s in answers) > WAIT_S / 2, "agents wait"
 
 
 async def test_a_peer_that_would_wait_beyond_its_handshake_is_told_to_try_again(home: Home) -> None:

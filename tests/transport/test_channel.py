@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -98,6 +99,20 @@ async def test_a_broker_of_another_revision_is_told_of_once_by_an_agent_which_go
         with pytest.raises(OperatorError) as raised:
             await client.ask(CancelJob(job_id="j"))
         assert (raised.value.message, raised.value.exit_code) == (f"{words} ({ENDPOINT})", 69)
+
+
+async def test_one_ping_waits_for_a_connection_that_takes_long() -> None:
+    network = MemoryNetwork()
+    channel = Channel(network, [ENDPOINT], lambda: b"", SYSTEM)
+    pings: Counter[bytes] = Counter()
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run)
+        group.start_soon(channel.ask, CancelJob(job_id="j"))
+        while channel.connections < 3:
+            for peer, _, (_, request_id, *_) in await network.router.receive():
+                pings[peer] += request_id == PING_ID
+        group.cancel_scope.cancel()
+    assert set(pings.values()) == {1}, "a broker that admits thousands of agents would have to answer each"
 
 
 async def test_a_broker_that_falls_silent_without_an_end_of_its_connection_is_gone() -> None:
