@@ -271,10 +271,20 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
 
     def __post_init__(self) -> None:
-        _refuse_nul(self)
+        texts = _texts_of(self)
+        if "\0" in "".join(texts):
+            raise FieldError(next(name for name, text in zip(_TEXTS, texts, strict=True) if "\0" in text), NUL)
+        if any(_collections_of(self)):
+            _refuse_nul(self)
+            self._check_secrets()
         folder = self.working_directory
         if folder and (folder.startswith("/") or ".." in folder.split("/")):
             raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")
+        if self.ref or self.commit or self.branch:
+            self._check_revision()
+
+    def _check_secrets(self) -> None:
+        """Check the fields that name secrets."""
         for number, name in enumerate(self.secrets):
             if "=" in name:
                 raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
@@ -282,8 +292,6 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
         if self.no_redact and (both := set(self.secret_names) & set(self.no_redact)):
             raise FieldError("no_redact", f"{min(both)} is named as a secret; a secret that a job names is redacted")
-        if self.ref or self.commit or self.branch:
-            self._check_revision()
 
     def _check_revision(self) -> None:
         """Check the fields that name what to check out."""
@@ -311,12 +319,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _refuse_nul(spec: JobSpec) -> None:
-    """Refuse text that no process can be given, and names with `=`. Raises `FieldError`."""
-    texts = _texts_of(spec)
-    if "\0" in "".join(texts):
-        raise FieldError(next(name for name, text in zip(_TEXTS, texts, strict=True) if "\0" in text), NUL)
-    if not any(_collections_of(spec)):
-        return
+    """Refuse lists and pairs that no process can be given, and names with `=`. Raises `FieldError`."""
     for name in _LISTS:
         for number, text in enumerate(getattr(spec, name)):
             if "\0" in text:

@@ -6,9 +6,10 @@ When the attempt's agent repeats its request, `JobRow.settled` says how the requ
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
@@ -35,7 +36,7 @@ class Settled(StrEnum):
     EXPIRED = "expired"
 
 
-class _End(NamedTuple):
+class _End(Struct, frozen=True):
     """End of an attempt, and the next state of its job; `lost`: its agent was lost; `retried`: by its retry policy."""
 
     state: JobState
@@ -78,12 +79,10 @@ def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobC
         raise IncompleteLog(
             f"{job.next_index} events are stored and {request.event_count} are claimed", expected_index=job.next_index
         )
-    state = request.result.state
-    retry = _retry_of(world, job, request.result) if state is JobState.FAILED else None
-    if retry is None:
-        end = _finish(FINISHING[state], Settled.COMPLETED, request.result, [], world.now_ms)
-    else:
-        end = _End(_state_after(Change.RETRY), Settled.RETRIED, [retry], due_ms=retry.not_before_ms, retried=True)
+    end = _finish(world, Settled.COMPLETED, request.result, [])
+    if end.state is JobState.FAILED and (retry := _retry_of(world, job, request.result)) is not None:
+        state = TRANSITIONS[JobState.RUNNING, Change.RETRY]
+        end = _End(state, Settled.RETRIED, [retry], due_ms=retry.not_before_ms, retried=True)
     _end(world, job, end)
     return JobCompleted(state=end.state)
 
@@ -105,9 +104,9 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
     if request.lost:
         end = _end_of_lost(world, job, Settled.RELEASED, Change.RELEASE, events)
     elif job.cancel_requested_ms is None:
-        end = _End(_state_after(Change.RELEASE), Settled.RELEASED, events)
+        end = _End(TRANSITIONS[JobState.RUNNING, Change.RELEASE], Settled.RELEASED, events)
     else:
-        end = _finish(Change.CANCEL, Settled.RELEASED, _CANCELLED, events, world.now_ms)
+        end = _finish(world, Settled.RELEASED, _CANCELLED, events)
     _end(world, job, end)
     if job.lease_request == command.request_id:
         job.lease_request = None
@@ -128,7 +127,7 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
         return JobCancelled(state=state)
     requested: list[BrokerBody] = [JobCancelRequested(timestamp_ms=world.now_ms)]
     if state is JobState.SCHEDULED:
-        _end_waiting(world, job, Change.CANCEL, _CANCELLED, requested)
+        _end_waiting(world, job, _CANCELLED, requested)
         job.cancel_requested_ms = world.now_ms
         return JobCancelled(state=JobState.CANCELLED)
     world.change(job)
@@ -160,20 +159,19 @@ def is_late(world: World, job: JobRow) -> bool:
 
 def expire_waiting(world: World, job: JobRow) -> None:
     """Fail a waiting job that has expired."""
-    _end_waiting(world, job, Change.FAIL, _EXPIRED, [])
+    _end_waiting(world, job, _EXPIRED, [])
 
 
-def _end_waiting(world: World, job: JobRow, change: Change, result: Result, events: list[BrokerBody]) -> None:
+def _end_waiting(world: World, job: JobRow, result: Result, events: list[BrokerBody]) -> None:
     """End a waiting job; JOB_FINISHED follows `events`."""
     before = world.change(job)
-    ended = TRANSITIONS[JobState.SCHEDULED, change]
-    assert ended is result.state, f"{change} makes a waiting job {ended}, and its result {result.state}"
-    job.state = ended
+    finished = _finished_event(JobState.SCHEDULED, result, world.now_ms)
+    job.state = finished.state
     job.due_ms = job.deadline_ms = None
     job.result = _encoder.encode(result)
     job.finished_ms = world.now_ms
     world.update_standing(job, before)
-    world.write(job, [*events, _finished_event(result, world.now_ms)])
+    world.write(job, [*events, finished])
 
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
@@ -200,7 +198,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     job.due_ms = end.due_ms
     job.pause_ms = None if end.due_ms is None else end.due_ms - world.now_ms
     job.result = None if end.result is None else _encoder.encode(end.result)
-    job.finished_ms = world.now_ms if end.state.terminal else None
+    job.finished_ms = None if end.result is None else world.now_ms
     job.deadline_ms = None
     job.retries += end.retried
     job.agents_lost = 0 if end.lost and end.retried else job.agents_lost + end.lost
@@ -213,32 +211,26 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
 def _end_of_lost(world: World, job: JobRow, settled: Settled, change: Change, events: list[BrokerBody]) -> _End:
     """Make the end of an attempt whose agent was lost; after a cancel or `max_attempts` losses the job ends too."""
     if job.cancel_requested_ms is not None:
-        return _finish(Change.CANCEL, settled, _CANCELLED, events, world.now_ms)._replace(lost=True)
+        return _finish(world, settled, _CANCELLED, events, lost=True)
+    state = TRANSITIONS[JobState.RUNNING, change]
     if job.agents_lost + 1 < job.max_attempts:
-        return _End(_state_after(change), settled, events, lost=True)
+        return _End(state, settled, events, lost=True)
     if (retry := _retry_of(world, job, _LOST)) is not None:
-        due_ms = retry.not_before_ms
-        return _End(_state_after(change), settled, [*events, retry], due_ms=due_ms, lost=True, retried=True)
-    return _finish(Change.FAIL, settled, _LOST, events, world.now_ms)._replace(lost=True)
+        return _End(state, settled, [*events, retry], due_ms=retry.not_before_ms, lost=True, retried=True)
+    return _finish(world, settled, _LOST, events, lost=True)
 
 
-def _finish(change: Change, settled: Settled, result: Result, events: list[BrokerBody], now_ms: int) -> _End:
+def _finish(world: World, settled: Settled, result: Result, events: list[BrokerBody], *, lost: bool = False) -> _End:
     """Make the end of an attempt that ends the job; JOB_FINISHED follows `events`."""
-    state = _state_after(change)
-    finished = _finished_event(result, now_ms)
-    assert state is finished.state, f"{change} makes the job {state}, and its result {finished.state}"
-    return _End(state, settled, [*events, finished], result)
+    finished = _finished_event(JobState.RUNNING, result, world.now_ms)
+    return _End(finished.state, settled, [*events, finished], result, lost=lost)
 
 
-def _state_after(change: Change) -> JobState:
-    """Look up the state of a running job after a change."""
-    return TRANSITIONS[JobState.RUNNING, change]
-
-
-def _finished_event(result: Result, now_ms: int) -> JobFinished:
+def _finished_event(before: JobState, result: Result, now_ms: int) -> JobFinished:
+    """Make the event that ends a job of this state as the result says."""
     return JobFinished(
         timestamp_ms=now_ms,
-        state=result.state,
+        state=TRANSITIONS[before, FINISHING[result.state]],
         exit_code=result.exit_code,
         signal=result.signal,
         reason=result.reason,

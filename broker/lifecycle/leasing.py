@@ -58,7 +58,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         if was_all:
             exhausted.add(QueueKey(command.tenant, queue))
         for job in jobs:
-            (late if is_late(world, job) else taken).append(job)
+            (late if job.deadline_ms is not None and is_late(world, job) else taken).append(job)
     try:
         leases = tuple([_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken])
     except CorruptLog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -149,13 +149,9 @@ def _add(
         origin=origin,
         spec=raw,
     )
-    world.add_job(job, _facts(spec.metadata))
+    world.add_job(job, [fact_of(name, value) for name, value in spec.metadata.items()] if spec.metadata else ())
     world.write(job, [JobScheduled(timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin)])
     return job
-
-
-def _facts(metadata: Mapping[str, str]) -> Sequence[bytes]:
-    return [fact_of(name, value) for name, value in metadata.items()] if metadata else ()
 
 
 def _require_kinds(world: World, tenant: str, wanted: Iterable[QueueKey]) -> None:

@@ -8,9 +8,10 @@ World computes the counters (`tallies`) and each job's `gate` from the job's sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Final
+
+from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
 from airunner.broker.lifecycle.replaying import stdin_in
@@ -274,7 +275,7 @@ class World:
     def change(self, job: JobRow) -> Standing:
         """Register that a job will be changed; return its standing, for `update_standing` if state or delay change."""
         if job.number < self._first_number and job.number not in self._changed:
-            self._changed[job.number] = (copy(job), job)
+            self._changed[job.number] = (replace(job), job)
         self._points += WRITE_POINTS
         return standing_of(job)
 

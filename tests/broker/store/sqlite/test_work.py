@@ -20,7 +20,7 @@ from tests.counting import counted_calls
 
 IN_BATCH: Final = 64
 # Calls of functions, Python's own included, for a job whose three requests have 64 jobs each, and some more.
-CALLS_MAX: Final = {"enqueue": 34, "lease": 60, "end": 83}
+CALLS_MAX: Final = {"enqueue": 32, "lease": 54, "end": 73}
 
 
 def statements(engine: SqliteEngine, work: Callable[[], object]) -> Counter[str]:
