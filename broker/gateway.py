@@ -212,8 +212,8 @@ class Gateway:
     def _answer(self, response: Response) -> None:
         reply: Reply
         match response.reply:
-            case WatchKeyFound(watch_key=watch_key):
-                reply = self._watched(response, watch_key)
+            case WatchKeyFound() as found:
+                reply = self._watched(response, found)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
                 after = response.command.request.after or ""
@@ -231,12 +231,14 @@ class Gateway:
             if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
                 self._release_undelivered(response.command, reply.leases)
 
-    def _watched(self, response: Response, watch_key: WatchKey) -> Reply:
+    def _watched(self, response: Response, found: WatchKeyFound) -> Reply:
+        topic, page = topic_of(found.watch_key), found.page
         try:
-            self._watchers.grant(response.command.tenant, topic_of(watch_key), response.key, self._edges.wall_ms())
+            self._watchers.grant(response.command.tenant, topic, response.key, self._edges.wall_ms())
         except Quota as refused:
-            return refusal(refused)
-        return JobWatched(watch_key=watch_key, events_port=self._events_port)
+            return page or refusal(refused)
+        watched = JobWatched(watch_key=found.watch_key, events_port=self._events_port)
+        return replace(page, watched=watched) if page else watched
 
     def _note_holders(self, response: Response, reply: Reply, *, delivered: bool) -> None:
         """Record in the Roster which connection holds the leases in the reply; forget those that the request ended."""

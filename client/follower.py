@@ -8,7 +8,10 @@ over `Events`.
  Channel ─────page────────────►   (bounded)            (bounded)
 ```
 
-A live segment that arrives while the Follower waits reaches the monitor without it: it is opened where it is received.
+The first page brings the key of live events too, unless the job has finished. WatchJob brings it over a new connection,
+and from an older broker. A live segment that arrives while the Follower waits reaches the monitor without it: it is
+opened where it is received.
+
 Both queues are bounded. A monitor that is slower than its job makes the Follower wait; then live segments are dropped
 at the full inbox, and the Follower replays them later: memory stays flat and nothing is lost.
 """
@@ -76,7 +79,8 @@ class Follower:
         self._to_inbox, self._inbox = anyio.create_memory_object_stream[_Input](INBOX_SEGMENTS_MAX)
         self._leave: Callable[[], None] | None = None  # ends the subscription
         self._source: tuple[str, bytes] = ("", b"")  # endpoint of the live events, and the watch key
-        self._watch_in_flight = False  # whether a WatchJob request is in flight
+        self._first = True  # whether the first page is still to come: its request asks for the watch key too
+        self._watch_in_flight = True  # whether a request for the watch key is in flight
         self._watched_connection = 0  # `Channel.connections` at the last JobWatched
         self._missed = False  # whether live segments were dropped at the full inbox
         self._waits = False  # whether the task waits for an input, and none is on its way to it
@@ -98,11 +102,11 @@ class Follower:
     async def _feed(self, group: TaskGroup) -> None:
         while not self._follow.finished:
             reconnected = self._watched_connection != self._channel.connections  # perhaps to another broker
-            if not self._watch_in_flight and (self._leave is None or reconnected):
+            if not (self._watch_in_flight or self._follow.job_ended) and (self._leave is None or reconnected):
                 self._watch_in_flight = True
                 group.start_soon(self._ask, WatchJob(job_id=self._follow.job_id))
             if (request := self._follow.request(self._channel.request_size.bytes_max)) is not None:
-                group.start_soon(self._ask, request)
+                group.start_soon(self._ask, msgspec.structs.replace(request, watch=True) if self._first else request)
             received = await self._next()
             if isinstance(received, (PeerError, OperatorError)):
                 await self._hand_over(received)
@@ -161,6 +165,10 @@ class Follower:
                 self._listen(received)
             case JobEventsReplayed():
                 events = self._follow.replayed(received, self._channel.now_ms())
+                if self._first:
+                    self._first = self._watch_in_flight = False
+                    if received.watched is not None:
+                        self._listen(received.watched)
             case b"":  # the subscription is confirmed
                 self._follow.want_replay()
             case bytes():

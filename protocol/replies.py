@@ -234,20 +234,21 @@ class JobFound(Message, frozen=True, kw_only=True):
     job: Job
 
 
-class JobEventsReplayed(Message, frozen=True, kw_only=True):
+class JobWatched(Message, frozen=True, kw_only=True):
+    """The key that seals a job's live events, and the port of the broker's host that sends them."""
+
+    watch_key: Token
+    events_port: Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class JobEventsReplayed(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A page of the log: segments in order and without a gap; the next page begins at `next_sequence`."""
 
     runs: tuple[EventSegment, ...]
     next_sequence: Positive
     last_sequence: Natural  # sequence of the newest event
     finished: bool  # the job has finished: nothing follows its last event
-
-
-class JobWatched(Message, frozen=True, kw_only=True):
-    """The key that seals a job's live events, and the port of the broker's host that sends them."""
-
-    watch_key: Token
-    events_port: Annotated[int, Meta(ge=1, le=65_535)]
+    watched: JobWatched | None = None  # if it was requested; None: a WatchJob says why not
 
 
 class Nudge(Message, frozen=True, kw_only=True):

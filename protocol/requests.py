@@ -262,6 +262,7 @@ class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=Tr
     bytes_max: Annotated[int, Meta(ge=1, le=REPLAY_BYTES_MAX)] = REPLAY_BYTES_MAX
     kinds: Annotated[tuple[EventKind, ...], Meta(max_length=KINDS_MAX)] = ()  # empty: all
     zstd: bool = False  # whether the reader decompresses segments; otherwise the broker does
+    watch: bool = False  # whether the page of a job that has not finished brings what a WatchJob does
 
 
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from airunner.broker.store.room import Room
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.replies import Reply
+from airunner.protocol.replies import JobEventsReplayed, Reply
 from airunner.protocol.requests import StoreRequest
 
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
@@ -74,9 +74,13 @@ class Appended(Struct, frozen=True, gc=False):
 
 
 class WatchKeyFound(Struct, frozen=True):
-    """Watch key for the reply to a WatchJob; the Gateway adds the port at which live events are published."""
+    """Watch key for the reply to a WatchJob, or for the `page` of a replay that requests it too.
+
+    The Gateway adds the port at which live events are published.
+    """
 
     watch_key: WatchKey
+    page: JobEventsReplayed | None = None
 
 
 class LeasesCounted(Struct, frozen=True):

@@ -66,9 +66,11 @@ def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> Watc
     return WatchKeyFound(_find(engine, command.tenant, request.job_id, command.queues).watch_key)
 
 
-def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed:
-    """Replay a job's events. Raises `NotFound`, `CorruptLog`."""
-    return replay(engine, _find(engine, command.tenant, request.job_id, command.queues), request)
+def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed | WatchKeyFound:
+    """Replay a job's events, and get its watch key if the request wants that. Raises `NotFound`, `CorruptLog`."""
+    job = _find(engine, command.tenant, request.job_id, command.queues)
+    page = replay(engine, job, request)
+    return WatchKeyFound(job.watch_key, page) if request.watch and not page.finished else page
 
 
 def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:

@@ -193,12 +193,13 @@ async def test_busy_instead_of_growth() -> None:
 
 async def test_who_may_watch_is_told_where_and_who_watches_as_many_as_it_may_is_refused_another(stage: Stage) -> None:
     for key, served in ((b"a", True), (b"b", False), (b"a", True)):
-        watch = requests.WatchJob(job_id="j")
+        watched = replies.JobWatched(watch_key=key * 32, events_port=EVENTS_PORT) if served else None
+        watch, replay = requests.WatchJob(job_id="j"), requests.ReplayJobEvents(job_id="j", watch=True)
         reply = await stage.converse(watch, WatchKeyFound(WatchKey(key * 32)), token=b"read")
-        if served:
-            assert reply == replies.JobWatched(watch_key=key * 32, events_port=EVENTS_PORT)
-        else:
-            assert reply.code == "quota"
+        assert reply == watched if served else reply.code == "quota"
+        page = replies.JobEventsReplayed(runs=(), next_sequence=1, last_sequence=0, finished=False)
+        reply = await stage.converse(replay, WatchKeyFound(WatchKey(key * 32), page), token=b"read")
+        assert reply == msgspec.structs.replace(page, watched=watched), "its events are told anyhow"
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,21 @@ from math import inf
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
+from airunner.broker.lifecycle.reading import replay_job
+from airunner.broker.requests import KINDS, Kind
+from airunner.broker.store.contract import Engine
+from airunner.certs.principal import Role
 from airunner.client import follower
 from airunner.client.client import Client
 from airunner.client.follower import PAGES_MAX
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import Event, Output
 from airunner.protocol.follow import SILENCE_FIRST_MS
+from airunner.protocol.requests import ReplayJobEvents
 from airunner.transport.memory import MemorySubscriber
 from airunner.transport.ports import Frames, Sent
 from tests.client.wire import Wire, brokered
@@ -242,7 +249,41 @@ async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost() -> N
             seen += [event async for event in events]
         assert [event.sequence for event in seen] == list(range(1, 16))
         assert len(wire.links) > 1
-        assert wire.asked.count("WatchJob") == 2, "another broker would publish elsewhere"
+        assert wire.asked.count("WatchJob") == 1, "another broker would publish elsewhere"
+
+
+async def test_the_first_page_brings_what_is_live_and_a_finished_job_is_only_replayed() -> None:
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            await anext(events)
+            await wait_all_tasks_blocked()
+            assert (len(wire.ears), "WatchJob" in wire.asked) == (1, False)
+            group.start_soon(worker.run, 10)
+            assert len([event async for event in events]) == 14
+        del wire.requests[:]
+        client._entered.channel.request_size.bytes_max = 256  # so that its log is several pages
+        assert len([event async for event in client.follow(job.id)]) == 15
+        assert (set(wire.asked), len(wire.asked) > 1) == ({"ReplayJobEvents"}, True)
+
+
+async def test_a_job_is_followed_live_at_a_broker_of_before_whose_pages_bring_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def page(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> StoreReply:
+        return replay_job(engine, command, replace(request, watch=False))
+
+    monkeypatch.setitem(KINDS, ReplayJobEvents, Kind[ReplayJobEvents](role=Role.READ, look_up=page))
+    async with brokered() as (wire, client), anyio.create_task_group() as group:
+        job = await client.submit(command="count")
+        worker = await Worker.lease(client)
+        async with client.follow(job.id) as events:
+            await anext(events)
+            await wait_all_tasks_blocked()
+            assert wire.asked.count("WatchJob") == 1
+            group.start_soon(worker.run, 10)
+            assert len([event async for event in events]) == 14
 
 
 async def test_what_happened_before_the_subscription_stood_is_asked_for_when_it_stands(

@@ -45,6 +45,8 @@ def events_are_stored_as_they_were_sent(driver: Driver) -> None:
     assert appended.watch_key == driver.reply(WatchKeyFound, WatchJob(job_id=lease.job_id)).watch_key
     page = driver.reply(JobEventsReplayed, ReplayJobEvents(job_id=lease.job_id, from_sequence=3))
     assert page.runs == (appended.segment,)
+    watching = ReplayJobEvents(job_id=lease.job_id, from_sequence=3, watch=True)
+    assert driver.reply(WatchKeyFound, watching) == WatchKeyFound(appended.watch_key, page)
 
 
 def what_is_stored_is_published_once_though_it_is_repeated(driver: Driver) -> None:

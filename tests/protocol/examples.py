@@ -108,7 +108,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     ),
     "GetJob": requests.GetJob(job_id=JOB_ID),
     "ReplayJobEvents": requests.ReplayJobEvents(
-        job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",)
+        job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",), watch=True
     ),
     "WatchJob": requests.WatchJob(job_id=JOB_ID),
 }
@@ -183,8 +183,9 @@ REPLIES: Final[dict[str, replies.Reply]] = {
         next_sequence=4,
         last_sequence=3,
         finished=False,
+        watched=(_WATCHED := replies.JobWatched(watch_key=bytes(32), events_port=7_071)),
     ),
-    "JobWatched": replies.JobWatched(watch_key=bytes(32), events_port=7_071),
+    "JobWatched": _WATCHED,
     "Refused": replies.Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
 }
 
