@@ -130,7 +130,6 @@ class Attempt:
             self._supervisor,
             held.cancelled,
             workspace,
-            self._hooks_environment,
         )
         self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
         self._to_redact: set[str] = set()
@@ -187,7 +186,7 @@ class Attempt:
 
     async def _run_hook(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> None:
         """Run a hook, and set its variables for the later steps; raises `HookFailed`."""
-        variables = await self._hooks.run(hook, status=status, bound_s=bound_s)
+        variables = await self._hooks.run(hook, self._hooks_environment, status=status, bound_s=bound_s)
         if variables:
             try:
                 await self._redact(secret_values(variables, patterns=self._surroundings.redact))

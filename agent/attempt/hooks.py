@@ -70,9 +70,15 @@ class Hooks(Struct, frozen=True):
     supervisor: Supervisor
     cancelled: Flag
     workspace: Workspace
-    environment: Callable[[], Mapping[str, str]]
 
-    async def run(self, hook: Hook, *, status: int | None = None, bound_s: float = HOOK_S_MAX) -> dict[str, str]:
+    async def run(
+        self,
+        hook: Hook,
+        environment_of: Callable[[], Mapping[str, str]],
+        *,
+        status: int | None = None,
+        bound_s: float = HOOK_S_MAX,
+    ) -> dict[str, str]:
         """Run a hook, if any, and return the variables that it sets; raises `HookFailed`.
 
         `status` is the result's exit status; None before the command.
@@ -84,7 +90,7 @@ class Hooks(Struct, frozen=True):
         if reason := unsafe_reason(self.folder) or unsafe_reason(program):
             self.supervisor.say(f"the hook {hook} is not run: {reason}")
             raise HookFailed(Result(exit_code=NOT_EXECUTABLE, reason=Reason.HOOK_FAILED))
-        environment = {**self.environment(), "AIRUNNER_HOOK": hook}
+        environment = {**environment_of(), "AIRUNNER_HOOK": hook}
         if status is not None:
             environment[STATUS_VARIABLE] = str(status)
         with ExitStack() as made:

@@ -8,6 +8,7 @@ extended the lease.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -194,26 +195,26 @@ class Slot(Struct, frozen=True):
         Usually the broker accepts the result, and its reply settles the lease. All else is done by a task.
         """
         settled = Flag()
-        recorder, result = attempted.recorder, attempted.result
-        if recorder is None or result is None:
+        if attempted.recorder is None or attempted.result is None:
             settling.start_soon(self._settle, attempted, settled)
             return settled
-        outbox = recorder.outbox
-
-        def settle() -> None:
-            outbox.ended = nothing
-            self.orders.stop.remove(settle)
-            if outbox.state is None:
-                settling.start_soon(self._settle, attempted, settled)
-            else:
-                self._end(attempted, Completed(outbox.state, result.exit_status), settled)
-
+        outbox = attempted.recorder.outbox
+        outbox.ended = partial(self._settle_sent, attempted, attempted.result, outbox, settled, settling)
+        self.orders.stop.add(outbox.ended)
         if outbox.over:
-            settle()
-        else:
-            outbox.ended = settle
-            self.orders.stop.add(settle)
+            outbox.ended()
         return settled
+
+    def _settle_sent(
+        self, attempted: _Attempted, result: Result, outbox: Outbox, settled: Flag, settling: TaskGroup
+    ) -> None:
+        """Settle the lease of an attempt whose result was sent: the broker has replied, or the agent is to stop."""
+        self.orders.stop.remove(outbox.ended)
+        outbox.ended = nothing
+        if outbox.state is None:
+            settling.start_soon(self._settle, attempted, settled)
+        else:
+            self._end(attempted, Completed(outbox.state, result.exit_status), settled)
 
     async def _settle(self, attempted: _Attempted, settled: Flag) -> None:
         """Settle the lease."""

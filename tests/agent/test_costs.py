@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,20 @@ async def test_a_short_job_costs_an_agent_few_calls_and_no_folder(stage: Stage) 
     per_job = {name: round(calls[name] / JOBS, 1) for name in CALLS}
     assert per_job == pytest.approx(CALLS, abs=0.2)  # the first job of an idle agent is not among those of a queue
     assert calls["call"] / JOBS < FUNCTIONS_MAX
+
+
+async def test_a_short_job_leaves_nothing_to_the_garbage_collector(stage: Stage) -> None:
+    """Its task token and secrets would stay in memory until then, and the collections take time."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        await run(stage, JOBS)
+        gc.collect()
+        left = Counter(type(each).__qualname__ for each in gc.garbage if "airunner.agent" in type(each).__module__)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == {}
 
 
 async def test_a_short_job_costs_two_requests_which_the_broker_receives_together(stage: Stage) -> None:
