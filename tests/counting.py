@@ -1,13 +1,22 @@
-"""Counts of function calls: the cost of a piece of code that is the same on every machine."""
+"""Counts of calls, of functions and of the system: the cost of a piece of code that is the same on every machine."""
 
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+import pytest
+
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None and "CI" not in os.environ,
+    reason="strace is not installed, so system calls cannot be counted: install Debian's strace",
+)
 
 
 def called(_frame: FrameType, event: str, _function: Any) -> str:

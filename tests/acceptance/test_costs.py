@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import urllib.request
@@ -14,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
-import pytest
 
 from airunner import Client
 from tests.acceptance.running import Cluster
+from tests.counting import needs_strace
 
 JOBS = 16  # one after the other, so that no two share a batch, and each costs what a lone job costs
 # The bounds are a tenth above what was counted: some calls depend on what arrives first. A broker reads its allow-list
@@ -80,12 +78,6 @@ def metrics(cluster: Cluster) -> dict[str, int]:
     with urllib.request.urlopen(f"http://{cluster.broker.http}/metrics") as response:
         lines = response.read().decode().splitlines()
     return {name: int(number) for name, number in (line.split() for line in lines if line[:1] != "#")}
-
-
-needs_strace = pytest.mark.skipif(
-    shutil.which("strace") is None and "CI" not in os.environ,
-    reason="strace is not installed, so system calls cannot be counted: install Debian's strace",
-)
 
 
 @needs_strace

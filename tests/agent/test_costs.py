@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -24,7 +23,7 @@ from airunner.protocol.requests import DequeueJob, PublishJobEvents
 from airunner.transport.channel import Channel
 from tests.agent.launcher.launching import children_of
 from tests.agent.playing import Stage, staged
-from tests.counting import counted_calls
+from tests.counting import counted_calls, needs_strace
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 JOBS: Final = 20
@@ -121,9 +120,7 @@ async def test_the_start_of_a_lone_job_is_sent_before_its_slot_goes_on(
 @contextmanager
 def traced(pid: int) -> Iterator[list[int]]:
     """Count a process's system calls; the number is in the list after the block."""
-    if (strace := shutil.which("strace")) is None:
-        pytest.skip("strace is not installed")
-    with subprocess.Popen((strace, "-c", "-p", str(pid)), stderr=subprocess.PIPE, text=True) as tracing:
+    with subprocess.Popen(("strace", "-c", "-p", str(pid)), stderr=subprocess.PIPE, text=True) as tracing:
         assert tracing.stderr is not None
         if "attached" not in tracing.stderr.readline():
             pytest.skip("this process may not trace another")
@@ -134,6 +131,7 @@ def traced(pid: int) -> Iterator[list[int]]:
         calls.append(int(total.split()[3]))
 
 
+@needs_strace
 async def test_a_short_job_costs_its_keeper_few_system_calls(stage: Stage, launcher: ChildLauncher) -> None:
     [keeper] = children_of(launcher.pid)
     with traced(keeper) as calls:
