@@ -28,6 +28,17 @@ from bench.processortime import processor_s
 from bench.product import Product, own
 
 AGENTS: Final = 2_000
+BEFORE: Final = "before the broker's restart"
+FIGURES: Final = (
+    Figure("broker's memory", "MiB", Bound.MOST, offset=250, of="the same broker without an agent"),
+    Figure("broker's share of a core", "%", Bound.MOST, offset=3),
+    Figure("submit to start", "ms", Bound.MOST, offset=5),
+    Figure("all are back", "s", Bound.MOST, offset=10),
+    Figure("submit meanwhile, median", "ms", Bound.MOST, 2, of=BEFORE),
+    Figure("submit meanwhile, p90", "ms", Bound.MOST, 2, of=BEFORE),
+    Figure("connect meanwhile, median", "ms", Bound.MOST, 2, of=BEFORE),
+    Figure("connect meanwhile, p90", "ms", Bound.MOST, 2, of=BEFORE),
+)
 IDLE_S: Final = 30.0  # for which the idle broker is measured
 STARTS: Final = 100  # jobs submitted one by one, to be started by parked agents
 STEADY_PER_S: Final = 20  # jobs a second of the client that submits while the agents come back
@@ -35,22 +46,15 @@ STEADY_S: Final = 5.0  # for which that client is measured before
 WAIT_S_MAX: Final = 60.0  # for all agents to come (back), after which the measurement fails
 ARRIVALS_PER_S: Final = 5  # clients a second that connect meanwhile, as a command does
 LOOK_S: Final = 0.1  # between two looks at the broker's counters
-MEMORY_MIB_MAX: Final = 250.0  # bounds, of 2,000 agents
-CORE_SHARE_MAX: Final = 0.03
-START_MS_MAX: Final = 5.0
-RETURN_S_MAX: Final = 10.0
-SLOWER_MAX: Final = 2.0  # times that a submission may take while the agents come back
 UNSERVED: Final = "unserved"  # a queue that no agent serves
 
 
 class Measured(Struct, frozen=True):
     """Measurements of a broker with many idle agents."""
 
-    agents: int
     memory_mib: float  # of the broker and its relay, with all agents parked
     empty_mib: float  # the same without any agent
     core_share: float  # processor time a second of the idle broker
-    requests_per_s: float
     started_ms: tuple[float, ...]  # from before a submission until the agent was told, each
     return_s: float  # from the restarted broker's ready line until all agents are parked again
     steady_ms: tuple[float, ...]  # of submissions before the restart
@@ -158,12 +162,11 @@ async def parked(broker: Broker, agents: int, others: Callable[[], int]) -> None
     raise TimeoutError(f"only {came} of {agents} agents have come")
 
 
-async def idle(broker: Broker) -> tuple[float, float]:
-    """Measure an idle broker: its processor time a second, and its requests a second."""
-    began_s, before_s, requests = time.monotonic(), processor_s(broker.pid), broker.count("requests")
+async def idle_share(broker: Broker) -> float:
+    """Measure the processor time a second of an idle broker."""
+    began_s, before_s = time.monotonic(), processor_s(broker.pid)
     await anyio.sleep(IDLE_S)
-    took_s = time.monotonic() - began_s
-    return (processor_s(broker.pid) - before_s) / took_s, (broker.count("requests") - requests) / took_s
+    return (processor_s(broker.pid) - before_s) / (time.monotonic() - began_s)
 
 
 async def restarted(
@@ -197,7 +200,7 @@ async def measure(home: Path, agents: int) -> Measured:
     async with connected(where) as channel:
         with fleets(broker.endpoint, home, agents) as pipes:
             await parked(broker, agents, lambda: 0)
-            core_share, requests_per_s = await idle(broker)
+            core_share = await idle_share(broker)
             full_mib = memory_mib(broker.pid)
             jobs = await submitted(channel, "default", STARTS / STEADY_PER_S)
             told = started(pipes, len(jobs))
@@ -205,11 +208,9 @@ async def measure(home: Path, agents: int) -> Measured:
             return_s, meanwhile, arrived = await restarted(broker, where, channel, agents)
     broker.stop()
     return Measured(
-        agents=agents,
         memory_mib=full_mib,
         empty_mib=empty_mib,
         core_share=core_share,
-        requests_per_s=requests_per_s,
         started_ms=tuple((told[job.job_id] - job.sent_s) * 1_000 for job in jobs),
         return_s=return_s,
         steady_ms=_taken_ms(before),
@@ -253,18 +254,4 @@ def opened(product: Product) -> Generator[Round]:
     yield measured
 
 
-GROUP: Final = Group(
-    "many",
-    (
-        Figure("broker's memory", "MiB", Bound.MOST, offset=MEMORY_MIB_MAX, of="the same broker without an agent"),
-        Figure("broker's share of a core", "%", Bound.MOST, offset=CORE_SHARE_MAX * 100),
-        Figure("submit to start", "ms", Bound.MOST, offset=START_MS_MAX),
-        Figure("all are back", "s", Bound.MOST, offset=RETURN_S_MAX),
-        Figure("submit meanwhile, median", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
-        Figure("submit meanwhile, p90", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
-        Figure("connect meanwhile, median", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
-        Figure("connect meanwhile, p90", "ms", Bound.MOST, SLOWER_MAX, of="before the broker's restart"),
-    ),
-    opened,
-    rounds=1,
-)
+GROUP: Final = Group("many", FIGURES, opened, rounds=1)

@@ -106,14 +106,12 @@ def live(where: Cluster, jobs: int) -> Cost:
     """Submit jobs in bulk, and lease and complete them meanwhile: an in-process worker."""
 
     async def main() -> Cost:
-        costs: list[Cost] = []
         async with Client(where.requests, home=where.home, token=where.token) as client, connected(where) as channel:
             await _live(client, channel, ENQUEUE_MAX)  # connects
             before_s, began_s = processor_s(where.broker_pid), time.perf_counter()
             ended_s = await _live(client, channel, jobs)
             used_s = processor_s(where.broker_pid) - before_s
-            costs.append(Cost(jobs / (ended_s - began_s), used_s / jobs * 1e6))
-        return costs[0]
+        return Cost(jobs / (ended_s - began_s), used_s / jobs * 1e6)
 
     return anyio.run(main)
 
