@@ -104,19 +104,19 @@ class Gateway:
             group.start_soon(self._send_delayed)
 
     def _receive(self, messages: Iterable[Incoming]) -> None:
-        self._admission.forget_entries()
         for incoming in messages:
             self._accept(incoming)
-        self._ledger.wake()
+        self._ledger.wake()  # it may send replies at once: these need no second look at the allow-list
+        self._admission.forget_entries()
 
     def send(self, responses: Sequence[Response | Nudged], /) -> None:
         """Send the replies and nudges of a batch."""
-        self._admission.forget_entries()
         for response in responses:
             if isinstance(response, Nudged):
                 self._nudge(response)
             else:
                 self._answer(response)
+        self._admission.forget_entries()
 
     async def _send_delayed(self) -> None:
         """Send each delayed rate-limit reply when it is due."""

@@ -31,6 +31,7 @@ from tests.counting import counted_calls
 
 JOBS: Final = 64
 RATE: Final = 1e6
+ENTRY: Final = Entry("machine", frozenset(PeerRole))
 
 
 class Door:
@@ -56,10 +57,14 @@ class Front:
 
     def __init__(self) -> None:
         self.door, self.inbox = Door(), FairQueue()
-        entry = Entry("machine", frozenset(PeerRole))
-        admission = Admission(FakeAuthority(), lambda _: entry, Rates(RATE), Rates(UNATTRIBUTED_PER_S))
+        self.looks = 0  # at the allow-list
+        admission = Admission(FakeAuthority(), self.machine, Rates(RATE), Rates(UNATTRIBUTED_PER_S))
         real = replace(edges(), random_bytes=os.urandom)
         self.gateway = Gateway(self.door, self.inbox, admission, Quotas(), real, 1, Counts(), Watchers(None), Health())
+
+    def machine(self, _key: bytes) -> Entry:
+        self.looks += 1
+        return ENTRY
 
     def hear(self, request: Request) -> int:
         """Receive a request, and return how many functions that called."""
@@ -109,3 +114,17 @@ async def test_each_further_job_of_a_request_takes_few_calls() -> None:
         front.hear(enqueue("true"))
         one, many = front.hear(enqueue("true")), front.hear(enqueue(*["true"] * JOBS))
         assert (many - one) / (JOBS - 1) <= 11
+
+
+async def test_the_allow_list_is_looked_at_once_for_what_is_answered_at_once_and_again_for_what_has_waited() -> None:
+    async with opened() as front:
+
+        def answer() -> None:
+            front.answer()
+
+        with front.inbox.received_by(answer):
+            front.hear(enqueue("true"))
+        assert front.looks == 1
+        front.hear(enqueue("true"))
+        front.answer()
+        assert front.looks == 3
