@@ -109,11 +109,11 @@ def leased_s(where: Cluster, jobs: int) -> dict[str, float]:
     return anyio.run(main)
 
 
-def to_worker_ms(product: Product, where: Cluster) -> list[float]:
+def to_worker_ms(product: Product, where: Cluster, rate: float, seconds: float) -> list[float]:
     """Measure the milliseconds from before `submit` to the worker's first line, each in a process of its own."""
-    worker = product.start(leased_s, where, int(RATE * SECONDS) + 1)
+    worker = product.start(leased_s, where, int(rate * seconds) + 1)
     try:
-        submitted = product.call(submitted_s, where, RATE, SECONDS)
+        submitted = product.call(submitted_s, where, rate, seconds)
         leased = worker.result()
     finally:
         worker.kill()
@@ -131,7 +131,7 @@ def opened(product: Product) -> Generator[Round]:
 
         def measure() -> Sample:
             fsyncs = [fsync_ms(Path(folder))]
-            worker_ms = to_worker_ms(product, bare)
+            worker_ms = to_worker_ms(product, bare, RATE, SECONDS)
             fsyncs.append(fsync_ms(Path(folder)))
             process_ms = product.call(start_ms, full, RATE, SECONDS)
             fsyncs.append(fsync_ms(Path(folder)))

@@ -10,7 +10,7 @@ from typing import Final
 from airunner.protocol.requests import ENQUEUE_MAX
 from bench import commands, latency, queue
 from bench.cluster import cluster
-from bench.peers.works import AT_ONCE, BULK, LIVES, LONE, PROCESSES, Peer, Works
+from bench.peers.works import AT_ONCE, BULK, LIVES, LONE, PROCESSES, RATE, SECONDS, Peer, Works
 from bench.product import WORKING_TREE
 
 
@@ -29,7 +29,7 @@ def _started(_: Path) -> Generator[Works]:
             one_by_one=lambda: enqueue(LONE, 1, 1, "lone"),
             in_bulk=lambda: enqueue(BULK, ENQUEUE_MAX, queue.ASKING, "bulk"),
             end_to_end=lambda: WORKING_TREE.call(queue.live, bare, LIVES).rate,
-            start_ms=lambda: latency.to_worker_ms(WORKING_TREE, bare),
+            start_ms=lambda: latency.to_worker_ms(WORKING_TREE, bare, RATE, SECONDS),
             true=lambda: WORKING_TREE.call(commands.job_rate, full, PROCESSES),
         )
 

@@ -13,6 +13,7 @@ from tests.acceptance import running
 from tests.acceptance.running import REPOSITORY, environment, running_broker
 
 ENTRY = '    fruit_basket: Annotated[Text, Field("Fruit to pack.", unset="no fruit")] = ""\n\n    def __post_init__'
+FOLDERS = ("airunner", "agent", "bench", "broker", "certs", "client", "docs", "protocol", "scripts", "transport")
 DRIVER = """
 import runpy
 
@@ -37,18 +38,7 @@ for job in anyio.run(submit):
 
 
 def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in (
-        "airunner",
-        "agent",
-        "bench",
-        "broker",
-        "certs",
-        "client",
-        "docs",
-        "protocol",
-        "scripts",
-        "transport",
-    ):
+    for folder in FOLDERS:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)
     shutil.copy(REPOSITORY / "README.md", tmp_path)
     table = tmp_path / "protocol" / "fields.py"
