@@ -8,6 +8,8 @@ renew its lease. Once there is enough free space, the ballast is allocated again
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,6 +20,8 @@ from airunner.broker.store.room import JOURNAL_BYTES, TIGHT_JOURNAL_BYTES, Insid
 BALLAST_SUFFIX: Final = "-ballast"
 PIECE_BYTES: Final = 1_048_576  # ballast freed in a step: other processes on this disk should not get more than needed
 PLENTY_BYTES: Final = 256 * 1_048_576  # bytes free beyond the reserve with which the store need not be measured
+LOOK_S: Final = 0.01  # seconds between two measurements while there is plenty: no disk is filled with 256 MiB so soon
+WANTED_BYTES: Final = PLENTY_BYTES // 8  # bytes that a batch may want: while there is plenty, there is room for so many
 CONDITION: Final = "disk"  # name of the condition in /health
 NO_EVENTS: Final = "new jobs, leases and output are refused; running jobs can still end and renew their leases"
 NOTHING: Final = "nothing can be stored, and only read requests are answered; no lease expires meanwhile"
@@ -87,7 +91,14 @@ class Boundless:
 class StoreDisk:
     """Disk of the store at `path`; with less than `reserve_bytes` free, new jobs are rejected and `health` says so."""
 
-    def __init__(self, path: Path, store: Measured, reserve_bytes: int, health: Health) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: Measured,
+        reserve_bytes: int,
+        health: Health,
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._folder = str(path.parent)
         self._store = store
@@ -97,16 +108,23 @@ class StoreDisk:
         self._journal = path.with_name(path.name + "-wal")
         self._space = Space(free_bytes=0)
         self._tight = False
+        self._steady_s = steady_s
         self._plenty = False  # True: while plenty is free, only the disk's free space is measured, not the store
+        self._look_s = 0.0  # when it is measured again
         self._refused = ""  # what a full disk makes the broker refuse, for /health
         health.watch(self._judge)
 
     def look(self) -> Space:
         """See `Disk`."""
+        now_s = self._steady_s()
+        if self._plenty and now_s < self._look_s:
+            return self._space
+        self._look_s = now_s + LOOK_S
         free_bytes = self._free_bytes()
         if self._plenty and free_bytes >= self._reserve_bytes + PLENTY_BYTES:
             self._space = self._space._replace(free_bytes=free_bytes)
             return self._space
+        self._plenty = False
         self._space = self._measure()
         tight = self.room(self._space, JOURNAL_BYTES) is not Room.AMPLE
         if tight is not self._tight:
@@ -123,6 +141,8 @@ class StoreDisk:
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
         """See `Disk`."""
+        if self._plenty and space is self._space and wanted_bytes <= WANTED_BYTES:
+            return Room.AMPLE
         return room_of(space, self._reserve_bytes, wanted_bytes)
 
     def free_ballast(self) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from airunner.broker import disk as broker_disk
-from airunner.broker.disk import PIECE_BYTES, PLENTY_BYTES, StoreDisk
+from airunner.broker.disk import LOOK_S, PIECE_BYTES, PLENTY_BYTES, WANTED_BYTES, StoreDisk
 from airunner.broker.health import Health
 from airunner.broker.store.open import open_store
 from airunner.broker.store.room import Inside, Room
@@ -33,7 +33,13 @@ class Stage(StoreDisk):
         self.free_bytes = 1_000 * MIB
         self.inside_it = Inside(store_bytes=0, reusable_bytes=0)
         self.tightened: list[tuple[bool, bool]] = []
-        super().__init__(self.path, self, RESERVE, self.health)
+        self.looks = 0  # at the disk
+        self.now_s, self.step_s = 0.0, 1.0
+        super().__init__(self.path, self, RESERVE, self.health, self.steady_s)
+
+    def steady_s(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
 
     def inside(self) -> Inside:
         return self.inside_it
@@ -45,7 +51,12 @@ class Stage(StoreDisk):
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     disk = Stage(tmp_path)
-    monkeypatch.setattr(broker_disk.os, "statvfs", lambda _: SimpleNamespace(f_bavail=disk.free_bytes, f_frsize=1))
+
+    def statvfs(_: str) -> SimpleNamespace:
+        disk.looks += 1
+        return SimpleNamespace(f_bavail=disk.free_bytes, f_frsize=1)
+
+    monkeypatch.setattr(broker_disk.os, "statvfs", statvfs)
     return disk
 
 
@@ -103,6 +114,24 @@ def test_where_there_is_plenty_nothing_but_the_disk_is_looked_at(disk: Stage) ->
     assert disk.look().owed_bytes == 0
     disk.free_bytes -= 1
     assert disk.look().owed_bytes > 0
+
+
+def test_where_there_is_plenty_the_disk_is_looked_at_by_time(disk: Stage) -> None:
+    for _ in range(2):  # the ballast is made
+        disk.look()
+    disk.step_s, before = LOOK_S / 8, disk.looks
+    for _ in range(7):
+        assert disk.room(disk.look(), WANTED_BYTES) is Room.AMPLE
+    assert disk.looks == before
+    disk.free_bytes = 0
+    for _ in range(2):
+        disk.look()
+    assert disk.room(disk.look(), 0) is Room.ENDING
+
+
+def test_where_there_is_plenty_a_batch_that_wants_more_than_there_is_finds_no_room(disk: Stage) -> None:
+    disk.look()
+    assert disk.room(disk.look(), disk.free_bytes) is Room.ENDING
 
 
 def test_what_the_journal_holds_beyond_the_end_of_the_store_is_owed(disk: Stage) -> None:

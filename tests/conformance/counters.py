@@ -7,7 +7,7 @@ from airunner.broker.store.sqlite.engine import SqliteEngine
 
 WAITS = "state = 'SCHEDULED'"
 COUNTED = {  # by what is counted step by step: the same, added up
-    "SELECT tenant, size_bytes FROM usage WHERE size_bytes != 0": f"""
+    "SELECT tenant, size_bytes FROM queue WHERE name = '' AND size_bytes != 0": f"""
         SELECT tenant, sum(bytes) FROM (
             SELECT tenant, length(spec) AS bytes FROM job
             UNION ALL SELECT job.tenant, length(events) FROM segment JOIN job USING (number)
@@ -16,9 +16,9 @@ COUNTED = {  # by what is counted step by step: the same, added up
             UNION ALL SELECT tenant, {RECORD_BYTES} FROM record
             UNION ALL SELECT tenant, {QUEUE_BYTES} FROM queue WHERE mode != 'open'
         ) GROUP BY tenant HAVING sum(bytes) > 0""",
-    "SELECT tenant, waiting FROM usage WHERE waiting != 0": f"""
+    "SELECT tenant, waiting FROM queue WHERE name = '' AND waiting != 0": f"""
         SELECT tenant, count(*) FROM job WHERE {WAITS} GROUP BY 1""",
-    "SELECT tenant, name, waiting, delayed, running FROM queue WHERE mode = 'open'": f"""
+    "SELECT tenant, name, waiting, delayed, running FROM queue WHERE mode = 'open' AND name != ''": f"""
         SELECT tenant, queue, sum({WAITS}), sum({WAITS} AND due_ms IS NOT NULL), sum(state = 'RUNNING') FROM job
         WHERE (tenant, queue) NOT IN (SELECT tenant, name FROM queue WHERE mode != 'open') GROUP BY 1, 2""",
     "SELECT * FROM kind": """

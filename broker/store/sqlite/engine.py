@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import suppress
 from itertools import compress
 from operator import is_not, itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import apsw
 from msgspec.structs import astuple
@@ -36,7 +36,7 @@ _EXPIRED: Final = "deadline_ms <= ? ORDER BY deadline_ms LIMIT ?"
 _DELAYED: Final = "due_ms <= ? ORDER BY due_ms LIMIT ?"
 _FINISHED: Final = "finished_ms < ? ORDER BY finished_ms LIMIT ?"
 _FINISHED_OF: Final = "tenant = ? AND finished_ms IS NOT NULL ORDER BY finished_ms LIMIT 1"
-_USAGE: Final = "SELECT tenant, size_bytes, waiting FROM usage"
+_USAGE: Final = "SELECT tenant, size_bytes, waiting FROM queue WHERE name = ''"
 _AS_LOADED: Final = " AND ".join(f"{column} = ?" for column in CHECKED)
 _as_loaded: Final = itemgetter(*map(FIELDS.index, CHECKED))
 _RENEWED: Final = "UPDATE job SET deadline_ms = ifnull(?2 + visibility_ms, deadline_ms) WHERE number = ?1"
@@ -77,18 +77,14 @@ _ADD_FACT: Final = _insert("metadata", ("tenant", "fact", "number")).replace("IN
 _ADD_RECORD: Final = _insert("record", Record.__struct_fields__)
 _SET_MODE: Final = _insert("queue", ("tenant", "name", "mode"), mode=_SET)
 _SET_SECRET: Final = _insert("secret", ("tenant", "queue", "name", "box", "set_ms"), box=_SET, set_ms=_SET)
-_COUNTS: Final = ("waiting", "delayed", "running")
+_COUNTS: Final = ("waiting", "delayed", "running", "size_bytes")
 _COUNT_QUEUE: Final = _insert("queue", ("tenant", "name", *_COUNTS), **dict.fromkeys(_COUNTS, _ADD))
 _COUNT_KIND: Final = _insert("kind", ("tenant", "queue", "needs", "jobs"), jobs=_ADD)
-_COUNT_USAGE: Final = _insert("usage", ("tenant", "size_bytes", "waiting"), size_bytes=_ADD, waiting=_ADD)
 
 
-class _Write(NamedTuple):
-    """Write statement, run for each of `rows`; `owner` finds the job or request that a row belongs to."""
-
-    sql: str
-    rows: Collection[Values]
-    owner: Callable[[Values], Owner | None] = lambda _: None
+_FIRST: Final = itemgetter(0)
+_Write = tuple[str, Collection[Values], Callable[[Values], Owner] | None]
+"""Write statement, run for each of the rows; the function finds the job or request that a row belongs to, if any."""
 
 
 class SqliteEngine(PageReader):
@@ -110,8 +106,8 @@ class SqliteEngine(PageReader):
             last = [number for table in ("segment", "job") for (number,) in self._last(table)]
             self._next_number = 1 + max((number or 0 for number in last), default=2**62)
         found = Loaded(next_number=self._next_number)
-        for some, by_id in ((keys.jobs - keys.specs, _BY_ID), (keys.specs, _BY_ID_WITH_SPEC)):
-            found.jobs += self._fetch_each(list[JobRow], by_id, [key[::-1] for key in some], itemgetter(0))
+        for some, by_id in ((keys.jobs - keys.specs, _BY_ID), (keys.specs, _BY_ID_WITH_SPEC)) if keys.jobs else ():
+            found.jobs += self._fetch_each(list[JobRow], by_id, [key[::-1] for key in some], _FIRST)
         if keys.grants:
             by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
             if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
@@ -129,7 +125,7 @@ class SqliteEngine(PageReader):
             tenants = [(tenant,) for tenant in keys.tenants]
             sql = "SELECT tenant, count(*) FROM kind WHERE tenant = ? GROUP BY tenant"
             found.kinds_of = dict(self._fetch(list[tuple[str, int]], sql, tenants))
-            found.usage = self._usage(f"{_USAGE} WHERE tenant = ?", tenants)
+            found.usage = self._usage(f"{_USAGE} AND tenant = ?", tenants)
         if self._aside:
             found.damaged = {owner for owner in self._aside if isinstance(owner, str)}
             found.damaged |= {row.job_id for row in found.jobs if row.number in self._aside}
@@ -163,20 +159,20 @@ class SqliteEngine(PageReader):
     def _write(self, writes: Callable[[], Iterable[_Write]], added: Iterable[JobRow] = ()) -> None:
         """Run statements on sets of rows; after damage row by row. Raises `Moved`: owners of rows were set aside."""
         try:
-            for write in writes():
-                if write.rows:
-                    self._run(write.sql, write.rows)
+            for sql, rows, _ in writes():
+                if rows:
+                    self._run(sql, rows)
         except Damaged as error:
             self.begin()
             ids: dict[object, Owner] = {row.number: row.job_id for row in added}  # their numbers are not stored yet
             owners: list[Owner | None] = []
             with suppress(Moved):  # a damaged row is not changed, so `_changed` counts too few
-                for write in writes():
-                    for row in write.rows:
+                for sql, rows, owner_of in writes():
+                    for row in rows:
                         try:
-                            self._run(write.sql, (row,))
+                            self._run(sql, (row,))
                         except Damaged:
-                            owners.append(ids.get(owner := write.owner(row), owner))
+                            owners.append(owner_of and ids.get(owner := owner_of(row), owner))
                             self.begin()
             if not owners or None in owners:
                 raise
@@ -186,21 +182,22 @@ class SqliteEngine(PageReader):
         """List the statements of a batch. Raises `Moved` after the statements that change jobs."""
         if changes.changed or changes.removed:
             yield from self._changed(changes)
-        yield _Write(_ADD_JOB, list(map(astuple, changes.added)), itemgetter(0))
-        yield _Write(_ADD_SEGMENT, list(map(astuple, changes.segments)), itemgetter(0))
-        yield _Write(_ADD_FACT, changes.facts, itemgetter(2))
-        yield _Write(_ADD_RECORD, list(map(astuple, changes.records)), itemgetter(slice(2)))
-        yield _Write(_COUNT_QUEUE, [(*key[:2], *counts) for key, counts in changes.counts.items()])
-        yield _Write(_COUNT_USAGE, [(tenant, *astuple(usage)) for tenant, usage in changes.usage.items()])
+        yield _ADD_JOB, list(map(astuple, changes.added)), _FIRST
+        yield _ADD_SEGMENT, list(map(astuple, changes.segments)), _FIRST
+        yield _ADD_FACT, changes.facts, itemgetter(2)
+        yield _ADD_RECORD, list(map(astuple, changes.records)), itemgetter(slice(2))
+        counts = [(*key[:2], *counts, 0) for key, counts in changes.counts.items()]
+        usages = [(tenant, "", usage.waiting, 0, 0, usage.size_bytes) for tenant, usage in changes.usage.items()]
+        yield _COUNT_QUEUE, counts + usages, None
         if changes.kinds:
-            yield _Write(_COUNT_KIND, [(*key, jobs) for key, jobs in changes.kinds.items()])
+            yield _COUNT_KIND, [(*key, jobs) for key, jobs in changes.kinds.items()], None
             ended = [key for key, jobs in changes.kinds.items() if jobs < 0]
-            yield _Write("DELETE FROM kind WHERE tenant = ? AND queue = ? AND needs = ? AND jobs <= 0", ended)
-        yield _Write(_SET_SECRET, list(map(astuple, changes.secrets)))
-        yield _Write("DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?", changes.secrets_removed)
+            yield "DELETE FROM kind WHERE tenant = ? AND queue = ? AND needs = ? AND jobs <= 0", ended, None
+        yield _SET_SECRET, list(map(astuple, changes.secrets)), None
+        yield "DELETE FROM secret WHERE tenant = ? AND queue = ? AND name = ?", changes.secrets_removed, None
         if changes.modes or changes.removed:
-            yield _Write(_SET_MODE, [(*key[:2], mode) for key, mode in changes.modes.items()])
-            yield _Write(_DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes})
+            yield _SET_MODE, [(*key[:2], mode) for key, mode in changes.modes.items()], None
+            yield _DROP_QUEUE, {row.key[:2] for row in changes.removed} | {key[:2] for key in changes.modes}, None
 
     def _changed(self, changes: Changes) -> Generator[_Write]:
         """Update and remove jobs. Raises `Moved`: a job's row has changed since it was loaded."""
@@ -213,20 +210,20 @@ class SqliteEngine(PageReader):
         expected = self._db.total_changes() + sum(map(len, updates.values())) + len(changes.removed)
         for differs, rows in updates.items():
             columns = "=?,".join(compress(FIELDS, differs))
-            yield _Write(f"UPDATE job SET {columns}=? WHERE {_AS_LOADED}", rows, itemgetter(-len(CHECKED)))
+            yield f"UPDATE job SET {columns}=? WHERE {_AS_LOADED}", rows, itemgetter(-len(CHECKED))
         removed = [_as_loaded(astuple(row)) for row in changes.removed]
-        yield _Write(f"DELETE FROM job WHERE {_AS_LOADED}", removed, itemgetter(0))
+        yield f"DELETE FROM job WHERE {_AS_LOADED}", removed, _FIRST
         if self._db.total_changes() != expected:
             raise self._moved()
         if removed:
-            yield _Write("DELETE FROM metadata WHERE number = ?", [row[:1] for row in removed], itemgetter(0))
+            yield "DELETE FROM metadata WHERE number = ?", [row[:1] for row in removed], _FIRST
             pending = [(row.number, row.tenant) for row in changes.removed]
-            yield _Write("INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending)
+            yield "INSERT INTO pending_deletion (number, tenant) VALUES (?, ?)", pending, None
 
     def _renew_all(self, now_ms: int) -> Generator[_Write]:
         for sql, column in ((_RENEWED, "deadline_ms"), (_RETRIED, "due_ms")):
             numbers = self._run(f"SELECT number FROM job WHERE {column} IS NOT NULL AND {self._others}")
-            yield _Write(sql, [(number, now_ms) for (number,) in numbers], itemgetter(0))
+            yield sql, [(number, now_ms) for (number,) in numbers], _FIRST
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
         return self._fetch_sound(_FINISHED, ((before_ms, limit),))

@@ -6,7 +6,8 @@
 - `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
 - `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
 - `segment` contains the logs; a row is a batch of events. `metadata.fact` is a hash of a pair of metadata.
-- `queue`, `kind` and `usage` contain counters, to which `save` adds.
+- `queue` and `kind` contain counters, to which `save` adds. A tenant's usage is its row of `queue` without a name:
+  so a batch changes one page for both.
 - `pending_deletion` lists removed jobs whose logs are deleted step by step. Hence there are no foreign keys.
 """
 
@@ -32,7 +33,7 @@ _SETTINGS: Final = (
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"journal_size_limit = {JOURNAL_BYTES_MAX}",
 )
-VERSION: Final = 9  # of the schema; versions 1 to 8 were never released
+VERSION: Final = 10  # of the schema; versions 1 to 9 were never released
 SCHEMA: Final = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
@@ -75,14 +76,13 @@ SCHEMA: Final = f"""
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE queue (
         tenant TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL DEFAULT 'open', waiting INTEGER NOT NULL DEFAULT 0,
-        delayed INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (tenant, name)
+        delayed INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0, size_bytes INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant, name)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX queue_usage ON queue (tenant) WHERE name = '';
     CREATE TABLE kind (
         tenant TEXT NOT NULL, queue TEXT NOT NULL, needs TEXT NOT NULL, jobs INTEGER NOT NULL,
         PRIMARY KEY (tenant, queue, needs)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE usage (
-        tenant TEXT NOT NULL PRIMARY KEY, size_bytes INTEGER NOT NULL, waiting INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = {VERSION};
 """

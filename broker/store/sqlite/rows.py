@@ -156,7 +156,8 @@ class RowReader:
         """Fetch rows, and set aside the owners of damaged ones. Raises `Moved`: there were some, in a transaction."""
         if not keys:
             return []
-        keys = [key for key in keys if whose(key) not in self._aside or not self._db.in_transaction]
+        if self._aside and self._db.in_transaction:
+            keys = [key for key in keys if whose(key) not in self._aside]
         with suppress(Damaged):
             return self._fetch(kind, sql, keys)
         found: list[Row] = []

@@ -237,7 +237,7 @@ def test_records_that_cannot_be_removed_stop_no_retention(engine: SqliteEngine, 
 def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words(
     engine: SqliteEngine, driver: Driver
 ) -> None:
-    break_writes(engine, "INSERT ON usage", "TRUE")
+    break_writes(engine, "INSERT ON queue", "TRUE")
     with pytest.raises(OperatorError, match="airunner store check") as raised:
         driver.submit("a")
     assert raised.value.exit_code == EXIT_DAMAGED

@@ -18,10 +18,10 @@ from tests.conformance.exercise import LAWS
 WHOLE: Final = (
     "SELECT number FROM job WHERE deadline_ms IS NOT NULL",
     "SELECT number FROM job WHERE due_ms IS NOT NULL",
-    "SELECT tenant, size_bytes, waiting FROM usage",
+    "SELECT tenant, size_bytes, waiting FROM queue WHERE name = ''",
 )
 COUNTING: Final = "SELECT agent, count(*) FROM job"  # of what runs
-TABLES: Final = "(job|segment|pending_deletion|metadata|record|queue|kind|usage|secret)"
+TABLES: Final = "(job|segment|pending_deletion|metadata|record|queue|kind|secret)"
 TABLE_SCAN: Final = re.compile(rf"SCAN {TABLES}\b|SEARCH {TABLES}($|;)")
 NEXT_NUMBER: Final = "SELECT max(number) FROM job"  # the end of the table's own order
 LISTING: Final = "SELECT job.number, job.job_id,"
