@@ -326,12 +326,15 @@ class Ledger:
             self._gateway.send(responses)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
-        """Make the alarm for the Timekeeper; None: it is the same as the last one, and `send_same` is false."""
-        alarm = Alarm(due_ms)
-        if alarm == self._alarm and not send_same:
+        """Make the alarm for the Timekeeper; None: it will wake at that instant or earlier, and `send_same` is false.
+
+        An Expire that comes too early finds nothing. Otherwise each lease and each end of a job would wake it.
+        """
+        known_ms = self._alarm.due_ms
+        if not send_same and (due_ms is None or (known_ms is not None and known_ms <= due_ms)):
             return None
-        self._alarm = alarm
-        return alarm
+        self._alarm = Alarm(due_ms)
+        return self._alarm
 
     def _commands(self, entries: Sequence[_ToApply]) -> list[Command]:
         """List the commands for the store, each with the room on the disk once all up to it are stored."""

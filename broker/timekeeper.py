@@ -1,7 +1,10 @@
 """Timekeeper: wakes the Ledger at the next instant at which a lease or a delay is due.
 
-It does not poll: it sleeps until that instant, or until the Ledger sends another alarm. When the machine's time has
-stepped, or the machine has slept, it sends the Ledger a `RenewAll`, as after a restart, before anything can expire.
+It does not poll: it sleeps until that instant, or until the Ledger sends an alarm for an earlier one. If a lease was
+renewed or has ended meanwhile, nothing is due, and the Ledger sends the alarm for what is next.
+
+When the machine's time has stepped, or the machine has slept, it sends the Ledger a `RenewAll`, as after a restart,
+before anything can expire.
 """
 
 from __future__ import annotations

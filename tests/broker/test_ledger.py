@@ -185,6 +185,19 @@ async def test_after_an_expiry_the_next_instant_is_always_named_also_when_it_met
     assert (await stage.alarms.receive()).due_ms >= WALL_MS + NO_SPACE_PAUSE_MS
 
 
+async def test_the_timekeeper_is_woken_only_for_an_earlier_instant(stage: Stage) -> None:
+    sent: list[Alarm] = []
+    for due_ms in (WALL_MS + 9, WALL_MS + 99, None, WALL_MS + 9, WALL_MS + 5, None):
+        stage.store.next_due_ms = due_ms
+        stage.ask(asked(1, enqueue("true")))
+        await wait_all_tasks_blocked()
+        while stage.alarms.statistics().current_buffer_used:
+            sent.append(stage.alarms.receive_nowait())
+    assert sent == [Alarm(WALL_MS + 9), Alarm(WALL_MS + 5)]
+    stage.ask(Expire())
+    assert await stage.alarms.receive() == Alarm(None), "it has come too early, and is told what is next"
+
+
 async def test_a_start_on_a_full_disk_is_tried_until_it_succeeds_and_meanwhile_no_lease_expires() -> None:
     stage = Stage()
     stage.store.full_for = (RenewAll, EnqueueJob)
