@@ -16,7 +16,7 @@ from airunner.agent.home import LockedHome, lock_home
 from airunner.agent.launcher.mark import VARIABLE, end_marked, marked, new_home_mark, new_launcher_mark
 from airunner.protocol.errors import OperatorError
 from tests.acceptance.bounded import become, give, homes_of_an_ordinary_user, needs_root, user
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, numbers_of, python
+from tests.agent.launcher.launching import TIMEOUT_S, Watched, children_of, numbers_of, python
 
 # One of its tree has cleared its environment too, and is known by its parent alone.
 AGENT = """
@@ -149,7 +149,7 @@ def test_a_session_that_has_borrowed_a_jobs_environment_is_nobodys_to_end() -> N
         assert shell.stdout is not None
         borrower = int(shell.stdout.readline())
         assert list(marked(mark)) == [borrower]
-        assert end_marked(mark, PATIENCE_S) == []
+        assert end_marked(mark, TIMEOUT_S) == []
         assert shell.poll() is None
         shell.kill()
 
@@ -160,5 +160,5 @@ def test_who_forks_on_and_on_is_ended() -> None:
     with subprocess.Popen(("sh", "-c", f"echo; {script}"), stdout=subprocess.PIPE, env={VARIABLE: mark}) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        assert end_marked(mark, PATIENCE_S) == []
+        assert end_marked(mark, TIMEOUT_S) == []
         assert marked(mark) == {}

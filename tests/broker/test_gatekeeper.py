@@ -49,7 +49,7 @@ from airunner.transport.workthread import WorkThread
 from tests.transport.test_networks import received
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-PATIENCE_S = 15
+TIMEOUT_S = 15
 Context = zmq.Context[zmq.Socket[bytes]]
 ANYWHERE = "tcp://127.0.0.1:0"
 
@@ -75,7 +75,7 @@ async def guarded(
     """A Gatekeeper is there while the block runs."""
     allowed = AllowList(home.allowed_clients, lambda _: None)
     gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts or Counts(), rates or Rates())
-    with closing(gatekeeper), anyio.fail_after(PATIENCE_S):
+    with closing(gatekeeper), anyio.fail_after(TIMEOUT_S):
         async with anyio.create_task_group() as group:
             group.start_soon(gatekeeper.run)
             yield group
@@ -131,7 +131,7 @@ async def channel(
     network = CurveNetwork(context, pair or load_client_pair(home), broker_public or load_broker_public(home))
     opened = Channel(network, endpoints, lambda: b"", SYSTEM, patience or Patience())
     try:
-        with anyio.fail_after(PATIENCE_S):
+        with anyio.fail_after(TIMEOUT_S):
             async with anyio.create_task_group() as group:
                 await group.start(opened.run)
                 yield opened
@@ -325,14 +325,14 @@ async def handshake(context: Context, home: Home, kind: int, endpoint: str) -> i
 
 @pytest.mark.parametrize(("door", "kind"), [(router, zmq.DEALER), (publisher, zmq.SUB)])
 async def test_while_no_gatekeeper_is_there_nobody_gets_in(context: Context, home: Home, door: Door, kind: int) -> None:
-    with anyio.fail_after(PATIENCE_S), closing(door(context, home)) as opened:
+    with anyio.fail_after(TIMEOUT_S), closing(door(context, home)) as opened:
         assert await handshake(context, home, kind, opened.endpoint) != zmq.EVENT_HANDSHAKE_SUCCEEDED
         async with guarded(context, home):
             assert await handshake(context, home, kind, opened.endpoint) == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 async def test_of_a_message_with_too_many_frames_one_too_many_is_kept(context: Context, home: Home) -> None:
-    with anyio.fail_after(PATIENCE_S), closing(router(context, home)) as door:
+    with anyio.fail_after(TIMEOUT_S), closing(router(context, home)) as door:
         async with guarded(context, home):
             with closing(knocking(context, home, zmq.DEALER)) as raw:
                 raw.connect(door.endpoint)

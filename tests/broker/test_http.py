@@ -15,7 +15,7 @@ from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpServer, op
 from airunner.protocol.errors import OperatorError
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-PATIENCE_S = 10
+TIMEOUT_S = 10
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def door(health: Health) -> AsyncIterator[HttpServer]:
     counts = Counts()
     counts.add("commits", 3)
     door = await open_http("127.0.0.1:0", counts, health)
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         async with anyio.create_task_group() as group:
             group.start_soon(door.run)
             yield door

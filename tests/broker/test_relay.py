@@ -29,7 +29,7 @@ from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_contex
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(60)
-PATIENCE_S = 50  # several interpreters are started, beside other tests
+TIMEOUT_S = 50  # several interpreters are started, beside other tests
 ANYWHERE = "tcp://127.0.0.1:0"
 MANY = (1e6, 1.0)
 TOPIC = bytes(TOPIC_BYTES)
@@ -62,7 +62,7 @@ class Stage:
 async def relaying(home: Home, memory_bytes_max: int = module.MEMORY_BYTES_MAX) -> AsyncIterator[Stage]:
     context = new_context()
     try:
-        with anyio.fail_after(PATIENCE_S), closing(Relay(str(home.root), ANYWHERE, MANY, memory_bytes_max)) as relay:
+        with anyio.fail_after(TIMEOUT_S), closing(Relay(str(home.root), ANYWHERE, MANY, memory_bytes_max)) as relay:
             relay.start()
             await relay.ready()
             network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
@@ -187,7 +187,7 @@ async def test_a_line_whose_other_end_is_gone_ends_and_takes_nothing() -> None:
     with closing(PacketSocket(ours)) as line:
         theirs.close()
         assert not line.send(b"x")
-        with anyio.fail_after(PATIENCE_S):
+        with anyio.fail_after(TIMEOUT_S):
             assert await line.receive() == []
 
 

@@ -27,7 +27,7 @@ from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-PATIENCE_S = 15
+TIMEOUT_S = 15
 MANY = 64  # requests in flight at once
 ENQUEUE = EnqueueJob(jobs=(JobSpec(command="true"),))
 ENQUEUED = JobsEnqueued(job_ids=(JobId("j"),))
@@ -71,7 +71,7 @@ def _echo(router: zmq.Socket[bytes], ended: zmq.Socket[bytes]) -> None:
 
 @asynccontextmanager
 async def connected(endpoint: str, network: CurveNetwork) -> AsyncIterator[Channel]:
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         async with anyio.create_task_group() as group:
             channel = Channel(network, [endpoint], lambda: b"", SYSTEM)
             await group.start(channel.run)
@@ -99,7 +99,7 @@ def test_replies_come_in_a_program_that_runs_asyncio_itself() -> None:
 
 
 async def test_a_reply_whose_notice_a_send_consumed_is_read() -> None:
-    with echoing() as (endpoint, network), anyio.fail_after(PATIENCE_S):
+    with echoing() as (endpoint, network), anyio.fail_after(TIMEOUT_S):
         async with connected(endpoint, network) as channel, anyio.create_task_group() as group:
             await channel.ask(ENQUEUE)
             assert isinstance(channel._dealer, CurveDealer)

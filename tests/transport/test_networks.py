@@ -35,7 +35,7 @@ from airunner.transport.ports import (
 from airunner.transport.sockets import CurveNetwork, CurvePublisher, CurveRouter, bind_gatekeeper, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-PATIENCE_S: Final = 15
+TIMEOUT_S: Final = 15
 ANYWHERE: Final = "tcp://127.0.0.1:0"
 PAGE: Final = bytes(1_024)
 TOPIC, OTHER = b"t" * 16, b"o" * 16
@@ -100,7 +100,7 @@ async def over_sockets(folder: Path, listen: str = ANYWHERE) -> AsyncIterator[Si
 
 @pytest.fixture(params=[in_memory, over_sockets], ids=lambda make: make.__name__)
 async def sides(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sides]:
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         async with request.param(tmp_path) as sides:
             yield sides
 

@@ -14,7 +14,7 @@ from airunner.transport import sockets
 from airunner.transport.anyiosocket import has_message
 from airunner.transport.ports import Incoming, Sent
 from airunner.transport.sockets import CurveRouter
-from tests.transport.test_networks import PATIENCE_S, Sides, over_sockets
+from tests.transport.test_networks import TIMEOUT_S, Sides, over_sockets
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 
@@ -39,7 +39,7 @@ class Passes:
 
 @asynccontextmanager
 async def serving(folder: Path, passes: Passes) -> AsyncIterator[tuple[Sides, CurveRouter]]:
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         async with over_sockets(folder) as sides, anyio.create_task_group() as group:
             assert isinstance(sides.router, CurveRouter)
             group.start_soon(sides.router.serve, passes.accept)

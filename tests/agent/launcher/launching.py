@@ -12,7 +12,7 @@ from typing import Any, Final
 from airunner.agent.launcher.contract import ByteSource, Exit, Launcher, LaunchSpec, Process
 from airunner.protocol.fields import TerminalSize
 
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 TREE: Final = """
 trap '' TERM HUP INT; echo $$
@@ -43,7 +43,7 @@ async def works(launcher: Launcher, code: int = 3) -> None:
     process.close()
 
 
-async def ended(process: Process, grace_s: float = PATIENCE_S) -> Exit:
+async def ended(process: Process, grace_s: float = TIMEOUT_S) -> Exit:
     """How the command ends, by being ended."""
     await process.end(grace_s)
     return await process.wait()

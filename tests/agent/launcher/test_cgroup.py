@@ -13,7 +13,7 @@ from airunner.agent.launcher.child.cgroup import PREFIX, Limits, OomKills, end_g
 from airunner.agent.launcher.contract import LauncherDied
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, read_lines, shell
+from tests.agent.launcher.launching import TIMEOUT_S, Watched, children_of, read_lines, shell
 
 pytestmark = pytest.mark.skipif(own_group() is None, reason="no group that we may write")
 
@@ -55,7 +55,7 @@ def test_groups_are_removed_as_soon_as_the_kernel_says_that_nothing_runs_in_them
     inner.mkdir(parents=True)
     with subprocess.Popen(("sleep", "1000")) as process:
         (inner / "cgroup.procs").write_text(str(process.pid))
-        assert end_groups(folder, PATIENCE_S) == []
+        assert end_groups(folder, TIMEOUT_S) == []
         assert not folder.exists()
 
 

@@ -14,7 +14,7 @@ from airunner.agent.launcher.contract import Exit, LauncherDied, LeaseEnded, Pro
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.transport.timers import boot_s
 from tests.agent.launcher.launching import (
-    PATIENCE_S,
+    TIMEOUT_S,
     TREE,
     Watched,
     children_of,
@@ -68,14 +68,14 @@ async def test_at_the_deadline_the_whole_tree_is_killed_and_gone_when_it_is_told
         await process.wait()
     assert watched.gone_within(0)
     with pytest.raises(LeaseEnded):
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
 
 
 def test_a_stopped_agent_has_nothing_running_after_the_deadline() -> None:
     with python(AGENT) as agent:
         watched = Watched(numbers_of(agent))
         agent.send_signal(signal.SIGSTOP)
-        assert watched.gone_within(PATIENCE_S)
+        assert watched.gone_within(TIMEOUT_S)
         agent.send_signal(signal.SIGCONT)
         assert agent.stdout is not None
         assert agent.stdout.readline() == b"ended\n"
@@ -119,16 +119,16 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
     watched = Watched([int(line) for line in await read_lines(process.stdout, 1)])
     assert await process.wait() == Exit(0, None)
     process.keep_until(boot_s())
-    assert watched.gone_within(PATIENCE_S)
+    assert watched.gone_within(TIMEOUT_S)
     with pytest.raises(LeaseEnded):
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
 
 
 async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
     soon_s = boot_s() + LATER_S
     process = await launcher.launch(shell("exit 3"), soon_s)
     assert await process.wait() == Exit(3, None)
-    await process.end(PATIENCE_S)
+    await process.end(TIMEOUT_S)
     process.keep_until(boot_s())  # nobody hears it
     process.close()
     follower = await launcher.launch(shell("exec sleep 1000"))

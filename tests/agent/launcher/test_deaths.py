@@ -20,7 +20,7 @@ from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.process import KeptProcess
 from airunner.agent.launcher.watchdog import KeeperProcess
 from tests.agent.launcher.launching import (
-    PATIENCE_S,
+    TIMEOUT_S,
     TREE,
     Watched,
     children_of,
@@ -84,7 +84,7 @@ async def test_when_the_launcher_is_killed_its_jobs_are(launcher: ChildLauncher,
     with pytest.raises(LauncherDied):
         await process.wait()
     with pytest.raises(LauncherDied):
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
     assert watched.gone_within(DEATH_S)
 
 
@@ -197,7 +197,7 @@ async def test_when_a_working_directory_does_not_answer_its_job_is_killed_and_no
 async def test_an_idle_keeper_that_died_is_replaced(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("exit 3"))
     await process.wait()
-    await process.end(PATIENCE_S)
+    await process.end(TIMEOUT_S)
     process.close()
     (keeper,) = children_of(launcher.pid)
     watched = Watched([keeper])

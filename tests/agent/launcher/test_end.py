@@ -16,7 +16,7 @@ from airunner.agent.launcher.contract import Exit, Process
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
 from tests.agent.launcher.launching import (
-    PATIENCE_S,
+    TIMEOUT_S,
     Watched,
     children_of,
     command,
@@ -125,7 +125,7 @@ async def test_each_process_is_asked_to_end_once_and_its_cleanup_is_left_alone(
     async def end_some() -> None:
         process = await launcher.launch(command(*argv))
         await read_lines(process.stdout, 1)
-        assert await process.end(PATIENCE_S) == []
+        assert await process.end(TIMEOUT_S) == []
         assert await process.wait() == Exit(9, None)
         assert await read_all(process.stdout) == b"begin\ndone\n"
 
@@ -149,7 +149,7 @@ async def test_daemons_are_ended_and_named(launcher: ChildLauncher, terminal: Te
     """setsid, nohup, and the classical double fork: each runs by the time the command ends."""
     process = await launcher.launch(command(sys.executable, "-c", LITTER, terminal=terminal))
     assert await process.wait() == Exit(0, None)
-    survivors = await process.end(PATIENCE_S)
+    survivors = await process.end(TIMEOUT_S)
     assert sorted(survivor.command for survivor in survivors) == ["sleep 1001", "sleep 1002", "sleep 1003"]
     assert not any(survivor.left for survivor in survivors)
     (keeper,) = children_of(launcher.pid)
@@ -177,14 +177,14 @@ async def test_daemons_that_are_just_being_born_are_named_too(launcher: ChildLau
 async def test_one_without_a_command_line_goes_by_its_name(launcher: ChildLauncher) -> None:
     process = await launcher.launch(command(sys.executable, "-c", NAMELESS))
     assert await process.wait() == Exit(0, None)
-    (survivor,) = await process.end(PATIENCE_S)
+    (survivor,) = await process.end(TIMEOUT_S)
     assert survivor.command.startswith("[")
 
 
 async def test_a_command_cut_short_may_say_goodbye(launcher: ChildLauncher) -> None:
     process = await launcher.launch(command(sys.executable, "-c", POLITE))
     await read_lines(process.stdout, 1)
-    assert await process.end(PATIENCE_S) == []
+    assert await process.end(TIMEOUT_S) == []
     assert await process.wait() == Exit(5, None)
     assert await read_all(process.stdout) == b"bye\n"
 
@@ -202,7 +202,7 @@ async def test_a_command_that_is_cancelled_as_it_starts_may_say_goodbye_too(laun
             process = await launcher.launch(command(sys.executable, "-c", POLITE))
     assert process is not None
     await read_lines(process.stdout, 1)
-    await process.end(PATIENCE_S)
+    await process.end(TIMEOUT_S)
     assert await read_all(process.stdout) == b"bye\n"
 
 
@@ -245,7 +245,7 @@ async def test_cancelling_the_end_kills_at_once(launcher: ChildLauncher) -> None
         tasks.cancel_scope.cancel()
     assert watched.gone_within(0)  # it is over only when they are
     assert await process.wait() == Exit(None, signal.SIGKILL)
-    assert process.pid not in [survivor.pid for survivor in await process.end(PATIENCE_S)]
+    assert process.pid not in [survivor.pid for survivor in await process.end(TIMEOUT_S)]
 
 
 async def test_a_second_end_may_shorten_the_grace(launcher: ChildLauncher) -> None:
@@ -261,7 +261,7 @@ async def test_closing_kills_at_once(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell(STUBBORN))
     watched = Watched([int(line) for line in await read_lines(process.stdout, 1)])
     process.close()
-    assert watched.gone_within(PATIENCE_S)
+    assert watched.gone_within(TIMEOUT_S)
     with pytest.raises(anyio.ClosedResourceError):
         await process.wait()
 
@@ -274,7 +274,7 @@ async def test_two_may_end_a_job_together_and_two_hear_of_it(launcher: ChildLaun
         heard.append(await process.wait())
 
     async with anyio.create_task_group() as tasks:
-        for act in (wait, wait, partial(process.end, PATIENCE_S), partial(process.end, PATIENCE_S)):
+        for act in (wait, wait, partial(process.end, TIMEOUT_S), partial(process.end, TIMEOUT_S)):
             tasks.start_soon(act)
     assert heard == [Exit(None, signal.SIGTERM)] * 2
     process.close()
@@ -284,7 +284,7 @@ async def test_two_may_end_a_job_together_and_two_hear_of_it(launcher: ChildLaun
 async def test_the_command_may_end_just_as_it_is_ended(launcher: ChildLauncher) -> None:
     for _ in range(50):
         process = await launcher.launch(shell("exit 4"))
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
         assert await process.wait() in (Exit(4, None), Exit(None, signal.SIGTERM))
         process.close()
 
@@ -294,7 +294,7 @@ async def test_what_is_born_just_before_its_parent_is_asked_is_asked_too(launche
     script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.001; (sleep 30 &) ; done"
     process = await launcher.launch(shell(script))
     await read_lines(process.stdout, 1)
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         assert await ended(process, 1000) == Exit(9, None)
 
 
@@ -322,6 +322,6 @@ async def test_another_signal_than_sigterm_may_be_asked_with(
 ) -> None:
     process = await launcher.launch(shell(script))
     await read_lines(process.stdout, 1)
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         assert await process.end(1000, number) == []
     assert await process.wait() == exit_

@@ -19,7 +19,7 @@ from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
 from tests.agent.launcher.launching import (
-    PATIENCE_S,
+    TIMEOUT_S,
     children_of,
     command,
     descriptors_of,
@@ -38,7 +38,7 @@ async def run(launcher: ChildLauncher, script: str, terminal: TerminalSize | Non
     process = await launcher.launch(shell(script, terminal=terminal))
     try:
         await process.wait()
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
         return await read_all(process.stdout)
     finally:
         process.close()
@@ -51,7 +51,7 @@ def proc(pid: int, name: str) -> str:
 async def test_stdout_and_stderr_are_told_apart(launcher: ChildLauncher) -> None:
     process = await launcher.launch(shell("echo out; echo err >&2; exit 7"))
     assert await process.wait() == Exit(7, None)
-    assert await process.end(PATIENCE_S) == []
+    assert await process.end(TIMEOUT_S) == []
     assert process.stderr is not None
     assert await read_all(process.stdout) == b"out\n"
     assert await read_all(process.stderr) == b"err\n"
@@ -314,7 +314,7 @@ async def test_a_command_may_let_go_of_its_terminal_and_come_back(launcher: Chil
                 os.write(go, b"\n")
             assert read == [b"back\r\n"]
             assert await process.wait() == Exit(exit_code=3, signal=None)
-            assert await process.end(PATIENCE_S) == []
+            assert await process.end(TIMEOUT_S) == []
     finally:
         os.close(gone)
         os.close(go)

@@ -24,7 +24,7 @@ from airunner.agent.launcher.connection import KeeperConnection
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
-from tests.agent.launcher.launching import PATIENCE_S, Watched, children_of, descriptors_of, read_all, shell, works
+from tests.agent.launcher.launching import TIMEOUT_S, Watched, children_of, descriptors_of, read_all, shell, works
 
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
@@ -90,7 +90,7 @@ async def test_jobs_keep_the_bound_that_the_agent_was_started_with(launcher: Chi
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     watched = Watched([launcher.pid])
     os.kill(launcher.pid, signal.SIGKILL)
-    assert watched.gone_within(PATIENCE_S)
+    assert watched.gone_within(TIMEOUT_S)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
     try:
         process = await launcher.launch(shell("ulimit -Sn"))

@@ -13,10 +13,10 @@ from airunner.agent.launcher.contract import Exit, LaunchSpec, LeaseEnded
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
 from airunner.transport.timers import boot_s
-from tests.agent.launcher.launching import PATIENCE_S, children_of, ended, read_all, shell, works
+from tests.agent.launcher.launching import TIMEOUT_S, children_of, ended, read_all, shell, works
 
 
-def waited_for(script: str, short_s: float = PATIENCE_S, terminal: TerminalSize | None = None) -> LaunchSpec:
+def waited_for(script: str, short_s: float = TIMEOUT_S, terminal: TerminalSize | None = None) -> LaunchSpec:
     return replace(shell(script, terminal=terminal), short_s=short_s)
 
 
@@ -28,7 +28,7 @@ async def test_a_command_that_ends_in_time_is_launched_and_has_ended_with_all_it
         assert process.ran_s is not None
         assert process.spent.memory_peak_bytes > 0
         assert await process.wait() == Exit(None, 9)
-        assert await process.end(PATIENCE_S) == []
+        assert await process.end(TIMEOUT_S) == []
         assert (await process.vitals(), await process.holders(), process.terminal_size()) == (None, [], None)
         assert process.stderr is not None
         assert (await read_all(process.stdout), await read_all(process.stderr)) == (b"out\n", b"err\n")
@@ -49,9 +49,9 @@ async def test_output_that_is_merged_or_not_wanted_is_as_of_any_command(launcher
     ("script", "short_s", "terminal", "output"),
     [
         ("echo started; exec sleep 1000", 0.01, None, b"started\n"),
-        ("echo started; sleep 1000 &", PATIENCE_S, None, b"started\n"),
-        (f"head -c {OUTPUT_BYTES_MAX + 1} /dev/zero", PATIENCE_S, None, bytes(OUTPUT_BYTES_MAX + 1)),
-        ("echo started", PATIENCE_S, TerminalSize(), b"started\r\n"),
+        ("echo started; sleep 1000 &", TIMEOUT_S, None, b"started\n"),
+        (f"head -c {OUTPUT_BYTES_MAX + 1} /dev/zero", TIMEOUT_S, None, bytes(OUTPUT_BYTES_MAX + 1)),
+        ("echo started", TIMEOUT_S, TerminalSize(), b"started\r\n"),
     ],
     ids=["long", "leaves a process", "writes much", "in a terminal"],
 )

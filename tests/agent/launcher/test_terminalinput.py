@@ -18,7 +18,7 @@ from airunner.agent.launcher.child.terminalinput import RAW_ENDS_MAX, TerminalIn
 from airunner.agent.launcher.contract import Exit
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
-from tests.agent.launcher.launching import PATIENCE_S, command, read_all
+from tests.agent.launcher.launching import TIMEOUT_S, command, read_all
 
 DISCARD = """
 import os, termios
@@ -78,7 +78,7 @@ async def test_a_read_from_a_terminal_that_nobody_attends_gets_end_of_file(
     launcher: ChildLauncher, argv: tuple[str, ...], code: int, output: str
 ) -> None:
     process = await launcher.launch(command(*argv, terminal=TerminalSize()))
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         written = (await read_all(process.stdout)).decode().strip()
         assert await process.wait() == Exit(code, None), written
     assert written.splitlines()[-1:] == ([output] if output else [])

@@ -10,7 +10,7 @@ import anyio
 
 from airunner.agent.launcher.contract import LaunchSpec, Spent, Vitals
 from airunner.agent.launcher.local import ChildLauncher
-from tests.agent.launcher.launching import PATIENCE_S, command, read_lines, shell
+from tests.agent.launcher.launching import TIMEOUT_S, command, read_lines, shell
 
 MIB: Final = 1 << 20
 BURN_MS: Final = 200
@@ -25,10 +25,10 @@ while time.process_time() < {BURN_MS / 1_000}:
 
 async def spent_by(launcher: ChildLauncher, spec: LaunchSpec) -> Spent:
     """What it has used, when nothing of it is left; a daemon of its has the grace to come to its end."""
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         process = await launcher.launch(spec)
         await process.wait()
-        await process.end(PATIENCE_S)
+        await process.end(TIMEOUT_S)
     process.close()
     return process.spent
 
@@ -67,7 +67,7 @@ async def test_the_peak_is_that_of_the_largest_process_and_what_is_written_is_co
 async def test_a_look_finds_all_of_a_job_and_what_they_hold(launcher: ChildLauncher) -> None:
     script = "sleep 1001 & (setsid sleep 1002 &); echo up; exec sleep 1003"
     process = await launcher.launch(shell(script))
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(TIMEOUT_S):
         await read_lines(process.stdout, 1)
         vitals = await process.vitals()
         assert vitals is not None
