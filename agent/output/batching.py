@@ -4,7 +4,8 @@ Output that comes `window_ms` or more after the last batch is sent at once, so t
 written; earlier output is gathered until then, so that a chatty command does not send many small batches. While a
 request is in flight, all events are gathered, for at most `window_ms` and up to `flush_bytes` (as in Nagle's algorithm,
 RFC 896): so the output and the end of a short command are sent in one request. Adjacent pieces of one stream
-become one OUTPUT event, up to `OUTPUT_BYTES_MAX`; nothing is ever reordered.
+become one OUTPUT event, up to `OUTPUT_BYTES_MAX`; nothing is ever reordered. Of a fast job several full batches are one
+request (see `outbox`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from airunner.protocol.events import (
 
 PIPE_WINDOW_MS: Final = 100  # default `window_ms` of a job with pipes
 TERMINAL_WINDOW_MS: Final = 20  # default `window_ms` in a terminal, where a user may be typing
-FLUSH_BYTES: Final = 4 * OUTPUT_BYTES_MAX  # default: when so much output has gathered, it is sent at once
-FLUSH_EVENTS: Final = 512  # when so many events have gathered, they are sent at once; also the most of one batch
+FLUSH_BYTES: Final = 4 * OUTPUT_BYTES_MAX  # default: when so much output has gathered, it becomes a batch at once
+FLUSH_EVENTS: Final = 512  # when so many events have gathered, they become a batch at once; also the most of one batch
 FLUSH_MS_MIN: Final = 5  # shortest `window_ms`: a shorter one makes no difference, a request takes as long
 FLUSH_MS_MAX: Final = 10_000  # longest `window_ms`: with a longer one a job would seem to hang
 BATCH_BYTES_ROUGH_MAX: Final = FLUSH_BYTES + OUTPUT_BYTES_MAX  # estimated; encoded it must be within BATCH_BYTES_MAX
@@ -66,7 +67,7 @@ class Batcher:
     """
 
     def __init__(self, window_ms: int, flush_bytes: int = FLUSH_BYTES) -> None:
-        self._window_ms = window_ms
+        self.window_ms = window_ms
         self._flush_bytes = flush_bytes
         self._bodies: list[AgentBody] = []
         self._bytes = 0
@@ -104,11 +105,16 @@ class Batcher:
         """Return when the next batch is due; None: it is empty. `busy`: a request is in flight, so events may wait."""
         if self._began_ms is None:
             return None
-        if self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS:
+        if self.full:
             return now_ms
         if busy:
-            return max(now_ms, self._began_ms + self._window_ms)
-        return now_ms if self._urgent else max(now_ms, self._flushed_ms + self._window_ms)
+            return max(now_ms, self._began_ms + self.window_ms)
+        return now_ms if self._urgent else max(now_ms, self._flushed_ms + self.window_ms)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much has gathered that it becomes a batch at once."""
+        return self._bytes >= self._flush_bytes or len(self._bodies) >= FLUSH_EVENTS
 
     @property
     def empty(self) -> bool:

@@ -15,7 +15,7 @@ import anyio
 from msgspec.structs import replace
 
 from airunner.agent.flag import Flag
-from airunner.agent.output.batching import Batcher
+from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.compression import compressed
@@ -34,6 +34,8 @@ from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch
 from airunner.transport.bell import Bell
 
+LATER_S: Final = 0.005  # how long the result of a short job waits for the next request for jobs, to be sent with it
+TOGETHER: Final = 4  # full batches of a fast job that are sent in one request: 1 MiB of output
 LAST_EVENTS_MAX: Final = 16  # most events of a cancelled job that are still sent after its output was dropped
 
 
@@ -47,8 +49,8 @@ class Sender(Protocol):
         """Look for batches and results to send."""
         ...
 
-    def wake_later(self) -> None:
-        """Look for batches and results to send with the agent's next request for jobs, or soon without one."""
+    def wake_later(self, pause_s: float) -> None:
+        """Look for batches and results to send at the next `wake`, at most `pause_s` from now."""
         ...
 
     def flush_at(self, due_ms: int) -> None:
@@ -81,6 +83,7 @@ class Outbox:
         self.held = False  # a short job's events and result follow at once: gather them, and send them with others'
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent
+        self._unsent = 0  # batches written since some were last sent
         self._newest: Record | None = None
         self._accounted_bytes = 0  # bytes of this spool that the room counts
 
@@ -106,14 +109,21 @@ class Outbox:
         return None if self.spool.full else self._batcher.due_ms(now_ms, busy=self._sender.busy)
 
     def flush_when_due(self, now_ms: int) -> None:
-        """Flush if a batch is due; otherwise ask the sender to flush when it will be."""
+        """Flush if a batch is due; otherwise ask the sender to flush when it will be.
+
+        Batches that are full before their time are sent together: a request costs more than the batch that it carries.
+        They wait for `TOGETHER` of them, and not longer than other output does.
+        """
         due_ms = None if self.held else self.due_ms(now_ms)
         if due_ms is None:
             return
-        if due_ms <= now_ms:
-            self.flush()
-        else:
+        if due_ms > now_ms:
             self._sender.flush_at(due_ms)
+        elif self._batcher.full and self._unsent < TOGETHER - 1:
+            self._write()
+            self._sender.wake_later(min(self._batcher.window_ms, PIPE_WINDOW_MS) / 1_000)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Write the gathered events to disk, in batches. While the spool is full, they stay in the batcher."""
@@ -126,6 +136,7 @@ class Outbox:
         while not self.spool.full and not self._batcher.empty:
             bodies = self._batcher.next_batch(now_in_ms())
             self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
+            self._unsent += 1
             self._account()
             written = True
         return written
@@ -140,7 +151,7 @@ class Outbox:
         self._result = result
         self._write()
         if self.held:
-            self._sender.wake_later()
+            self._sender.wake_later(LATER_S)
         else:
             self._sender.wake()
 
@@ -159,6 +170,7 @@ class Outbox:
                 self._break(error)
                 return []
         self._sent = records[-1].next_index
+        self._unsent = 0
         return [self.spool.header.batch(record) for record in records]
 
     def completion(self) -> CompleteJob | None:

@@ -33,7 +33,6 @@ from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
 
-LATER_S: Final = 0.005  # how long the result of a short job waits for the next request for jobs, to be sent with it
 REFUSED_FIRST_MS: Final = 200  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
 NO_ROOM: Final[Mapping[str | None, str]] = MappingProxyType(  # the agent's report, by the broker's error code
@@ -56,7 +55,7 @@ class EventPublisher:
         self._woken = Bell()
         self._sooner = Bell()  # rings when an outbox becomes due before `_flush_ms`
         self._flush_ms = math.inf  # when `_flush` will look for due outboxes
-        self._later_s: float | None = None  # results may wait until this instant for a request for jobs
+        self._later_s: float | None = None  # all that is to be sent may wait until this instant for more
         self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
@@ -70,10 +69,11 @@ class EventPublisher:
         self._later_s = None
         self._woken.ring()
 
-    def wake_later(self) -> None:
-        """Look for batches and results to send at the next `wake`, at most `LATER_S` from now."""
-        if self._later_s is None:
-            self._later_s = anyio.current_time() + LATER_S
+    def wake_later(self, pause_s: float) -> None:
+        """Look for batches and results to send at the next `wake`, at most `pause_s` from now."""
+        later_s = anyio.current_time() + pause_s
+        if self._later_s is None or later_s < self._later_s:
+            self._later_s = later_s
             self._woken.ring()
 
     def open(self, outbox: Outbox) -> None:

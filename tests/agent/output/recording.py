@@ -35,8 +35,8 @@ class Sink:
     def wake(self) -> None:
         """There is nobody."""
 
-    def wake_later(self) -> None:
-        """There is nobody."""
+    def wake_later(self, pause_s: float) -> None:
+        assert pause_s > 0
 
     def flush_at(self, due_ms: int) -> None:
         assert due_ms > 0

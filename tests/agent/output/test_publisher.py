@@ -14,7 +14,9 @@ import msgpack
 import pytest
 
 from airunner.agent.flag import Flag
-from airunner.agent.output.publisher import LATER_S, EventPublisher
+from airunner.agent.output.batching import FLUSH_BYTES, PIPE_WINDOW_MS
+from airunner.agent.output.outbox import LATER_S
+from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import Spool, SpoolHeader, spools_in
@@ -117,6 +119,37 @@ async def test_results_of_short_jobs_wait_for_others_and_not_for_long(tmp_path: 
         assert len(channel.asked) == 1
         assert await settled(recorders[2:]) == [JobState.COMPLETED]
     assert [len(asked.completions) for asked in channel.asked if isinstance(asked, PublishJobEvents)] == [1, 2]
+
+
+@pytest.mark.parametrize(("pieces", "requests"), [(4 * 12, 3), (4 * 3, 1)])
+async def test_full_batches_of_a_fast_job_are_sent_together_and_within_the_window(
+    tmp_path: Path, pieces: int, requests: int
+) -> None:
+    channel = Full(0)
+    channel.request_size.bytes_max = EVERYTHING
+    async with publishing(tmp_path, channel) as ([recorder], _):
+        await recorder.add_output(Stream.STDOUT, b"begins", 1)
+        await anyio.sleep(0.001)  # virtual
+        assert len(channel.asked) == 1, "the first output is sent at once"
+        for _ in range(pieces):
+            await recorder.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
+            await anyio.sleep(0.001)  # virtual
+        await anyio.sleep(PIPE_WINDOW_MS / 1_000)  # virtual
+        assert not recorder.outbox.behind
+    assert len(channel.asked) == 1 + requests
+
+
+async def test_a_result_waits_no_longer_than_usual_beside_the_full_batches_of_another_job(tmp_path: Path) -> None:
+    channel = Full(0)
+    async with publishing(tmp_path, channel, jobs=2) as ((fast, short), _):
+        short.outbox.held = True
+        for _ in range(FLUSH_BYTES // OUTPUT_BYTES_MAX + 1):
+            await fast.add_output(Stream.STDOUT, bytes(OUTPUT_BYTES_MAX), 1)
+            await anyio.sleep(0.001)  # virtual
+        began_s = anyio.current_time()
+        assert await settled([short]) == [JobState.COMPLETED]
+        assert anyio.current_time() == pytest.approx(began_s + LATER_S)
+        assert not fast.outbox.spool.pending
 
 
 async def settled(recorders: list[Recorder]) -> list[JobState | None]:
