@@ -110,8 +110,8 @@ def test_every_figure_has_a_name_that_fits_the_table() -> None:
     for group in GROUPS:
         readings = {figure.name: Reading(123_456.0, 123_456.0) for figure in group.figures}
         assert len(readings) == len(group.figures), "two figures have the same name"
-        text = [*table(list(rows(group.name, group.figures, [readings]))), *legend([])]
-        assert max(map(len, text)) <= COLUMNS, group.name
+        measured = list(rows(group.name, group.figures, [readings]))
+        assert max(map(len, (*table(measured), *legend(measured)))) <= COLUMNS, group.name
 
 
 def test_peers_stand_beside_each_other_with_what_they_have_measured() -> None:
