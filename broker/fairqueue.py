@@ -121,6 +121,8 @@ class FairQueue:
 
     def charge(self, tenant: str, units: int) -> None:
         """Charge a tenant `units` of work; negative: a request took less work than its price."""
+        if not units:
+            return
         place = max(self._last_place, self._served.pop(tenant, self._last_place) + units)
         self._served[tenant] = place
         if (lane := self._lanes.get(tenant)) is not None:

@@ -109,7 +109,8 @@ def new_request_id(now_ms: int, randomness: bytes) -> RequestId:
 def new_job_id(now_ms: int, randomness: bytes) -> JobId:
     """Make a job id, a UUID version 7, from the instant `now_ms` and ten random bytes (RFC 9562, section 5.7)."""
     assert len(randomness) == JOB_ID_RANDOM_BYTES
-    tail = int.from_bytes(randomness, "big")
-    number = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (2**62 - 1)
-    text = f"{number:032x}"  # six times as fast as a UUID object
+    octets = bytearray((now_ms & (2**48 - 1)).to_bytes(6, "big") + randomness)
+    octets[6] = 0x70 | octets[6] & 0x0F  # version
+    octets[8] = 0x80 | octets[8] & 0x3F  # variant
+    text = octets.hex()  # many times as fast as a UUID object
     return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
