@@ -26,7 +26,7 @@ from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.replies import JobLease
+from airunner.protocol.replies import JobLease, LeaseRef
 from airunner.protocol.requests import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.conformance.memory import MemoryEngine
@@ -64,10 +64,10 @@ def without_dedup() -> None:
     """A batch of events that is sent again is stored again."""
     store = publishing._store
 
-    def blindly(world: Batch, command: TenantRequest, batch: EventBatch, *, last: bool) -> int:
+    def blindly(world: Batch, command: TenantRequest, batch: EventBatch, lasts: set[LeaseRef] | None) -> int:
         job = world.job_of(command.tenant, batch.lease)
         again = replace(batch, first_index=max(batch.first_index, job.next_index))
-        return store(world, command, again, last=last)
+        return store(world, command, again, lasts)
 
     publishing._store = blindly
 
