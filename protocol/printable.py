@@ -38,7 +38,7 @@ def is_plain(text: str) -> bool:
 
 def one_line(text: str) -> str:
     """Escape `text` for a line of a log or a cell of a table: newlines and tabs become spaces."""
-    return escaped(text.translate(_SPACES))
+    return text if is_plain(text) else escaped(text.translate(_SPACES))
 
 
 def own_lines(text: str) -> str:

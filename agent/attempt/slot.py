@@ -97,7 +97,7 @@ class Slot(Struct, frozen=True):
                 await self.health.until_well(self.orders.drain)
                 held = await self._lease(backoff)
                 if held is not None:
-                    with self.occupancy.busy():
+                    with self.occupancy:
                         attempted = await self._work(held)
                         await settled.wait()  # the previous job: at most one lease of a slot waits for the broker
                     settled = self._begin_settling(attempted, settling)

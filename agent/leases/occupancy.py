@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import anyio
 
 from airunner.transport.bell import Bell
 
 
 class Occupancy:
-    """Occupancy of an agent's slots; at first all are idle."""
+    """Occupancy of an agent's slots; at first all are idle. During a `with` block one more slot counts as busy."""
 
     def __init__(self) -> None:
         self._busy = 0
         self._changed = Bell()
 
-    @contextmanager
-    def busy(self) -> Generator[None]:
-        """Open a block during which one more slot counts as busy."""
+    def __enter__(self) -> None:
         self._move(1)
-        try:
-            yield
-        finally:
-            self._move(-1)
+
+    def __exit__(self, *_: object) -> None:
+        self._move(-1)
 
     async def idle_for(self, seconds: float) -> None:
         """Wait until all slots have been idle for `seconds`; time before this call does not count."""
