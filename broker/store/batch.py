@@ -26,6 +26,7 @@ from airunner.protocol.errors import Busy
 from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
 
 TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy` because its jobs keep changing
+_NOTHING: Final = Changes()
 
 
 class Store:
@@ -95,11 +96,11 @@ class Store:
         only_requests = {TenantRequest}.issuperset(map(type, commands))  # the engine writes for others
         if not only_requests or not self._kept.knows_due:
             self._kept.set_due(engine.next_due_ms())
-        return Applied(done, self._kept.due_ms, wrote=not only_requests or changes != Changes())
+        return Applied(done, self._kept.due_ms, wrote=not only_requests or changes != _NOTHING)
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine
-        keys, retried = Keys(), Keys()
+        keys = Keys()
         requests = [command for command in commands if isinstance(command, TenantRequest)]
         kinds = {type(command.request) for command in requests}
         for command in requests:
@@ -109,6 +110,7 @@ class Store:
         self._kept.add(keys, loaded, found)
         world = World(loaded, now_ms, engine.boxes, engine.segments)
         if RetryJob in kinds:
+            retried = Keys()
             for command in requests:
                 if isinstance(command.request, RetryJob):
                     load_retried(retried, world, command, command.request)

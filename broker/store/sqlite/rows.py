@@ -128,7 +128,8 @@ class RowReader:
     def _fetch(self, kind: type[list[Row]], sql: str, keys: Iterable[Values] = ((),)) -> list[Row]:
         """Fetch rows whose columns are the fields of `kind`. Raises what `_run` raises."""
         try:
-            return msgspec.convert(self._run(sql, keys), kind)
+            rows = self._run(sql, keys)
+            return msgspec.convert(rows, kind) if rows else []  # converting nothing takes longer than the statement
         except UNDECODABLE as error:
             raise self._judged(error) from error
 
@@ -158,9 +159,10 @@ class RowReader:
             return []
         if self._aside and self._db.in_transaction:
             keys = [key for key in keys if whose(key) not in self._aside]
-        with suppress(Damaged):
+        try:
             return self._fetch(kind, sql, keys)
-        found: list[Row] = []
+        except Damaged:
+            found: list[Row] = []
         for key in keys:
             try:
                 found += self._fetch(kind, sql, (key,))
