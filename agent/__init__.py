@@ -6,12 +6,13 @@
                                   └──► broker
 ```
 
-- `command.py` is `airunner agent`: it builds the parts; `agent.py` runs them; `plan.py` checks and holds the options.
+- `command.py` is `airunner agent`: it builds the parts; `running.py` is its process, and `agent.py` runs the parts;
+  `plan.py` checks and holds the options.
 - `home.py` locks the agent's folder; `flag.py` is an event that cancels blocks of code: a drain, a lost lease;
   `reports.py` writes lines for the operator.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes the job's folders; `checkout/`
   puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output.
 
 Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, plan, leases,
-attempt, home, agent, command.
+attempt, home, agent, running, command.
 """

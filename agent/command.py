@@ -1,10 +1,9 @@
-"""Command `airunner agent`: checks the options, builds the agent, and runs it until a signal or an option ends it."""
+"""Command `airunner agent`: checks the options, and builds what the agent consists of."""
 
 from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import sys
 from functools import partial
@@ -21,12 +20,8 @@ from airunner.protocol.printable import own_lines
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 
 if TYPE_CHECKING:
-    from airunner.agent.agent import Agent
-    from airunner.agent.attempt.attempt import Surroundings
     from airunner.agent.checkout.mirrors import Mirrors
     from airunner.agent.home import LockedHome
-    from airunner.agent.launcher.local import ChildLauncher
-    from airunner.agent.plan import Plan
     from airunner.certs.home import Home
 
 SLOTS_SPAWNED_MAX = 256
@@ -244,6 +239,7 @@ def agent_command(
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
+    from airunner.agent.running import run
     from airunner.agent.workspace.jobuser import exposed_keys
     from airunner.agent.workspace.shortpaths import bases_of, report_unusable
     from airunner.transport.ports import SYSTEM
@@ -284,7 +280,7 @@ def agent_command(
     if not users:
         _say(f"note: {exposed_keys(home)}")
     gc.freeze()  # the garbage collector need not scan the imported modules, which stay in use
-    anyio.run(_run, home, plan, surroundings, launcher, endpoints, token, token_file)
+    anyio.run(run, home, plan, surroundings, launcher, endpoints, token, token_file, _say)
 
 
 def _locked_home() -> tuple[Home, LockedHome]:
@@ -300,54 +296,6 @@ def _locked_home() -> tuple[Home, LockedHome]:
     if locked.ended:
         _say(f"killed the processes that jobs of this home's last agent had left running: {locked.ended}")
     return home, locked
-
-
-async def _run(
-    home: Home,
-    plan: Plan,
-    surroundings: Surroundings,
-    launcher: ChildLauncher,
-    endpoints: tuple[str, ...],
-    token: str | None,
-    token_file: Path | None,
-) -> None:
-    """Run the agent until it ends, then stop the launcher, which ends the processes of every job."""
-    import anyio
-
-    from airunner.agent.agent import Agent
-    from airunner.agent.reports import Reports
-    from airunner.certs.curve import load_broker_public, load_client_pair
-    from airunner.certs.principal import Role
-    from airunner.certs.tokensource import token_source
-    from airunner.transport.channel import Channel
-    from airunner.transport.patience import Patience
-    from airunner.transport.ports import SYSTEM
-    from airunner.transport.sockets import CurveNetwork, new_context
-
-    tokens = token_source(
-        os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=_say
-    )
-    network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
-    channel = Channel(
-        network,
-        endpoints,
-        lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
-        SYSTEM,
-        Patience(notice=lambda endpoint, _: _say(f"waiting for the broker at {endpoint}"), doubt=_say),
-    )
-    reports = Reports(lambda lines: _say(*lines))
-    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add)
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(reports.run)
-            group.start_soon(_obey_signals, agent, launcher)
-            group.start_soon(launcher.watch)
-            await agent.run()
-            group.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await launcher.aclose()
-    _say("airunner agent stopped")
 
 
 def _mirrors(folder: Path, gib: float, *, copied: bool) -> Mirrors | None:
@@ -373,27 +321,6 @@ def _version() -> str:
         return version("airunner")
     except PackageNotFoundError:
         return ""
-
-
-async def _obey_signals(agent: Agent, launcher: ChildLauncher) -> None:
-    """Obey signals: the first drains, the second stops and releases running jobs, the third kills them and exits."""
-    import anyio
-
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        count = 0
-        async for number in signals:
-            count += 1
-            match count:
-                case 1:
-                    _say("draining: no new jobs, waiting for running ones; signal again to stop and give them back")
-                    agent.orders.drain.set()
-                case 2:
-                    _say("stopping: running jobs are stopped and given back; signal again to kill them and exit")
-                    agent.orders.stop.set()
-                case _:
-                    _say("killing the running jobs: other agents get them, when the leases expire at the latest")
-                    os.kill(launcher.pid, signal.SIGKILL)
-                    os._exit(128 + number)
 
 
 def _say(*lines: str) -> None:

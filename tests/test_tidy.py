@@ -34,6 +34,7 @@ FLOORS = [
     "attempt",
     "home",
     "agent",
+    "running",
     "command",
 ]
 # What the launcher's processes run: each import is paid for by every keeper.

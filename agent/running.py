@@ -1,0 +1,87 @@
+"""Run of the agent's process: connects the agent to its broker, obeys signals, and ends the launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from airunner.agent.agent import Agent
+from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.launcher.local import ChildLauncher
+from airunner.agent.plan import Plan
+from airunner.agent.reports import Reports
+from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.home import Home
+from airunner.certs.principal import Role
+from airunner.certs.tokensource import token_source
+from airunner.transport.channel import Channel
+from airunner.transport.patience import Patience
+from airunner.transport.ports import SYSTEM
+from airunner.transport.sockets import CurveNetwork, new_context
+
+
+class Say(Protocol):
+    """Writer of lines for the operator."""
+
+    def __call__(self, *lines: str) -> None:
+        """Write these lines."""
+
+
+async def run(
+    home: Home,
+    plan: Plan,
+    surroundings: Surroundings,
+    launcher: ChildLauncher,
+    endpoints: tuple[str, ...],
+    token: str | None,
+    token_file: Path | None,
+    say: Say,
+) -> None:
+    """Run the agent until it ends, then stop the launcher, which ends the processes of every job."""
+    tokens = token_source(
+        os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=say
+    )
+    network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
+    channel = Channel(
+        network,
+        endpoints,
+        lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
+        SYSTEM,
+        Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
+    )
+    reports = Reports(lambda lines: say(*lines))
+    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(reports.run)
+            group.start_soon(_obey_signals, agent, launcher, say)
+            group.start_soon(launcher.watch)
+            await agent.run()
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await launcher.aclose()
+    say("airunner agent stopped")
+
+
+async def _obey_signals(agent: Agent, launcher: ChildLauncher, say: Say) -> None:
+    """Obey signals: the first drains, the second stops and releases running jobs, the third kills them and exits."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        count = 0
+        async for number in signals:
+            count += 1
+            match count:
+                case 1:
+                    say("draining: no new jobs, waiting for running ones; signal again to stop and give them back")
+                    agent.orders.drain.set()
+                case 2:
+                    say("stopping: running jobs are stopped and given back; signal again to kill them and exit")
+                    agent.orders.stop.set()
+                case _:
+                    say("killing the running jobs: other agents get them, when the leases expire at the latest")
+                    os.kill(launcher.pid, signal.SIGKILL)
+                    os._exit(128 + number)
