@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import apsw
 import pytest
 
 from airunner.broker.lifecycle.commands import Applied, Expire
+from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobCompleted, JobEventsPublished, JobLease, JobsLeased
@@ -18,9 +23,10 @@ from airunner.protocol.requests import DequeueJob, EnqueueJob, PublishJobEvents
 from tests.conformance.driving import START_MS, Driver, batch, completion
 from tests.counting import counted_calls
 
+FRAME_BYTES: Final = 4_096 + 24  # of a page in the journal
 # Calls of functions, Python's own included, for a job whose three requests have so many jobs each, and some more.
 CALLS_MAX: Final = {
-    1: {"enqueue": 185, "lease": 270, "end": 225},
+    1: {"enqueue": 180, "lease": 262, "end": 215},
     64: {"enqueue": 32, "lease": 54, "end": 73},
 }
 
@@ -72,6 +78,26 @@ def test_a_life_of_one_job_takes_few_statements(engine: SqliteEngine, driver: Dr
         "UPDATE job": 1,
         "INSERT segment": 2,
     }
+
+
+def test_a_life_of_one_job_changes_few_pages(tmp_path: Path) -> None:
+    """One page of each tree that has a row of it: each is written twice, and a lone request waits for the first."""
+    journal = tmp_path / "store.db-wal"
+    with closing(open_sqlite(tmp_path / "store.db")) as engine:
+        driver = Driver(Store(engine))
+        driver.submit(*["true"] * 1_000)  # so that no tree is one page
+        driver.reply(JobEventsPublished, last_events(driver.lease_one()))
+        engine._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        sizes: list[int] = [0]
+        leases: list[JobLease] = []
+        for work in (
+            driver.submit,
+            lambda: leases.append(driver.lease_one()),
+            lambda: driver.reply(JobEventsPublished, last_events(*leases)),
+        ):
+            work()
+            sizes.append(journal.stat().st_size // FRAME_BYTES)
+    assert [after - before for before, after in pairwise(sizes)] == [12, 9, 8]
 
 
 @pytest.mark.parametrize("in_batch", CALLS_MAX)
