@@ -11,6 +11,16 @@ searches for each secret in *readings* of the text, instead of searching the tex
  reading 2   …                               one more, if this changes anything
 ```
 
+For example, the secret `a/b+c=` in a line of JSON that has it as a part of a URL:
+
+>>> line = Reading(b'{"url": "https://x/?k=a%2Fb%2Bc%3D"}')
+>>> [folded(reading.text) for reading in readings(line)]
+[b'{url:https://x/?k=a%2Fb%2Bc%3D}', b'{url:https://x/?k=a/b+c=}']
+>>> _, found = readings(line)
+>>> begin = found.text.index(b"a/b+c=")
+>>> line.text[found.origin(begin) : found.end(begin + 5)]  # what is replaced
+b'a%2Fb%2Bc%3D'
+
 Where a line may end within an escape (`%2` and `F`), there is another reading: of the text without white space.
 A reading knows which part of the text each of its bytes stands for.
 """

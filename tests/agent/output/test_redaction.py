@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import base64
 import html
 import json
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, values_to_redact
 from airunner.agent.output import redactor as redactor_module
+from airunner.agent.output import escapes
 from airunner.agent.output.escapes import Reading, folded
 from airunner.agent.output.patterns import patterns_of
 from airunner.agent.output.redactor import Redactor, TooManySecrets
@@ -490,3 +492,7 @@ def test_a_search_runs_no_code_for_each_line(line: bytes) -> None:
         logged = [stream.feed(piece), stream.finish()]
     assert b"".join(logged) == piece
     assert calls.total() <= 1_000, "of 64 KiB with up to 4,000 escapes"
+
+
+def test_the_worked_example_of_readings_holds() -> None:
+    assert doctest.testmod(escapes) == (0, 5)
