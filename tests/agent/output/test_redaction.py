@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import base64
+import doctest
 import html
 import json
 import re
@@ -20,8 +20,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airunner.agent.attempt.jobsecrets import JobSecrets, values_to_redact
-from airunner.agent.output import redactor as redactor_module
 from airunner.agent.output import escapes
+from airunner.agent.output import redactor as redactor_module
 from airunner.agent.output.escapes import Reading, folded
 from airunner.agent.output.patterns import patterns_of
 from airunner.agent.output.redactor import Redactor, TooManySecrets
