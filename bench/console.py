@@ -151,7 +151,7 @@ async def _throughputs(mb: int) -> Throughputs:
         await write_and_follow(running, text, PIECE_BYTES // MB)  # so that no process is at its first job
         piped, job_id = await write_and_follow(running, text, mb)
         replayed = await replay(running, job_id, text, mb)
-        many, _ = await write_and_follow(running, text, mb // 2, monitors=MONITORS)
+        many, _ = await write_and_follow(running, text, mb, monitors=MONITORS)
         terminal, _ = await write_and_follow(running, text, mb, terminal=True)
         random, _ = await write_and_follow(running, noise, mb)
     return Throughputs(text=piped, text_many=many, random=random, terminal=terminal, replay=replayed)
