@@ -111,6 +111,10 @@ class Ledger:
             await self._steps.run()
 
     def _batches(self) -> Steps[None]:
+        """Gather, commit and answer one batch after another; pause while nothing waits, until an entry or an instant.
+
+        A request is gathered in the call of `FairQueue.wake` that ends the Gateway's pass, and so without a task.
+        """
         yield from self._take_over()
         while True:
             offloads = self._steps.offloads
@@ -119,11 +123,11 @@ class Ledger:
                 yield from self._take_over()
             yield from self._commit(batch)
             self._answer_timed_out()
-            if not self._waits():
+            if not self._find_waiting():
                 self._steps.due(self._next_s())
                 yield None
             elif self._steps.offloads == offloads:
-                # The batch was empty, or its requests needed no disk: thousands of those would block all other tasks.
+                # This batch waited for nothing, so no other task has had a turn: thousands of such would block them.
                 self._steps.due(-math.inf)
                 yield None
 
@@ -143,7 +147,7 @@ class Ledger:
         if self._parking:
             for entry in batch:
                 if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
-                    self._parking.discard(entry)
+                    self._parking.discard(entry)  # this is a repeat, if it is parked
             for parked in self._parking.take(self._wanted(batch), BATCH_UNITS_MAX):
                 if len(batch) < self._store.batch_max:
                     batch.append(parked)
@@ -151,8 +155,11 @@ class Ledger:
                     self._parking.park(parked.pending, parked.until_ms)
         return batch
 
-    def _waits(self) -> bool:
-        """Return whether anything waits for the next batch: a request, or jobs for parked requests."""
+    def _find_waiting(self) -> bool:
+        """Note the queues that have become ready; return whether a request, or jobs for parked ones, wait for a batch.
+
+        Ready queues for which no request is parked are forgotten.
+        """
         self._ready |= self._bus.take_ready()
         if not self._parking or not self._parking.waits_on(self._ready):
             self._ready.clear()
@@ -200,8 +207,9 @@ class Ledger:
         kinds = set(map(type, changes))
         offset_ms = self._clock.follow() if RenewAll in kinds else None
         now_ms = self._clock.now_ms()
-        timekeeper_waits = Expire in kinds  # the Timekeeper sends nothing more until it gets an alarm
-        timekeeper_waits |= offset_ms is not None and self._alarm.due_ms is not None
+        # The Timekeeper sends nothing more until it gets an alarm: after an Expire, or a RenewAll in place of one. The
+        # Ledger's own RenewAll, at the start, comes before the first alarm.
+        timekeeper_waits = Expire in kinds or (RenewAll in kinds and self._alarm.due_ms is not None)
         try:
             staged = yield from self._store_all(self._commands(changes), now_ms)
         except (NoSpace, Busy) as refused:
@@ -282,7 +290,8 @@ class Ledger:
             if isinstance(pending, Pending):
                 if outcome.cost:
                     self._charge(pending.command, outcome.cost)
-                    if unpaid := outcome.cost - (0 if entry is not pending else pending.price):
+                    paid = 0 if isinstance(entry, Parked) else pending.price  # the inbox charged it once, not each try
+                    if unpaid := outcome.cost - paid:
                         self._inbox.charge(pending.command.tenant, unpaid)
                 if news.exhausted:
                     self._exhaust(pending, news.exhausted, published.ready)

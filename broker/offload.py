@@ -33,11 +33,11 @@ class Stepper:
     def __init__(self, steps: Steps[None], offload: Offload) -> None:
         self._steps = steps
         self._offload = offload
-        self._paused = True
-        self._failed: BaseException | None = None
-        self._ended = False
+        self._paused = True  # not begun, or paused by the steps; otherwise they run, wait for work, or have ended
+        self._failed: BaseException | None = None  # what the steps have raised
+        self._ended = False  # `run` has ended
         self.offloads = 0  # pieces of work that were offloaded
-        self._due_s = -math.inf
+        self._due_s = -math.inf  # when to go on: `run` begins at once
         self._changed = Bell()
 
     async def run(self) -> None:
