@@ -67,10 +67,10 @@ class Admission:
         self._machines = machines
         self._rates = rates
         self._unattributed = unattributed
-        self._entries: dict[str, Entry | None] = {}
+        self._entries: dict[str, Entry | None] = {}  # looked up since the Gateway last called `forget_entries`
 
     def forget_entries(self) -> None:
-        """Forget cached entries, so that the next requests see the allow-list as it is now."""
+        """Forget cached entries: the next requests see the allow-list as it is now. Call it at the end of each pass."""
         self._entries.clear()
 
     def listed(self, key: str, request: StoreRequest) -> bool:

@@ -19,13 +19,13 @@ QUEUES_MAX: Final = 4_096  # queues kept; if there are more, all are forgotten
 
 
 class _Rows(Struct):
-    """Rows: running jobs by id, of queues the mode (None: not stored) and the jobs by needs, and `KeptRows.due_ms`."""
+    """Rows that are kept."""
 
-    due_ms: int | None = None
+    due_ms: int | None = None  # valid if `knows_due`; see `KeptRows`
     knows_due: bool = False
-    jobs: dict[str, JobRow] = {}
-    modes: dict[QueueKey, QueueMode | None] = {}
-    kinds: dict[QueueKey, dict[QueueKey, int]] = {}
+    jobs: dict[str, JobRow] = {}  # running jobs, by id, without specs
+    modes: dict[QueueKey, QueueMode | None] = {}  # by queue; None: the queue is not stored
+    kinds: dict[QueueKey, dict[QueueKey, int]] = {}  # by queue: how many of its jobs have which needs
 
 
 class KeptRows:
@@ -37,7 +37,7 @@ class KeptRows:
         self._batch = _Rows()  # those of the batch that has begun
 
     def begin(self) -> None:
-        """Begin a batch; if the last one was not committed, nothing is kept."""
+        """Begin a batch: it changes the committed rows, so until its `commit` there are none to fall back on."""
         self._batch, self._committed = self._committed, _Rows()
 
     def commit(self) -> None:
@@ -96,7 +96,10 @@ class KeptRows:
         self._batch.due_ms, self._batch.knows_due = due_ms, True
 
     def save(self, changes: Changes) -> None:
-        """Keep the jobs that run after these changes; forget those that have ended, and queues that have changed."""
+        """Keep the jobs that run after these changes; forget those that have ended, and queues that have changed.
+
+        The rows in `changes` are kept themselves, not copied, and lose their specs: the engine has saved them before.
+        """
         if not self._alone:
             self.forget()
             return

@@ -40,7 +40,11 @@ def standing_of(job: JobRow) -> Standing:
 
 
 class Tallies:
-    """Counters as they were loaded, and what the batch adds to each."""
+    """Counters as they were loaded, and what the batch adds to each.
+
+    The World adds to `bytes_added` itself, in `account` and for each segment: a call for that would be one of some 30
+    for a job.
+    """
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], dict[str, int]] = {}  # by tenant and queue: jobs alive, by needs
