@@ -335,7 +335,7 @@ class Attempt:
         """Supervise the command until it has ended, and return the result."""
         self.begun = True
         outbox = self._recorder.outbox
-        outbox.held = process.ran_s is not None
+        outbox.held = process.ran_s is not None and self._surroundings.hooks is None  # hooks may take long
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
         self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
         if not outbox.held:
@@ -345,7 +345,6 @@ class Attempt:
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
         )
         self._spent = process.spent
-        outbox.held &= self._surroundings.hooks is None  # hooks may take long
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

@@ -199,18 +199,21 @@ class Slot(Struct, frozen=True):
             settling.start_soon(self._settle, attempted, settled)
             return settled
         outbox = attempted.recorder.outbox
-        outbox.ended = partial(self._settle_sent, attempted, attempted.result, outbox, settled, settling)
-        self.orders.stop.add(outbox.ended)
+        outbox.when_over = partial(self._settle_sent, attempted, attempted.result, outbox, settled, settling)
+        self.orders.stop.add(outbox.when_over)
         if outbox.over:
-            outbox.ended()
+            outbox.when_over()
         return settled
 
     def _settle_sent(
         self, attempted: _Attempted, result: Result, outbox: Outbox, settled: Flag, settling: TaskGroup
     ) -> None:
-        """Settle the lease of an attempt whose result was sent: the broker has replied, or the agent is to stop."""
-        self.orders.stop.remove(outbox.ended)
-        outbox.ended = nothing
+        """Settle the lease of an attempt whose result was sent: the broker has replied, or the agent is to stop.
+
+        What comes first calls this, and it sees to it that the other does not call it again.
+        """
+        self.orders.stop.remove(outbox.when_over)
+        outbox.when_over = nothing
         if outbox.state is None:
             settling.start_soon(self._settle, attempted, settled)
         else:

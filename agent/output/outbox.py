@@ -77,13 +77,13 @@ class Outbox:
         self.broken = Flag()
         self.failure: SpoolFailed | None = None
         self.changed = Bell()
-        self.ended: Callable[[], None] = nothing  # called when it is completed, lost or broken
+        self.when_over: Callable[[], None] = nothing  # called when it becomes `over`; the slot sets it
         self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
-        self.held = False  # a short job's events and result follow at once: gather them, and send them with others'
+        self.held = False  # its events wait for its result, and this for others': the attempt sets it, for a short job
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent
-        self._unsent = 0  # batches written since some were last sent
+        self._gathered = 0  # batches on disk since some were last sent: they go in one request
         self._newest: Record | None = None
         self._accounted_bytes = 0  # bytes of this spool that the room counts
 
@@ -119,7 +119,7 @@ class Outbox:
             return
         if due_ms > now_ms:
             self._sender.flush_at(due_ms)
-        elif self._batcher.full and self._unsent < TOGETHER - 1:
+        elif self._batcher.full and self._gathered < TOGETHER - 1:
             self._write()
             self._sender.wake_later(min(self._batcher.window_ms, PIPE_WINDOW_MS) / 1_000)
         else:
@@ -136,7 +136,7 @@ class Outbox:
         while not self.spool.full and not self._batcher.empty:
             bodies = self._batcher.next_batch(now_in_ms())
             self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
-            self._unsent += 1
+            self._gathered += 1
             self._account()
             written = True
         return written
@@ -170,7 +170,7 @@ class Outbox:
                 self._break(error)
                 return []
         self._sent = records[-1].next_index
-        self._unsent = 0
+        self._gathered = 0
         return [self.spool.header.batch(record) for record in records]
 
     def completion(self) -> CompleteJob | None:
@@ -216,13 +216,13 @@ class Outbox:
         """Note that the broker has stored the result, and that the job is now in `state`."""
         self.state = state
         self.changed.ring()
-        self.ended()
+        self.when_over()
 
     def lose(self) -> None:
         """Note that the attempt is lost: send nothing more of it."""
         self.lost.set()
         self.changed.ring()
-        self.ended()
+        self.when_over()
 
     def drop_output_from(self, next_index: int) -> bool:
         """Drop the output of a cancelled job from event `next_index` on, because the broker has no room for it.
@@ -294,7 +294,7 @@ class Outbox:
         self.failure = error
         self.broken.set()
         self.changed.ring()
-        self.ended()
+        self.when_over()
 
     def _account(self) -> None:
         self._sender.room.account(self.spool.pending_bytes - self._accounted_bytes)

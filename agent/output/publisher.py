@@ -55,7 +55,7 @@ class EventPublisher:
         self._woken = Bell()
         self._sooner = Bell()  # rings when an outbox becomes due before `_flush_ms`
         self._flush_ms = math.inf  # when `_flush` will look for due outboxes
-        self._later_s: float | None = None  # all that is to be sent may wait until this instant for more
+        self._later_s: float | None = None  # what is to be sent may wait until this instant for more; None: it must not
         self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
@@ -90,7 +90,7 @@ class EventPublisher:
         async with anyio.create_task_group() as group:
             group.start_soon(self._flush)
             while True:
-                while self._later_s is not None:
+                while self._later_s is not None:  # `wake_later`: wait for more until `wake`, or that instant
                     with anyio.CancelScope(deadline=self._later_s) as waiting:
                         await self._woken.wait()
                     if waiting.cancelled_caught:
