@@ -30,7 +30,7 @@ class KeeperConnection:
         self._arrived = Bell()  # rings when a message has arrived, or none will any more
         self._reserved: list[int] = []
         self._over: type[Exception] | None = None  # what `receive` raises after the last message
-        self.descriptors: list[int] = []  # received with `Started`; the caller removes and closes them
+        self._descriptors: list[int] = []  # received with messages, and not taken
         self.keeper: KeeperProcess | None = None  # process at the other end; None before it is `Ready`
         self._unwatch = watch(end.fileno(), self._read)
 
@@ -38,7 +38,7 @@ class KeeperConnection:
     def broken(self) -> bool:
         """Whether the keeper has closed its end of the socket, or died."""
         if self._over is None:
-            self._read()
+            self._read()  # the event loop has perhaps not looked yet
         return self._over is not None
 
     def reserve(self) -> None:
@@ -81,15 +81,20 @@ class KeeperConnection:
         message: ToAgent = self._received.popleft()
         return message
 
+    def take_descriptors(self) -> list[int]:
+        """Take the descriptors that came with `Started`: from now on it is the caller who closes them."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
+
     def close(self) -> None:
         """Close the connection: the keeper kills all processes of its job and exits. May be called again."""
         if self._socket.fileno() >= 0:
             self._end(anyio.ClosedResourceError)
             self._socket.close()
-            _close_all(self.descriptors)
+            _close_all(self._descriptors)
 
     def _read(self) -> None:
-        """Receive what has arrived. The descriptors that are reserved are free for those that come with it."""
+        """Receive what has arrived. The reserved descriptors are closed first, so that those that come with it fit."""
         _close_all(self._reserved)
         try:
             chunk, descriptors = receive_with(self._socket, _RECEIVE_BYTES)
@@ -100,7 +105,7 @@ class KeeperConnection:
         if not chunk:
             self._end(LauncherDied)
             return
-        self.descriptors += descriptors
+        self._descriptors += descriptors
         self._received.extend(self._reader.feed(chunk))
         self._arrived.ring()
 

@@ -116,7 +116,7 @@ class ChildLauncher:
             raise MachineRefused(scarce, f"cannot start a process: {error.strerror}") from error
         match answer:
             case Started(pid):
-                descriptors, connection.descriptors = connection.descriptors, []
+                descriptors = connection.take_descriptors()
                 if len(descriptors) != (1 if spec.merged or spec.terminal else DESCRIPTORS_MAX):
                     connection.close()  # the keeper then kills the command
                     for descriptor in descriptors:

@@ -31,7 +31,11 @@ CALM_S: Final = 60.0  # seconds without trouble after which the pauses start fro
 
 
 class Health:
-    """Health of the machine. `closed` is set during trouble; `changed` is called when it begins and when it ends."""
+    """Health of the machine.
+
+    `closed` is set during trouble, after which it is another flag: ask for it each time. `changed`, which the Renewer
+    sets, is called when trouble begins and when it ends.
+    """
 
     def __init__(self, probes: Probes, random: Callable[[], float], report: Callable[[str], None]) -> None:
         self._probes = probes

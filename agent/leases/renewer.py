@@ -42,9 +42,9 @@ class Renewer:
         self._held: dict[tuple[str, int], HeldLease] = {}
         self._changed = Bell()
         self._renewal_s = self._end_s = math.inf  # the instants that the two loops wait for
-        self._nudged = False
-        self._said_s = -math.inf  # when the last heartbeat was sent, with the machine's trouble
-        self._news = False  # send a heartbeat now: the trouble has changed, or the last heartbeat was refused
+        self._heartbeat_s = -math.inf  # when the last heartbeat was sent, with the machine's trouble
+        self._nudged = False  # the broker asks for a heartbeat, if there is a lease
+        self._urgent = False  # send a heartbeat now: the trouble has changed, or the last heartbeat was refused
 
     def hold(self, lease: JobLease, asked_s: float, *, was_queued: bool) -> HeldLease:
         """Renew a lease from now on; `asked_s` is when it was requested (`Edges.boot_s`).
@@ -69,7 +69,7 @@ class Renewer:
 
     def announce(self) -> None:
         """Send a heartbeat at once, even without a lease: the machine's trouble has begun or ended."""
-        self._news = True
+        self._urgent = True
         self._changed.ring()
 
     async def run(self) -> None:
@@ -82,18 +82,18 @@ class Renewer:
     async def _renew(self) -> None:
         while True:
             renewed_s = min((held.renewed_s for held in self._held.values()), default=math.inf)
-            said_s = self._said_s if self._health.trouble else math.inf
-            self._renewal_s = min(renewed_s, said_s) + self._interval_s
+            reported_s = self._heartbeat_s if self._health.trouble else math.inf  # also without a lease
+            self._renewal_s = min(renewed_s, reported_s) + self._interval_s
             nudged = self._nudged and self._held
-            if nudged or self._news or self._renewal_s <= self._edges.boot_s():
+            if nudged or self._urgent or self._renewal_s <= self._edges.boot_s():
                 await self._heartbeat()
             else:
                 with self._edges.wait_until(self._renewal_s):
                     await self._changed.wait()
 
     async def _heartbeat(self) -> None:
-        self._nudged = self._news = False
-        asked_s = self._said_s = self._edges.boot_s()
+        self._nudged = self._urgent = False
+        asked_s = self._heartbeat_s = self._edges.boot_s()
         heartbeat = list(self._held.values())
         refs = [held.lease.ref for held in heartbeat]
         request = UpdateJob(
@@ -109,7 +109,7 @@ class Renewer:
             reply = await self._channel.ask(request)
         except PeerError:
             await anyio.sleep(RETRY_S)  # if the broker goes on refusing, the attempts end at their deadlines
-            self._nudged = self._news = True
+            self._urgent = True
             return
         for held, verdict in zip(heartbeat, reply.leases, strict=True):
             match verdict.verdict:
