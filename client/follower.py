@@ -83,8 +83,9 @@ class Follower:
         self._watch_in_flight = True  # whether a request for the watch key is in flight
         self._watched_connection = 0  # `Channel.connections` at the last JobWatched
         self._missed = False  # whether live segments were dropped at the full inbox
-        self._waits = False  # whether the task waits for an input, and none is on its way to it
-        self._waits_to_ms = math.inf  # until when, at the latest
+        # Whether the task waits and its inbox is empty; only then may `_hear` hand events to the monitor past it.
+        self._waits = False
+        self._waits_to_ms = math.inf  # until when it waits at the latest
 
     async def run(self) -> None:
         """Feed the monitor until the job's last event, a failure, or `scope` is cancelled."""
@@ -133,7 +134,7 @@ class Follower:
             answer = with_field_named(error, request)
         except (PeerError, OperatorError) as error:
             answer = error
-        self._waits = False
+        self._waits = False  # what is live comes after this answer, and so through the inbox too
         await self._to_inbox.send(answer)
 
     async def _next(self) -> _Input | None:
