@@ -106,6 +106,7 @@ def refuse(*_: object) -> tuple[int, int, int]:
 
 
 async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")  # `spawn` goes there, and the tests that follow have to be back
     monkeypatch.setattr(spawning, "spawn_in_terminal", refuse)
     with pytest.raises(Refusal) as caught:
         spawn(Start([b"/bin/true"], {}, b"/", [24, 80], None, []))
@@ -116,6 +117,7 @@ async def test_no_room_for_a_terminal_is_the_machines_fault(monkeypatch: pytest.
 def test_a_terminal_that_cannot_be_watched_leaves_no_command_and_no_descriptor(
     monkeypatch: pytest.MonkeyPatch, name: str, broken: object
 ) -> None:
+    monkeypatch.chdir("/")
     monkeypatch.setattr(terminal, name, broken)
     before = descriptors_of(os.getpid()), children_of(os.getpid())
     with pytest.raises(Refusal):
