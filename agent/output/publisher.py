@@ -55,7 +55,7 @@ class EventPublisher:
         self._woken = Bell()
         self._sooner = Bell()  # rings when an outbox becomes due before `_flush_ms`
         self._flush_ms = math.inf  # when `_flush` will look for due outboxes
-        self._later_s: float | None = None  # what is to be sent may wait until this instant for more; None: it must not
+        self._due_s = math.inf  # when to look for something to send; -inf: at once, inf: once woken
         self.busy = False  # whether a request is in flight
         self._no_room = Backoff(edges.random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
 
@@ -66,14 +66,14 @@ class EventPublisher:
 
     def wake(self) -> None:
         """Look for batches and results to send."""
-        self._later_s = None
+        self._due_s = -math.inf
         self._woken.ring()
 
     def wake_later(self, pause_s: float) -> None:
         """Look for batches and results to send at the next `wake`, at most `pause_s` from now."""
-        later_s = anyio.current_time() + pause_s
-        if self._later_s is None or later_s < self._later_s:
-            self._later_s = later_s
+        due_s = anyio.current_time() + pause_s
+        if due_s < self._due_s:
+            self._due_s = due_s
             self._woken.ring()
 
     def open(self, outbox: Outbox) -> None:
@@ -90,20 +90,21 @@ class EventPublisher:
         async with anyio.create_task_group() as group:
             group.start_soon(self._flush)
             while True:
-                while self._later_s is not None:  # `wake_later`: wait for more until `wake`, or that instant
-                    with anyio.CancelScope(deadline=self._later_s) as waiting:
+                while self._due_s > -math.inf:  # an instant that has passed ends the wait too
+                    with anyio.CancelScope(deadline=self._due_s) as waiting:
                         await self._woken.wait()
                     if waiting.cancelled_caught:
-                        self._later_s = None
+                        break
                 self._flush_due()
                 batches = self._gather()
                 completions = self._completions()
+                self._due_s = math.inf
                 if batches or completions:
                     self.busy = True
                     await self._publish(PublishJobEvents(batches=tuple(batches), completions=tuple(completions)))
                     self.busy = False
-                else:
-                    await self._woken.wait()
+                    if self._due_s == math.inf:  # nobody has asked meanwhile, but not all may have fitted
+                        self._due_s = -math.inf
 
     async def _flush(self) -> None:
         """Flush each outbox when it is due, even while a request is in flight."""
@@ -206,6 +207,7 @@ class EventPublisher:
         ending = self._ending()
         with anyio.move_on_after(pause_s):
             while self._ending() <= ending:
+                self._due_s = math.inf  # so that the next attempt that ends rings, however long its result may wait
                 await self._woken.wait()
 
     def _drop_output(self, stored: BatchStored) -> bool:

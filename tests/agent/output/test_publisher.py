@@ -152,6 +152,19 @@ async def test_a_result_waits_no_longer_than_usual_beside_the_full_batches_of_an
         assert not fast.outbox.spool.pending
 
 
+async def test_what_is_sent_at_once_does_not_wait_for_what_may_come_later(tmp_path: Path) -> None:
+    channel = Full(0)
+    async with publishing(tmp_path, channel, jobs=2) as ((prompt, short), _):
+        await anyio.sleep(1)  # virtual: the publisher waits
+        began_s = anyio.current_time()
+        prompt.add(Heartbeat(timestamp_ms=1))
+        short.outbox.held = True
+        short.outbox.finish(Result(exit_code=0))  # in the same turn of the event loop
+        while prompt.outbox.spool.pending:
+            await prompt.outbox.changed.wait()
+        assert anyio.current_time() == began_s
+
+
 async def settled(recorders: list[Recorder]) -> list[JobState | None]:
     """How the attempts end, now that their commands have."""
     for recorder in recorders:
@@ -318,11 +331,16 @@ async def test_a_job_that_is_cancelled_after_its_command_has_ended_waits_for_no_
     channel.kept_only(end)
 
 
-async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [False, True])
+async def test_an_end_is_told_at_once_while_others_have_no_room(tmp_path: Path, *, held: bool) -> None:
     async with publishing(tmp_path, KeepsEndsOnly(), jobs=2) as ([chatty, brief], _):
         for _ in range(2):
             await chatty.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
         await anyio.sleep(300)  # virtual: it is asked again more and more rarely
+        for _ in range(FLUSH_BYTES // OUTPUT_BYTES_MAX):  # a full batch, which may wait for others
+            await chatty.add_output(Stream.STDOUT, b"x" * OUTPUT_BYTES_MAX, 1)
+        await anyio.sleep(1)  # virtual
+        brief.outbox.held = held
         brief.add(Heartbeat(timestamp_ms=1))
         began_s = anyio.current_time()
         assert await settled([brief]) == [JobState.COMPLETED]
