@@ -51,8 +51,9 @@ BACKLOG: Final = 1_024  # connections that wait to be accepted; beyond, a peer's
 KEEPALIVE_IDLE_S: Final = 30  # of silence before the first TCP keepalive probe of a server
 KEEPALIVE_INTERVAL_S: Final = 10  # between two of its probes
 KEEPALIVE_PROBES: Final = 3  # unanswered probes that end the connection
-NOTICE_IDLE_S: Final = 4  # the same of a client or an agent: the kernels notice a dead machine within 10 s, without
-NOTICE_INTERVAL_S: Final = 2  # a message from a program, of which thousands of idle agents would send many
+# Of a client or an agent: while it is idle it sends no message, and yet it notices within 10 s that a machine has died.
+NOTICE_IDLE_S: Final = 4  # of silence before the first probe
+NOTICE_INTERVAL_S: Final = 2  # between two probes
 
 _BIND_ADVICE: Final = {
     errno.EADDRINUSE: "is another broker running there?",
