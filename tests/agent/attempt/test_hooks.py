@@ -7,14 +7,18 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 from msgspec.structs import replace
 
+from airunner.agent.attempt import attempt
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.plan import hooks_folder
 from airunner.client.client import Client
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Event, GitCloneError, Output, ProcessError, Stream
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from tests.agent.checkout.repositories import git, new_repository
 from tests.agent.playing import staged
@@ -187,3 +191,17 @@ async def test_hooks_in_a_folder_that_others_could_write_are_not_run(client: Cli
         hooks_folder(None, hooks)
     with pytest.raises(OperatorError, match="there is no such folder"):
         hooks_folder(hooks / "none", hooks)
+
+
+async def test_a_short_command_is_in_the_log_before_the_hooks_after_it_have_ended(
+    tmp_path: Path, hooks: Path, launcher: ChildLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "SHORT_S", 10.0)
+    seen = tmp_path / "seen"
+    os.mkfifo(seen)
+    write(hooks, "post-command", f"read -r _ < {seen}")
+    async with staged(tmp_path, hooks=hooks, real=launcher) as stage:
+        for job in await stage.client.submit_many([JobSpec(command="/bin/true")] * 2):  # the second has waited
+            async for event in stage.client.follow(job.id):
+                if event.kind == "PROCESS_END":
+                    await anyio.to_thread.run_sync(seen.write_text, "\n")
