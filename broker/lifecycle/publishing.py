@@ -101,6 +101,7 @@ def _checked(world: World, raw: bytes) -> list[AgentBody]:
     """Decode a batch, and charge for a compressed one what it is when decompressed. Raises `BadRequest`."""
     if not is_compressed(raw):
         return check_batch(raw)
+    # First as if it held no output, also if it turns out to be invalid; then the output costs less than that.
     world.add_work(content_bytes(raw) // CONTENT_BYTES_A_POINT)
     bodies = check_batch(raw)
     output_bytes = sum([len(body.data) for body in bodies if isinstance(body, Output)])
