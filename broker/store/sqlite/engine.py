@@ -63,7 +63,7 @@ _DROP_QUEUE: Final = (
 
 def _insert(table: str, columns: tuple[str, ...], **otherwise: str) -> str:
     """Build a statement that inserts a row of all columns; or, if the row exists, sets those in `otherwise`."""
-    named = f" ({', '.join(columns)})" if otherwise else ""  # else short: apsw hashes it for each row; a test holds the order
+    named = f" ({', '.join(columns)})" if otherwise else ""  # else short: apsw hashes each; a test holds the order
     conflict = ", ".join(f"{column} = {value.format(column)}" for column, value in otherwise.items())
     insert = f"INSERT INTO {table}{named} VALUES ({', '.join('?' * len(columns))})"
     return f"{insert} ON CONFLICT DO UPDATE SET {conflict}" if conflict else insert
