@@ -173,7 +173,7 @@ class Leaser:
         with cancelled_by(self._orders.drain, self._health.closed):
             reply = await self._dequeue(request_id, seed, slots, wait_ms)
         if reply is None:
-            with cancelled_by(self._orders.stop, timeout_s=RETURN_S):
+            with anyio.move_on_after(RETURN_S):
                 await self._return_parked(request_id, seed, slots)
             return []
         leases = list(reply.leases)

@@ -172,6 +172,22 @@ async def test_an_idle_agent_returns_what_it_parks_to_a_broker_that_comes_back_a
         assert dequeues(stage)[-SLOTS:] == [(1, False)] * SLOTS
 
 
+async def test_a_job_that_is_leased_as_the_agent_is_stopped_is_given_back(tmp_path: Path) -> None:
+    async with staged(tmp_path, SLOTS) as stage:
+        await idle(stage)
+        send = stage.wire.send
+
+        def stop(peer: bytes, frames: Sequence[bytes]) -> Sent:
+            stage.agent.orders.drain.set()
+            stage.agent.orders.stop.set()
+            return send(peer, frames)
+
+        stage.wire.send = stop
+        (job,) = await submit(stage, 1)
+        await stage.ended.wait()
+        assert (await stage.client.get(job)).state is JobState.SCHEDULED
+
+
 async def test_an_agent_ends_whatever_the_broker_says_to_what_it_returns(tmp_path: Path) -> None:
     async with staged(tmp_path, SLOTS) as stage:
         await idle(stage)
