@@ -118,11 +118,13 @@ class Stage:
             self.counts,
             charge=lambda ask, cost: self.charged.append((int.from_bytes(ask.request_id, "big"), cost)),
         )
-        async with acting(ledger.run):
-            yield
-        inboxes = (self.answers, self.announced, self.alarms, self.swept)
-        for stream in (self.to_gateway, self.to_announcer, self.to_timekeeper, self.to_janitor, *inboxes):
-            stream.close()
+        try:
+            async with acting(ledger.run):
+                yield
+        finally:
+            inboxes = (self.answers, self.announced, self.alarms, self.swept)
+            for stream in (self.to_gateway, self.to_announcer, self.to_timekeeper, self.to_janitor, *inboxes):
+                stream.close()
 
     def ask(self, *entries: Pending | Expire | Retain) -> None:
         for entry in entries:
