@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 
@@ -22,6 +22,8 @@ from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Say(Protocol):
@@ -55,22 +57,26 @@ async def run(
     )
     reports = Reports(lambda lines: say(*lines))
     agent = Agent(plan, channel, surroundings, SYSTEM, reports.add)
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(reports.run)
-            group.start_soon(_obey_signals, agent, launcher, say)
-            group.start_soon(launcher.watch)
-            await agent.run()
-            group.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await launcher.aclose()
+    async with anyio.create_task_group() as obeying:
+        obeying.start_soon(_obey_signals, agent, launcher, say)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(reports.run)
+                group.start_soon(launcher.watch)
+                await agent.run()
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await launcher.aclose()
+        obeying.cancel_scope.cancel()
+    for number in SIGNALS:  # another signal changes nothing now, nor the exit code
+        signal.signal(number, signal.SIG_IGN)
     say("airunner agent stopped")
 
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher, say: Say) -> None:
     """Obey signals: the first drains, the second stops and releases running jobs, the third kills them and exits."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(*SIGNALS) as signals:
         count = 0
         async for number in signals:
             count += 1
@@ -83,5 +89,5 @@ async def _obey_signals(agent: Agent, launcher: ChildLauncher, say: Say) -> None
                     agent.orders.stop.set()
                 case _:
                     say("killing the running jobs: other agents get them, when the leases expire at the latest")
-                    os.kill(launcher.pid, signal.SIGKILL)
+                    launcher.kill()
                     os._exit(128 + number)

@@ -156,6 +156,10 @@ class ChildLauncher:
         while self._launcher is launcher:
             await self._restarted.wait()
 
+    def kill(self) -> None:
+        """Kill the launcher process, unless it has ended; its keepers then kill their jobs."""
+        self._launcher.child.kill()
+
     async def aclose(self) -> None:
         """Kill every job's processes, and end the launcher. May be called again."""
         if self._closed:
