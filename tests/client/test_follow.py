@@ -252,19 +252,27 @@ async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost() -> N
         assert wire.asked.count("WatchJob") == 1, "another broker would publish elsewhere"
 
 
+async def followed_live(wire: Wire, client: Client) -> tuple[str, list[str]]:
+    """Follow a job from its first event to its end; return its id, and what was asked until it was followed live."""
+    job = await client.submit(command="count")
+    worker = await Worker.lease(client)
+    async with anyio.create_task_group() as group, client.follow(job.id) as events:
+        await anext(events)
+        await wait_all_tasks_blocked()
+        asked = list(wire.asked)
+        assert len(wire.ears) == 1
+        group.start_soon(worker.run, 10)
+        assert len([event async for event in events]) == 14
+    return job.id, asked
+
+
 async def test_the_first_page_brings_what_is_live_and_a_finished_job_is_only_replayed() -> None:
-    async with brokered() as (wire, client), anyio.create_task_group() as group:
-        job = await client.submit(command="count")
-        worker = await Worker.lease(client)
-        async with client.follow(job.id) as events:
-            await anext(events)
-            await wait_all_tasks_blocked()
-            assert (len(wire.ears), "WatchJob" in wire.asked) == (1, False)
-            group.start_soon(worker.run, 10)
-            assert len([event async for event in events]) == 14
+    async with brokered() as (wire, client):
+        job_id, asked = await followed_live(wire, client)
+        assert "WatchJob" not in asked
         del wire.requests[:]
         client._entered.channel.request_size.bytes_max = 256  # so that its log is several pages
-        assert len([event async for event in client.follow(job.id)]) == 15
+        assert len(await whole(client, job_id)) == 15
         assert (set(wire.asked), len(wire.asked) > 1) == ({"ReplayJobEvents"}, True)
 
 
@@ -275,15 +283,9 @@ async def test_a_job_is_followed_live_at_a_broker_of_before_whose_pages_bring_no
         return replay_job(engine, command, replace(request, watch=False))
 
     monkeypatch.setitem(KINDS, ReplayJobEvents, Kind[ReplayJobEvents](role=Role.READ, look_up=page))
-    async with brokered() as (wire, client), anyio.create_task_group() as group:
-        job = await client.submit(command="count")
-        worker = await Worker.lease(client)
-        async with client.follow(job.id) as events:
-            await anext(events)
-            await wait_all_tasks_blocked()
-            assert wire.asked.count("WatchJob") == 1
-            group.start_soon(worker.run, 10)
-            assert len([event async for event in events]) == 14
+    async with brokered() as (wire, client):
+        _, asked = await followed_live(wire, client)
+        assert asked.count("WatchJob") == 1
 
 
 async def test_what_happened_before_the_subscription_stood_is_asked_for_when_it_stands(
