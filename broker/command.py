@@ -200,7 +200,7 @@ async def _run(
     from airunner.broker.counts import Counts
     from airunner.broker.gatekeeper import Gatekeeper
     from airunner.broker.health import Health
-    from airunner.broker.http import open_http
+    from airunner.broker.http import broker_pages
     from airunner.broker.rates import Rates
     from airunner.broker.stalls import Stalls
     from airunner.broker.store.batch import Store
@@ -208,6 +208,7 @@ async def _run(
     from airunner.certs.allowlist import AllowList
     from airunner.certs.curve import load_broker_pair
     from airunner.certs.ownership import own_home, refuse_unsafe
+    from airunner.transport.http import open_http
     from airunner.transport.ports import SYSTEM
     from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
     from airunner.transport.workthread import WorkThread
@@ -239,7 +240,7 @@ async def _run(
             router = CurveRouter(context, pair, listen)
             await relay.ready()
             group.start_soon(relay.run, counts, health, name="Relay")
-            server = await open_http(http, counts, health)
+            server = await open_http(http, broker_pages(counts, health))
             broker = Broker(
                 store=Store(engine),
                 router=router,

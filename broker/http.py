@@ -1,7 +1,4 @@
-"""HTTP server of /health and /metrics, without authentication, for load balancers and scrapers.
-
-It reads one request per connection, up to `HEAD_BYTES_MAX`; only the first line and `Accept` matter. It runs in the
-broker's event loop, so a broker that hangs does not respond as healthy.
+"""Pages of the broker's HTTP server: /health and /metrics.
 
 A degraded broker responds with 200 too: it still serves requests, so a load balancer should keep sending it traffic. A
 broker whose store does not respond responds with 503, because every request waits for the store.
@@ -9,152 +6,31 @@ broker whose store does not respond responds with 503, because every request wai
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-import anyio
 import msgspec
-from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
-from anyio.streams.stapled import MultiListener
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health, Status
-from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
-from airunner.transport.endpoints import ANY_HOST, Address, split_address
-
-HEAD_BYTES_MAX: Final = 8_192  # head of a request: its first line and its headers
-HEAD_S_MAX: Final = 5  # seconds for a client to send its request and receive the response
-CONNECTIONS_MAX: Final = 64  # open connections; further ones are closed at once, because scrapers connect again
-TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-JSON: Final = "application/json"
-_ALL_HOSTS: Final = {ANY_HOST: "0.0.0.0", "::": None}  # noqa: S104 - as for --listen; None: IPv4 and IPv6
-REST_S: Final = 0.1  # pause after a connection could not be accepted, for example for lack of descriptors
+from airunner.transport.http import JSON, HttpReply, Page, prefers_json
 
 
-class HttpServer:
-    """HTTP server actor; it listens at `address`, a HOST:PORT with the actual port."""
+def broker_pages(counts: Counts, health: Health) -> dict[str, Page]:
+    """Make the broker's pages, by path."""
 
-    def __init__(self, listener: MultiListener[SocketStream], counts: Counts, health: Health) -> None:
-        self._listener = listener
-        self._counts = counts
-        self._health = health
-        self._served = 0
-        address = listener.extra(SocketAttribute.local_address)
-        assert isinstance(address, tuple), "not a TCP socket"
-        self.address = str(Address(address[0], address[1]))
+    async def health_page(accept: str) -> HttpReply:
+        return respond_health(health, json=prefers_json(accept))
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        async with self._listener, anyio.create_task_group() as group:
-            for listener in self._listener.listeners:
-                assert isinstance(listener, SocketListener), "not a TCP listener"
-                group.start_soon(self._accept, listener, group)
+    async def metrics_page(_accept: str) -> HttpReply:
+        return HttpReply(counts.exposition().encode())
 
-    async def _accept(self, listener: SocketListener, group: TaskGroup) -> None:
-        """Accept connections; no client can end this loop."""
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError:
-                await anyio.sleep(REST_S)
-                continue
-            if self._served < CONNECTIONS_MAX:
-                self._served += 1
-                group.start_soon(self._serve, stream)
-            else:
-                await anyio.aclose_forcefully(stream)
-
-    async def _serve(self, stream: SocketStream) -> None:
-        try:
-            async with stream:
-                with anyio.move_on_after(HEAD_S_MAX):
-                    try:
-                        await stream.send(self._respond(await _head(stream)))
-                        await stream.send_eof()
-                    except (anyio.EndOfStream, anyio.BrokenResourceError):
-                        pass  # the client has closed the connection
-        finally:
-            self._served -= 1
-
-    def _respond(self, head: bytes) -> bytes:
-        match head.split(b"\r\n", 1)[0].split(b" "):
-            case [b"GET" | b"HEAD" as method, path, version] if version.startswith(b"HTTP/1."):
-                route = path.split(b"?", 1)[0]
-            case _:
-                return _response(b"GET", "400 Bad Request", "not an HTTP/1 request with GET or HEAD\n")
-        if route == b"/health":
-            return self._respond_health(method, json=prefers_json(_accepted(head)))
-        if route == b"/metrics":
-            return _response(method, "200 OK", self._counts.exposition())
-        return _response(method, "404 Not Found", "this server has only /health and /metrics\n")
-
-    def _respond_health(self, method: bytes, *, json: bool) -> bytes:
-        status = self._health.status
-        conditions = self._health.conditions
-        line = "503 Service Unavailable" if status is Status.UNAVAILABLE else "200 OK"
-        if json:
-            body = {"status": status, "conditions": conditions} if conditions else {"status": status}
-            return _response(method, line, msgspec.json.encode(body).decode(), JSON)
-        words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
-        return _response(method, line, f"{status}\n{words}")
+    return {"/health": health_page, "/metrics": metrics_page}
 
 
-async def open_http(address: str, counts: Counts, health: Health) -> HttpServer:
-    """Open the HTTP server at HOST:PORT; port 0 picks a free one.
-
-    Raises `OperatorError`: the address is invalid, or cannot be listened at.
-    """
-    try:
-        host, port = split_address(address.removeprefix("http://").removesuffix("/"))
-    except ValueError as error:
-        example = "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
-        raise OperatorError(f"--http {address!r} is not an address: {error}; write {example}") from None
-    try:
-        group = await anyio.create_tcp_listener(local_host=_ALL_HOSTS.get(host, host), local_port=port)
-    except OSError as error:
-        raise OperatorError(
-            f"cannot serve HTTP on {address}: {error.strerror or error}; choose another address with --http",
-            exit_code=EXIT_UNAVAILABLE,
-        ) from error
-    return HttpServer(group, counts, health)
-
-
-def prefers_json(accept: str) -> bool:
-    """Check whether an `Accept` header (RFC 9110, 12.5.1) allows JSON and ranks plain text no higher.
-
-    `*/*` alone, as curl sends it, does not name JSON: it gets plain text.
-    """
-    quality: dict[str, float] = {}
-    for part in accept.lower().split(","):
-        kind, *parameters = (word.strip() for word in part.split(";"))
-        quality[kind] = next((_quality(word[2:]) for word in parameters if word.startswith("q=")), 1.0)
-    json = quality.get("application/json", quality.get("application/*", 0.0))
-    text = quality.get("text/plain", quality.get("text/*", quality.get("*/*", 0.0)))
-    return json > 0 and json >= text
-
-
-def _quality(word: str) -> float:
-    """Parse a weight (`q=`) from 0 to 1; an invalid one counts as 0."""
-    return float(word) if re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", word) else 0.0
-
-
-def _accepted(head: bytes) -> str:
-    """Join the values of all `Accept` lines of a request."""
-    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
-    return ",".join(value.decode("latin-1") for name, _, value in lines if name.strip().lower() == b"accept")
-
-
-async def _head(stream: SocketStream) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < HEAD_BYTES_MAX:
-        head += await stream.receive(HEAD_BYTES_MAX - len(head))
-    return head
-
-
-def _response(method: bytes, status: str, text: str, kind: str = TEXT) -> bytes:
-    body = text.encode()
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + (b"" if method == b"HEAD" else body)
+def respond_health(health: Health, *, json: bool) -> HttpReply:
+    """Make the reply with the broker's health, as text or as JSON."""
+    status, conditions = health.status, health.conditions
+    line = "503 Service Unavailable" if status is Status.UNAVAILABLE else "200 OK"
+    if json:
+        body = {"status": status, "conditions": conditions} if conditions else {"status": status}
+        return HttpReply(msgspec.json.encode(body), JSON, line)
+    words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
+    return HttpReply(f"{status}\n{words}".encode(), status=line)

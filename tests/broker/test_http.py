@@ -11,8 +11,9 @@ import pytest
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
-from airunner.broker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpServer, open_http, prefers_json
+from airunner.broker.http import broker_pages
 from airunner.protocol.errors import OperatorError
+from airunner.transport.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpServer, open_http, prefers_json
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 TIMEOUT_S = 10
@@ -27,7 +28,7 @@ def health() -> Health:
 async def door(health: Health) -> AsyncIterator[HttpServer]:
     counts = Counts()
     counts.add("commits", 3)
-    door = await open_http("127.0.0.1:0", counts, health)
+    door = await open_http("127.0.0.1:0", broker_pages(counts, health))
     with anyio.fail_after(TIMEOUT_S):
         async with anyio.create_task_group() as group:
             group.start_soon(door.run)
@@ -121,14 +122,14 @@ async def test_what_is_served_is_and_what_is_not_is_told_so(
 
 async def test_a_taken_address_is_an_error_of_one_line(door: HttpServer) -> None:
     with pytest.raises(OperatorError, match="cannot serve HTTP on") as raised:
-        await open_http(door.address, Counts(), Health())
+        await open_http(door.address, {})
     assert raised.value.exit_code == 69
 
 
 @pytest.mark.parametrize("address", ["", "8080", ":8080", "host:", "host:http", "host:70000"])
 async def test_an_address_has_a_host_and_a_port(address: str) -> None:
     with pytest.raises(OperatorError, match="is not an address"):
-        await open_http(address, Counts(), Health())
+        await open_http(address, {})
 
 
 async def test_whoever_holds_many_connections_and_leaves_in_the_middle_shuts_nobody_out_for_good(

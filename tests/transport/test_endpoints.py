@@ -11,12 +11,10 @@ import anyio
 import pytest
 import zmq
 
-from airunner.broker.counts import Counts
-from airunner.broker.health import Health
-from airunner.broker.http import open_http
 from airunner.certs.curve import CurvePair
 from airunner.protocol.errors import OperatorError
 from airunner.transport.endpoints import endpoints_of, split_endpoint, unanswered
+from airunner.transport.http import open_http
 from airunner.transport.ports import Ending
 from airunner.transport.sockets import CurveRouter
 from tests.transport.test_networks import over_sockets, received
@@ -152,7 +150,7 @@ def test_a_broker_that_cannot_listen_says_why_and_asks_for_no_other_broker(liste
 
 @pytest.mark.parametrize(("address", "shown"), [pytest.param("[::1]:0", "[::1]:", marks=ipv6), ("*:0", "0.0.0.0:")])
 async def test_http_is_served_at_an_ipv6_address_and_on_all_interfaces(address: str, shown: str) -> None:
-    server = await open_http(address, Counts(), Health())
+    server = await open_http(address, {})
     assert server.address.startswith(shown)
     await server._listener.aclose()
 
