@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Changes, JobRow, Keys, QueueCounts, QueueKey, Record, Segment, Usage
+from airunner.broker.store.rows import Changes, JobRow, Keys, QueueCounts, QueueKey, Record, Segment, Usage
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import prepare
 from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from airunner.broker.inbox import Alarm, Nudged, ToAnnouncer, ToGateway, ToTimekeeper
 from airunner.broker.lifecycle.commands import Appended
-from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.rows import QueueKey
 
 
 class BatchNews(Struct, kw_only=True):

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from airunner.broker.store.contract import STDIN_SEQUENCE, JobRow
+from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.bounds import UNDECODABLE

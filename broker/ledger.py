@@ -44,9 +44,9 @@ from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.parking import Parked, Parking
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, meets, needs_of
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased

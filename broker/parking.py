@@ -14,8 +14,8 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.broker.inbox import Pending
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import facts_of, needed
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.names import RequestId
 from airunner.protocol.requests import DequeueJob
 

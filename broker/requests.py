@@ -34,7 +34,8 @@ from airunner.broker.lifecycle.reading import (
 from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_retry, retry
 from airunner.broker.lifecycle.world import World
 from airunner.broker.rates import Purpose
-from airunner.broker.store.contract import Engine, Keys
+from airunner.broker.store.contract import Engine
+from airunner.broker.store.rows import Keys
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_counted
 from airunner.protocol.compression import content_bytes, is_compressed

@@ -6,9 +6,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import BrokerRow, BrokerSeen, QueueKey
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
@@ -47,7 +47,20 @@ class Expire(Struct, frozen=True):
 
 
 class RenewAll(Struct, frozen=True):
-    """Renewal of all leases, each by a full visibility timeout: after the broker's start, or a step of the clock."""
+    """Renewal of all leases of this broker, each by a full visibility timeout.
+
+    It follows the broker's start, a step of its clock, and an outage of the store.
+    """
+
+
+class Beat(Struct, frozen=True):
+    """Beat of this broker, which shows others that it lives; it reads the rows of all brokers."""
+
+
+class Adopt(Struct, frozen=True):
+    """Adoption of a dead broker's jobs: this broker owns its leases and delays, and gives each a full period."""
+
+    seen: BrokerSeen
 
 
 class Retain(Struct, frozen=True, kw_only=True):
@@ -63,7 +76,7 @@ class Retain(Struct, frozen=True, kw_only=True):
     store_bytes_max: int | None = None
 
 
-Command = TenantRequest | Expire | RenewAll | Retain
+Command = TenantRequest | Expire | RenewAll | Retain | Beat | Adopt
 
 
 class Appended(Struct, frozen=True, gc=False):
@@ -96,15 +109,19 @@ class News(Struct, kw_only=True):
     """News of one command for the broker's actors, published once the batch is on disk.
 
     `ready`: queues and needs with a job that may be leased now. `exhausted`: queues that have no further job for an
-    agent with the sender's tags. `nudged`: running jobs whose agents are to send a heartbeat at once. `more`: another
-    retention step may remove something.
+    agent with the sender's tags. `locked`: queues and needs of which another broker's batch had locked jobs. `nudged`:
+    running jobs whose agents are to send a heartbeat at once. `more`: another retention step may remove something.
+    `brokers`: for a Beat, all brokers. `adopted`: brokers whose jobs this one has adopted.
     """
 
     appended: list[Appended] = []
     ready: set[QueueKey] = set()
     exhausted: set[QueueKey] = set()
+    locked: set[QueueKey] = set()
     nudged: list[JobId] = []
     more: bool = False
+    brokers: list[BrokerRow] = []
+    adopted: set[str] = set()
 
 
 class Done(Struct, frozen=True):
@@ -122,9 +139,11 @@ class Done(Struct, frozen=True):
 class Applied(Struct, frozen=True):
     """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch).
 
-    `wrote`: there is something to commit; a batch of requests for jobs that are not there has nothing.
+    `wrote`: there is something to commit; a batch of requests for jobs that are not there has nothing. `ready_seq`: see
+    `contract.Engine.ready_seq`.
     """
 
     done: list[Done]
     next_due_ms: int | None
     wrote: bool = True
+    ready_seq: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from airunner.broker.lifecycle.commands import (
+    Adopt,
+    Beat,
     Command,
     Done,
     Expire,
@@ -45,6 +47,10 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
             before = engine.work()
             retain(world, engine, command)
             worked = engine.work() - before
+        case Beat():
+            world.news.brokers = world.brokers
+        case Adopt(seen=seen):
+            world.news.adopted = world.adopted & {seen.broker}
         case _:
             assert_never(command)
     return world.done(reply, worked)

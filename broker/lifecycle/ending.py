@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, Keys
+from airunner.broker.store.rows import JobRow, Keys
 from airunner.protocol.errors import IncompleteLog, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
@@ -59,8 +59,9 @@ def load_release(keys: Keys, command: TenantRequest, request: ReleaseJob) -> Non
 
 
 def load_cancel(keys: Keys, command: TenantRequest, request: CancelJob) -> None:
-    """Request the rows on which a CancelJob is decided."""
+    """Request the rows on which a CancelJob is decided; it may end a job that would be leased next."""
     keys.add_job(command.tenant, request.job_id)
+    keys.ended += 1
 
 
 def complete(world: World, command: TenantRequest, request: CompleteJob) -> JobCompleted:
@@ -196,6 +197,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     job.state = end.state
     job.settled = end.settled
     job.due_ms = end.due_ms
+    job.broker = world.broker
     job.pause_ms = None if end.due_ms is None else end.due_ms - world.now_ms
     job.result = None if end.result is None else _encoder.encode(end.result)
     job.finished_ms = None if end.result is None else world.now_ms

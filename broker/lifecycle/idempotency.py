@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import Keys, Record
+from airunner.broker.store.rows import Keys, Record
 from airunner.protocol.coding import canonical_hash
 from airunner.protocol.errors import Conflict
 from airunner.protocol.names import JobId
@@ -15,9 +15,9 @@ from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSe
 Once = EnqueueJob | EnqueueJobWithStdin | RetryJob | UpdateQueue | SetSecret | RemoveSecret
 
 
-def load_answer(keys: Keys, command: TenantRequest) -> None:
+def load_answer(keys: Keys, command: TenantRequest, request: Once) -> None:
     """Request a request's idempotency record, and its tenant's usage if there are quotas of bytes or jobs."""
-    keys.records.add((command.tenant, command.request_id))
+    keys.records[command.tenant, command.request_id] = partial(_record, command, request, keys.now_ms)
     if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
         keys.tenants.add(command.tenant)
 
@@ -41,14 +41,16 @@ def _used_by(before: Record) -> str:
     return f"the request id was used before with another body, for job {first}{others}: use another request id"
 
 
-def note_answer(world: World, command: TenantRequest, request: Once, job_ids: Sequence[JobId] = ()) -> None:
-    """Record that this request was answered, with these job ids."""
-    world.note(
-        Record(
-            tenant=command.tenant,
-            request_id=command.request_id,
-            body_hash=canonical_hash(request),
-            answered_ms=world.now_ms,
-            job_ids=" ".join(job_ids),
-        )
+def note_answer(world: World, command: TenantRequest, request: Once) -> None:
+    """Record that this request was answered, with the ids of its jobs, which are `command.minted`."""
+    world.note(_record(command, request, world.now_ms))
+
+
+def _record(command: TenantRequest, request: Once, now_ms: int) -> Record:
+    return Record(
+        tenant=command.tenant,
+        request_id=command.request_id,
+        body_hash=canonical_hash(request),
+        answered_ms=now_ms,
+        job_ids=" ".join([minted.job_id for minted in command.minted]),
     )

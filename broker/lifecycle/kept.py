@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.broker.store.contract import Changes, JobRow, Keys, Loaded, QueueKey
+from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 

@@ -7,9 +7,9 @@ from typing import Final
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import expire_waiting, is_late
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import facts_of
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import JobRow, Keys, QueueKey, Wanted
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
 from airunner.protocol.events import JobLeased, encode_bodies
 from airunner.protocol.job import JobState
@@ -24,9 +24,12 @@ _LEASED: Final = TRANSITIONS[JobState.SCHEDULED, Change.LEASE]
 def load_dequeue(keys: Keys, command: TenantRequest, request: DequeueJob) -> None:
     """Request the rows on which a DequeueJob is decided, except for the waiting jobs, which the Store loads later."""
     keys.grants.add((command.tenant, command.request_id))
-    queues = [QueueKey(command.tenant, queue) for queue in request.queues]
+    queues = [QueueKey(command.tenant, queue) for queue in dict.fromkeys(request.queues)]
     keys.queues.update(queues)
     keys.kinds.update(queues)
+    keys.boxes.update(queues)
+    facts = facts_of(request)
+    keys.wanted += [Wanted(command.tenant, queue, facts, request.slots) for _, queue, _ in queues]
 
 
 def load_update(keys: Keys, command: TenantRequest, request: UpdateJob) -> None:
@@ -106,6 +109,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     job.token_hash = token_hash(lease.task_token)
     job.visibility_ms = request.visibility_ms
     job.deadline_ms = world.now_ms + request.visibility_ms
+    job.broker = world.broker
     if job.started_ms is None:
         job.started_ms = world.now_ms
     job.settled = None
@@ -146,6 +150,11 @@ def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> Le
 
 
 def _extend(world: World, job: JobRow, visibility_ms: int) -> None:
-    """Extend the lease: its deadline is at least `visibility_ms` from now."""
+    """Extend the lease: its deadline is at least `visibility_ms` from now.
+
+    Another broker's deadline is an instant of its clock, which is not compared with this one's: it is set.
+    """
     world.change(job)
-    job.deadline_ms = max(job.deadline_ms or 0, world.now_ms + visibility_ms)
+    before_ms = job.deadline_ms if job.broker == world.broker else None
+    job.deadline_ms = max(before_ms or 0, world.now_ms + visibility_ms)
+    job.broker = world.broker

@@ -9,8 +9,8 @@ from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import complete, load_complete
 from airunner.broker.lifecycle.quota import require_log
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, Keys
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import JobRow, Keys
 from airunner.protocol.coding import refusal
 from airunner.protocol.compression import content_bytes, is_compressed
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken

@@ -6,8 +6,8 @@ from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require, require_record
 from airunner.broker.lifecycle.world import QUEUE_BYTES, World
-from airunner.broker.store.contract import Keys, QueueKey, SecretRow
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import Keys, QueueKey, SecretRow, Wanted
 from airunner.protocol.errors import NoSpace, NotFound, Quota
 from airunner.protocol.replies import QueueMode, QueueUpdated, SecretRemoved, SecretSet
 from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret, UpdateQueue
@@ -15,13 +15,20 @@ from airunner.protocol.requests import BOXES_BYTES_MAX, RemoveSecret, SetSecret,
 
 def load_queue(keys: Keys, command: TenantRequest, request: UpdateQueue) -> None:
     """Request the rows on which an UpdateQueue is decided."""
-    load_answer(keys, command)
-    keys.add_queue(command.tenant, request.queue, needing=True)
+    load_answer(keys, command, request)
+    queue = QueueKey(command.tenant, request.queue)
+    keys.queues.add(queue)
+    keys.updated.add(queue)
+    keys.kinds.add(queue)
+    keys.wanted.append(Wanted(command.tenant, request.queue, None, 1))
 
 
-def load_secret(keys: Keys, command: TenantRequest, _request: SetSecret | RemoveSecret) -> None:
+def load_secret(keys: Keys, command: TenantRequest, request: SetSecret | RemoveSecret) -> None:
     """Request the rows on which a change of a secret is decided; the queue's boxes are looked up when needed."""
-    load_answer(keys, command)
+    load_answer(keys, command, request)
+    queue = QueueKey(command.tenant, request.queue)
+    keys.updated.add(queue)
+    keys.boxes.add(queue)
 
 
 def update_queue(world: World, command: TenantRequest, request: UpdateQueue) -> QueueUpdated:

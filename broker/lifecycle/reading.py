@@ -13,7 +13,8 @@ from airunner.broker.lifecycle.commands import (
 )
 from airunner.broker.lifecycle.replaying import replay, stdin_in
 from airunner.broker.lifecycle.submitting import fact_of
-from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobFilter, JobRow, Keys
+from airunner.broker.store.contract import Engine, JobFilter
+from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken

@@ -8,7 +8,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.store.contract import STDIN_SEQUENCE, Engine, JobRow, Segment
+from airunner.broker.store.contract import Engine
+from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Segment
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import content_bytes, decompressed
 from airunner.protocol.errors import BadRequest, CorruptLog

@@ -11,7 +11,8 @@ from typing import Final
 
 from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.lifecycle.world import RECORD_BYTES, WRITE_POINTS, World
-from airunner.broker.store.contract import Engine, JobRow, Usage
+from airunner.broker.store.contract import Engine
+from airunner.broker.store.rows import JobRow, Sweep, Usage
 
 JOBS_PER_STEP: Final = 64  # jobs removed because they are old; to shrink the store, a step removes a single job
 PAIRS_PER_STEP: Final = 1_024  # pairs of metadata removed; a step ends with the job that reaches this number
@@ -20,6 +21,19 @@ SEGMENTS_PER_PIECE: Final = 8  # segments deleted: few jobs have more
 BYTES_PER_STEP: Final = 8 * 1_048_576  # bytes of logs deleted, which takes some milliseconds
 RECORDS_PER_STEP: Final = 256  # idempotency records removed
 RECORDS_KEPT_MS: Final = 86_400_000  # least age of a removed idempotency record, even if jobs are removed earlier
+
+
+def sweep_of(command: Retain, now_ms: int) -> Sweep:
+    """List what an engine has to prepare for a step of retention."""
+    return Sweep(
+        finished_before_ms=command.finished_before_ms,
+        jobs_max=JOBS_PER_STEP,
+        segments_max=PIECES_PER_STEP * SEGMENTS_PER_PIECE,
+        bytes_max=BYTES_PER_STEP,
+        records_before_ms=min(command.finished_before_ms, now_ms - RECORDS_KEPT_MS),
+        records_max=RECORDS_PER_STEP,
+        measured=command.store_bytes_max is not None,
+    )
 
 
 def retain(world: World, engine: Engine, command: Retain) -> None:

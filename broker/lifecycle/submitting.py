@@ -13,9 +13,9 @@ from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
 from airunner.broker.lifecycle.world import World
-from airunner.broker.store.contract import JobRow, Keys, QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import JobRow, Keys, QueueKey
 from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
@@ -34,7 +34,8 @@ def fact_of(name: str, value: str) -> bytes:
 
 def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> None:
     """Request the rows on which a submission is decided."""
-    load_answer(keys, command)
+    load_answer(keys, command, request)
+    keys.new_jobs += len(request.jobs)
     for queue, needs in {(job.queue, needs_of(job)) for job in request.jobs}:
         keys.add_queue(command.tenant, queue, needing=bool(needs))
 
@@ -51,16 +52,11 @@ def enqueue(world: World, command: TenantRequest, request: EnqueueJob | EnqueueJ
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
-    """Request the rows on which a RetryJob is decided, except for the job's queue: see `load_retried`."""
-    load_answer(keys, command)
+    """Request the rows on which a RetryJob is decided, including the queue of the job that is submitted again."""
+    load_answer(keys, command, request)
     keys.add_job(command.tenant, request.job_id, spec=True)
-
-
-def load_retried(keys: Keys, world: World, command: TenantRequest, request: RetryJob) -> None:
-    """Request the queue of the job that is to be submitted again, once the job is loaded."""
-    if (found := world.place_of(request.job_id)) is not None:
-        queue, needs = found
-        keys.add_queue(command.tenant, queue, needing=bool(needs))
+    keys.retried.add((command.tenant, request.job_id))
+    keys.new_jobs += 1
 
 
 def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
@@ -116,7 +112,7 @@ def _submit(
         if stdin:
             world.add_stdin(job_row, stdin)
     job_ids = tuple([minted.job_id for minted in command.minted])
-    note_answer(world, command, request, job_ids)
+    note_answer(world, command, request)
     return JobsEnqueued(job_ids=job_ids)
 
 
@@ -147,6 +143,7 @@ def _add(
         deadline_ms=None if spec.expires is None else spec.expires.deadline_ms(now_ms),
         max_attempts=spec.max_attempts,
         origin=origin,
+        broker=world.broker,
         spec=raw,
     )
     world.add_job(job, [fact_of(name, value) for name, value in spec.metadata.items()] if spec.metadata else ())

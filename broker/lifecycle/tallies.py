@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.broker.store.contract import Changes, JobRow, Loaded, QueueCounts, QueueKey, Usage
+from airunner.broker.store.rows import Changes, JobRow, Loaded, QueueCounts, QueueKey, Usage
 from airunner.protocol.job import JobState
 
 

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
 from airunner.broker.lifecycle.replaying import stdin_in
 from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, standing_of
-from airunner.broker.store.contract import (
+from airunner.broker.store.contract import Waiting
+from airunner.broker.store.needs import meets
+from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
     Changes,
     JobRow,
@@ -27,7 +29,6 @@ from airunner.broker.store.contract import (
     Segment,
     Usage,
 )
-from airunner.broker.store.needs import meets
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventSegment, encode_bodies
@@ -58,27 +59,30 @@ class Undecodable(Exception):
 
 
 class World:
-    """World of one batch, at the instant `now_ms`; `boxes` looks up a queue's secrets, `log` a job's segments."""
+    """World of one batch of `broker`, at the instant `now_ms`; `boxes` looks up secrets, `log` a job's segments."""
 
-    def __init__(self, loaded: Loaded, now_ms: int, boxes: Boxes, log: Log) -> None:
+    def __init__(self, loaded: Loaded, now_ms: int, broker: str, boxes: Boxes, log: Log) -> None:
         self.now_ms = now_ms
-        self._damaged = loaded.damaged
-        self._unreadable = loaded.unreadable
+        self.broker = broker
+        self.brokers, self.adopted = loaded.brokers, loaded.adopted
+        self._damaged, self._unreadable = loaded.damaged, loaded.unreadable
         self.news = News()  # of the command that is being decided
         self._points = 0
         self._look_up_boxes = boxes
         self._log = log
         self._changes = Changes()
-        self._next_number = self._first_number = loaded.next_number
+        self._numbers, self._numbers_used = loaded.numbers, 0
         self._jobs: dict[str, JobRow] = {}
-        self._changed: dict[int, tuple[JobRow, JobRow]] = {}
+        self._changed: dict[int, tuple[JobRow, JobRow] | None] = {}  # by number; None: the job is new
         self._removed: set[int] = set()
         self._due: list[JobRow] = []
         self._grants: dict[tuple[str, RequestId], list[JobRow]] = {}
         self._places: dict[tuple[str, str, str], list[_Place]] = {}
         self._cut: set[QueueKey] = set()  # those of which more jobs may wait than were loaded
+        self._more: frozenset[QueueKey] = frozenset()  # those of which the engine may have missed jobs
+        self._locked: frozenset[QueueKey] = frozenset()  # those of which other brokers' batches have locked jobs
         self._records = {(record.tenant, record.request_id): record for record in loaded.records}
-        self._modes: dict[tuple[str, str, str], QueueMode] = {}
+        self._modes: dict[tuple[str, str, str], QueueMode] = dict(loaded.modes.items())
         self._tallies = Tallies()
         self._hashes: dict[bytes, bytes] = {}
         self._boxes: dict[tuple[str, str], dict[str, SecretRow]] = {}
@@ -86,7 +90,7 @@ class World:
             self._jobs[job.job_id] = job
             if job.lease_request is not None:
                 self._grants.setdefault((job.tenant, job.lease_request), []).append(job)
-        self.adopt_queues(loaded)
+        self._tallies.adopt(loaded)
 
     def begin(self) -> None:
         """Begin the next command, with no news and no work yet."""
@@ -99,18 +103,13 @@ class World:
 
     # --- what was loaded ---
 
-    def adopt_queues(self, loaded: Loaded) -> None:
-        """Add loaded modes and kinds of queues, and loaded usage of tenants."""
-        for queue, mode in loaded.modes.items():
-            self._modes[queue] = mode
-        self._tallies.adopt(loaded)
-
-    def adopt_waiting(self, rows: Iterable[JobRow], wanted: Mapping[QueueKey, int]) -> None:
+    def adopt_waiting(self, waiting: Waiting, wanted: Mapping[QueueKey, int]) -> None:
         """Add loaded jobs that may be leased, of a queue and needs up to as many as `wanted`, in their order."""
-        for row in rows:
+        for row in waiting.jobs:
             job = self._adopted(row)
             self._places.setdefault((job.tenant, job.queue, job.needs), []).append((-job.priority, job.number, job))
         self._cut = {key for key, most in wanted.items() if len(self._places.get(key, ())) >= most}
+        self._more, self._locked = waiting.more, waiting.locked
 
     def adopt_due(self, rows: Iterable[JobRow]) -> None:
         """Add loaded jobs whose lease or delay is over."""
@@ -121,11 +120,6 @@ class World:
         if not job.spec:
             job.spec = row.spec
         return job
-
-    def place_of(self, job_id: str) -> tuple[str, str] | None:
-        """Find the queue and needs of a job that was loaded."""
-        job = self._jobs.get(job_id)
-        return None if job is None else (job.queue, job.needs)
 
     # --- readers ---
 
@@ -236,7 +230,10 @@ class World:
             heappop(self._places[key])
             if (following := self._first(key)) is not None:
                 heappush(heads, (following, key))
-        return taken, len(taken) < most or not (heads or self._cut.intersection(keys))
+        if len(taken) == most:
+            return taken, not (heads or self._cut.intersection(keys))
+        self.news.locked |= self._locked.intersection(keys)
+        return taken, self._more.isdisjoint(keys)
 
     def _first(self, key: QueueKey) -> _Place | None:
         places = self._places.get(key)
@@ -255,8 +252,9 @@ class World:
 
     def add_job(self, job: JobRow, facts: Sequence[bytes]) -> None:
         """Add a job, and index it by these facts (hashes of its metadata)."""
-        job.number = self._next_number
-        self._next_number += 1
+        job.number = self._numbers[self._numbers_used]
+        self._numbers_used += 1
+        self._changed[job.number] = None
         self._jobs[job.job_id] = job
         self._changes.added.append(job)
         if facts:
@@ -274,7 +272,7 @@ class World:
 
     def change(self, job: JobRow) -> Standing:
         """Register that a job will be changed; return its standing, for `update_standing` if state or delay change."""
-        if job.number < self._first_number and job.number not in self._changed:
+        if job.number not in self._changed:
             self._changed[job.number] = (replace(job), job)
         self._points += WRITE_POINTS
         return standing_of(job)
@@ -392,7 +390,7 @@ class World:
     def changes(self) -> Changes:
         """Collect all changes of the batch."""
         changes = self._changes
-        changes.changed = list(self._changed.values())
+        changes.changed = [pair for pair in self._changed.values() if pair is not None]
         rows = [after for _, after in changes.changed]
         assert [row.gate for row in rows] == [standing_of(row).gate for row in rows], "`update_standing` was not called"
         self._tallies.save(changes)

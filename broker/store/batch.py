@@ -10,20 +10,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
-from airunner.broker.lifecycle.commands import EXPIRE_MAX, Applied, Command, Done, Expire, RenewAll, TenantRequest
+from msgspec.structs import replace
+
+from airunner.broker.lifecycle.commands import (
+    EXPIRE_MAX,
+    Adopt,
+    Applied,
+    Beat,
+    Command,
+    Done,
+    Expire,
+    RenewAll,
+    Retain,
+    TenantRequest,
+)
 from airunner.broker.lifecycle.decide import decide, read
 from airunner.broker.lifecycle.ending import is_late
 from airunner.broker.lifecycle.kept import KeptRows
-from airunner.broker.lifecycle.submitting import load_retried
+from airunner.broker.lifecycle.retention import sweep_of
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.requests import kind_of
-from airunner.broker.store.contract import Changes, Engine, Keys, Moved, QueueKey
-from airunner.broker.store.needs import facts_of, meets
+from airunner.broker.store.contract import Engine, Moved
+from airunner.broker.store.needs import meets
+from airunner.broker.store.rows import Changes, Keys, QueueKey
 from airunner.protocol.errors import Busy
-from airunner.protocol.requests import CancelJob, DequeueJob, RetryJob, UpdateQueue
 
 TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy` because its jobs keep changing
 _NOTHING: Final = Changes()
@@ -42,10 +56,18 @@ class Store:
         return self.engine.batch_max
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Apply a batch as one transaction: `stage` and `commit`. Raises `NoSpace`, `Busy`: nothing is stored."""
-        applied = self.stage(commands, now_ms)
+        """Apply a batch as one transaction: `stage` and `commit`.
+
+        Raises `NoSpace`, `Busy`: nothing is stored. `StoreAway`, `StoreUnsure`: `reconnect`, and apply it again.
+        """
+        return self._try(partial(self._apply, commands, now_ms))
+
+    def _apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
+        applied = self._stage(commands, now_ms)
         self.commit()
-        return applied
+        if not self.engine.remote:
+            return applied
+        return replace(applied, next_due_ms=self.engine.next_due_ms(), ready_seq=self.engine.ready_seq)
 
     def stage(self, commands: Sequence[Command], now_ms: int) -> Applied:
         """Stage a batch: do all of `apply` but the commit; the outcomes are valid once `commit` has returned.
@@ -53,10 +75,14 @@ class Store:
         No other method may be called before `commit`. Raises `NoSpace`, `Busy`: nothing is stored.
         """
         assert len(commands) <= self.batch_max
+        assert not self.engine.remote, "a batch over a network is applied outside of the event loop"
+        return self._try(partial(self._stage, commands, now_ms))
+
+    def _try(self, attempt: Callable[[], Applied]) -> Applied:
         tries = 0
         while tries < TRIES_MAX:
             try:
-                return self._stage(commands, now_ms)
+                return attempt()
             except Undecodable as undecodable:
                 self.engine.set_aside(undecodable.job_id)
             except Moved:
@@ -69,8 +95,18 @@ class Store:
         self._kept.commit()
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
-        """Answer read requests; only between two batches."""
-        return [read(self.engine, command) for command in commands]
+        """Answer read requests; only between two batches. Raises `StoreAway`."""
+        with self.engine.reading():
+            return [read(self.engine, command) for command in commands]
+
+    @property
+    def remote(self) -> bool:
+        """Whether `apply` and `read` are to be called outside of the event loop, and `stage` is not."""
+        return self.engine.remote
+
+    def reconnect(self) -> None:
+        """Connect again after `StoreAway`. Raises `StoreAway`, `Fenced`, `OperatorError`."""
+        self.engine.reconnect()
 
     def write_back(self) -> None:
         """Write the journal back, as far as there is room, to reuse its disk space; only between two batches."""
@@ -91,64 +127,64 @@ class Store:
         world = self._load(commands, now_ms)
         done = [decide(world, engine, command) for command in commands]
         changes = world.changes()
+        if not engine.alone:
+            changes.ready = any(outcome.news.ready or outcome.news.adopted for outcome in done)
         engine.save(changes)
         self._kept.save(changes)
         only_requests = {TenantRequest}.issuperset(map(type, commands))  # the engine writes for others
-        if not only_requests or not self._kept.knows_due:
+        if not engine.remote and not (only_requests and self._kept.knows_due):
             self._kept.set_due(engine.next_due_ms())
-        return Applied(done, self._kept.due_ms, wrote=not only_requests or changes != _NOTHING)
+        wrote = not only_requests or changes != _NOTHING
+        return Applied(done, self._kept.due_ms, wrote)
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine
-        keys = Keys()
-        requests = [command for command in commands if isinstance(command, TenantRequest)]
-        kinds = {type(command.request) for command in requests}
-        for command in requests:
-            kind_of(command.request).load(keys, command, command.request)
+        keys = _keys(commands, now_ms)
         found = self._kept.find(keys)
         loaded = engine.load(keys)
         self._kept.add(keys, loaded, found)
-        world = World(loaded, now_ms, engine.boxes, engine.segments)
-        if RetryJob in kinds:
-            retried = Keys()
-            for command in requests:
-                if isinstance(command.request, RetryJob):
-                    load_retried(retried, world, command, command.request)
-            world.adopt_queues(engine.load(retried))
-        if Expire in map(type, commands):
-            world.adopt_due(engine.due(now_ms, EXPIRE_MAX))
-        if kinds & {DequeueJob, UpdateQueue}:
-            late = sum(is_late(world, job) for job in world.due())
-            wanted = _wanted(requests, loaded.kinds, late)
+        world = World(loaded, now_ms, engine.broker, engine.boxes, engine.segments)
+        if keys.due:
+            world.adopt_due(engine.due(now_ms, keys.due))
+        if keys.wanted:
+            wanted = _wanted(keys, loaded.kinds, sum(is_late(world, job) for job in world.due()))
             world.adopt_waiting(engine.waiting(wanted), wanted)
         return world
 
 
-def _wanted(requests: Sequence[TenantRequest], kinds: dict[QueueKey, int], late: int) -> dict[QueueKey, int]:
+def _keys(commands: Sequence[Command], now_ms: int) -> Keys:
+    """List the keys of all rows on which the batch may be decided."""
+    keys = Keys(now_ms=now_ms)
+    for command in commands:
+        match command:
+            case TenantRequest():
+                kind_of(command.request).load(keys, command, command.request)
+            case Expire():
+                keys.due = EXPIRE_MAX
+            case Retain():
+                keys.sweep = sweep_of(command, now_ms)
+            case Beat():
+                keys.fleet = True
+            case Adopt(seen=seen):
+                keys.adopted.add(seen)
+            case RenewAll():
+                pass
+    return keys
+
+
+def _wanted(keys: Keys, kinds: dict[QueueKey, int], late: int) -> dict[QueueKey, int]:
     """Count how many waiting jobs of each queue and needs the batch may lease, end, or report as ready.
 
     The batch ends `late` jobs and those that it cancels, which may be the first of any queue.
     """
     wanted: Counter[QueueKey] = Counter()
-    ended = late
     needs_of: dict[tuple[str, str], list[QueueKey]] = {}
     for key in kinds:
         needs_of.setdefault((key.tenant, key.queue), []).append(key)
-    for command in requests:
-        tenant = command.tenant
-        match command.request:
-            case DequeueJob() as request:
-                facts = facts_of(request)
-                for queue in dict.fromkeys(request.queues):
-                    wanted[QueueKey(tenant, queue)] += request.slots
-                    for key in needs_of.get((tenant, queue), ()):
-                        if meets(facts, key.needs):
-                            wanted[key] += request.slots
-            case UpdateQueue() as request:
-                for key in (QueueKey(tenant, request.queue), *needs_of.get((tenant, request.queue), ())):
-                    wanted[key] += 1
-            case CancelJob():
-                ended += 1
-            case _:
-                pass
+    for tenant, queue, facts, jobs in keys.wanted:
+        wanted[QueueKey(tenant, queue)] += jobs
+        for key in needs_of.get((tenant, queue), ()):
+            if facts is None or meets(facts, key.needs):
+                wanted[key] += jobs
+    ended = keys.ended + late
     return {key: count + ended for key, count in wanted.items()} if ended else wanted

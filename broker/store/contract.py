@@ -6,10 +6,16 @@
 
 An engine loads rows and saves rows. It decides nothing: it knows no state, no event and no request, and reads no clock.
 
+- `Keys` names all rows on which a batch may be decided. So an engine over a network loads all of them in one trip,
+  in `load`, and answers `waiting`, `due`, `boxes`, `finished` and so on from what it has loaded. An engine in this
+  process reads them when it is asked. Only rows that `Keys` names may be asked for between `load` and `save`.
 - Everything between `begin` and `commit` is one transaction; nothing of it is stored before `commit` returns.
 - For each changed job, `save` checks that its row is still as it was loaded (`JobRow.version`). If it is not, `save`
   raises `Moved`: then nothing of the batch is stored, and the batch is loaded and decided again.
 - An engine finds ready, due and ended jobs by `gate`, `deadline_ms`, `due_ms` and `finished_ms` alone; see `JobRow`.
+- Several brokers may use one database (`alone` is false). Then an engine serialises what their batches do to a job, a
+  request, a queue's mode or secrets, as `Keys` says for each.
+- An engine over a network (`remote`) raises `StoreAway`, `StoreUnsure` and `Fenced`; `reconnect` follows the first two.
 - On a full disk any method may raise `NoSpace`, and nothing of the batch is stored.
 - A row that is damaged is left out of the result, and its job's id is in `Loaded.damaged`: the job is out of use until
   a backup is restored. A write (`save`, `renew_all`, `remove_…`) that meets damage records the owner of the row, and
@@ -20,198 +26,51 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.replies import QueueMode
-
-STDIN_SEQUENCE: Final = 0
-"""Sequence of the segment with a job's standard input, if the job has one: it stands before event 1 of the log.
-
-Its `events` are the input itself. So it is saved with its job in one transaction, counted, copied and removed as the
-log is, and found by `segments` from this sequence on; a replay begins at event 1 and never meets it.
-"""
-
-
-class QueueKey(NamedTuple):
-    """Key of a tenant's queue; or, with `needs`, of the queue's jobs with these needs: see the module `needs`."""
-
-    tenant: str
-    queue: str
-    needs: str = ""
+from airunner.broker.store.rows import (
+    Changes,
+    JobRow,
+    Keys,
+    Loaded,
+    QueueKey,
+    QueueRow,
+    SecretRow,
+    Segment,
+    Usage,
+)
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import JobId
 
 
-class Version(NamedTuple):
-    """Version of a job's row: only a renewal and the end of a delay change none of these fields."""
+class Waiting(NamedTuple):
+    """Waiting jobs, as `Engine.waiting` finds them.
 
-    state: str
-    attempt: int
-    next_index: int
-    last_sequence: int
-
-
-class JobRow(Struct, kw_only=True, array_like=True, gc=False):
-    """Row of a job; the fields are the columns, in this order. Instants are in ms since the epoch.
-
-    `Engine.load` may omit the `spec` of a job that is not in `Keys.specs`: then it is b"".
+    `more`: queues and needs that may have more jobs, though fewer than wanted were found. `locked`: the same, but they
+    are locked by another broker's batch: to ask again at once would find no more.
     """
 
-    number: int  # order of submission, unique and never changed; 0 until the job is added to a batch
-    job_id: JobId
-    tenant: str
-    queue: str
-    needs: str  # tags that the job requires of its agent, as one text
-    gate: int  # number of reasons not to lease the job; 0: it may be leased
-    state: str
-    priority: int
-    owner: str
-    watch_key: WatchKey
-    submitted_ms: int
-    due_ms: int | None = None  # when the job's delay ends; None: it is not delayed
-    pause_ms: int | None = None  # length of the delay, if it is a pause before a retry
-    started_ms: int | None = None  # when the job was first leased
-    finished_ms: int | None = None  # when the job ended; None: it has not ended
-    deadline_ms: int | None = None  # when the lease ends, or when a job that was never leased expires; None: never
-    visibility_ms: int | None = None  # of the last lease; None: the job was never leased
-    attempt: int = 0
-    retries: int = 0
-    agents_lost: int = 0
-    max_attempts: int
-    last_sequence: int = 0  # sequence of the last event in the job's log
-    next_index: int = 0  # index of the attempt's next event
-    agent: str | None = None
-    token_hash: bytes | None = None
-    lease_request: RequestId | None = None  # the DequeueJob that was granted the last attempt
-    settled: str | None = None  # how the last attempt ended (`ending.Settled`); None: it has not ended
-    cancel_requested_ms: int | None = None
-    origin: JobId | None = None
-    result: bytes | None = None
-    spec: bytes = b""
-
-    @property
-    def version(self) -> Version:
-        """Version of this row, which `save` compares with the stored one."""
-        return Version(self.state, self.attempt, self.next_index, self.last_sequence)
-
-    @property
-    def key(self) -> QueueKey:
-        """Key of the job's queue and needs."""
-        return QueueKey(self.tenant, self.queue, self.needs)
+    jobs: list[JobRow]
+    more: frozenset[QueueKey] = frozenset()
+    locked: frozenset[QueueKey] = frozenset()
 
 
-class Segment(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Segment of a job's log: `count` events of one attempt, from `first_sequence` on, as a MessagePack array."""
-
-    number: int  # the job's number
-    first_sequence: int
-    count: int
-    attempt: int
-    last_timestamp_ms: int
-    events: bytes
+class StoreAway(Exception):
+    """Store that cannot be reached: nothing of the batch is stored. `reconnect`, and apply the batch again."""
 
 
-class Record(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Idempotency record of an answered request: the job ids in its reply, and a hash of its body."""
+class StoreUnsure(StoreAway):
+    """Store that was lost during a commit: the batch is stored, or not. `reconnect`, and apply the batch again.
 
-    tenant: str
-    request_id: RequestId
-    body_hash: bytes
-    answered_ms: int
-    job_ids: str  # separated by spaces
+    Each request is idempotent, so those of a stored batch get their first replies; what the batch published is lost.
+    """
 
 
-class SecretRow(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Row of a queue's sealed secret."""
-
-    tenant: str
-    queue: str
-    name: str
-    box: bytes
-    set_ms: int
-
-
-class Usage(Struct, frozen=True, array_like=True, gc=False):
-    """Usage of a tenant: bytes in the store, and waiting jobs (including delayed ones)."""
-
-    size_bytes: int = 0
-    waiting: int = 0
-
-
-class QueueCounts(NamedTuple):
-    """Counts of a queue's jobs: waiting (including delayed ones), delayed, and running."""
-
-    waiting: int = 0
-    delayed: int = 0
-    running: int = 0
-
-
-class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
-    """Row of a queue that has jobs or is not open; `oldest_ms`: when its oldest ready job was submitted."""
-
-    name: str
-    mode: QueueMode
-    waiting: int
-    delayed: int
-    running: int
-    oldest_ms: int | None
-
-
-class Keys(Struct):
-    """Keys of the rows that a batch is decided on, with what is to be loaded for each."""
-
-    jobs: set[tuple[str, str]] = set()  # tenants and job ids: the jobs' rows
-    specs: set[tuple[str, str]] = set()  # those of `jobs` whose spec is to be loaded too
-    records: set[tuple[str, RequestId]] = set()  # tenants and requests: idempotency records
-    grants: set[tuple[str, RequestId]] = set()  # tenants and requests: jobs whose last lease these requests got
-    queues: set[QueueKey] = set()  # queues (without needs): their modes
-    kinds: set[QueueKey] = set()  # queues (without needs): the needs of their jobs that have not ended
-    tenants: set[str] = set()  # tenants: their usage, and how many kinds of jobs they have in all queues
-
-    def add_job(self, tenant: str, job_id: str, *, spec: bool = False) -> None:
-        """Add a job's row."""
-        self.jobs.add((tenant, job_id))
-        if spec:
-            self.specs.add((tenant, job_id))
-
-    def add_queue(self, tenant: str, queue: str, *, needing: bool) -> None:
-        """Add a queue's mode; `needing`: also the needs of its jobs, and the tenant's usage."""
-        self.queues.add(QueueKey(tenant, queue))
-        if needing:
-            self.kinds.add(QueueKey(tenant, queue))
-            self.tenants.add(tenant)
-
-
-class Loaded(Struct):
-    """Loaded rows; rows that do not exist are missing."""
-
-    jobs: list[JobRow] = []  # for `Keys.jobs` and `Keys.grants`
-    records: list[Record] = []
-    modes: dict[QueueKey, QueueMode] = {}  # by queue (without needs), if the queue is stored
-    kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs have not ended
-    kinds_of: dict[str, int] = {}  # by tenant: how many kinds it has
-    usage: dict[str, Usage] = {}  # by tenant
-    next_number: int = 1  # number for the batch's first new job; further jobs get the following numbers
-    damaged: set[str] = set()  # ids of all jobs that are set aside, whether `Keys` names them or not
-    unreadable: set[tuple[str, RequestId]] = set()  # requests whose record or grants are damaged
-
-
-class Changes(Struct):
-    """Changes of a batch, saved all or none."""
-
-    added: list[JobRow] = []
-    changed: list[tuple[JobRow, JobRow]] = []  # each row as it was loaded, and as it is to be saved
-    removed: list[JobRow] = []  # jobs whose logs `remove_logs` will remove later
-    segments: list[Segment] = []
-    facts: list[tuple[str, bytes, int]] = []  # tenant, fact (hash of a pair of metadata), number of the job
-    records: list[Record] = []
-    modes: dict[QueueKey, QueueMode] = {}
-    secrets: list[SecretRow] = []
-    secrets_removed: list[tuple[str, str, str]] = []  # tenant, queue, name
-    counts: dict[QueueKey, QueueCounts] = {}  # by queue (without needs): what is added; creates the queue's row
-    kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs are added
-    usage: dict[str, Usage] = {}  # by tenant: what is added
+class Fenced(OperatorError):
+    """Broker that another broker has taken for dead: it may not go on, and is started again by its supervisor."""
 
 
 class Moved(Exception):
@@ -254,15 +113,25 @@ class Engine(Protocol):
         """Whether no other broker writes to the database: then rows may be kept from one batch to the next."""
         ...
 
+    @property
+    def remote(self) -> bool:
+        """Whether the database is reached over a network: then batches and reads run outside of the event loop."""
+        ...
+
+    @property
+    def broker(self) -> str:
+        """Id of this broker, for `JobRow.broker`; "" for an engine that is `alone`."""
+        ...
+
     def begin(self) -> None:
         """Begin a transaction; first undo everything since the last `commit`."""
         ...
 
     def load(self, keys: Keys) -> Loaded:
-        """Load the rows for `keys`."""
+        """Load the rows for `keys`. Raises `Fenced`."""
         ...
 
-    def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
+    def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         """Load jobs with `gate` 0, with their specs: for each queue and needs as many as are wanted, if there are.
 
         Those of a queue and needs are ordered by priority, the highest first, and then by number.
@@ -270,11 +139,17 @@ class Engine(Protocol):
         ...
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
-        """Load jobs whose `deadline_ms` or `due_ms` has come, with specs: up to `limit` of each, earliest first."""
+        """Load this broker's jobs whose `deadline_ms` or `due_ms` has come, with specs: up to `limit` of each.
+
+        The earliest are first. If another broker's batch has locked a job, the engine may leave it out.
+        """
         ...
 
     def next_due_ms(self) -> int | None:
-        """Find the earliest `deadline_ms` or `due_ms` of all jobs that are not set aside; None: none has one."""
+        """Find the earliest `deadline_ms` or `due_ms` of this broker's jobs that are not set aside; None: none has one.
+
+        If `remote`: as it was at the end of the last committed batch.
+        """
         ...
 
     def boxes(self, tenant: str, queue: str) -> dict[str, SecretRow]:
@@ -286,17 +161,30 @@ class Engine(Protocol):
         ...
 
     def renew_all(self, now_ms: int) -> None:
-        """Renew all leases: set each `deadline_ms` to `now_ms` + `visibility_ms`, unless that is None.
+        """Renew all of this broker's leases: set `deadline_ms` to `now_ms` + `visibility_ms`, unless that is None.
 
         Also lower the `due_ms` of each job with a `pause_ms` to `now_ms` + `pause_ms`, if it is later.
         """
         ...
 
     def commit(self) -> None:
-        """End the transaction; all of it is on disk when this returns."""
+        """End the transaction; all of it is on disk when this returns. Raises `Moved` too, if `remote`."""
         ...
 
-    # --- pages: no transaction is needed ---
+    @property
+    def ready_seq(self) -> int:
+        """Number of the last committed batch of this broker with `Changes.ready`; 0 for an engine that is `alone`."""
+        ...
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Begin and end reads of pages; what they show is not lost afterwards, even if the database fails over."""
+        ...
+
+    def reconnect(self) -> None:
+        """Connect again after `StoreAway`. Raises `StoreAway`, `Fenced`, `OperatorError`."""
+        ...
+
+    # --- pages, within `reading` ---
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
         """List matching jobs with a number below `before`, newest first, without the first `skip`."""
@@ -329,7 +217,7 @@ class Engine(Protocol):
         """
         ...
 
-    # --- retention ---
+    # --- retention, as `Keys.sweep` says ---
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
         """List jobs whose `finished_ms` is below `before_ms`, the earliest first, with their specs."""
@@ -348,7 +236,7 @@ class Engine(Protocol):
         ...
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
-        """Delete a part of a removed job's log; return the bytes freed by tenant, and whether there was such a log."""
+        """Delete a part of removed jobs' logs; return the bytes freed by tenant, and whether there was such a log."""
         ...
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
@@ -375,3 +263,15 @@ class Engine(Protocol):
     def close(self) -> None:
         """Close the database; it can be opened again."""
         ...
+
+
+class Embedded:
+    """Embedded database: the part of `Engine` that only a database over a network, or of several brokers, needs."""
+
+    remote = False
+    broker = ""
+    ready_seq = 0
+    reading = staticmethod(nullcontext[None])
+
+    def reconnect(self) -> None:
+        """Do nothing: the database is in this process."""

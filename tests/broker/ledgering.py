@@ -16,8 +16,8 @@ from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import Alarm, Nudged, Pending, Response, Swept
 from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, News, Retain, TenantRequest
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room, Space
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import EventSegment
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, WatchKey

@@ -7,7 +7,7 @@ import pytest
 from airunner.broker import parking as module
 from airunner.broker.inbox import Pending
 from airunner.broker.parking import TAG_SETS_MAX, Parking
-from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.requests import QUEUES_MAX
 from tests.broker.stage import asked, dequeue
 

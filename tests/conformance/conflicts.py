@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from airunner.broker.store.contract import Changes, Moved
+from airunner.broker.store.contract import Moved
+from airunner.broker.store.rows import Changes
 from tests.conformance.memory import MemoryEngine, Tables
 
 

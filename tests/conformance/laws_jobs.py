@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Expire
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import JobFinished
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec

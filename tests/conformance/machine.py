@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import LeasesCounted
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import QueueKey
 from airunner.broker.store.room import Room
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import Output
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec

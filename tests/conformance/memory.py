@@ -6,14 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 
-from airunner.broker.store.contract import (
+from airunner.broker.store.contract import Embedded, JobFilter, Moved, Page, Waiting
+from airunner.broker.store.rows import (
     Changes,
-    JobFilter,
     JobRow,
     Keys,
     Loaded,
-    Moved,
-    Page,
     QueueCounts,
     QueueKey,
     QueueRow,
@@ -52,7 +50,7 @@ class Tables:
         return other
 
 
-class MemoryEngine:
+class MemoryEngine(Embedded):
     """See `Engine`."""
 
     batch_max = 256
@@ -90,6 +88,7 @@ class MemoryEngine:
         named = {t.numbers[job_id] for _, job_id in keys.jobs if job_id in t.numbers}
         granted = {job.number for job in t.jobs.values() if (job.tenant, job.lease_request) in keys.grants}
         jobs = [t.jobs[number] for number in sorted(named | granted)]
+        keys.add_retried(jobs)
         known = self._known() if keys.queues else set()
         return Loaded(
             jobs=[copy(job) for job in jobs if (job.tenant, job.job_id) in keys.jobs or job.number in granted],
@@ -98,18 +97,18 @@ class MemoryEngine:
             kinds={key: jobs for key, jobs in t.kinds.items() if key._replace(needs="") in keys.kinds},
             kinds_of={tenant: sum(key.tenant == tenant for key in t.kinds) for tenant in keys.tenants},
             usage={tenant: t.usage[tenant] for tenant in keys.tenants if tenant in t.usage},
-            next_number=t.last_number + 1,
+            numbers=range(t.last_number + 1, 2**63),
             damaged=self._aside & {job.job_id for job in jobs},
         )
 
-    def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
+    def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         left = Counter(wanted)
         found: list[JobRow] = []
         for job in sorted(self._others(), key=lambda job: (-job.priority, job.number)):
             if not job.gate and left[job.key] > 0:
                 left[job.key] -= 1
                 found.append(copy(job))
-        return found
+        return Waiting(found)
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
         leases = sorted((job.deadline_ms, job.number) for job in self._others() if job.deadline_ms is not None)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from airunner.broker.store.contract import QueueKey
+from airunner.broker.store.rows import QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.replies import QueueMode, QueueSummary

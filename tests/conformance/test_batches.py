@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Applied, Command, Done, Expire, RenewAll, Retain, TenantRequest
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Engine, JobRow, QueueKey
+from airunner.broker.store.contract import Engine
 from airunner.broker.store.needs import facts_of, meets
 from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.rows import JobRow, QueueKey
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.names import RequestId
 from airunner.protocol.requests import DequeueJob, RemoveSecret, SetSecret, UpdateQueue

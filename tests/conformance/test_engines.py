@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import Changes, Engine, Moved, SecretRow
+from airunner.broker.store.contract import Engine, Moved
+from airunner.broker.store.rows import Changes, SecretRow
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec

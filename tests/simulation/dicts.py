@@ -7,7 +7,8 @@ from random import Random
 
 import apsw
 
-from airunner.broker.store.contract import Changes, Engine, Keys, Loaded
+from airunner.broker.store.contract import Engine
+from airunner.broker.store.rows import Changes, Keys, Loaded
 from airunner.protocol.errors import NoSpace
 from tests.conformance.conflicts import Conflicting
 from tests.conformance.memory import Tables

@@ -1,7 +1,6 @@
 """Online copy of a SQLite store: page by page into a descriptor that another process has opened.
 
-SQLite's backup API copies through the connection with which the broker writes, so that changes made during the copy are
-copied too: the copy is the store as it is at the last step. Between two steps the broker serves requests.
+SQLite's backup API copies through the broker's own connection, so that changes made meanwhile are copied too.
 
 The copy is written to a descriptor instead of a path: `airunner backup` opens the file with its own rights, and the
 broker, which its service unit may restrict to its own folders, needs no access to the file's folder.

@@ -16,8 +16,9 @@ from typing import Final
 import apsw
 from msgspec.structs import astuple
 
-from airunner.broker.store.contract import Changes, JobRow, Keys, Loaded, Moved, QueueKey, Record, Segment, Usage
+from airunner.broker.store.contract import Embedded, Moved, Waiting
 from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
+from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, Record, Segment, Usage
 from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.pages import PageReader
 from airunner.broker.store.sqlite.rows import CHECKED, FIELDS, Damaged, Owner, Values, select
@@ -81,13 +82,12 @@ _COUNTS: Final = ("waiting", "delayed", "running", "size_bytes")
 _COUNT_QUEUE: Final = _insert("queue", ("tenant", "name", *_COUNTS), **dict.fromkeys(_COUNTS, _ADD))
 _COUNT_KIND: Final = _insert("kind", ("tenant", "queue", "needs", "jobs"), jobs=_ADD)
 
-
 _FIRST: Final = itemgetter(0)
 _Write = tuple[str, Collection[Values], Callable[[Values], Owner] | None]
 """Write statement, run for each of the rows; the function finds the job or request that a row belongs to, if any."""
 
 
-class SqliteEngine(PageReader):
+class SqliteEngine(PageReader, Embedded):
     """See `contract.Engine`."""
 
     batch_max = 256  # commands in one transaction, which share one fsync
@@ -105,13 +105,14 @@ class SqliteEngine(PageReader):
             # A removed job's number may still be in its log. Both tables are read: the end of one may be damaged.
             last = [number for table in ("segment", "job") for (number,) in self._last(table)]
             self._next_number = 1 + max((number or 0 for number in last), default=2**62)
-        found = Loaded(next_number=self._next_number)
+        found = Loaded(numbers=range(self._next_number, 2**63))
         for some, by_id in ((keys.jobs - keys.specs, _BY_ID), (keys.specs, _BY_ID_WITH_SPEC)) if keys.jobs else ():
             found.jobs += self._fetch_each(list[JobRow], by_id, [key[::-1] for key in some], _FIRST)
         if keys.grants:
             by_grant = select(f"{self._others} AND tenant = ? AND lease_request = ?")
             if granted := self._fetch_each(list[JobRow], by_grant, keys.grants, tuple):
                 found.jobs = list({row.number: row for row in (*found.jobs, *granted)}.values())
+        keys.add_retried(found.jobs)
         found.records = self._fetch_each(list[Record], _RECORD, keys.records, tuple)
         if keys.queues:
             sql = "SELECT tenant, name, mode FROM queue WHERE tenant = ? AND name = ?"
@@ -129,14 +130,14 @@ class SqliteEngine(PageReader):
         if self._aside:
             found.damaged = {owner for owner in self._aside if isinstance(owner, str)}
             found.damaged |= {row.job_id for row in found.jobs if row.number in self._aside}
-            found.unreadable = keys.records.union(keys.grants) & self._aside
+            found.unreadable = keys.grants.union(keys.records) & self._aside
         return found
 
     def _last(self, table: str) -> list[Values]:
         return self._fetch_each(list[Values], f"SELECT max(number) FROM {table}", ((),), lambda _: (table,))
 
-    def waiting(self, wanted: Mapping[QueueKey, int]) -> list[JobRow]:
-        return self._fetch_sound(_WAITING, [(*key, how_many) for key, how_many in wanted.items()])
+    def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
+        return Waiting(self._fetch_sound(_WAITING, [(*key, how_many) for key, how_many in wanted.items()]))
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
         return [job for where in (_EXPIRED, _DELAYED) for job in self._fetch_sound(where, ((now_ms, limit),))]

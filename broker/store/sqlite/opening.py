@@ -1,13 +1,11 @@
 """Schema of a store file, and opening of a file: locks it for one broker, and checks the schema's version.
 
 - The columns of `job` are the fields of `contract.JobRow`; `spec`, the largest, is last: reading others skips it.
-- Three indexes contain only jobs that have not ended: `job_waiting` those that may be leased, `job_deadline` leased
-  ones, `job_due` delayed ones. So a lease is as fast with a million ended jobs.
+- Three indexes contain only jobs that have not ended: `job_waiting`, `job_deadline` (leased) and `job_due` (delayed).
 - `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
 - `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
 - `segment` contains the logs; a row is a batch of events. `metadata.fact` is a hash of a pair of metadata.
-- `queue` and `kind` contain counters, to which `save` adds. A tenant's usage is its row of `queue` without a name:
-  so a batch changes one page for both.
+- `queue` and `kind` contain counters, to which `save` adds. A tenant's usage is its row of `queue` without a name.
 - `pending_deletion` lists removed jobs whose logs are deleted step by step. Hence there are no foreign keys.
 """
 
@@ -33,7 +31,7 @@ _SETTINGS: Final = (
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"journal_size_limit = {JOURNAL_BYTES_MAX}",
 )
-VERSION: Final = 10  # of the schema; versions 1 to 9 were never released
+VERSION: Final = 11  # of the schema; versions 1 to 10 were never released
 SCHEMA: Final = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
@@ -42,7 +40,7 @@ SCHEMA: Final = f"""
         finished_ms INTEGER, deadline_ms INTEGER, visibility_ms INTEGER, attempt INTEGER NOT NULL,
         retries INTEGER NOT NULL, agents_lost INTEGER NOT NULL, max_attempts INTEGER NOT NULL,
         last_sequence INTEGER NOT NULL, next_index INTEGER NOT NULL, agent TEXT, token_hash BLOB, lease_request BLOB,
-        settled TEXT, cancel_requested_ms INTEGER, origin TEXT, result BLOB, spec BLOB NOT NULL
+        settled TEXT, cancel_requested_ms INTEGER, origin TEXT, broker TEXT NOT NULL, result BLOB, spec BLOB NOT NULL
     ) STRICT;
     CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number) WHERE gate = 0;
     CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE gate = 0;

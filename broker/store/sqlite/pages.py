@@ -8,7 +8,8 @@ from typing import Final
 import apsw
 import msgspec
 
-from airunner.broker.store.contract import JobFilter, JobRow, Page, QueueRow, SecretRow, Segment
+from airunner.broker.store.contract import JobFilter, Page
+from airunner.broker.store.rows import JobRow, QueueRow, SecretRow, Segment
 from airunner.broker.store.sqlite.rows import COLUMNS, Damaged, Row, RowReader, Values
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog

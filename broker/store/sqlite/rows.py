@@ -21,7 +21,8 @@ from typing import Any, Final, Protocol, TypeVar
 import apsw
 import msgspec
 
-from airunner.broker.store.contract import JobRow, Moved, Version
+from airunner.broker.store.contract import Moved
+from airunner.broker.store.rows import JobRow, Version
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
 

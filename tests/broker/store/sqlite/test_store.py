@@ -13,8 +13,9 @@ import pytest
 
 from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Changes, JobRow, Keys, Moved, Record, Segment, Usage
+from airunner.broker.store.contract import Moved
 from airunner.broker.store.open import open_engine
+from airunner.broker.store.rows import Changes, JobRow, Keys, Record, Segment, Usage
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import VERSION, open_alone, open_sqlite
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
