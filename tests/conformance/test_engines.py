@@ -10,12 +10,14 @@ import pytest
 from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import Engine, Moved
 from airunner.broker.store.rows import Changes, SecretRow
+from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
 from airunner.protocol.requests import EnqueueJob, ListQueues
 from tests.conformance import counters, laws_log
+from tests.conformance.announced import Announced
 from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
@@ -23,13 +25,16 @@ from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
 
 
-@pytest.fixture(params=[lambda: open_sqlite(None), Conflicting], ids=["sqlite", "dicts-beside-another-broker"])
+@pytest.fixture(
+    params=[lambda: open_sqlite(None), Conflicting, Announced],
+    ids=["sqlite", "dicts-beside-another-broker", "announced"],
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with closing(request.param()) as engine:
         yield engine
         if isinstance(engine, Conflicting):
             assert engine.conflicts
-        else:
+        elif isinstance(engine, SqliteEngine):
             counters.require_right(engine)
 
 
