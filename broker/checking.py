@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from airunner.broker.store.content import ReadableEngine
+from airunner.broker.store.contract import Engine
 from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow
-from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, PeerError
@@ -41,23 +42,31 @@ class _LogFault(Exception):
 
 
 def check_store(path: Path) -> StoreReport:
-    """Check the store at `path` completely.
+    """Check the store file at `path` completely.
 
     Raises `OperatorError`: no such file, not a store of this version, or a broker uses it.
     """
     with closing(open_alone(path)) as engine:
         faults = [Fault(None, f"SQLite: {line}") for line in engine.faults(FAULTS_MAX)]
-        jobs = events = number = 0
-        try:
-            while (job := engine.job_after(number)) is not None:  # one by one, to check all jobs before a damaged row
-                jobs, number = jobs + 1, job.number
-                events += _check_log(engine, job, faults)
-        except CorruptLog as error:
-            faults.append(Fault(None, f"the check had to end at the job after number {number}: {error.__cause__}"))
+        report = check_logs(engine)
+    return report._replace(faults=(*faults, *report.faults)[:FAULTS_MAX])
+
+
+def check_logs(engine: ReadableEngine) -> StoreReport:
+    """Check the log of each job of a store that no broker changes meanwhile."""
+    faults: list[Fault] = []
+    jobs = events = number = 0
+    try:
+        while found := engine.jobs_after(number, 1):  # one by one, to check all jobs before a damaged row
+            (job,) = found
+            jobs, number = jobs + 1, job.number
+            events += _check_log(engine, job, faults)
+    except CorruptLog as error:
+        faults.append(Fault(None, f"the check had to end at the job after number {number}: {error.__cause__}"))
     return StoreReport(jobs, events, tuple(faults[:FAULTS_MAX]))
 
 
-def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
+def _check_log(engine: Engine, job: JobRow, faults: list[Fault]) -> int:
     """Count the events of a log; if it has a fault, append that to `faults` and return 0."""
     try:
         return _read(engine, job)
@@ -68,7 +77,7 @@ def _check_log(engine: SqliteEngine, job: JobRow, faults: list[Fault]) -> int:
     return 0
 
 
-def _read(engine: SqliteEngine, job: JobRow) -> int:
+def _read(engine: Engine, job: JobRow) -> int:
     """Read a job's log and count its events. Raises `_LogFault`, `PeerError`, and the errors `UNDECODABLE`."""
     sequence = 0
     kind = ""

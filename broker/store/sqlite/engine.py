@@ -23,6 +23,7 @@ from airunner.broker.store.sqlite.copying import StoreCopy
 from airunner.broker.store.sqlite.pages import PageReader
 from airunner.broker.store.sqlite.rows import CHECKED, FIELDS, Damaged, Owner, Values, select
 from airunner.protocol.errors import NoSpace
+from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
 
 CHECKPOINT_PAGES: Final = 4_096  # pages of WAL between two checkpoints: 16 MiB
@@ -56,6 +57,7 @@ _FORGET: Final = (
     " (SELECT tenant, request_id FROM record WHERE answered_ms < ? LIMIT ?) RETURNING tenant"
 )
 _RECORD: Final = f"SELECT {', '.join(Record.__struct_fields__)} FROM record WHERE tenant = ? AND request_id = ?"
+_RECORDS: Final = _RECORD.replace("request_id = ?", "request_id > ? ORDER BY request_id LIMIT ?")
 _DROP_QUEUE: Final = (
     "DELETE FROM queue WHERE tenant = ?1 AND name = ?2 AND mode = 'open' AND waiting = 0 AND running = 0"
     " AND NOT EXISTS (SELECT 1 FROM job WHERE tenant = ?1 AND queue = ?2)"
@@ -260,9 +262,11 @@ class SqliteEngine(PageReader, Embedded):
         except Damaged as error:
             raise self._moved((_FORGET,)) from error
 
-    def job_after(self, number: int) -> JobRow | None:
-        """Load the first job after a number. Raises `CorruptLog`."""
-        return next(iter(self._page(list[JobRow], select("number > ? ORDER BY number LIMIT 1"), (number,))), None)
+    def jobs_after(self, number: int, limit: int) -> list[JobRow]:
+        return self._page(list[JobRow], select("number > ? ORDER BY number LIMIT ?"), (number, limit))
+
+    def records_after(self, tenant: str, request_id: RequestId, limit: int) -> list[Record]:
+        return self._page(list[Record], _RECORDS, (tenant, request_id, limit))
 
     def faults(self, limit: int) -> list[str]:
         """List the faults that SQLite finds in the file."""
