@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import psycopg
@@ -68,8 +68,15 @@ def programs(version: int) -> Path | None:
 def require(version: int) -> None:
     """Skip the test if a version is not installed; in continuous integration that is a failure."""
     if programs(version) is None:
-        words = f"PostgreSQL {version} is not on this machine: {INSTALL[version]}"
-        pytest.fail(words) if "CI" in os.environ else pytest.skip(words)
+        missing(f"PostgreSQL {version}", INSTALL[version])
+
+
+def missing(what: str, install: str) -> NoReturn:
+    """Skip the test for a program that is not installed; in continuous integration, fail."""
+    words = f"{what} is not on this machine: {install}"
+    if "CI" in os.environ:
+        pytest.fail(words)
+    pytest.skip(words)
 
 
 class Server:
@@ -91,7 +98,7 @@ class Server:
     def run(self, program: str, *arguments: str | Path) -> str:
         """Run a program of PostgreSQL's to its end, as the user of the server, and return what it printed."""
         command = [str(self.programs / program), *map(str, arguments)]
-        ran = subprocess.run(command, **_as_user(), capture_output=True, text=True, cwd=self.root, check=False)
+        ran = subprocess.run(command, **as_user(), capture_output=True, text=True, cwd=self.root, check=False)
         assert ran.returncode == 0, f"{program}: {ran.stderr}{ran.stdout}"
         return ran.stdout
 
@@ -120,12 +127,12 @@ class Server:
         command = ["setpriv", "--pdeathsig", "QUIT", self.programs / "postgres", "-D", self.folder, *settings]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, **_as_user(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root
+                command, **as_user(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root
             )
         ready = [str(self.programs / "pg_isready"), "-q", "-h", str(self.root), "-p", str(port), "-t", "1"]
         while self._process.poll() is None:
             # It waits in the kernel for the postmaster's end, up to 20 ms, before it asks again.
-            if subprocess.run(ready, **_as_user(), check=False).returncode == 0:
+            if subprocess.run(ready, **as_user(), check=False).returncode == 0:
                 return True
             try:
                 self._process.wait(0.02)
@@ -185,7 +192,7 @@ class Server:
         self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
 
-def _as_user() -> dict[str, Any]:
+def as_user() -> dict[str, Any]:
     """Return Popen's arguments for a process of an unprivileged user, who is this one unless this one is root."""
     own: dict[str, Any] = {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
     return {**own, "user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else own
@@ -194,27 +201,32 @@ def _as_user() -> dict[str, Any]:
 def _reachable(folder: Path, root: Path) -> Path:
     """Return a folder of programs that the server's user can read: a copy, if this one lies in a private folder."""
     with suppress(PermissionError):
-        if subprocess.run([folder / "pg_config", "--version"], **_as_user(), capture_output=True, check=False).stdout:
+        if subprocess.run([folder / "pg_config", "--version"], **as_user(), capture_output=True, check=False).stdout:
             return folder
     shutil.copytree(folder.parent, root / "programs", symlinks=True)
     return root / "programs" / "bin"
 
 
 @contextmanager
-def serving(version: int, log: Path, *, encoding: str = "UTF8", **settings: str) -> Iterator[Server]:
-    """Run a new server, which is removed at the end; also when this process is killed."""
-    root = Path(tempfile.mkdtemp(prefix="postgresql-"))  # short: the path of a Unix socket has 107 bytes at most
+def scratch(prefix: str) -> Iterator[Path]:
+    """Make a folder of the unprivileged user's, which is removed at the end; also when this process is killed."""
+    root = Path(tempfile.mkdtemp(prefix=prefix))  # short: the path of a Unix socket has 107 bytes at most
     remover = subprocess.Popen([sys.executable, "-c", REMOVER, root], stdin=subprocess.PIPE, start_new_session=True)
     try:
         root.chmod(0o755)
         if os.geteuid() == 0:
             os.chown(root, NOBODY, NOBODY)
-        server = Server(version, root, log, settings)
-        with closing(server):
-            server.make(encoding)
-            yield server
+        yield root
     finally:
         remover.communicate()
+
+
+@contextmanager
+def serving(version: int, log: Path, *, encoding: str = "UTF8", **settings: str) -> Iterator[Server]:
+    """Run a new server with settings of postgresql.conf, in a scratch folder."""
+    with scratch("postgresql-") as root, closing(Server(version, root, log, settings)) as server:
+        server.make(encoding)
+        yield server
 
 
 class Servers:

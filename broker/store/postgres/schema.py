@@ -14,6 +14,7 @@ database holds the store of one fleet of brokers.
   row has served it.
 - Tables whose rows are updated in place have a `fillfactor`: then an update that changes no indexed column touches no
   index. The log is stored uncompressed (it comes compressed), up to 8 KiB a row beside its numbers.
+- `broker` has the rows of all brokers; `knows` is the newest version of the schema that one knows.
 - There is nothing that a connection pooler, a standby or a restored dump would lose: no triggers, no session state.
 
 `installed` has one row: the version of the schema, the oldest version that may still use it, and the fleet. A broker
@@ -48,7 +49,7 @@ _FIRST: Final = f"""
         retries integer NOT NULL, agents_lost integer NOT NULL, max_attempts integer NOT NULL,
         last_sequence bigint NOT NULL, next_index bigint NOT NULL, agent text COLLATE "C", token_hash bytea,
         lease_request bytea, settled text COLLATE "C", cancel_requested_ms bigint, origin text COLLATE "C",
-        result bytea, broker text COLLATE "C" NOT NULL, spec bytea NOT NULL
+        broker text COLLATE "C" NOT NULL, result bytea, spec bytea NOT NULL
     ) WITH (fillfactor = 80);
     CREATE INDEX job_deadline ON airunner.job (broker, deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;
     CREATE INDEX job_due ON airunner.job (broker, due_ms) WHERE due_ms IS NOT NULL;
@@ -105,9 +106,9 @@ _FIRST: Final = f"""
         needs bytea NOT NULL, words text NOT NULL, jobs bigint NOT NULL, PRIMARY KEY (tenant, queue, needs, broker)
     ) WITH ({_BUSY});
     CREATE TABLE airunner.broker (
-        id text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, beat bigint NOT NULL DEFAULT 0,
-        ready_seq bigint NOT NULL DEFAULT 0, endpoint text NOT NULL, events text NOT NULL,
-        dead boolean NOT NULL DEFAULT false, version integer NOT NULL, opened_ms bigint NOT NULL
+        broker text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, beat bigint NOT NULL DEFAULT 0,
+        ready_seq bigint NOT NULL DEFAULT 0, requests text NOT NULL, events text NOT NULL, version text NOT NULL,
+        dead boolean NOT NULL DEFAULT false, knows integer NOT NULL, opened_ms bigint NOT NULL
     ) WITH ({_BUSY});
 """
 STEPS: Final[tuple[Step, ...]] = (Step(compatible=1, statements=_FIRST),)

@@ -1,0 +1,214 @@
+"""Opening of a PostgreSQL store: checks the server, makes or upgrades the schema, and registers the broker.
+
+Each check that fails is one line that says what to do, and nothing was changed by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+
+from airunner.broker.store.contract import StoreAway
+from airunner.broker.store.postgres.connecting import Database, Link, one_line
+from airunner.broker.store.postgres.schema import NEW, STEPS, VERSION
+from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
+
+OLDEST: Final = 150_000  # PostgreSQL 15, as the server numbers it
+SKEW_MS_MAX: Final = (
+    2_000  # between the clocks of this machine and the server's: timestamps in logs and delays follow it
+)
+MAKE_TRIES: Final = 10  # when brokers make the schema at the same time, one of them does, and the others look again
+_MADE_BY_ANOTHER: Final = (
+    "23505",
+    "42P06",
+    "42P07",
+    "40P01",
+    "XX000",
+)  # unique, schema, table, deadlock, "concurrently"
+_INSTALLED: Final = "SELECT version, compatible, fleet FROM airunner.installed"
+_IS_INSTALLED: Final = "SELECT to_regclass('airunner.installed') IS NOT NULL"
+_SERVER: Final = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_database()"
+_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_DURABILITY: Final = (
+    "SELECT current_setting('fsync') = 'on', current_setting('synchronous_commit'),"
+    " current_setting('synchronous_standby_names'),"
+    # What a standby is called, and how it is attached, only some roles see; that it is there, all do.
+    " (SELECT count(*) FROM pg_stat_replication WHERE application_name IS DISTINCT FROM 'pg_basebackup')"
+)
+_REGISTER: Final = (
+    "INSERT INTO airunner.broker AS own (broker, epoch, requests, events, version, knows, opened_ms)"
+    " VALUES (%s, 1, %s, %s, %s, %s, %s) ON CONFLICT (broker) DO UPDATE SET epoch = own.epoch + 1, beat = own.beat + 1,"
+    " dead = false, requests = excluded.requests, events = excluded.events, version = excluded.version,"
+    " knows = excluded.knows, opened_ms = excluded.opened_ms RETURNING epoch"
+)
+_GRANTS: Final = (
+    "GRANT USAGE ON SCHEMA airunner TO {}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA airunner TO {}",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA airunner TO {}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA airunner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA airunner GRANT USAGE ON SEQUENCES TO {}",
+)
+
+
+class Identity(Struct, frozen=True):
+    """Identity of a broker: its id, its fleet (a hash of the fleet's public key), its endpoints for other machines."""
+
+    broker: str
+    fleet: str
+    requests: str = ""
+    events: str = ""
+    version: str = ""  # of airunner
+
+
+def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[Link, int]:
+    """Open a store for a broker; return the link and the broker's epoch. Raises `OperatorError`."""
+    try:
+        link = Link(url, lambda connection: check_store(connection, identity.fleet))
+        try:
+            with link.translated():
+                check_clock(link.connection, now_ms)
+                own = (identity.broker, identity.requests, identity.events, identity.version)
+                ((epoch,),) = link.connection.execute(_REGISTER, (*own, VERSION, now_ms())).fetchall()
+        except BaseException:
+            link.close()
+            raise
+    except (StoreAway, NoSpace) as error:
+        raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
+    return link, epoch
+
+
+def check_store(connection: Database, fleet: str) -> None:
+    """Check a new connection's server and schema, which is made or upgraded if need be, and claim it for the fleet.
+
+    Raises `OperatorError`, and `StoreAway`: the server is a standby.
+    """
+    check_server(connection)
+    install(connection, "run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE` as the owner")
+    claimed = "UPDATE airunner.installed SET fleet = %s WHERE fleet = ''"
+    ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
+    if compatible > VERSION:
+        words = f"the store has version {version} of the schema, and this airunner knows {VERSION}"
+        raise OperatorError(f"{words}: install the newer airunner")
+    if not owner:
+        connection.execute(claimed, (fleet,))
+        ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
+    if owner != fleet:
+        raise OperatorError(
+            "the store belongs to another fleet, whose brokers have another key: copy certs/broker.public and "
+            "certs/broker.secret of that fleet to this home, or name another database with --store"
+        )
+
+
+def check_server(connection: Database) -> None:
+    """Check that a server can hold a store. Raises `OperatorError`, and `StoreAway`: it is a standby."""
+    ((encoding, standby, database),) = connection.execute(_SERVER).fetchall()
+    if (version := connection.info.server_version) < OLDEST:
+        raise OperatorError(f"the server is PostgreSQL {version // 10_000}: upgrade it to {OLDEST // 10_000} or newer")
+    if encoding != "UTF8":
+        raise OperatorError(
+            f"database {database} has the encoding {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0, and "
+            "name it with --store"
+        )
+    if standby:
+        raise StoreAway(
+            f"the store on {connection.info.host}: it is a standby, which is read-only: name the primary too"
+        )
+
+
+def check_clock(connection: Database, now_ms: Callable[[], int]) -> None:
+    """Check that this machine's clock agrees with the server's. Raises `OperatorError`."""
+    before_ms = now_ms()
+    ((server_ms,),) = connection.execute(_CLOCK).fetchall()
+    after_ms = now_ms()
+    ahead_ms = max(before_ms - server_ms, 0) - max(server_ms - after_ms, 0)
+    if abs(ahead_ms) > SKEW_MS_MAX:
+        words = f"{abs(ahead_ms) / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'}"
+        raise OperatorError(f"this machine's clock is {words} the database server's: set both by NTP, then start again")
+
+
+def install(connection: Database, otherwise: str) -> int:
+    """Make the schema, or upgrade it to this version if it is older; return the version that it had.
+
+    otherwise: words for a role that lacks the right
+    """
+    for _ in range(MAKE_TRIES):
+        try:
+            ((is_installed,),) = connection.execute(_IS_INSTALLED).fetchall()
+            version = connection.execute(_INSTALLED).fetchall()[0][0] if is_installed else 0
+            if version < VERSION:
+                connection.execute(b"BEGIN")
+                if not is_installed:
+                    connection.execute(NEW.encode())
+                _upgrade(connection)
+                connection.execute(b"COMMIT")
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            connection.execute(b"ROLLBACK")
+            if error.sqlstate == "42501":
+                words = f"this role cannot make or upgrade the store: {one_line(error)}; {otherwise}"
+                raise OperatorError(words) from error
+            if error.sqlstate not in _MADE_BY_ANOTHER:
+                raise
+        else:
+            return version
+    raise StoreAway("the store: its schema is being changed; try again")
+
+
+def _upgrade(connection: Database) -> None:
+    """Apply the steps that are missing; a broker that does not know the result is fenced off."""
+    ((version,),) = connection.execute("SELECT version FROM airunner.installed FOR UPDATE").fetchall()
+    for step in STEPS[version:]:
+        connection.execute(step.statements.encode())
+    if version < VERSION:
+        compatible = STEPS[-1].compatible
+        connection.execute("UPDATE airunner.installed SET version = %s, compatible = %s", (VERSION, compatible))
+        connection.execute("UPDATE airunner.broker SET dead = true WHERE knows < %s", (compatible,))
+
+
+def warnings_of(connection: Database) -> list[str]:
+    """List what of the server's settings may lose acknowledged work."""
+    ((fsync, commits, names, standbys),) = connection.execute(_DURABILITY).fetchall()
+    found: list[str] = []
+    if not fsync:
+        found.append("fsync is off: a crash of the server's machine loses acknowledged work; turn it on")
+    if commits == "off":
+        found.append("synchronous_commit is off: a crash of the server loses acknowledged work; turn it on")
+    if standbys and (not names or commits == "local"):
+        found.append(
+            "a standby is attached asynchronously: a failover to it loses acknowledged work; set "
+            "synchronous_standby_names on the server, and synchronous_commit to on"
+        )
+    return found
+
+
+def initialise(url: str, grant_to: str | None) -> int:
+    """Make or upgrade the schema as its owner, and grant a role what a broker needs; return the version that it had.
+
+    Raises `OperatorError`.
+    """
+    try:
+        link = Link(url, check_server)
+        try:
+            with link.translated():
+                had = install(link.connection, "run this as a role with CREATE on the database, who owns the store")
+                if grant_to is not None:
+                    _grant(link.connection, grant_to)
+        finally:
+            link.close()
+    except (StoreAway, NoSpace) as error:
+        raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
+    return had
+
+
+def _grant(connection: Database, role: str) -> None:
+    if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchall():
+        raise OperatorError(
+            f"--grant-to {role}: there is no such role: CREATE ROLE it first, with LOGIN and a password"
+        )
+    for statement in _GRANTS:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(role)))
