@@ -32,6 +32,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from airunner.broker.store.rows import (
+    BrokerRow,
     Changes,
     JobRow,
     Keys,
@@ -75,6 +76,19 @@ class Fenced(OperatorError):
 
 class Moved(Exception):
     """Moved job: its row has changed since it was loaded, or is damaged. The batch is loaded and decided again."""
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Identity with which a broker opens a database of several brokers: its row there.
+
+    `broker`: its id, see `broker.identity`. `fleet`: a hash of the public key that all brokers of the database share.
+    `requests`, `events`: endpoints for other machines, with their real ports: both sockets are bound before.
+    """
+
+    broker: str
+    fleet: str
+    requests: str
+    events: str
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
@@ -184,6 +198,10 @@ class Engine(Protocol):
         """Connect again after `StoreAway`. Raises `StoreAway`, `Fenced`, `OperatorError`."""
         ...
 
+    def retire(self) -> None:
+        """Mark this broker as dead, because it ends: others adopt its jobs at once. Raises `StoreAway`."""
+        ...
+
     # --- pages, within `reading` ---
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
@@ -206,6 +224,10 @@ class Engine(Protocol):
 
     def leases(self, tenant: str) -> dict[str, int]:
         """Count the leased jobs (with a `deadline_ms` and an `agent`) of each agent."""
+        ...
+
+    def brokers(self, tenant: str, queues: frozenset[str] | None) -> list[BrokerRow]:
+        """List all brokers by id, each with how many leases of this tenant's jobs (in these queues) it owns."""
         ...
 
     def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
@@ -240,7 +262,10 @@ class Engine(Protocol):
         ...
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
-        """Remove old idempotency records; return how many were removed, by tenant."""
+        """Remove old idempotency records; return how many were removed, by tenant.
+
+        Also remove dead brokers that were opened as long ago and own no job.
+        """
         ...
 
     def work(self) -> int:
@@ -275,3 +300,11 @@ class Embedded:
 
     def reconnect(self) -> None:
         """Do nothing: the database is in this process."""
+
+    def retire(self) -> None:
+        """Do nothing: no other broker may adopt the jobs."""
+
+    def brokers(self, tenant: str, queues: frozenset[str] | None) -> list[BrokerRow]:
+        """List no brokers: there is no table of them."""
+        del tenant, queues
+        return []

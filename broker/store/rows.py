@@ -143,7 +143,11 @@ class QueueRow(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class BrokerRow(Struct, frozen=True, kw_only=True, array_like=True):
-    """Row of a broker that uses the database; `leases`: how many leases it owns."""
+    """Row of a broker that uses the database.
+
+    `leases`: how many leases it owns, in a list of brokers. In `Loaded.brokers`: more than 0 if the broker is dead and
+    still owns a job (a lease, a delay or an expiry), because nobody has adopted it; 0 for live brokers.
+    """
 
     broker: str
     epoch: int  # rises each time that this broker opens the database
@@ -152,12 +156,12 @@ class BrokerRow(Struct, frozen=True, kw_only=True, array_like=True):
     requests: str  # endpoint of its requests, for other machines
     events: str  # endpoint of its live events, for other machines
     version: str
-    dead: bool  # another broker has adopted its leases
+    dead: bool  # it has ended, or another broker has adopted its jobs
     leases: int = 0
 
 
 class BrokerSeen(NamedTuple):
-    """Sight of a broker: it is adopted only if its row is still like this."""
+    """Sight of a broker: it is adopted only if its row is still like this; a dead one may still own jobs."""
 
     broker: str
     epoch: int
@@ -254,7 +258,7 @@ class Loaded(Struct):
     damaged: set[str] = set()  # ids of all jobs that are set aside, whether `Keys` names them or not
     unreadable: set[tuple[str, RequestId]] = set()  # requests whose record or grants are damaged
     brokers: list[BrokerRow] = []  # for `Keys.fleet`
-    adopted: set[str] = set()  # those of `Keys.adopted` that are now dead, and had not been before
+    adopted: set[str] = set()  # those of `Keys.adopted` whose row was as seen: they are dead, and own no job now
 
 
 class Changes(Struct):
