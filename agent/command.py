@@ -16,6 +16,7 @@ from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.repository import REMOTE_SCHEMES
 from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
 from airunner.protocol.durations import seconds_between
+from airunner.protocol.names import AGENT_NAME_VARIABLE
 from airunner.protocol.printable import own_lines
 from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoints_of, require_loopback
 
@@ -194,6 +195,16 @@ def agent_command(
             show_default="never",
         ),
     ] = None,
+    drain_timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds_between("--drain-timeout", 0, IDLE_S_MAX),
+            metavar="SECONDS",
+            help="After SIGTERM or SIGINT, stop jobs that still run after this many seconds and give them back. Set it "
+            "15 s below the time after which the agent would be killed, such as a pod's terminationGracePeriodSeconds.",
+            show_default="no limit",
+        ),
+    ] = None,
     redact: Annotated[
         list[str] | None,
         typer.Option(
@@ -202,7 +213,10 @@ def agent_command(
             show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_API_KEY and similar names, always",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the agent.", show_default="HOST-1, or next free")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the agent.", envvar=AGENT_NAME_VARIABLE, show_default="HOST-1, or next free"),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
@@ -257,6 +271,7 @@ def agent_command(
         flush=flush_plan(flush_interval, flush_kib),
         jobs_max=1 if disconnect_after_job else None,
         idle_s_max=disconnect_after_idle,
+        drain_s_max=drain_timeout,
     )
     bases = bases_of(os.environ)
     report_unusable(bases, users, _say)

@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True):
     flush: FlushPlan = FlushPlan()  # when output is sent
     jobs_max: int | None = None  # jobs that each slot runs before it ends; None: no limit
     idle_s_max: float | None = None  # seconds without a job after which the agent ends; None: no limit
+    drain_s_max: float | None = None  # seconds for running jobs after a signal to end; None: no limit
 
 
 def check_names(name: str | None, queues: Sequence[str]) -> None:

@@ -76,18 +76,31 @@ async def run(
 
 async def _obey_signals(agent: Agent, launcher: ChildLauncher, say: Say) -> None:
     """Obey signals: the first drains, the second stops and releases running jobs, the third kills them and exits."""
+    drain_s = agent.plan.drain_s_max
     with anyio.open_signal_receiver(*SIGNALS) as signals:
-        count = 0
-        async for number in signals:
-            count += 1
-            match count:
-                case 1:
-                    say("draining: no new jobs, waiting for running ones; signal again to stop and give them back")
-                    agent.orders.drain.set()
-                case 2:
-                    say("stopping: running jobs are stopped and given back; signal again to kill them and exit")
-                    agent.orders.stop.set()
-                case _:
-                    say("killing the running jobs: other agents get them, when the leases expire at the latest")
-                    launcher.kill()
-                    os._exit(128 + number)
+        async with anyio.create_task_group() as group:
+            count = 0
+            async for number in signals:
+                count += 1
+                match count:
+                    case 1:
+                        limit = "" if drain_s is None else f" for up to {drain_s:g} s"
+                        say(f"draining: no new jobs, waiting{limit} for running ones; signal again to give them back")
+                        agent.orders.drain.set()
+                        if drain_s is not None:
+                            group.start_soon(_stop_after, drain_s, agent, say)
+                    case 2:
+                        say("stopping: running jobs are stopped and given back; signal again to kill them and exit")
+                        agent.orders.stop.set()
+                    case _:
+                        say("killing the running jobs: other agents get them, when the leases expire at the latest")
+                        launcher.kill()
+                        os._exit(128 + number)
+
+
+async def _stop_after(seconds: float, agent: Agent, say: Say) -> None:
+    """Stop the running jobs of a draining agent, and give them back, after a time."""
+    await anyio.sleep(seconds)
+    if not agent.orders.stop.is_set():
+        say(f"stopping: {seconds:g} s have passed (--drain-timeout), running jobs are stopped and given back")
+        agent.orders.stop.set()

@@ -34,6 +34,7 @@ COMMANDS: Final = {
 GROUPS: Final = {
     "certs": "airunner.certs.command:certs_app",
     "store": "airunner.broker.storecommand:store_app",
+    "scale": "airunner.client.cli.scale:scale_app",
     "secret": "airunner.client.cli.secrets:secret_app",
 }
 HIDDEN: Final = ("worker",)

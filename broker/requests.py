@@ -183,7 +183,7 @@ def _queue_of(request: UpdateQueue | SetSecret | RemoveSecret) -> tuple[str]:
     return (request.queue,)
 
 
-def _queue_asked(request: ListJobs | ListSecrets) -> tuple[str, ...]:
+def _queue_asked(request: ListJobs | ListQueues | ListSecrets) -> tuple[str, ...]:
     return () if request.queue is None else (request.queue,)
 
 
@@ -237,7 +237,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of),
     SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of),
     RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of),
-    ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page),
+    ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page, queues=_queue_asked),
     ListAgents: Kind[ListAgents](role=Role.READ, listing=list_agents, price=_page),
     ListJobs: Kind[ListJobs](role=Role.READ, listing=list_jobs, price=_price_of_list, queues=_queue_asked),
     ListSecrets: Kind[ListSecrets](role=Role.READ, listing=list_secrets, price=_page, queues=_queue_asked),

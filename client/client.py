@@ -14,7 +14,8 @@ answered; a submission keeps its request id, so nothing is submitted twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -198,9 +199,19 @@ class Client:
         """List every queue that has jobs, finished jobs included, or is not open; by name."""
         return self._paged(requests.ListQueues(), lambda page: page.queues, lambda queue: queue.queue)
 
-    def agents(self) -> AsyncIterator[AgentSummary]:
-        """List every agent that was active in the last minutes or that runs a job, by name."""
-        return self._paged(requests.ListAgents(), lambda page: page.agents, lambda agent: agent.name)
+    async def queue(self, name: str, *, tags: Mapping[str, str] | None = None) -> QueueSummary | None:
+        """Get one of the `queues`; None: it has no jobs. With `tags`, `suitable` counts the jobs for such agents."""
+        request = requests.ListQueues(queue=name, tags=None if tags is None else dict(tags))
+        listed: AsyncGenerator[QueueSummary] = self._paged(request, lambda page: page.queues, lambda row: row.queue)
+        async with aclosing(listed):
+            async for queue in listed:
+                if queue.queue == name:  # an older broker lists all queues
+                    return queue
+        return None
+
+    def agents(self, after: str | None = None) -> AsyncGenerator[AgentSummary]:
+        """List every agent that was active in the last minutes or that runs a job, by name, from after a name on."""
+        return self._paged(requests.ListAgents(after=after), lambda page: page.agents, lambda agent: agent.name)
 
     async def get(self, job_id: str) -> Job:
         """Get a job as it is now. Raises `NotFound`."""
@@ -310,7 +321,7 @@ class Client:
 
     async def _paged(
         self, request: requests.Asking[_Page], rows: Callable[[_Page], Sequence[_T]], key: Callable[[_T], object]
-    ) -> AsyncIterator[_T]:
+    ) -> AsyncGenerator[_T]:
         """List the rows of all pages; the next page begins after the `key` of a page's last row."""
         while True:
             page = await self._ask(request)

@@ -49,6 +49,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME
 
 NAME_EXPECTED: Final = f"1 to {NAME_CHARS_MAX} letters, digits and any of _.@:/+-, the first a letter, a digit or _"
 
+AGENT_NAME_VARIABLE: Final = "AIRUNNER_AGENT_NAME"
+"""Variable with the name of an agent, for `airunner agent` without --name."""
+
 JobName = Annotated[str, Meta(min_length=1, max_length=64)]
 TAG_VALUE_PATTERN: Final = r"^[ -~]*\Z"
 TAG_VALUE_EXPECTED: Final = f"up to {NAME_CHARS_MAX} characters of ASCII"

@@ -147,6 +147,7 @@ class QueueSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     running: Natural
     delayed: Natural = 0  # waiting jobs that are not due yet
     oldest_ms: Natural | None = None  # when the oldest waiting job that is due was submitted; None: no such job
+    suitable: Natural | None = None  # jobs, waiting or running, for agents with the request's tags; None: not requested
 
 
 class QueueUpdated(Message, frozen=True, kw_only=True):

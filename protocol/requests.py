@@ -221,6 +221,8 @@ class ListQueues(Asking[replies.QueuesListed], frozen=True, kw_only=True):
     """List queues that have jobs or are not open, by name; `after` is the last name of the page before. Role `read`."""
 
     after: Name | None = None
+    queue: Name | None = None  # list only this queue
+    tags: Tags | None = None  # with `queue`: count the jobs that an agent with these tags may run
 
 
 class ListAgents(Asking[replies.AgentsListed], frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from airunner.broker.lifecycle.commands import (
 from airunner.broker.lifecycle.replaying import replay, stdin_in
 from airunner.broker.lifecycle.submitting import fact_of
 from airunner.broker.store.contract import Engine, JobFilter
-from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys
+from airunner.broker.store.needs import meets, tag_facts
+from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys, QueueKey, QueueRow
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
@@ -128,9 +129,9 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
 
 
 def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> QueuesListed:
-    """List a page of queues."""
-    tenant, queues = command.tenant, command.queues
-    rows = engine.queues(tenant, request.after or "", queues, PAGE_SIZE_MAX + 1)
+    """List a page of queues, or one queue."""
+    names = command.queues if request.queue is None else frozenset({request.queue})
+    rows = engine.queues(command.tenant, request.after or "", names, PAGE_SIZE_MAX + 1)
     return QueuesListed(
         queues=tuple(
             QueueSummary(
@@ -140,11 +141,22 @@ def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> 
                 running=row.running,
                 delayed=row.delayed,
                 oldest_ms=row.oldest_ms,
+                suitable=_suitable(engine, command.tenant, row, request),
             )
             for row in rows[:PAGE_SIZE_MAX]
         ),
         more=len(rows) > PAGE_SIZE_MAX,
     )
+
+
+def _suitable(engine: Engine, tenant: str, row: QueueRow, request: ListQueues) -> int | None:
+    """Count the jobs of the requested queue, waiting or running, that an agent with the request's tags may run."""
+    if request.queue is None or request.tags is None:
+        return None
+    key = QueueKey(tenant, row.name)
+    facts = frozenset(tag_facts(request.tags, stdin=True))
+    others = sum(jobs for kind, jobs in engine.load(Keys(kinds={key})).kinds.items() if not meets(facts, kind.needs))
+    return max(0, row.waiting + row.running - others)
 
 
 def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -> SecretsListed:

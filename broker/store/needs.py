@@ -21,12 +21,12 @@ def needs_of(job: JobSpec) -> str:
     """Format what a job requires of its agent as needs."""
     if not job.require and job.stdin_bytes is None:
         return ""
-    return "\n".join(sorted(_facts(job.require, stdin=job.stdin_bytes is not None)))
+    return "\n".join(sorted(tag_facts(job.require, stdin=job.stdin_bytes is not None)))
 
 
 def facts_of(request: DequeueJob) -> frozenset[str]:
     """List the facts of the agent that requests jobs, for `meets`."""
-    return frozenset(_facts(request.tags, stdin=request.stdin))
+    return frozenset(tag_facts(request.tags, stdin=request.stdin))
 
 
 def needed(needs: str) -> frozenset[str]:
@@ -39,7 +39,8 @@ def meets(facts: frozenset[str], needs: str) -> bool:
     return needed(needs) <= facts
 
 
-def _facts(tags: Mapping[str, str], *, stdin: bool) -> list[str]:
+def tag_facts(tags: Mapping[str, str], *, stdin: bool) -> list[str]:
+    """List the facts of an agent with these tags, or those that a job with these tags needs."""
     return [
         *([STDIN_FACT] if stdin else []),
         *(f"{name}={value}" for name, value in tags.items()),

@@ -40,6 +40,23 @@ def test_a_drained_agent_finishes_what_runs_and_a_stopped_one_gives_it_back_and_
     assert json.loads(cluster.airunner("show", "--json", waiting).stdout)["state"] == "SCHEDULED"
 
 
+def test_a_job_that_outlives_the_drain_timeout_is_given_back_with_its_output(cluster: Cluster, gate: Gate) -> None:
+    agent = cluster.agent("--drain-timeout", "0.1", more={"AIRUNNER_AGENT_NAME": "pod-7"})
+    job_id = submit(cluster, gate.script)
+    job = Watched([gate.wait()])
+    agent.signal(signal.SIGTERM)
+    agent.line("draining")
+    assert agent.wait() == 0
+    assert job.gone_within(0)
+    cluster.agent()
+    gate.wait()
+    gate.open(2)
+    log = list(events(cluster, job_id))
+    assert [event["kind"] for event in log].index("JOB_RELEASED") > 0, "it costs no visibility timeout"
+    assert [event["attempt"] for event in log if str(event.get("data")).startswith("early")] == [1, 2]
+    assert next(event["agent"] for event in log if event["kind"] == "JOB_LEASED") == "pod-7"
+
+
 def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_stands(
     cluster: Cluster, gate: Gate
 ) -> None:

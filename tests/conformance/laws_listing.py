@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.replies import JobFound, JobsEnqueued, JobsListed
-from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, ReplayJobEvents, WatchJob
+from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed, QueuesListed
+from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, ListQueues, ReplayJobEvents, WatchJob
 from tests.conformance.driving import Driver
 
 
@@ -45,6 +45,20 @@ def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
     assert driver.reply(JobsListed, ListJobs(), tenant="other").jobs == ()
     assert driver.lease(tenant="other") == ()
     assert len(driver.lease()) == 1
+
+
+def a_queue_shows_how_many_of_its_jobs_an_agent_with_tags_may_run(driver: Driver) -> None:
+    linux, gpu = {"os": "linux"}, {"os": "linux", "gpu": "1"}
+    specs = [JobSpec(command="true", require=tags, queue="ci") for tags in ({}, {}, linux, linux, linux, gpu)]
+    driver.enqueue(*specs, JobSpec(command="true", queue="other"))
+    driver.reply(JobsLeased, driver.dequeue("ci", slots=2, tags=linux))  # what runs counts too
+
+    def suitable(tags: dict[str, str] | None, queue: str | None = "ci") -> list[int | None]:
+        request = ListQueues(queue=queue, tags=tags)
+        return [found.suitable for found in driver.reply(QueuesListed, request).queues]
+
+    assert [suitable(tags) for tags in ({}, linux, gpu)] == [[2], [5], [6]]
+    assert (suitable(None), suitable({}, "none"), suitable({}, None)) == ([None], [], [None, None])
 
 
 def a_summary_and_a_job_say_the_same(driver: Driver) -> None:

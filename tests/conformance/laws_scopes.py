@@ -47,5 +47,7 @@ def lists_hold_what_is_in_scope_alone(driver: Driver) -> None:
     assert [job.id for job in one.jobs] == [mixed[4], mixed[0]]
     queues = driver.reply(QueuesListed, ListQueues(), queues=SCOPE)
     assert [queue.queue for queue in queues.queues] == ["ci", "nightly"]
+    (one,) = driver.reply(QueuesListed, ListQueues(queue="ci"), queues=SCOPE).queues
+    assert (one.queue, one.waiting) == ("ci", 2)
     secrets = driver.reply(SecretsListed, ListSecrets(), queues=SCOPE)
     assert [secret.queue for secret in secrets.secrets] == ["ci"]

@@ -101,7 +101,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "SetSecret": requests.SetSecret(queue="default", name="API_TOKEN", box=bytes(range(96))),
     "RemoveSecret": requests.RemoveSecret(queue="default", name="API_TOKEN"),
     "ListSecrets": requests.ListSecrets(queue="default", after=("default", "API_KEY")),
-    "ListQueues": requests.ListQueues(after="builds"),
+    "ListQueues": requests.ListQueues(after="builds", queue="default", tags={"os": "linux"}),
     "ListAgents": requests.ListAgents(),
     "ListJobs": requests.ListJobs(
         queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50, count=True
@@ -149,7 +149,7 @@ REPLIES: Final[dict[str, replies.Reply]] = {
         secrets=(replies.SecretSummary(queue="default", name="API_TOKEN", set_ms=NOW_MS),), more=True
     ),
     "QueuesListed": replies.QueuesListed(
-        queues=(QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=NOW_MS),)
+        queues=(QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=NOW_MS, suitable=2),)
     ),
     "AgentsListed": replies.AgentsListed(
         agents=(replies.AgentSummary(name="agent-1", slots=2, leases=1, seen_ms=NOW_MS, version="0.1.0"),), more=True
