@@ -53,7 +53,7 @@ def back_up(store: Path, to: Path, on_progress: OnProgress, *, force: bool = Fal
     if os.path.lexists(to) and not force:
         raise OperatorError(f"{to} exists already: name another file, or replace this one with --force")
     _refuse_stores(store, to)
-    with _partial(to) as (partial, descriptor):
+    with partial_file(to) as (partial, descriptor):
         try:
             if not _copy_online(store, descriptor, on_progress):
                 _copy_offline(store, descriptor, on_progress)
@@ -78,7 +78,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
         raise OperatorError(f"{store} exists already: --force replaces it, and renames it to {store.name}{KEPT}")
     try:
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _partial(store) as (partial, descriptor):
+        with partial_file(store) as (partial, descriptor):
             _copy_file(backup, descriptor)
             _put_aside(store)
             partial.replace(store)
@@ -120,7 +120,7 @@ def _refuse_stores(store: Path, to: Path) -> None:
 
 
 @contextmanager
-def _partial(to: Path) -> Generator[tuple[Path, int]]:
+def partial_file(to: Path) -> Generator[tuple[Path, int]]:
     """Create a temporary file beside `to`, 0600, and open it; it is removed at the end, unless it was renamed.
 
     Raises `OperatorError`: it cannot be created.

@@ -1,4 +1,4 @@
-"""Commands `airunner backup` and `airunner store …`: back up, restore and check a SQLite store.
+"""Commands `airunner backup` and `airunner store …`: back up, restore, check and copy a store.
 
 - A backup file is always complete; a restore changes nothing until its backup is verified.
 - Exit code 0: no fault. 1: the store or the backup has faults; `check` and `backup` print a line for each.
@@ -18,11 +18,16 @@ from airunner.protocol.errors import OperatorError
 if TYPE_CHECKING:
     from airunner.broker.checking import StoreReport
     from airunner.broker.store.sqlite.copying import Progress
+    from airunner.broker.storecopy import CopyProgress
 
 _MIB: Final = 1_048_576
 _PAGE_BYTES: Final = 4_096  # SQLite's default page size, which stores have
+_JOBS_SHOWN: Final = 100  # jobs between two updates of the display
+_COPIED: Final = ("jobs", "events", "idempotency records", "secrets", "queue modes")
 
-store_app = typer.Typer(help="Restore and check the broker's store, while the broker is stopped.", no_args_is_help=True)
+store_app = typer.Typer(
+    help="Restore, check and copy the broker's store, while the broker is stopped.", no_args_is_help=True
+)
 
 StoreOption = Annotated[
     str | None,
@@ -83,6 +88,35 @@ def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
     _print(check_store(path), path, "checked", json=json)
 
 
+@store_app.command("copy")
+def copy_command(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Store to copy, as sqlite:///PATH or postgresql://….")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Store to create: a file, or an empty database.")],
+    json: JsonOption = False,
+) -> None:
+    """Copy a store into a new one of any kind, and compare both, while no broker uses either.
+
+    All is copied: jobs with their numbers, logs, idempotency records, sealed secrets and queue modes. A copy that is
+    interrupted is not used by any broker. FROM is not changed.
+    """
+    import time
+
+    from airunner.broker.storecopy import copy_store
+
+    bar = _Bar()
+    try:
+        report = copy_store(source, target, time.time_ns() // 1_000_000, bar.show_jobs)
+    finally:
+        bar.clear()
+    if json:
+        from airunner.protocol.printable import json_line
+
+        print(json_line(report._asdict()))
+    else:
+        kinds = ", ".join(f"{number:,} {kind}" for number, kind in zip(report, _COPIED, strict=True))
+        print(f"copied {kinds}; all equal")
+
+
 class _Bar:
     """Progress display of a copy, on stderr if that is a terminal."""
 
@@ -90,10 +124,18 @@ class _Bar:
         self._shown = False
 
     def show(self, progress: Progress) -> None:
-        """Show the progress."""
+        """Show the progress of a backup."""
+        copied, size = (pages * _PAGE_BYTES / _MIB for pages in progress)
+        self._show(f"copied {copied:,.0f} of {size:,.0f} MiB")
+
+    def show_jobs(self, progress: CopyProgress) -> None:
+        """Show the progress of a copy to another store."""
+        if progress.jobs % _JOBS_SHOWN == 0:
+            self._show(f"{progress.doing} {progress.jobs:,} of {progress.jobs_max:,} jobs")
+
+    def _show(self, words: str) -> None:
         if sys.stderr.isatty():
-            copied, size = (pages * _PAGE_BYTES / _MIB for pages in progress)
-            print(f"\rcopied {copied:,.0f} of {size:,.0f} MiB", end="", file=sys.stderr, flush=True)
+            print(f"\r{words}", end="", file=sys.stderr, flush=True)
             self._shown = True
 
     def clear(self) -> None:

@@ -133,7 +133,7 @@ def keys_of(changes: Changes, now_ms: int) -> Keys:
     return keys
 
 
-def difference(source: ReadableEngine, target: ReadableEngine, compared: Callable[[Row], None]) -> str:
+def difference(source: ReadableEngine, target: ReadableEngine, compared: Callable[[Row], object]) -> str:
     """Compare the content of two stores, and the target's counters with its content; return the first difference.
 
     `compared` is called with each row that is equal. Raises `CorruptLog`.
