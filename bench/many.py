@@ -100,7 +100,7 @@ class Broker:
         """Read one of the broker's counters."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/metrics") as page:
             lines = page.read().decode().splitlines()
-        return int(next(line for line in lines if line.startswith(f"airunner_{name}_total ")).split()[1])
+        return int(float(next(line for line in lines if line.startswith(f"airunner_{name}_total ")).split()[1]))
 
 
 def memory_mib(pid: int) -> float:

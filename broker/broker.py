@@ -6,6 +6,8 @@ the process: every confirmed request is on disk, and the supervisor starts anoth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 from anyio.abc import TaskStatus
 
@@ -21,9 +23,11 @@ from airunner.broker.health import Health
 from airunner.broker.inbox import ALARMS_MAX, SWEEPS_MAX, Alarm, Swept
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger
+from airunner.broker.metrics import BrokerMetrics
 from airunner.broker.offload import Offload
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
+from airunner.broker.roster import Roster
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.timekeeper import Timekeeper
@@ -61,9 +65,15 @@ class Broker:
         self._quotas = quotas or Quotas()
         self._health = health or Health()
         self.ledger_inbox = FairQueue()
+        self._roster = Roster()
         per_s = self._quotas.requests_per_s
         rates = Rates(None if per_s is None else per_s * UNITS_A_REQUEST)
         self._admission = Admission(authority, machines, rates, Rates(UNATTRIBUTED_PER_S))
+
+    def metrics(self, tenants: Sequence[str]) -> BrokerMetrics:
+        """Make the metrics of this broker, with names of the queues of these tenants only."""
+        wall_ms = self._edges.wall_ms
+        return BrokerMetrics(self._counts, self.ledger_inbox, self._store.engine, self._roster, wall_ms, tenants)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; `task_status` is started once requests are accepted."""
@@ -82,6 +92,7 @@ class Broker:
             self._counts,
             watchers,
             self._health,
+            self._roster,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         ledger = Ledger(

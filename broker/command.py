@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner.certs.principal import DEFAULT_TENANT
 from airunner.protocol.durations import days_up_to, of_flag
+from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import NAME_EXPECTED, fits_name
 from airunner.protocol.printable import own_lines
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ CONNECTIONS_BURST_S = 5.0  # seconds of that rate at once, for a machine whose a
 DEFAULT_HTTP = "127.0.0.1:8080"
 RETAIN_DAYS_MAX = 36_500
 GIB_MAX = 1_000_000
+METRICS_TENANTS_MAX = 16  # they share what /metrics may name, see `backlog`
 RATE_MAX = 1_000_000_000  # a second
 DESCRIPTORS = 65_536  # limit of open file descriptors: each connection takes one, even before it is authenticated
 _MIB = 1_048_576
@@ -123,6 +127,15 @@ def broker_command(
             min=1, max=RATE_MAX, help="Maximum new connections a second of one machine; more have to try again."
         ),
     ] = MACHINE_CONNECTIONS_A_SECOND,
+    metrics_tenant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TENANT",
+            help="Tenant whose queues and required tags /metrics shows by name, to everybody who can reach --http; may "
+            "be repeated. The others' jobs are summed.",
+            show_default="the tenant `default`",
+        ),
+    ] = None,
     auth: Annotated[
         bool, typer.Option("--auth/--no-auth", help="Require a token with each request; --no-auth is for development.")
     ] = True,
@@ -151,6 +164,7 @@ def broker_command(
     events = events or f"tcp://{address._replace(port=EVENTS_PORT)}"
     of_flag("--events", split_endpoint, events)
     require_loopback([listen])
+    tenants = tenants_named(metrics_tenant or [DEFAULT_TENANT])
     store_bytes_max = None if retain_gib is None else int(retain_gib * _GIB)
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)
@@ -177,6 +191,7 @@ def broker_command(
             reserve_mib * _MIB,
             machine_connections,
             jwt_public_key,
+            tenants,
         )
 
 
@@ -191,6 +206,7 @@ async def _run(
     reserve_bytes: int,
     connections_per_s: float,
     public_key: Path | None,
+    tenants: tuple[str, ...],
 ) -> None:
     """Run the broker until a signal."""
     import anyio
@@ -240,7 +256,6 @@ async def _run(
             router = CurveRouter(context, pair, listen)
             await relay.ready()
             group.start_soon(relay.run, counts, health, name="Relay")
-            server = await open_http(http, broker_pages(counts, health))
             broker = Broker(
                 store=Store(engine),
                 router=router,
@@ -255,6 +270,7 @@ async def _run(
                 quotas=quotas,
                 health=health,
             )
+            server = await open_http(http, broker_pages(health, broker.metrics(tenants)))
             group.start_soon(server.run, name="HttpServer")
             if path is not None:
                 control = await open_control(path, broker.ledger_inbox, engine.copy_to)
@@ -271,6 +287,17 @@ def _disk_under(path: Path, engine: SqliteEngine, reserve_bytes: int, health: He
     disk = StoreDisk(path, engine, reserve_bytes, health)
     disk.look()
     return disk
+
+
+def tenants_named(names: list[str]) -> tuple[str, ...]:
+    """Return the tenants of --metrics-tenant, each once. Raises `OperatorError`: too many, or no names of tenants."""
+    for name in names:
+        if not fits_name(name):
+            raise OperatorError(f"--metrics-tenant {name!r} is not a tenant's name: expected {NAME_EXPECTED}")
+    tenants = tuple(dict.fromkeys(names))
+    if len(tenants) > METRICS_TENANTS_MAX:
+        raise OperatorError(f"--metrics-tenant names {len(tenants)} tenants: name {METRICS_TENANTS_MAX} at most")
+    return tenants
 
 
 def judge_store(damage: tuple[int, int], health: Health) -> None:

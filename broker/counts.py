@@ -1,10 +1,15 @@
-"""Counters of the broker, for /metrics: names and numbers, never a key, a token or a job's content."""
+"""Counters and histograms of the broker, for /metrics: names and numbers, never a key, a token or a job's content."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from airunner.transport.metric import Histogram, Metric, MetricKind, Samples
+
+if TYPE_CHECKING:
+    from airunner.broker.lifecycle.commands import Timings  # the relay's process has counters too, and decides nothing
 
 COUNTED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -23,13 +28,42 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "announced": "Segments of events published to live subscribers.",
     }
 )
+ENDS: Final = ("COMPLETED", "FAILED", "CANCELLED")  # terminal states; `JobState` itself is not for the relay
+_START_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400)
+_DURATION_S: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
+_COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+START: Final = Metric(
+    "airunner_start_latency_seconds",
+    MetricKind.HISTOGRAM,
+    "Time from when a job could be leased to its first lease, in seconds; neither checkout nor later attempts count.",
+)
+DURATION: Final = Metric(
+    "airunner_job_duration_seconds",
+    MetricKind.HISTOGRAM,
+    "Time from a job's first lease to its end, in seconds, by its last state; not of jobs that were never leased.",
+    ("state",),
+)
+COMMIT: Final = Metric(
+    "airunner_commit_seconds",
+    MetricKind.HISTOGRAM,
+    "Time in which the store loaded, decided and committed a batch of commands, in seconds.",
+)
+METRICS: Final = (
+    *(Metric(f"airunner_{name}", MetricKind.COUNTER, words) for name, words in COUNTED.items()),
+    START,
+    DURATION,
+    COMMIT,
+)
 
 
 class Counts:
-    """Counters that only rise; the broker's actors share one object."""
+    """Counters and histograms that only rise; the broker's actors share one object."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(COUNTED, 0)
+        self._start = Histogram(_START_S)
+        self._durations = {state: Histogram(_DURATION_S) for state in ENDS}
+        self._commit = Histogram(_COMMIT_S)
 
     def add(self, name: str, more: int = 1) -> None:
         """Add `more` to the counter `name`, a key of `COUNTED`."""
@@ -38,10 +72,28 @@ class Counts:
     def __getitem__(self, name: str) -> int:
         return self._counts[name]
 
-    def exposition(self) -> str:
-        """Format all counters as Prometheus text, version 0.0.4."""
-        lines: list[str] = []
-        for name, count in self._counts.items():
-            full = f"airunner_{name}_total"
-            lines += [f"# HELP {full} {COUNTED[name]}", f"# TYPE {full} counter", f"{full} {count}"]
-        return "\n".join(lines) + "\n"
+    def record_batch(self, commands: int, took_s: float, timings: Timings) -> None:
+        """Record a batch that was committed: one transaction."""
+        self._counts["commits"] += 1
+        self._counts["commands"] += commands
+        self._commit.observe((took_s,))
+        if timings.waited_ms:
+            self._start.observe(_seconds(timings.waited_ms))
+        if timings.ended:
+            for ended, durations in self._durations.items():
+                durations.observe(_seconds([took_ms for state, took_ms in timings.ended if state == ended]))
+
+    def values(self) -> dict[str, Samples]:
+        """Collect all values, by the names of `METRICS`."""
+        values: dict[str, Samples] = {f"airunner_{name}": {(): count} for name, count in self._counts.items()}
+        return {
+            **values,
+            START.name: {(): self._start},
+            DURATION.name: {(state.lower(),): durations for state, durations in self._durations.items()},
+            COMMIT.name: {(): self._commit},
+        }
+
+
+def _seconds(lengths_ms: list[int]) -> list[float]:
+    """Convert lengths of time; one is negative if another broker's clock was ahead of this one's."""
+    return [length_ms / 1_000 if length_ms > 0 else 0.0 for length_ms in lengths_ms]

@@ -42,6 +42,7 @@ from airunner.protocol.replies import (
     JobsLeased,
     JobsUpdated,
     JobWatched,
+    LeaseVerdict,
     Nudge,
     Pong,
     Refused,
@@ -81,6 +82,7 @@ class Gateway:
         counts: Counts,
         watchers: Watchers,
         health: Health,
+        roster: Roster | None = None,
     ) -> None:
         self._router = router
         self._ledger = ledger
@@ -91,7 +93,7 @@ class Gateway:
         self._counts = counts
         self._watchers = watchers
         self._health = health
-        self._roster = Roster()
+        self._roster = roster or Roster()
         self._tarpit = Tarpit()
         self._earlier = Bell()
         self._next_delayed_ms = math.inf
@@ -245,12 +247,9 @@ class Gateway:
         tenant = response.command.tenant
         match reply:
             case JobsLeased(leases=leases) if delivered:
-                for lease in leases:
-                    self._roster.record_holder(tenant, lease.job_id, lease.attempt, response.peer)
+                self._record_holders(response, leases)
             case JobsUpdated(leases=verdicts) if delivered:
-                for renewed in verdicts:
-                    if renewed.verdict is not Verdict.LOST:
-                        self._roster.record_holder(tenant, renewed.job_id, renewed.attempt, response.peer)
+                self._record_holders(response, [kept for kept in verdicts if kept.verdict is not Verdict.LOST])
             case JobEventsPublished(completions=completions):
                 assert isinstance(response.command.request, PublishJobEvents), "reply to another kind of request"
                 for completion, completed in zip(response.command.request.completions, completions, strict=True):
@@ -261,6 +260,15 @@ class Gateway:
                 self._roster.forget_holder(tenant, response.command.request.lease.job_id)
             case _:
                 pass
+
+    def _record_holders(self, response: Response, leases: Sequence[JobLease | LeaseVerdict]) -> None:
+        request = response.command.request
+        assert isinstance(request, DequeueJob | UpdateJob), "leases in the reply to another request"
+        now_ms = self._edges.wall_ms() if leases else 0
+        for lease in leases:
+            self._roster.record_holder(
+                response.command.tenant, lease.job_id, lease.attempt, response.peer, request.agent, now_ms
+            )
 
     def _nudge(self, nudged: Nudged) -> None:
         """Send a Nudge to the agents that hold these jobs; a lost Nudge is harmless, since agents send heartbeats."""

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import msgspec
 
-from airunner.broker.counts import Counts
 from airunner.broker.health import Health, Status
+from airunner.broker.metrics import METRICS, BrokerMetrics
+from airunner.transport.exposition import MetricsPage
 from airunner.transport.http import JSON, HttpReply, Page, prefers_json
 
 
-def broker_pages(counts: Counts, health: Health) -> dict[str, Page]:
+def broker_pages(health: Health, metrics: BrokerMetrics) -> dict[str, Page]:
     """Make the broker's pages, by path."""
 
     async def health_page(accept: str) -> HttpReply:
         return respond_health(health, json=prefers_json(accept))
 
-    async def metrics_page(_accept: str) -> HttpReply:
-        return HttpReply(counts.exposition().encode())
-
-    return {"/health": health_page, "/metrics": metrics_page}
+    return {"/health": health_page, "/metrics": MetricsPage(METRICS, metrics.values)}
 
 
 def respond_health(health: Health, *, json: bool) -> HttpReply:

@@ -17,6 +17,7 @@ Janitor ────retain─┘      Parking ◄── queues ready ── Bus 
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -210,6 +211,7 @@ class Ledger:
         # The Timekeeper sends nothing more until it gets an alarm: after an Expire, or a RenewAll in place of one. The
         # Ledger's own RenewAll, at the start, comes before the first alarm.
         timekeeper_waits = Expire in kinds or (RenewAll in kinds and self._alarm.due_ms is not None)
+        began_s = time.perf_counter()
         try:
             staged = yield from self._store_all(self._commands(changes), now_ms)
         except (NoSpace, Busy) as refused:
@@ -219,8 +221,7 @@ class Ledger:
             alarm = self._next_alarm(again_ms, send_same=True) if timekeeper_waits else None
             self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
             return False
-        self._counts.add("commits")
-        self._counts.add("commands", len(changes))
+        self._counts.record_batch(len(changes), time.perf_counter() - began_s, staged.timings)
         if offset_ms is not None:
             self._take_over_ms = None
         taken_over = self._take_over_ms is None

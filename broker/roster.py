@@ -7,7 +7,8 @@ has a bound of its own, so its agents displace no other tenant's; the least rece
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, assert_never
+from enum import StrEnum
+from typing import Final, NamedTuple, assert_never
 
 from msgspec import Struct
 
@@ -19,7 +20,30 @@ AGENTS_MAX: Final = 10_000  # agents of one tenant in the roster
 AGENTS_BYTES_MAX: Final = 8 * 1_048_576  # memory of one tenant's agents (`_Agent.size_bytes`), which no quota counts
 AGENT_BYTES: Final = 256  # memory of an agent without tags, roughly
 HOLDERS_MAX: Final = 65_536  # a tenant's jobs with a known holder; the one recorded first is forgotten, and not nudged
+ACTIVE_MS: Final = 150_000  # time after its last request for which an agent counts in /metrics: two heartbeats and more
 FORGOTTEN_MS: Final = 600_000  # time after its last request for which an agent is listed; an idle one sends every 15 s
+
+
+class AgentState(StrEnum):
+    """State of an agent in /metrics; `TROUBLED`: it can run no further jobs, whether it still runs some or not."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    TROUBLED = "troubled"
+
+
+class AgentCounts(NamedTuple):
+    """Counts of the agents that were active lately, by state, and the sum of their slots."""
+
+    by_state: dict[AgentState, int]
+    slots: int
+
+
+class _Holder(NamedTuple):
+    attempt: int
+    peer: bytes
+    agent: str | None
+    renewed_ms: int
 
 
 class _Agent(Struct, frozen=True):
@@ -44,7 +68,7 @@ class Roster:
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, _Agent]] = {}
         self._bytes: Counter[str] = Counter()  # by tenant
-        self._holders: dict[str, dict[str, tuple[int, bytes]]] = {}  # attempt and connection
+        self._holders: dict[str, dict[str, _Holder]] = {}  # by tenant and job; the one recorded last is last
         self._troubled: dict[tuple[str, str], int] = {}  # by tenant and agent: when it was last active (ms)
 
     def record_request(self, tenant: str, request: DequeueJob | UpdateJob, now_ms: int) -> None:
@@ -85,6 +109,28 @@ class Roster:
             del self._troubled[longest_ago]
         return len(self._troubled)
 
+    def counts(self, now_ms: int) -> AgentCounts:
+        """Count the agents that were active in the last `ACTIVE_MS`: those that left, or use another broker, are not.
+
+        An agent is busy while it holds a lease that it was granted, or has renewed, in that time.
+        """
+        busy: set[tuple[str, str | None]] = set()
+        for tenant, holders in self._holders.items():
+            for holder in reversed(holders.values()):
+                if now_ms - holder.renewed_ms >= ACTIVE_MS:
+                    break
+                busy.add((tenant, holder.agent))
+        states = dict.fromkeys(AgentState, 0)
+        slots = 0
+        for tenant, agents in self._agents.items():
+            for name, agent in reversed(agents.items()):
+                if now_ms - agent.seen_ms >= ACTIVE_MS:
+                    break
+                working = AgentState.BUSY if (tenant, name) in busy else AgentState.IDLE
+                states[AgentState.TROUBLED if agent.trouble else working] += 1
+                slots += agent.slots
+        return AgentCounts(states, slots)
+
     def page(
         self, tenant: str, after: str, leases: dict[str, int], now_ms: int, queues: QueueScope = None
     ) -> AgentsListed:
@@ -122,11 +168,13 @@ class Roster:
             agents=tuple(found[name] for name in names[:PAGE_SIZE_MAX]), more=len(names) > PAGE_SIZE_MAX
         )
 
-    def record_holder(self, tenant: str, job_id: str, attempt: int, peer: bytes) -> None:
-        """Record that the agent at this connection holds the lease of an attempt."""
+    def record_holder(
+        self, tenant: str, job_id: str, attempt: int, peer: bytes, agent: str | None, now_ms: int
+    ) -> None:
+        """Record that the agent at this connection holds the lease of an attempt, which was granted or renewed now."""
         holders = self._holders.setdefault(tenant, {})
         holders.pop(job_id, None)
-        holders[job_id] = (attempt, peer)
+        holders[job_id] = _Holder(attempt, peer, agent, now_ms)
         while len(holders) > HOLDERS_MAX:
             del holders[next(iter(holders))]
 
@@ -136,10 +184,11 @@ class Roster:
 
     def holder(self, tenant: str, job_id: str) -> bytes | None:
         """Look up the connection of the agent that holds a job's lease; None: it is not known."""
-        _, peer = self._holders.get(tenant, {}).get(job_id, (0, None))
-        return peer
+        holder = self._holders.get(tenant, {}).get(job_id)
+        return None if holder is None else holder.peer
 
     def has_holder(self, tenant: str, job_id: str, attempt: int) -> bool:
         """Check whether the lease of this attempt has a holder, or had one that there was no room to remember."""
         holders = self._holders.get(tenant, {})
-        return len(holders) >= HOLDERS_MAX or holders.get(job_id, (0, b""))[0] == attempt
+        holder = holders.get(job_id)
+        return len(holders) >= HOLDERS_MAX or (holder is not None and holder.attempt == attempt)

@@ -17,6 +17,7 @@
   `patience.py` decides how long a request waits for a silent broker.
 - `endpoints.py` parses endpoints and addresses, IPv6 ones too; `resolver.py` finds the addresses of a broker's name.
 - `http.py` serves the pages of a broker or agent for load balancers and scrapers, such as /health and /metrics.
+  `metric.py` has the counters, gauges and histograms of such a process, and `exposition.py` writes them for Prometheus.
 - `descriptors.py` checks and raises the process's limit of open files.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` repeats failed requests after jittered pauses.
 

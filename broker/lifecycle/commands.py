@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
@@ -136,6 +136,17 @@ class Done(Struct, frozen=True):
     cost: int = 1
 
 
+class Timings(Struct):
+    """Timings of a batch, for /metrics.
+
+    `waited_ms`: for each job that was leased for the first time, how long it could have been leased before. `ended`:
+    for each job that ended and had been leased, its state, and the time since its first lease (ms).
+    """
+
+    waited_ms: list[int] = []
+    ended: list[tuple[str, int]] = []
+
+
 class Applied(Struct, frozen=True):
     """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch).
 
@@ -147,3 +158,4 @@ class Applied(Struct, frozen=True):
     next_due_ms: int | None
     wrote: bool = True
     ready_seq: int = 0
+    timings: Timings = field(default_factory=Timings)

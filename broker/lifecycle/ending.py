@@ -172,6 +172,8 @@ def _end_waiting(world: World, job: JobRow, result: Result, events: list[BrokerB
     job.result = _encoder.encode(result)
     job.finished_ms = world.now_ms
     world.update_standing(job, before)
+    if job.started_ms is not None:
+        world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, [*events, finished])
 
 
@@ -207,6 +209,8 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     if forget_token:
         job.token_hash = None
     world.update_standing(job, before)
+    if end.result is not None and job.started_ms is not None:
+        world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, end.events)
 
 

@@ -12,6 +12,7 @@ from airunner.broker.store.room import Room
 from airunner.broker.store.rows import JobRow, Keys, QueueKey, Wanted
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
 from airunner.protocol.events import JobLeased, encode_bodies
+from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, task_token, token_hash
 from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, QueueMode, Verdict
@@ -83,6 +84,12 @@ def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpda
     return JobsUpdated(leases=tuple(_renewed(world, command.tenant, ref, request) for ref in request.leases))
 
 
+def ready_ms(job: JobRow, spec: JobSpec) -> int:
+    """Return the instant from which a job could be leased for the first time."""
+    not_before_ms = spec.not_before_ms
+    return job.submitted_ms if not_before_ms is None or not_before_ms < job.submitted_ms else not_before_ms
+
+
 def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:
     """Return the running leases that were granted to this request before; extend each by a full visibility timeout.
 
@@ -112,6 +119,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     job.broker = world.broker
     if job.started_ms is None:
         job.started_ms = world.now_ms
+        world.timings.waited_ms += [world.now_ms - ready_ms(job, lease.spec)]
     job.settled = None
     world.lease(job, command.request_id)
     world.update_standing(job, before)

@@ -11,6 +11,7 @@ from airunner.broker.lifecycle.commands import (
     TenantRequest,
     WatchKeyFound,
 )
+from airunner.broker.lifecycle.leasing import ready_ms
 from airunner.broker.lifecycle.replaying import replay, stdin_in
 from airunner.broker.lifecycle.submitting import fact_of
 from airunner.broker.store.contract import Engine, JobFilter
@@ -215,9 +216,5 @@ def _view(engine: Engine, job: JobRow, spec: JobSpec) -> dict[str, Any]:
     """Collect the fields that a Job and a JobSummary share. Raises `CorruptLog`."""
     view = {name: getattr(job, name) for name in _COLUMNS}
     view |= {"id": job.job_id, "state": JobState(job.state)}
-    return view | {"result": _result(engine, job), "waited_ms": _waited_ms(job, spec)}
-
-
-def _waited_ms(job: JobRow, spec: JobSpec) -> int | None:
-    """Compute the time between a job's becoming ready and its first lease; None: it has not been leased yet."""
-    return None if job.started_ms is None else max(0, job.started_ms - max(job.submitted_ms, spec.not_before_ms or 0))
+    waited = None if job.started_ms is None else max(0, job.started_ms - ready_ms(job, spec))
+    return view | {"result": _result(engine, job), "waited_ms": waited}

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply
+from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply, Timings
 from airunner.broker.lifecycle.replaying import stdin_in
 from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, standing_of
 from airunner.broker.store.contract import Waiting
@@ -67,6 +67,7 @@ class World:
         self.brokers, self.adopted = loaded.brokers, loaded.adopted
         self._damaged, self._unreadable = loaded.damaged, loaded.unreadable
         self.news = News()  # of the command that is being decided
+        self.timings = Timings()
         self._points = 0
         self._look_up_boxes = boxes
         self._log = log

@@ -37,6 +37,7 @@ from airunner.broker.store.rows import (
     JobRow,
     Keys,
     Loaded,
+    QueueCounts,
     QueueKey,
     QueueRow,
     SecretRow,
@@ -214,6 +215,17 @@ class Engine(Protocol):
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
         """List queues by name."""
+        ...
+
+    def ready(self, tenant: str, limit: int, counted_max: int) -> dict[QueueKey, int]:
+        """Count the jobs with `gate` 0, up to `counted_max` each, of `limit` queues and needs, the first by name.
+
+        They are queues (without needs) that are stored, and queues and needs with a job that has not ended.
+        """
+        ...
+
+    def totals(self, queues_max: int) -> QueueCounts:
+        """Sum the counts of all queues of all tenants; if there are more than `queues_max`, only of so many."""
         ...
 
     def secrets(

@@ -74,10 +74,10 @@ def traced(folder: Path, roles: Mapping[str, list[int]]) -> Iterator[Callable[[]
             tracer.wait()
 
 
-def metrics(cluster: Cluster) -> dict[str, int]:
+def metrics(cluster: Cluster) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{cluster.broker.http}/metrics") as response:
         lines = response.read().decode().splitlines()
-    return {name: int(number) for name, number in (line.split() for line in lines if line[:1] != "#")}
+    return {name: float(number) for name, number in (line.split() for line in lines if line[:1] != "#")}
 
 
 @needs_strace

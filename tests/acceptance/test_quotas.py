@@ -64,10 +64,10 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
         assert handshake(one.context, broker.requests, others) == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
-def metric(broker: RunningBroker, name: str) -> int:
+def metric(broker: RunningBroker, name: str) -> float:
     with urlopen(f"http://{broker.http}/metrics", timeout=10) as answer:
         lines = dict(line.rsplit(b" ", 1) for line in answer.read().splitlines() if not line.startswith(b"#"))
-    return int(lines[f"airunner_{name}".encode()])
+    return float(lines[f"airunner_{name}".encode()])
 
 
 def test_without_tokens_all_is_the_default_tenants_and_keys_still_guard_the_door(home: Path) -> None:

@@ -10,10 +10,15 @@ import anyio
 import pytest
 
 from airunner.broker.counts import Counts
+from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
 from airunner.broker.http import broker_pages
+from airunner.broker.inbox import BetweenBatches
+from airunner.broker.metrics import BrokerMetrics
+from airunner.broker.roster import Roster
 from airunner.protocol.errors import OperatorError
 from airunner.transport.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, HttpServer, open_http, prefers_json
+from tests.conformance.memory import MemoryEngine
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
 TIMEOUT_S = 10
@@ -28,8 +33,17 @@ def health() -> Health:
 async def door(health: Health) -> AsyncIterator[HttpServer]:
     counts = Counts()
     counts.add("commits", 3)
-    door = await open_http("127.0.0.1:0", broker_pages(counts, health))
-    with anyio.fail_after(TIMEOUT_S):
+    ledger = FairQueue()
+    metrics = BrokerMetrics(counts, ledger, MemoryEngine(), Roster(), lambda: 0, ["home"])
+    door = await open_http("127.0.0.1:0", broker_pages(health, metrics))
+
+    def work() -> None:
+        entry = ledger.receive_nowait()
+        assert isinstance(entry, BetweenBatches)
+        entry.work()
+        entry.done.set()
+
+    with anyio.fail_after(TIMEOUT_S), ledger.received_by(work):
         async with anyio.create_task_group() as group:
             group.start_soon(door.run)
             yield door
@@ -102,7 +116,7 @@ def test_json_is_preferred_by_who_names_it(accept: str, *, json_preferred: bool)
 @pytest.mark.parametrize(
     ("request_", "status", "end"),
     [
-        (b"GET /metrics?x=1 HTTP/1.0\r\n\r\n", b"200", b"\nairunner_commits_total 3\n"),
+        (b"GET /metrics?x=1 HTTP/1.0\r\n\r\n", b"200", b"\nairunner_commits_total 3.0\n"),
         (b"HEAD /health HTTP/1.1\r\n\r\n", b"200", b"\r\n\r\n"),
         (b"GET /other HTTP/1.1\r\n\r\n", b"404", b"\n"),
         (b"POST /health HTTP/1.1\r\n\r\n", b"400", b"\n"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airunner.broker import roster as module
-from airunner.broker.roster import FORGOTTEN_MS, Roster
+from airunner.broker.roster import ACTIVE_MS, FORGOTTEN_MS, Roster
 from airunner.protocol.replies import AgentSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX, DequeueJob, UpdateJob
 from tests.broker.stage import WALL_MS
@@ -131,9 +131,26 @@ def test_of_very_many_agents_and_holders_the_longest_silent_go_first(monkeypatch
     roster = Roster()
     for name in ("a", "b", "a", "c"):
         roster.record_request("home", _dequeue(name), WALL_MS)
-        roster.record_holder("home", name, 1, name.encode())
+        roster.record_holder("home", name, 1, name.encode(), name, WALL_MS)
     assert _names(roster) == ["a", "c"]
     assert [roster.holder("home", job_id) for job_id in ("a", "b", "c")] == [b"a", None, b"c"]
+
+
+def test_active_agents_are_counted_by_what_they_do() -> None:
+    roster = Roster()
+    for agent in ("idle", "busy", "gone"):
+        roster.record_request("home", _dequeue(agent, slots=2), WALL_MS)
+        roster.record_request("other", _dequeue(agent), WALL_MS)
+    for job, agent in (("1", "busy"), ("2", "busy"), ("3", "gone")):
+        roster.record_holder("home", job, 1, b"peer", agent, WALL_MS)
+    roster.record_request("home", _heartbeat("ill", trouble="no space"), WALL_MS)
+    assert roster.counts(WALL_MS) == ({"idle": 4, "busy": 2, "troubled": 1}, 3 * 3 + 1)
+    later_ms = WALL_MS + ACTIVE_MS
+    roster.record_request("home", _heartbeat("busy", slots=2), later_ms)
+    roster.record_holder("home", "1", 1, b"peer", "busy", later_ms)
+    assert roster.counts(later_ms) == ({"idle": 0, "busy": 1, "troubled": 0}, 2)
+    roster.forget_holder("home", "1")
+    assert roster.counts(later_ms).by_state["idle"] == 1
 
 
 def test_what_agents_say_of_themselves_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

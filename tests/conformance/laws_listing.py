@@ -71,3 +71,18 @@ def a_summary_and_a_job_say_the_same(driver: Driver) -> None:
     same = ("id", "state", "submitted_ms", "attempt", "started_ms", "finished_ms", "result", "due_ms", "origin")
     for field in (*same, "cancel_requested_ms"):
         assert getattr(job, field) == getattr(summary, field), field
+
+
+def jobs_that_may_be_leased_are_counted_by_queue_and_needs_and_all_in_total(driver: Driver) -> None:
+    driver.enqueue(
+        *[JobSpec(command="true", queue="q")] * 3, JobSpec(command="true", queue="p", require={"gpu": "yes"})
+    )
+    driver.enqueue(JobSpec(command="true", queue="q", require={"gpu": "yes"}), tenant="other")
+    driver.enqueue(JobSpec(command="true", queue="q", not_before_ms=driver.now_ms + 9))
+    driver.lease("q")
+    page = driver.store.engine.ready("home", 9, 9)
+    assert page == {("home", "p", ""): 0, ("home", "p", "gpu=yes"): 1, ("home", "q", ""): 2}
+    assert driver.store.engine.ready("home", 2, 9) == dict(list(page.items())[:2])
+    assert driver.store.engine.ready("home", 9, 1)["home", "q", ""] == 1
+    assert driver.store.engine.totals(9) == (5, 1, 1)
+    assert driver.store.engine.totals(0) == (0, 0, 0)

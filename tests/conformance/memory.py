@@ -241,6 +241,14 @@ class MemoryEngine(Embedded):
             name=queue.queue, mode=mode, waiting=waiting, delayed=delayed, running=running, oldest_ms=oldest_ms
         )
 
+    def ready(self, tenant: str, limit: int, counted_max: int) -> dict[QueueKey, int]:
+        keys = sorted(QueueKey(*key) for key in {*self._known(), *self._now.kinds} if key[0] == tenant)
+        counted = Counter(job.key for job in self._now.jobs.values() if not job.gate)
+        return {key: min(counted[key], counted_max) for key in keys[:limit]}
+
+    def totals(self, queues_max: int) -> QueueCounts:
+        return QueueCounts(*map(sum, zip((0, 0, 0), *list(self._now.counts.values())[:queues_max], strict=True)))
+
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int
     ) -> list[SecretRow]:

@@ -60,12 +60,12 @@ class Vitals:
             connection.close()
         return found
 
-    def counted(self) -> dict[str, int]:
+    def counted(self) -> dict[str, float]:
         """What /metrics says."""
         with urllib.request.urlopen(f"http://{self._broker.http}/metrics", timeout=METRICS_S_MAX) as answer:
             lines = answer.read().decode().splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name.removeprefix("airunner_").removesuffix("_total"): int(count) for name, count in pairs}
+        return {name.removeprefix("airunner_").removesuffix("_total"): float(count) for name, count in pairs}
 
     def _memory_mib(self) -> float:
         try:

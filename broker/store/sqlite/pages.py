@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from airunner.broker.store.contract import JobFilter, Page
-from airunner.broker.store.rows import JobRow, QueueRow, SecretRow, Segment
+from airunner.broker.store.rows import JobRow, QueueCounts, QueueKey, QueueRow, SecretRow, Segment
 from airunner.broker.store.sqlite.rows import COLUMNS, Damaged, Row, RowReader, Values
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog
@@ -24,6 +24,16 @@ _QUEUES: Final = (
     "SELECT name, mode, waiting, delayed, running, (SELECT submitted_ms FROM job INDEXED BY job_oldest"
     " WHERE job.tenant = queue.tenant AND job.queue = queue.name AND gate = 0 ORDER BY number LIMIT 1)"
     " FROM queue WHERE tenant = ? AND name > ? AND {which} ORDER BY name LIMIT ?"
+)
+_READY: Final = (
+    "SELECT ?1, queue, needs, (SELECT count(*) FROM (SELECT 1 FROM job INDEXED BY job_waiting WHERE tenant = ?1"
+    " AND job.queue = kinds.queue AND job.needs = kinds.needs AND gate = 0 LIMIT ?3)) FROM"
+    " (SELECT name AS queue, '' AS needs FROM queue WHERE tenant = ?1 AND name > '' UNION ALL"
+    " SELECT queue, needs FROM kind WHERE tenant = ?1 ORDER BY queue, needs LIMIT ?2) AS kinds"
+)
+_TOTALS: Final = (
+    "SELECT ifnull(sum(waiting), 0), ifnull(sum(delayed), 0), ifnull(sum(running), 0)"
+    " FROM (SELECT waiting, delayed, running FROM queue WHERE name > '' LIMIT ?)"
 )
 _SECRETS: Final = (
     "SELECT tenant, queue, name, x'', set_ms FROM secret WHERE tenant = ? AND (queue, name) > (?, ?)"
@@ -64,6 +74,13 @@ class PageReader(RowReader):
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
         which, *chosen = _within("name", names)
         return self._page(list[QueueRow], _QUEUES.format(which=which), (tenant, after, *chosen, limit))
+
+    def ready(self, tenant: str, limit: int, counted_max: int) -> dict[QueueKey, int]:
+        rows = self._page(list[tuple[str, str, str, int]], _READY, (tenant, limit, counted_max))
+        return {QueueKey(*key): jobs for *key, jobs in rows}
+
+    def totals(self, queues_max: int) -> QueueCounts:
+        return self._page(list[QueueCounts], _TOTALS, (queues_max,))[0]
 
     def secrets(
         self, tenant: str, queue: str | None, after: tuple[str, str], names: frozenset[str] | None, limit: int

@@ -14,11 +14,13 @@ from airunner.broker.store.sqlite.opening import open_sqlite
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 
-# What is asked at a start, of what runs or is delayed; and when the store is too large, of its tenants.
+# What is asked at a start, of what runs or is delayed; when the store is too large, of its tenants; for /metrics, of so
+# many queues.
 WHOLE: Final = (
     "SELECT number FROM job WHERE deadline_ms IS NOT NULL",
     "SELECT number FROM job WHERE due_ms IS NOT NULL",
     "SELECT tenant, size_bytes, waiting FROM queue WHERE name = ''",
+    "SELECT ifnull(sum(waiting), 0)",
 )
 COUNTING: Final = "SELECT agent, count(*) FROM job"  # of what runs
 TABLES: Final = "(job|segment|pending_deletion|metadata|record|queue|kind|secret)"
