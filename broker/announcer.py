@@ -5,6 +5,8 @@ everything learns nothing. Events of a job without listeners are not sealed or s
 that it has missed. The Announcer confirms each subscription that `Watchers` accepts with an empty message on its topic,
 so that a monitor knows from when on it receives every event.
 
+Other brokers subscribe for their own listeners: their subscriptions are confirmed too, and need no grant here.
+
 A socket's queue is bounded in messages, not in bytes. To bound it in bytes too, only short segments are published
 whole: of a long segment, and of the job's later segments in the same batch, only the sequence numbers are published,
 and listeners replay the events. So it is with a compressed segment: it was long, and not every listener decompresses.
@@ -23,7 +25,7 @@ from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import NONCE_BYTES, seal, topic_of
 from airunner.protocol.compression import is_compressed
 from airunner.protocol.events import EventSegment, LiveSegment
-from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
+from airunner.protocol.frames import LIVE_BYTES_MAX, PEER_TOPIC, PEER_TOPIC_BYTES, TOPIC_BYTES
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Edges, Publisher
 
 
@@ -44,10 +46,20 @@ class Announcer:
                 topic, wanted, machine = change
                 if change == ALL_LISTENERS_LEFT:
                     self._watchers.all_listeners_left(self._edges.wall_ms())
+                elif len(topic) == PEER_TOPIC_BYTES:
+                    self._record_peer(topic, wanted=wanted)
                 elif not wanted:
                     self._watchers.remove_listener(topic, machine)
                 elif len(topic) == TOPIC_BYTES and self._watchers.add_listener(topic, machine):
                     self._publisher.publish([topic, b""])
+
+    def _record_peer(self, topic: bytes, *, wanted: bool) -> None:
+        """Record that a broker's subscription has begun, and confirm it, or that it has ended."""
+        if not wanted:
+            self._watchers.remove_peer(topic.removeprefix(PEER_TOPIC))
+        else:
+            self._watchers.add_peer(topic.removeprefix(PEER_TOPIC))
+            self._publisher.publish([topic, b""])
 
     def send(self, batch: Sequence[Appended], /) -> None:
         """Publish a batch: each job's segments before its first long one, then only the rest's sequence numbers."""

@@ -8,18 +8,21 @@ Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
 ```
 
 With one broker the bus calls the first three directly, and keeps the ready queues until the Ledger, which owns the
-parking, calls `take_ready`. A bus of several brokers would carry the news to all of them.
+parking, calls `take_ready`. The bus of a fleet (`fleetbus`) also sends the ready queues and the nudges to the others.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from airunner.broker.inbox import Alarm, Nudged, ToAnnouncer, ToGateway, ToTimekeeper
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.store.rows import QueueKey
+
+EVERY_QUEUE: Final = QueueKey("", "")
+"""Every queue on which a request is parked, among ready queues: no queue and no tenant has an empty name."""
 
 
 class BatchNews(Struct, kw_only=True):

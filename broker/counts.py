@@ -26,6 +26,10 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "live_dropped": "Live messages dropped because the relay did not run or read fast enough; monitors replay.",
         "relay_restarts": "Restarts of the relay, the process that sends live events.",
         "announced": "Segments of events published to live subscribers.",
+        "hints": "Hints sent to the other brokers of the fleet.",
+        "hints_heard": "Hints received from other brokers.",
+        "hints_missed": "Times that hints were found to be lost, and all parked requests were tried again.",
+        "hints_dropped": "Hints dropped because the broker did not read, or no broker of the fleet sealed them.",
     }
 )
 ENDS: Final = ("COMPLETED", "FAILED", "CANCELLED")  # terminal states; `JobState` itself is not for the relay

@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from airunner.broker.bus import BatchNews, Bus
+from airunner.broker.bus import EVERY_QUEUE, BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
@@ -161,7 +161,8 @@ class Ledger:
 
         Ready queues for which no request is parked are forgotten.
         """
-        self._ready |= self._bus.take_ready()
+        ready = self._bus.take_ready()
+        self._ready |= self._parking.queues() if EVERY_QUEUE in ready else ready
         if not self._parking or not self._parking.waits_on(self._ready):
             self._ready.clear()
         return bool(self._ready) or self._inbox.next() is not None

@@ -111,6 +111,14 @@ class Parking:
         if key in self._parked:
             self._remove(key)
 
+    def queues(self) -> set[QueueKey]:
+        """List every queue on which requests wait, with the most needs that each set of agents' tags meets."""
+        return {
+            queue._replace(needs="\n".join(sorted(facts)))
+            for queue, groups in self._by_queue.items()
+            for facts in groups
+        }
+
     def waits_on(self, queues: Iterable[QueueKey]) -> set[QueueKey]:
         """Return those of `queues` on which a request waits whose agent may run a job with these needs."""
         return {queue for queue in queues if self._first(queue) is not None}

@@ -7,7 +7,7 @@ A job counts once towards its tenant's bound, however many clients listen to it,
 granted key counts for `GRANT_MS`, or for as long as its topic has subscribers. A peer that subscribes to everything
 sees all topics, so only machines that were granted a topic's key count as its listeners: no machine uses up another
 tenant's bound. If an earlier broker has granted a key, its tenant is not known: such topics are served, and not
-counted towards a bound.
+counted towards a bound. So are those of other brokers of the fleet, which have granted their listeners the keys.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Watchers:
         self._granted: dict[bytes, _Granted] = {}  # by topic, the latest last
         self._watched: defaultdict[str, dict[bytes, float]] = defaultdict(dict)  # by tenant, topic: counts until (ms)
         self._listeners: dict[bytes, int] = {}  # by topic: how many
+        self._peers: dict[bytes, int] = {}  # by topic: how many other brokers have listeners
 
     def grant(self, tenant: str, topic: bytes, machine: str, now_ms: int) -> None:
         """Grant a machine the watch key of a topic.
@@ -94,17 +95,27 @@ class Watchers:
     def all_listeners_left(self, now_ms: int) -> None:
         """Forget all listeners; their topics count for another `GRANT_MS`, so that listeners may subscribe again."""
         self._listeners.clear()
+        self._peers.clear()
         for watched in self._watched.values():
             for topic, until_ms in watched.items():
                 watched[topic] = min(until_ms, now_ms + GRANT_MS)
 
+    def add_peer(self, topic: bytes) -> None:
+        """Count another broker that has listeners of a topic; the relay bounds how many topics they are."""
+        self._peers[topic] = self._peers.get(topic, 0) + 1
+
+    def remove_peer(self, topic: bytes) -> None:
+        """Count another broker less that has listeners of a topic."""
+        if (left := self._peers.pop(topic, 0) - 1) > 0:
+            self._peers[topic] = left
+
     def has_listeners(self) -> bool:
-        """Check whether any topic has listeners."""
-        return bool(self._listeners)
+        """Check whether any topic has listeners, here or at another broker."""
+        return bool(self._listeners or self._peers)
 
     def has_listener(self, topic: bytes) -> bool:
-        """Check whether a topic may have listeners."""
-        return topic in self._listeners or len(self._listeners) >= LISTENED_MAX
+        """Check whether a topic may have listeners, here or at another broker."""
+        return topic in self._listeners or topic in self._peers or len(self._listeners) >= LISTENED_MAX
 
     def _has_room(self, tenant: str, topic: bytes) -> bool:
         """Check the tenant's bound again: a machine can collect keys and subscribe to all their topics at once."""

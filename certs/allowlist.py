@@ -39,7 +39,7 @@ from airunner.protocol.names import NAME_CHARS_MAX, fits_name
 COMPLAINTS_MAX: Final = 20  # invalid lines that are reported; a binary file copied here by mistake has thousands
 _PREFACE: Final = (
     b"# Machines that may connect to this broker: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
-    b"  (roles: client, agent)\n"
+    b"  (roles: client, agent, broker)\n"
 )
 _SHAPE: Final = "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"
 SETTLED_S: Final = 3.0  # seconds: more than the resolution of every file system's clock, which is at most 2 s (FAT)
@@ -51,6 +51,7 @@ class PeerRole(StrEnum):
 
     CLIENT = "client"
     AGENT = "agent"
+    BROKER = "broker"  # of the same fleet: subscribes to live events for its own listeners, and requests nothing
 
 
 class Entry(Struct, frozen=True):

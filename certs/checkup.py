@@ -88,6 +88,8 @@ def _broker(home: Home) -> _Result:
 
 
 def _client(home: Home) -> _Result:
+    if home.broker_secret.exists() and not (home.client_secret.exists() or home.token_secret.exists()):
+        return Severity.FAIR, "it has no key pair: a broker of a fleet can run on this home, and no agent or client"
     public = load_client_pair(home).public
     if home.allowed_clients.exists():
         listed, _ = parse(read_public(home.allowed_clients, "the allow-list"))

@@ -48,7 +48,10 @@ def add_command(
     name: Annotated[str, typer.Argument(help="Name of the machine, unique on the allow-list.")],
     role: Annotated[
         list[str] | None,
-        typer.Option(help="Role: client, agent or both; separate with commas, or repeat.", show_default="client"),
+        typer.Option(
+            help="Role: client, agent or both; separate with commas, or repeat. Or broker: for a fleet.",
+            show_default="client",
+        ),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option(help="Tenant whose tokens the machine may present.", show_default="any tenant")
@@ -63,7 +66,12 @@ def add_command(
     ] = None,
     any_queue: Annotated[bool, typer.Option("--any-queue", help="Allow an agent to lease from every queue.")] = False,
     key: Annotated[
-        str | None, typer.Option(metavar="PUBLIC", help="Public key of the machine.", show_default="make a pair here")
+        str | None,
+        typer.Option(
+            metavar="PUBLIC",
+            help="Public key of the machine.",
+            show_default="make a pair here; for a broker, this home's broker key",
+        ),
     ] = None,
 ) -> None:
     """Add a machine to the allow-list. A running broker accepts it at once.
@@ -78,7 +86,7 @@ def add_command(
     try:
         roles = frozenset(PeerRole(word) for word in words)
     except ValueError as error:
-        raise OperatorError(f"--role {','.join(words)!r}: use one or both of {','.join(PeerRole)}") from error
+        raise OperatorError(f"--role {','.join(words)!r}: use one or more of {','.join(PeerRole)}") from error
     if queue and any_queue:
         raise OperatorError("use --queue or --any-queue, not both")
     if PeerRole.AGENT in roles and not queue and not any_queue:
@@ -89,7 +97,7 @@ def add_command(
     queues = check_queue_names(queue) if queue else None
     machine = add(_own_home(), name, roles, tenant, None if key is None else key.encode(), queues)
     print(_table_row(machine))
-    if machine.here:
+    if machine.here or PeerRole.BROKER in roles:
         print(f"`airunner certs export {name}` makes the file to import on that machine", file=sys.stderr)
 
 
@@ -167,12 +175,16 @@ def doctor_command(
 
 @certs_app.command("export")
 def export_command(
-    name: Annotated[str, typer.Argument(help="Name of a machine whose keys were made here.")],
+    name: Annotated[str, typer.Argument(help="Name of a machine whose keys were made here, or of the fleet.")],
     output: Annotated[
         Path | None, typer.Option(allow_dash=True, help="File to make, with mode 0600, or -.", show_default="stdout")
     ] = None,
 ) -> None:
-    """Export the keys that another machine needs as one file: its own pair, and the broker's public key."""
+    """Export the keys that another machine needs as one file: its own pair, and the broker's public key.
+
+    Of a name with the role broker: the broker's key pair, the allow-list, and the key that verifies tokens, for another
+    broker of the fleet.
+    """
     from airunner.certs.machines import export
     from airunner.certs.secretfile import create
 

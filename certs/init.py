@@ -22,7 +22,7 @@ from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.secretfile import create, locked, make_folder, read_public, replace
 from airunner.protocol.errors import OperatorError
 
-FIRST_CLIENT: Final = Entry("local", frozenset(PeerRole))
+FIRST_CLIENT: Final = Entry("local", frozenset({PeerRole.CLIENT, PeerRole.AGENT}))
 
 
 class InitReport(Struct, frozen=True):

@@ -20,7 +20,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from airunner.certs.allowlist import Entry, PeerRole, complaint_lines, parse, with_entry, without_entry
-from airunner.certs.curve import is_carried, load_broker_public, load_pair, new_secret, public_of, raw_key
+from airunner.certs.curve import (
+    is_carried,
+    load_broker_pair,
+    load_broker_public,
+    load_pair,
+    new_secret,
+    public_of,
+    raw_key,
+)
+from airunner.certs.fleet import FLEET_FORMAT, CarriedFleet, export_fleet, fleet_name, import_fleet
 from airunner.certs.home import Home
 from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.principal import QueueScope
@@ -29,7 +38,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
-_LIKE: Final = re.compile(b'"client_secret"')
+_LIKE: Final = re.compile(b'"(client|broker)_secret"')
 FINGERPRINT_BYTES: Final = 8  # bytes of a hash of a public key, by which people tell keys apart
 _Text = Annotated[str, Meta(max_length=4_096)]
 
@@ -55,6 +64,12 @@ class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_secret: _Text
 
 
+class _Kind(Struct, frozen=True):
+    """Kind of an exported file."""
+
+    format: _Text
+
+
 def fits_machine(name: str) -> bool:
     """Return whether a machine name is valid: its keys are stored in files of that name."""
     return fits_name(name) and "/" not in name
@@ -70,8 +85,14 @@ def add(
 ) -> Machine:
     """Add a machine to the allow-list: with its public key `public` (Z85), or with a pair made here, to be exported.
 
-    The machine may lease from, submit to and read `queues` only; None: every queue.
+    The machine may lease from, submit to and read `queues` only; None: every queue. A broker of the fleet has the key
+    of this home's broker.
     """
+    roles = frozenset(roles)
+    if PeerRole.BROKER in roles:
+        if len(roles) > 1 or tenant is not None or queues is not None:
+            raise OperatorError("--role broker: a broker has no other role, and no --tenant or --queue")
+        public = public or load_broker_pair(home).public
     if not fits_machine(name):
         raise OperatorError(f"the machine's name {name!r}: expected {NAME_EXPECTED}, without /")
     if tenant is not None and not fits_name(tenant):
@@ -89,7 +110,7 @@ def add(
             public = _new_pair(home, name)
         if raw_key(public) in parse(listed)[0]:
             raise OperatorError("this key is on the allow-list already, under another name: see `airunner certs list`")
-        entry = Entry(name, frozenset(roles), tenant, queues)
+        entry = Entry(name, roles, tenant, queues)
         replace(home.allowed_clients, with_entry(listed, public, entry))
     return _machine(home, raw_key(public), entry)
 
@@ -122,7 +143,9 @@ def revoke(home: Home, name: str) -> None:
 
 
 def export(home: Home, name: str) -> bytes:
-    """Return the content of a file with the keys of the machine `name`, whose key pair must be here."""
+    """Return the content of a file with the keys of the machine `name`, whose key pair is here, or of the fleet."""
+    if home.broker_secret.exists() and home.allowed_clients.exists() and fleet_name(home) == name:
+        return export_fleet(home, name)
     if not fits_machine(name) or not _secret(home, name).exists():
         raise OperatorError(f"the keys of {name!r} are not here: `airunner certs add NAME` without --key makes them")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
@@ -141,6 +164,9 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
     made_by = "`airunner certs export NAME` makes it"
     content = read_secret(path, "the machine's file", if_missing=made_by, like=_LIKE)
     try:
+        kind = msgspec.json.decode(content, type=_Kind)
+        if kind.format == FLEET_FORMAT:
+            return import_fleet(home, path, msgspec.json.decode(content, type=CarriedFleet), force=force)
         carried = msgspec.json.decode(content, type=Carried)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise OperatorError(f"{path} was not made by `airunner certs export`: {str(error)[:200]}") from error

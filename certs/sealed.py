@@ -4,6 +4,8 @@ A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly13
 that a holder of the watch key made it. The topic is a hash of the watch key: holders of the key can subscribe to it,
 and other subscribers learn nothing from it.
 
+The brokers of a fleet seal their hints to one another in the same way, with a key derived from the key that they share.
+
 The broker makes a fresh random nonce for each payload; with 192 bits, repeats do not happen.
 
 Source: https://nacl.cr.yp.to/secretbox.html
@@ -17,6 +19,7 @@ from typing import Final
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
+from airunner.certs.curve import raw_key
 from airunner.protocol.errors import Forged
 from airunner.protocol.frames import TOPIC_BYTES
 
@@ -28,6 +31,11 @@ SEAL_BYTES: Final = SecretBox.NONCE_SIZE + SecretBox.MACBYTES
 def topic_of(watch_key: bytes) -> bytes:
     """Return the topic, `TOPIC_BYTES` long, under which the events of this key's job are published."""
     return blake2b(key=watch_key, digest_size=TOPIC_BYTES, person=b"airunner topic").digest()
+
+
+def hint_key(fleet_secret: bytes) -> bytes:
+    """Derive the key for hints from the fleet's secret key (Z85); their topic is the `topic_of` it."""
+    return blake2b(key=raw_key(fleet_secret), digest_size=SecretBox.KEY_SIZE, person=b"airunner hints").digest()
 
 
 def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:

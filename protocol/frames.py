@@ -4,6 +4,7 @@
 request   DEALER → ROUTER   [b"AR3", request id (16 bytes), token (may be empty), body]
 reply     ROUTER → DEALER   [b"AR3", request id, body]
 live      PUB → SUB         [topic (16 bytes), sealed segment]  an empty second frame confirms the subscription
+peer      PUB → SUB         [0x01 + topic, sealed segment]      the same, between the brokers of a fleet
 ```
 
 The number in the first frame is the protocol's revision. A client or agent uses one, `REVISION`; a broker replies in
@@ -35,6 +36,8 @@ REQUEST_FRAMES: Final = 4
 REPLY_FRAMES: Final = 3
 FRAMES_MAX: Final = REQUEST_FRAMES
 TOPIC_BYTES: Final = 16
+PEER_TOPIC: Final = b"\1"  # before a topic to which another broker of the fleet subscribes
+PEER_TOPIC_BYTES: Final = len(PEER_TOPIC) + TOPIC_BYTES
 LIVE_BYTES_MAX: Final = 2_048  # of a segment's events; a longer segment is published without events, and replayed
 SUBSCRIPTION_BYTES_MAX: Final = 512  # of a message to the XPUB socket, CURVE's INITIATE command (over 256) included
 _MAGIC: Final = re.compile(rb"AR([1-9][0-9]{0,5})")

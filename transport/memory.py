@@ -170,11 +170,12 @@ class MemoryRouter:
 
 
 class MemorySubscriber:
-    """Connection of one subscriber to the publisher; see `ports.Subscriber`."""
+    """Connection of one subscriber to the publisher; see `ports.Subscriber` and `ports.Peer`."""
 
     def __init__(self, publisher: MemoryPublisher) -> None:
         self.topics: set[bytes] = set()
         self.events: _Queue[Frames] = _Queue(EVENTS_MESSAGES_MAX)
+        self.over = anyio.Event()
         self._publisher = publisher
 
     def subscribe(self, topic: bytes) -> None:
@@ -192,7 +193,13 @@ class MemorySubscriber:
             for frames in await self.events.take():
                 accept(frames)
 
+    async def ended(self) -> Ending:
+        """Wait until either end is closed."""
+        await self.over.wait()
+        return Ending.DROPPED
+
     def close(self) -> None:
+        self.over.set()
         self._publisher.leave(self)
 
 
@@ -229,7 +236,9 @@ class MemoryPublisher:
         return await self._changes.take()
 
     def close(self) -> None:
-        """Close at once: nothing to release."""
+        """Close at once; every connection ends."""
+        for subscriber in list(self._subscribers):
+            subscriber.close()
 
 
 class MemoryNetwork:

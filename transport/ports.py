@@ -172,6 +172,14 @@ class Subscriber(Reading, Protocol):
         """End the subscription to `topic`."""
 
 
+class Peer(Subscriber, Protocol):
+    """Connection to the live events of another broker; it never reconnects by itself."""
+
+    async def ended(self) -> Ending:
+        """Wait until the connection has ended, and return why."""
+        ...
+
+
 class Router(Closing, Protocol):
     """The broker's socket for requests."""
 
@@ -197,6 +205,19 @@ class Publisher(Closing, Protocol):
     async def subscriptions(self) -> list[Subscription]:
         """Receive the subscriptions that began or ended, also repeats by one subscriber; wait for the first."""
         ...
+
+
+class PeerPublisher(Publisher, Protocol):
+    """Socket for live events of a broker that has peers: listeners here hear what is published at a peer too."""
+
+    def join(self, hint_topic: bytes, hear: Callable[[bytes], None]) -> None:
+        """Call `hear` with each message that a peer publishes under its `hint_topic`; `hear` must not wait."""
+
+    def set_peers(self, endpoints: Sequence[str]) -> None:
+        """Connect to exactly these peers, by the endpoints of their live events; a repeat changes nothing."""
+
+    def replay_all(self) -> None:
+        """Make all listeners replay, here and at the peers: live events may never have been published."""
 
 
 class Network(Protocol):

@@ -25,6 +25,7 @@ from airunner.protocol.frames import BODY_BYTES_MAX, FRAMES_MAX, SUBSCRIPTION_BY
 from airunner.transport.anyiosocket import NOBLOCK, NOT_LAST, AnyioSocket, has_message, send_frame
 from airunner.transport.dealer import CurveDealer, connect
 from airunner.transport.endpoints import Address, split_endpoint
+from airunner.transport.peer import PEER_BYTES_MAX, PEER_MESSAGES_MAX, CurvePeer
 from airunner.transport.ports import (
     DRAIN_MESSAGES_MAX,
     EVENTS_MESSAGES_MAX,
@@ -108,8 +109,14 @@ class CurveNetwork:
         address = split_endpoint(endpoint)
         return CurveSubscriber(self._raw(zmq.SUB), address, ipv6=self._resolver.needs_ipv6(address))
 
-    def _raw(self, kind: int) -> zmq.Socket[bytes]:
-        raw = _bounded(self._context.socket(kind), BODY_BYTES_MAX)
+    def peer(self, endpoint: str) -> CurvePeer:
+        address = split_endpoint(endpoint)
+        raw = self._raw(zmq.SUB, PEER_BYTES_MAX)
+        raw.rcvhwm = PEER_MESSAGES_MAX
+        return CurvePeer(raw, address, self._resolver)
+
+    def _raw(self, kind: int, frame_bytes_max: int = BODY_BYTES_MAX) -> zmq.Socket[bytes]:
+        raw = _bounded(self._context.socket(kind), frame_bytes_max)
         raw.tcp_keepalive_idle = NOTICE_IDLE_S
         raw.tcp_keepalive_intvl = NOTICE_INTERVAL_S
         raw.curve_serverkey = self._broker_public

@@ -1,5 +1,7 @@
 """Relay process: owns the XPUB socket and its Gatekeeper, and sends the broker's live events to subscribers.
 
+In a fleet it exchanges live events with the relays of the other brokers, and passes on their hints (see `exchange`).
+
 It has the broker's key, for handshakes, but no job's key: the messages are sealed already. All buffers that subscribers
 can fill are in this process, whose memory is limited (RLIMIT_DATA): beyond the limit it dies, and the broker starts
 another. It ends when the broker closes its end of the socket pair; when the broker dies, the kernel sends it SIGKILL.
@@ -9,9 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +26,24 @@ from msgspec import Struct
 from airunner.broker.counts import Counts
 from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.rates import Rates
-from airunner.broker.relay.line import PacketSocket, Report, unpacked
-from airunner.broker.relay.listeners import Listeners
-from airunner.certs.allowlist import AllowList
-from airunner.certs.curve import load_broker_pair
+from airunner.broker.relay.exchange import Exchange
+from airunner.broker.relay.line import (
+    PEERS_PACKET,
+    REPLAY_PACKET,
+    PacketSocket,
+    Peers,
+    Report,
+    peer_report,
+    unpacked,
+)
+from airunner.broker.relay.listeners import IsPeer, Listeners
+from airunner.certs.allowlist import AllowList, AllowListUnreadable, PeerRole
+from airunner.certs.curve import CurvePair, load_broker_pair
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 from airunner.transport.bell import Bell
-from airunner.transport.sockets import CurvePublisher, bind_gatekeeper, new_context
+from airunner.transport.ports import Ending
+from airunner.transport.sockets import CurveNetwork, CurvePublisher, bind_gatekeeper, new_context
 
 COUNTS_S: Final = 0.1  # seconds between two reports of counters to the broker
 _PR_SET_PDEATHSIG: Final = 1
@@ -91,26 +105,70 @@ async def _run(settings: Settings) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(gatekeeper.run)
             try:
-                publisher = CurvePublisher(context, load_broker_pair(home), settings.endpoint)
+                pair = load_broker_pair(home)
+                publisher = CurvePublisher(context, pair, settings.endpoint)
             except OperatorError as error:
                 await broker.report(Report(failure=error.message, exit_code=error.exit_code))
             else:
                 await broker.report(Report(endpoint=publisher.endpoint))
-                group.start_soon(_report_listeners, publisher, broker)
+                network = CurveNetwork(context, pair, pair.public)
+                listeners = Listeners(_peers_of(allowed, pair))
+                exchange = Exchange(publisher, network.peer, listeners, random.random, _reporter(broker))
+                group.start_soon(exchange.run)
+                group.start_soon(_report_listeners, exchange, broker)
                 group.start_soon(_report_counts, counts, broker)
-                await broker.read(lambda packet: publisher.publish(unpacked(packet)))
+                await _obey(broker, exchange, counts)
             group.cancel_scope.cancel()
     finally:
         context.destroy(linger=0)
 
 
-async def _report_listeners(publisher: CurvePublisher, broker: PacketSocket) -> None:
-    listeners = Listeners()
+async def _obey(broker: PacketSocket, exchange: Exchange, counts: Counts) -> None:
+    """Publish what the broker sends, and connect to the peers that it names, until it closes its end."""
+
+    def hear(sealed: bytes) -> None:
+        if not broker.send(msgspec.msgpack.encode(Report(hint=sealed))):
+            counts.add("hints_dropped")  # its number shows the broker that it has missed one
+
+    def accept(packet: bytes) -> None:
+        if packet[0] < PEERS_PACKET[0]:
+            exchange.publish(unpacked(packet))
+        elif packet.startswith(PEERS_PACKET):
+            peers = msgspec.msgpack.decode(packet[len(PEERS_PACKET) :], type=Peers)
+            exchange.join(peers.hint_topic, hear)
+            exchange.set_peers(peers.endpoints)
+        else:
+            assert packet == REPLAY_PACKET, "unknown packet"
+            exchange.replay_all()
+
+    await broker.read(accept)
+
+
+def _peers_of(allowed: AllowList, pair: CurvePair) -> IsPeer:
+    """Return the check whether a connected key is a peer's; while the list cannot be read, the fleet's own key is."""
+
+    def is_peer(key: str) -> bool:
+        try:
+            entry = allowed.entry_for(key.encode())
+        except AllowListUnreadable:
+            return key.encode() == pair.public
+        return entry is not None and PeerRole.BROKER in entry.roles
+
+    return is_peer
+
+
+def _reporter(broker: PacketSocket) -> Callable[[str, Ending | None], None]:
+    """Return the function that reports how the connection to a peer is; without room, the next change is reported."""
+
+    def report(endpoint: str, ending: Ending | None) -> None:
+        broker.send(msgspec.msgpack.encode(peer_report(endpoint, ending)))
+
+    return report
+
+
+async def _report_listeners(exchange: Exchange, broker: PacketSocket) -> None:
     while True:
-        changes = await publisher.subscriptions()
-        now_ms = int(anyio.current_time() * 1_000)
-        if reported := tuple(change for change in changes if listeners.record(change, now_ms)):
-            await broker.report(Report(changes=reported))
+        await broker.report(Report(changes=tuple(await exchange.subscriptions())))
 
 
 async def _report_counts(counts: ReportedCounts, broker: PacketSocket) -> None:

@@ -1,12 +1,16 @@
 """Socket pair between the broker and its relay process (SOCK_SEQPACKET: each packet arrives whole).
 
 ```
- broker ─[topic (16 bytes)][sealed segment; empty: confirms a subscription]─► relay
-        ◄─────────────────────── Report, as MessagePack ─────────────────────
+ broker ─0[topic (16 bytes)][sealed segment; empty: confirms a subscription]─► relay
+         1[topic (16 bytes)][hint; empty: confirms the subscription of a peer]
+         2[Peers, as MessagePack]
+         3  all listeners are to replay
+        ◄──────────────────────── Report, as MessagePack ─────────────────────
 ```
 
-The kernel buffers some 200 KiB in each direction. When the buffer to the relay is full, the broker drops live events,
-which monitors replay; when the buffer to the broker is full, the relay waits, and reads no further subscriptions.
+The first byte of a packet to the relay is its kind. The kernel buffers some 200 KiB in each direction. When the buffer
+to the relay is full, the broker drops live events, which monitors replay; when the buffer to the broker is full, the
+relay waits, and reads no further subscriptions.
 """
 
 from __future__ import annotations
@@ -20,22 +24,41 @@ import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 
-from airunner.protocol.frames import TOPIC_BYTES
-from airunner.transport.ports import Subscription
+from airunner.protocol.frames import PEER_TOPIC, PEER_TOPIC_BYTES, TOPIC_BYTES
+from airunner.transport.ports import Ending, Subscription
 from airunner.transport.reader import DescriptorReader
 
 PACKET_BYTES_MAX: Final = 8_192  # a live segment takes 2 KiB and its seal; the subscriptions of a Report, 5 KiB
+LIVE_PACKET: Final = b"\0"
+PEERS_PACKET: Final = b"\2"
+REPLAY_PACKET: Final = b"\3"
 PACKETS_AT_ONCE: Final = 64  # packets received before other tasks run
 
 
+class Peers(Struct, frozen=True):
+    """Peers of the broker, by the endpoints of their live events, and the topic of their hints."""
+
+    endpoints: tuple[str, ...]
+    hint_topic: bytes
+
+
+class PeerState(Struct, frozen=True):
+    """State of the connection to a peer: `ending`, the name of the `Ending` of the last one; None: it is connected."""
+
+    endpoint: str
+    ending: str | None
+
+
 class Report(Struct, frozen=True, omit_defaults=True):
-    """Report of the relay to the broker: its endpoint or its failure, changes of subscriptions, or counters."""
+    """Report of the relay: its endpoint or failure, changes of subscriptions, counters, a peer's hint or state."""
 
     endpoint: str = ""
     failure: str = ""
     exit_code: int = 1
     changes: tuple[Subscription, ...] = ()
     counts: dict[str, int] = {}
+    hint: bytes = b""
+    peer: PeerState | None = None
 
 
 class PacketSocket:
@@ -112,10 +135,19 @@ class PacketSocket:
 def packed(frames: Sequence[bytes]) -> bytes:
     """Pack a live message into one packet."""
     topic, payload = frames
+    if len(topic) == PEER_TOPIC_BYTES:
+        assert topic.startswith(PEER_TOPIC)
+        return topic + payload
     assert len(topic) == TOPIC_BYTES
-    return topic + payload
+    return LIVE_PACKET + topic + payload
 
 
 def unpacked(packet: bytes) -> list[bytes]:
     """Unpack the live message in a packet."""
-    return [packet[:TOPIC_BYTES], packet[TOPIC_BYTES:]]
+    start = 0 if packet.startswith(PEER_TOPIC) else len(LIVE_PACKET)
+    return [packet[start:PEER_TOPIC_BYTES], packet[PEER_TOPIC_BYTES:]]
+
+
+def peer_report(endpoint: str, ending: Ending | None) -> Report:
+    """Report how the last connection to a peer has ended; None: it is connected."""
+    return Report(peer=PeerState(endpoint, None if ending is None else ending.name))

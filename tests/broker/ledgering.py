@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker.bus import LocalBus
+from airunner.broker.bus import Bus, LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
@@ -101,6 +101,7 @@ class Stage:
         self.answers, self.announced = self.to_gateway.received, self.to_announcer.received
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
+        self.bus: Bus | None = None  # None: one of its own
         self.left = Left()
         self.charged: list[tuple[int, int]] = []  # by request id
 
@@ -110,7 +111,7 @@ class Stage:
             self.store,
             self.asks,
             self.to_gateway,
-            LocalBus(self.to_gateway, self.to_announcer, self.to_timekeeper),
+            self.bus or LocalBus(self.to_gateway, self.to_announcer, self.to_timekeeper),
             self.to_janitor,
             Clock(lambda: WALL_MS),
             self.disk,

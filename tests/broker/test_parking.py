@@ -137,3 +137,17 @@ def test_a_tenants_agents_have_so_many_different_tags_and_no_more() -> None:
     assert not parking.park(asked(1_000, dequeue(tags={"n": "more"})), 100), "another has the same"
     parking.discard(asked(8, dequeue(tags={"n": "8"})))
     assert parking.park(asked(1_000, dequeue(tags={"n": "more"})), 100)
+
+
+def test_every_queue_with_what_its_agents_have_reaches_each_kind_of_them() -> None:
+    parking = Parking()
+    linux, both = {"os": "linux"}, {"os": "linux", "gpu": "1"}
+    agents = [asked(number, dequeue("ci", "b", tags=tags)) for number, tags in enumerate(({}, linux, both))]
+    for agent in agents:
+        parking.park(agent, 1)
+    keys = parking.queues()
+    assert {key.queue for key in keys} == {"ci", "b"}
+    assert sorted(key.needs for key in keys if key.queue == "b") == ["", "gpu=1\nos=linux", "os=linux"]
+    assert {parked.pending.command.request_id for parked in parking.take(dict.fromkeys(keys, 1), 1_000)} == {
+        agent.command.request_id for agent in agents
+    }

@@ -16,6 +16,7 @@ import zmq
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
+from airunner.broker.relay import listeners as listening
 from airunner.broker.relay import relay as module
 from airunner.broker.relay.line import PacketSocket
 from airunner.broker.relay.listeners import BURST_S, SUBSCRIPTIONS_A_SECOND, Listeners
@@ -23,7 +24,7 @@ from airunner.broker.relay.relay import CONDITION, Relay
 from airunner.certs.curve import load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.frames import LIVE_BYTES_MAX, TOPIC_BYTES
+from airunner.protocol.frames import LIVE_BYTES_MAX, PEER_TOPIC, TOPIC_BYTES
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 from airunner.transport.sockets import CurveNetwork, CurveSubscriber, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
@@ -220,3 +221,32 @@ def test_who_was_not_told_of_leaves_first_and_untold() -> None:
     assert not listeners.record(gone(0), 0), "the other one still listens"
     assert listeners.record(gone(0), 0)
     assert not listeners.record(gone(0), 0)
+
+
+def of_peer(number: int, key: str | None = "peer", *, wanted: bool = True) -> Subscription:
+    return Subscription(PEER_TOPIC + topic(number), wanted=wanted, key=key)
+
+
+def test_a_peers_subscriptions_are_told_of_whatever_their_rate_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "PEER_TOPICS_MAX", AT_ONCE + 1)
+    listeners = Listeners(lambda key: key == "peer")
+    assert all(listeners.record(of_peer(number), 0) for number in range(AT_ONCE + 1))
+    assert not listeners.record(of_peer(AT_ONCE + 1), 0)
+    assert listeners.has_peer(topic(AT_ONCE + 2)), "beyond the bound every event is published to peers"
+    assert not listeners.record(of_peer(AT_ONCE + 1, None, wanted=False), 0)
+    assert listeners.record(of_peer(0), 0), "another broker's, to a topic that is known"
+    assert [listeners.record(of_peer(0, None, wanted=False), 0) for _ in range(3)] == [True, True, False]
+    assert listeners.peer_topics == [topic(number) for number in range(1, AT_ONCE + 1)]
+
+
+def test_nobody_else_subscribes_as_a_peer_or_ends_what_a_peer_has_subscribed_to() -> None:
+    listeners = Listeners(lambda key: key == "peer")
+    assert listeners.record(of_peer(0), 0)
+    assert not listeners.record(of_peer(0, "agent"), 0)
+    assert not any(listeners.record(of_peer(0, key, wanted=False), 0) for key in ("agent", "agent", "agent"))
+    assert not listeners.record(of_peer(1, "agent"), 0)
+    assert not listeners.record(of_peer(1, None, wanted=False), 0)
+    assert not listeners.record(Subscription(b"\2" + topic(0), wanted=True, key="peer"), 0)
+    assert listeners.peer_topics == [topic(0)]
+    assert listeners.record(of_peer(0, wanted=False), 0)
+    assert listeners.peer_topics == []

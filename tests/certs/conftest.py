@@ -25,6 +25,12 @@ def broker(home: Home) -> Home:
 
 
 @pytest.fixture
+def elsewhere(tmp_path: Path) -> Home:
+    """The home of another machine, without keys."""
+    return Home(tmp_path / "elsewhere")
+
+
+@pytest.fixture
 def open_umask() -> Iterator[None]:
     """The worst case: whatever is created without care is open to all."""
     before = os.umask(0)

@@ -36,7 +36,7 @@ AGENT = frozenset({PeerRole.AGENT})
 def test_a_listed_key_is_known_by_its_text_and_by_its_bytes_and_no_other_is(home: Home) -> None:
     allow, _ = allow_list(home, ALICE + b" build-7 agent client\n")
     for key in (ALICE, z85.decode(ALICE)):
-        assert allow.entry_for(key) == Entry("build-7", frozenset(PeerRole))
+        assert allow.entry_for(key) == Entry("build-7", frozenset({PeerRole.CLIENT, PeerRole.AGENT}))
     for key in (BOB, z85.decode(BOB), b"", b"x" * 40, b"\xff" * 40, ALICE[:-1], ALICE + b"0"):
         assert allow.entry_for(key) is None
 
@@ -148,8 +148,8 @@ def test_no_key_begins_with_a_hash(key: bytes) -> None:
         (BOB + b" a agent queue=ci,,x", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
         (BOB + b" a agent queue=a queue=b", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
         (BOB + b" a agent until=noon", "a line is: PUBLIC-KEY NAME ROLE... [tenant=TENANT] [queue=QUEUE,...]"),
-        (BOB + b" a root", "the roles are: client, agent"),
-        (BOB + b" a agent # why", "the roles are: client, agent"),
+        (BOB + b" a root", "the roles are: client, agent, broker"),
+        (BOB + b" a agent # why", "the roles are: client, agent, broker"),
         (BOB + b" \xff agent", "a name has at most 128 printable ASCII characters"),
         (BOB + b" \x1b[2J agent", "a name has at most 128 printable ASCII characters"),
         (BOB + b" " + b"n" * 129 + b" agent", "a name has at most 128 printable ASCII characters"),

@@ -21,11 +21,6 @@ from tests.certs.test_command import run
 AGENT = frozenset({PeerRole.AGENT})
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Home:
-    return Home(tmp_path / "elsewhere")
-
-
 def listed(home: Home, public: bytes) -> Entry | None:
     complaints: list[str] = []
     found = AllowList(home.allowed_clients, complaints.append).entry_for(public)
