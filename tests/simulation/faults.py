@@ -75,7 +75,8 @@ class Faults:
     def _part(self) -> None:
         """Somebody does not hear the broker, or is not heard, or both."""
         name = self._random.choice([*self._world.agents, *self._world.users])
-        ways = self._random.choice([[(name, "broker")], [("broker", name)], [(name, "broker"), ("broker", name)]])
+        broker = self._world.brokers.drawn()
+        ways = self._random.choice([[(name, broker)], [(broker, name)], [(name, broker), (broker, name)]])
         self._world.network.parted.update(ways)
         self._world.note(f"parted: {ways}")
         self._world.network.later(self._random.random() * 15, partial(self._join, ways))
@@ -87,7 +88,7 @@ class Faults:
     # --- the broker, its clock and its disk -----------------------------------------------------------
 
     def _kill_broker(self) -> None:
-        self._world.kill_broker(power=self._random.random() < 0.5)
+        self._world.brokers.kill(self._world.brokers.drawn(), power=self._random.random() < 0.5)
 
     def _crash_in_a_write(self) -> None:
         """The plug is pulled, or the process killed, at one of the next things that it does to its disk."""
@@ -95,12 +96,14 @@ class Faults:
 
     def _jump(self) -> None:
         """The broker's machine has another time from its next start on."""
-        self._world.wall_offset_ms = self._random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
-        self._kill_broker()
+        name = self._world.brokers.drawn()
+        self._world.brokers.offsets_ms[name] = self._random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
+        self._world.brokers.kill(name, power=self._random.random() < 0.5)
 
     def _stop_broker(self) -> None:
-        if self._world.broker is not None:
-            self._stop(self._world.broker, self._random.random() * 6)
+        machine = self._world.brokers.machines.get(self._world.brokers.drawn())
+        if machine is not None:
+            self._stop(machine, self._random.random() * 6)
 
     def _fill_disk(self) -> None:
         self._world.disk.fill()
@@ -167,7 +170,7 @@ class Faults:
         name, traps = self._random.choice(list(self._world.agents)), self._world.network.traps
         visibility_s = self._world.visibility_ms[name] / 1_000
         length_s = self._random.uniform(0.3, 0.55) * visibility_s  # somewhat later its keepers would end the command
-        ways = [(name, "broker"), ("broker", name)]
+        ways = [way for broker in self._world.brokers.names for way in ((name, broker), (broker, name))]
 
         def part() -> None:
             self._world.network.parted.update(ways)

@@ -89,6 +89,7 @@ class Told(Record, frozen=True, kw_only=True):
     """
 
     machine: str  # the asker's
+    broker: str
     request_id: bytes
     asked_at_ms: int
 
@@ -195,6 +196,30 @@ class ProcessGone(Record, frozen=True, kw_only=True):
     pid: int
     exit_code: int | None = None
     signal: int | None = None
+
+
+# --- a database that several brokers share ------------------------------------------------------------
+
+
+class Committed(Record, frozen=True, kw_only=True):
+    """A transaction of a broker is visible from now on, at its `place` in the server's log (0: it is not in it).
+
+    `answered`: requests whose answer it stored. `leased`: jobs, attempts, and the requests that these are granted to.
+    `ended`: attempts that have ended, and of which jobs. `ready`: jobs that may be leased now.
+    """
+
+    place: int
+    broker: str
+    answered: tuple[bytes, ...] = ()
+    leased: tuple[tuple[str, int, bytes], ...] = ()
+    ended: tuple[tuple[str, int], ...] = ()
+    ready: tuple[str, ...] = ()
+
+
+class FailedOver(Record, frozen=True, kw_only=True):
+    """The standby has taken over: what was in the log behind `place` is gone."""
+
+    place: int
 
 
 class Noted(Record, frozen=True, kw_only=True):

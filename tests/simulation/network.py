@@ -17,6 +17,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -63,7 +64,7 @@ class SimNetwork:
         self.recorder = recorder
         self.weather = Weather()
         self.parted: set[tuple[str, str]] = set()  # (from, to), by the machines' names
-        self.doors: SimDoors | None = None
+        self.doors: dict[str, SimDoors] = {}  # of each broker that is there
         self.ears: dict[SimEar, None] = {}
         self.waited: dict[str, Waiting] = {}  # for each subscriber, at the most
         self.numbers = count(1)
@@ -115,8 +116,8 @@ class SimNetwork:
 
     @property
     def dealers(self) -> list[SimDealer]:
-        """Connections to the broker that is there."""
-        dealers = [] if self.doors is None else list(self.doors.router.dealers.values())
+        """Connections to the brokers that are there."""
+        dealers = [dealer for doors in self.doors.values() for dealer in doors.router.dealers.values()]
         return [dealer for dealer in dealers if not dealer.over.is_set()]
 
     def of_machine(self, machine: Machine) -> SimEndpoint:
@@ -132,13 +133,15 @@ class SimNetwork:
 
     def broker_there(self, doors: SimDoors) -> None:
         """A broker has opened its doors."""
-        self.doors = doors
+        self.doors[doors.machine.name] = doors
         for ear in self.ears:
-            self.later(self.random.random() * 0.3, ear.connect)
+            if ear.broker == doors.machine.name:
+                self.later(self.random.random() * 0.3, ear.connect)
 
-    def broker_gone(self, *, silently: bool) -> None:
+    def broker_gone(self, name: str, *, silently: bool) -> None:
         """The broker's process ended: its connections are reset, or with its whole machine just dead."""
-        dealers, self.doors = self.dealers, None
+        dealers = [dealer for dealer in self.dealers if dealer.broker == name]
+        self.doors.pop(name, None)
         for dealer in dealers:
             if not silently:
                 self.later(self.random.random() * 0.01, dealer.close)
@@ -156,14 +159,15 @@ class SimEndpoint:
 
     def subscriber(self, endpoint: str) -> SimEar:
         assert str(EVENTS_PORT) in endpoint, "where the broker says that it publishes"
-        return SimEar(self._network, self._machine)
+        return SimEar(self._network, self._machine, host_of(endpoint))
 
 
 class SimDealer(MemoryDealer):
     """One connection for requests. At the endpoint of a broker that is not there it drops at once."""
 
     def __init__(self, network: SimNetwork, machine: Machine, endpoint: str) -> None:
-        doors = None if "nowhere" in endpoint else network.doors
+        self.broker = host_of(endpoint)
+        doors = network.doors.get(self.broker)
         self.router = MemoryRouter() if doors is None else doors.router
         super().__init__(self.router, f"{machine.name} {next(network.numbers)}".encode())
         self.machine = machine
@@ -177,7 +181,7 @@ class SimDealer(MemoryDealer):
             doors.router.dealers[self.peer] = self
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        self._network.carry(self.machine.name, "broker", lambda: self._arrive(frames), self._up, frames)
+        self._network.carry(self.machine.name, self.broker, lambda: self._arrive(frames), self._up, frames)
         trap = self._network.traps.get(self.machine.name)
         if trap is not None and b"UpdateJob" in frames[-1]:
             del self._network.traps[self.machine.name]
@@ -198,7 +202,7 @@ class SimDealer(MemoryDealer):
 
     def _arrive(self, frames: Sequence[bytes]) -> None:
         """A request has arrived in the broker's socket; it is read when the broker gets to it."""
-        doors = self._network.doors
+        doors = self._network.doors.get(self.broker)
         if doors is not None and doors.router is self.router and doors.router.machine.alive:
             super().send(frames)
 
@@ -206,9 +210,10 @@ class SimDealer(MemoryDealer):
 class SimEar(MemorySubscriber):
     """A SUB socket: it reconnects by itself and subscribes anew."""
 
-    def __init__(self, network: SimNetwork, machine: Machine) -> None:
+    def __init__(self, network: SimNetwork, machine: Machine, broker: str) -> None:
         super().__init__(MemoryPublisher())
         self.machine = machine
+        self.broker = broker
         self.heard_by: SimDoors | None = None
         self.way = Way(network.rates.get(machine.name))
         self._network = network
@@ -245,18 +250,18 @@ class SimEar(MemorySubscriber):
     def connect(self) -> None:
         """To whichever broker lives; tried again while they are parted, as libzmq does it."""
         network = self._network
-        if self not in network.ears or network.doors is self.heard_by:
+        if self not in network.ears or network.doors.get(self.broker) is self.heard_by:
             return
-        if (self.machine.name, "broker") in network.parted:
+        if (self.machine.name, self.broker) in network.parted:
             network.later(0.2 + network.random.random() * 0.1, self.connect)
             return
-        self.heard_by = network.doors
+        self.heard_by = network.doors.get(self.broker)
         for topic in sorted(self.topics):
             self._tell(topic, wanted=True)
 
     def _tell(self, topic: bytes, *, wanted: bool) -> None:
         doors = self.heard_by
-        if doors is not None and (self.machine.name, "broker") not in self._network.parted:
+        if doors is not None and (self.machine.name, self.broker) not in self._network.parted:
             self._network.later(0.001, lambda: doors.publisher.wanted(topic, wanted=wanted))
 
 
@@ -264,6 +269,7 @@ class SimDoors:
     """The sockets of one life of a broker."""
 
     def __init__(self, network: SimNetwork, machine: Machine) -> None:
+        self.machine = machine
         self.router = SimRouter(network, machine)
         self.publisher = SimPublisher(network, machine, self)
 
@@ -271,10 +277,9 @@ class SimDoors:
 class SimRouter(MemoryRouter):
     """The door for requests; it records who asked what and what was said."""
 
-    endpoint = f"tcp://broker:{REQUESTS_PORT}"
-
     def __init__(self, network: SimNetwork, machine: Machine) -> None:
         super().__init__()
+        self.endpoint = f"tcp://{machine.name}:{REQUESTS_PORT}"
         self.machine = machine
         self.dealers: dict[bytes, SimDealer] = {}
         self._network = network
@@ -299,21 +304,22 @@ class SimRouter(MemoryRouter):
         request_id, body = unpack_reply(list(frames))
         if (asked := self._asked.get(request_id)) is not None:
             self._network.answered.add(request_id)
-            self._network.recorder.told(_machine_of(peer), request_id, asked[0], asked[1], decode_reply(body))
+            told = {"machine": _machine_of(peer), "broker": self.machine.name, "request_id": request_id}
+            self._network.recorder.told(told, asked[0], asked[1], decode_reply(body))
         dealer = self.dealers.get(peer)
         if dealer is None or dealer.over.is_set():
             return Sent.GONE
-        self._network.carry("broker", dealer.machine.name, lambda: dealer.hear(list(frames)), dealer.down, frames)
+        hear = partial(dealer.hear, list(frames))
+        self._network.carry(self.machine.name, dealer.machine.name, hear, dealer.down, frames)
         return Sent.DONE
 
 
 class SimPublisher(MemoryPublisher):
     """The door for live events."""
 
-    endpoint = f"tcp://broker:{EVENTS_PORT}"
-
     def __init__(self, network: SimNetwork, machine: Machine, doors: SimDoors) -> None:
         super().__init__()
+        self.endpoint = f"tcp://{machine.name}:{EVENTS_PORT}"
         self._network = network
         self._machine = machine
         self._doors = doors
@@ -331,7 +337,12 @@ class SimPublisher(MemoryPublisher):
             if ear.full:
                 self._network.recorder.rare["a slow subscriber missed events"] += 1
                 continue
-            self._network.carry("broker", ear.machine.name, lambda ear=ear: ear.hear(list(frames)), ear.way, frames)
+            hear = partial(ear.hear, list(frames))
+            self._network.carry(self._machine.name, ear.machine.name, hear, ear.way, frames)
+
+
+def host_of(endpoint: str) -> str:
+    return endpoint.removeprefix("tcp://").rpartition(":")[0]
 
 
 def _machine_of(peer: bytes) -> str:

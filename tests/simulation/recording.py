@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from airunner.protocol.compression import is_compressed
@@ -45,9 +46,9 @@ class Recorder:
         """This has happened now."""
         self.history.append(record(at_ms=self.now_ms, **fields))
 
-    def told(self, machine: str, request_id: bytes, request: Request, asked_at_ms: int, reply: Reply) -> None:
-        """The broker has sent this reply."""
-        common = {"machine": machine, "request_id": request_id, "asked_at_ms": asked_at_ms}
+    def told(self, who: Mapping[str, str | bytes], request: Request, asked_at_ms: int, reply: Reply) -> None:
+        """A broker has sent this reply; `who`: the asker's machine, the broker's, and the request's id."""
+        common = {**who, "asked_at_ms": asked_at_ms}
 
         def note(kind: type[Record], ref: Any, **fields: object) -> None:
             self.add(kind, **common, job_id=ref.job_id, attempt=ref.attempt, **fields)
@@ -66,7 +67,7 @@ class Recorder:
                     if batch.code == "stale-token":
                         self.rare["late events refused"] += 1
                 for one, completed in zip(request.completions, completions, strict=True):
-                    self.told(machine, request_id, one, asked_at_ms, completed)
+                    self.told(who, one, asked_at_ms, completed)
             case JobCompleted(state=state), CompleteJob(lease=lease):
                 note(Completed, lease, state=state)
             case JobReleasedReply(), ReleaseJob(lease=lease):

@@ -24,9 +24,6 @@ from airunner.agent.agent import Agent
 from airunner.agent.attempt.attempt import Surroundings
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
-from airunner.broker.broker import Broker
-from airunner.broker.counts import Counts
-from airunner.certs.authority import NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.errors import PeerError
@@ -35,6 +32,7 @@ from airunner.protocol.job import Reason
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
+from tests.simulation.brokers import Brokers
 from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
@@ -43,7 +41,6 @@ from tests.simulation.history import (
     FinalEvents,
     FinalJob,
     Healed,
-    Killed,
     LeftWaiting,
     Noted,
     Piled,
@@ -52,11 +49,10 @@ from tests.simulation.history import (
 )
 from tests.simulation.homes import may_be_full
 from tests.simulation.machine import Machine, true_s
-from tests.simulation.network import SimDoors, SimNetwork, Weather
+from tests.simulation.network import REQUESTS_PORT, SimNetwork, Weather
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
-from tests.simulation.thread import SimThread
 from tests.simulation.torn import TornDisk
 from tests.simulation.users import Monitor, Submitter, all_jobs, open_queue
 
@@ -89,11 +85,10 @@ class World:
         self.network = SimNetwork(self.random, self.recorder)
         may_be_full(self.recorder.rare)
         self.disk = DISKS[store](self.random, self.recorder.rare)
-        self.broker: Machine | None = None
+        self.brokers = Brokers(self)
         self.agents: dict[str, tuple[Machine, SimKeepers]] = {}
         self.users: dict[str, Machine] = {}
         self.healed = False
-        self.wall_offset_ms = 0
         self.job_ids: list[str] = []
         self._monitors: dict[str, Monitor] = {}
         self._user_done: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
@@ -114,7 +109,8 @@ class World:
         """All of it, up to the final reading; then `over` ends the process, whatever still runs."""
         async with anyio.create_task_group() as self._group:
             self._watch_over(self.network.run)
-            self._watch_over(self._keep_broker)
+            for name in self.brokers.names:
+                self._watch_over(self.brokers.keep, name)
             for name in self.visibility_ms:
                 self._watch_over(self._keep_agent, name)
             for number in range(SUBMITTERS):
@@ -143,46 +139,9 @@ class World:
             except Exception as error:  # noqa: BLE001 - the run is over, and says why
                 self._over(error)
 
-        self._tasks.start_soon(watched)
+        self.tasks.start_soon(watched)
 
     # --- machines -------------------------------------------------------------------------------------
-
-    async def _keep_broker(self) -> None:
-        """Start a broker whenever there is none."""
-        while True:
-            machine = self.broker = Machine("broker")
-            doors = SimDoors(self.network, machine)
-            offload = SimThread(self.random)
-            broker = Broker(
-                self.disk.open(),
-                doors.router,
-                doors.publisher,
-                NoVerifier(),
-                self.edges(self.wall_offset_ms, machine),
-                offload,
-                Counts(),
-                disk=self.disk,
-            )
-            self.recorder.add(Started, machine="broker", broker=True, wall_offset_ms=WALL_MS + self.wall_offset_ms)
-            self.network.broker_there(doors)
-            machine.start(self._tasks, partial(_together, broker.run, offload.run))
-            await machine.ended.wait()
-            if machine.crashed is not None:
-                self._broker_down("crash", power=False)
-                self.note(f"the broker crashed: {machine.crashed!r}")
-            await anyio.sleep(self._pause_s([0.2, 2.0, 12.0]))  # virtual
-
-    def kill_broker(self, *, power: bool) -> None:
-        """SIGKILL, or the plug."""
-        if self.broker is not None and self.broker.alive:
-            self.broker.kill()
-            self._broker_down("power" if power else "kill", power=power)
-
-    def _broker_down(self, why: str, *, power: bool) -> None:
-        """Its process is no more; neither is anything that only it knew."""
-        self.recorder.add(Killed, machine="broker", why=why)
-        self.disk.crash(power=power)
-        self.network.broker_gone(silently=power and self.random.random() < 0.5)
 
     def wake(self, machine: Machine) -> None:
         """SIGCONT, if there is anybody to hear it."""
@@ -199,16 +158,16 @@ class World:
             keepers = SimKeepers(machine, self.network, self.recorder)
             self.agents[name] = (machine, keepers)
             self.recorder.add(Started, machine=name)
-            machine.start(self._tasks, partial(self._agent, machine, keepers, home))
+            machine.start(self.tasks, partial(self._agent, machine, keepers, home))
             await machine.ended.wait()
             if machine.crashed is not None:
                 raise AssertionError(f"{name} ended by itself") from machine.crashed
             await keepers.gone()  # as agent.place waits for the keepers of the last agent
-            await anyio.sleep(self._pause_s([0.2, 2.0, 8.0]))  # virtual
+            await anyio.sleep(self.pause_s([0.2, 2.0, 8.0]))  # virtual
 
     async def _agent(self, machine: Machine, keepers: SimKeepers, home: Path) -> None:
         edges = self.edges(self.random.randrange(-HOUR_MS, HOUR_MS), machine)
-        endpoints = ["tcp://broker:7070", "tcp://nowhere:7070"] if self.random.random() < 0.3 else ["tcp://broker:7070"]
+        endpoints = self.endpoints(more=0.3)
         agent = Agent(
             Plan(
                 name=machine.name,
@@ -229,7 +188,7 @@ class World:
         """A client or monitor, started again whenever it is killed, until its own end."""
         while True:
             machine = self.users[name] = Machine(name)
-            machine.start(self._tasks, partial(run, machine))
+            machine.start(self.tasks, partial(run, machine))
             await machine.ended.wait()
             self.network.machine_gone(machine)
             if machine.crashed is not None:
@@ -243,12 +202,20 @@ class World:
         """A client on this machine."""
         reach = Reach(
             network=self.network.of_machine(machine),
-            endpoints=("tcp://broker:7070",),
+            endpoints=self.endpoints(),
             token=lambda: b"",
             edges=self.edges(0, machine),
             close=lambda: None,
         )
         return Client(reach=reach, patience=_FOR_EVER)
+
+    def endpoints(self, more: float = 0.0) -> tuple[str, ...]:
+        """Those of all brokers, in any order; with this probability also one where nobody is."""
+        names = list(self.brokers.names)
+        if len(names) > 1:
+            self.random.shuffle(names)
+        nowhere = ["nowhere"] if more and self.random.random() < more else []
+        return tuple(f"tcp://{name}:{REQUESTS_PORT}" for name in [*names, *nowhere])
 
     def edges(self, offset_ms: int, machine: Machine) -> Edges:
         """A machine's clocks and its luck."""
@@ -271,13 +238,10 @@ class World:
         for machine, keepers in self.agents.values():
             keepers.trap = None
             machine.refuses, machine.disk_full = 0.0, False
-        for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values(), self.broker]:
-            if machine is not None and machine.stopped:
+        for machine in [*(machine for machine, _ in self.agents.values()), *self.users.values()]:
+            if machine.stopped:
                 self.wake(machine)
-        self.disk.heal()
-        if self.wall_offset_ms:
-            self.wall_offset_ms = 0
-            self.kill_broker(power=False)
+        self.brokers.heal()
         self.recorder.add(Healed)
 
     async def _drain(self) -> None:
@@ -325,7 +289,7 @@ class World:
             async with self.client(machine) as client:
                 await run(client)
 
-        machine.start(self._tasks, main)
+        machine.start(self.tasks, main)
         await machine.ended.wait()
         assert machine.crashed is None, f"{name} ended by itself: {machine.crashed!r}"
 
@@ -338,7 +302,7 @@ class World:
         """The right time at this moment of the run."""
         return WALL_MS + int(at_s * 1_000)
 
-    def _pause_s(self, lengths_s: list[float]) -> float:
+    def pause_s(self, lengths_s: list[float]) -> float:
         """Until what has died is started again."""
         return 0.05 if self.healed else self.random.random() * self.random.choice(lengths_s)
 
@@ -347,15 +311,10 @@ class World:
         self.recorder.add(Noted, what=what.replace(str(self.folder), ""))
 
     @property
-    def _tasks(self) -> anyio.abc.TaskGroup:
+    def tasks(self) -> anyio.abc.TaskGroup:
+        """In which every machine runs."""
         assert self._group is not None, "the world runs"
         return self._group
-
-
-async def _together(*runs: Callable[[], Awaitable[None]]) -> None:
-    async with anyio.create_task_group() as group:
-        for run in runs:
-            group.start_soon(run)
 
 
 async def _inline(call: Callable[[], T]) -> T:
