@@ -1,4 +1,4 @@
-"""Commands `airunner backup` and `airunner store …`: back up, restore, check and copy a store.
+"""Commands `airunner backup` and `airunner store …`: make, back up, restore, check and copy a store.
 
 - A backup file is always complete; a restore changes nothing until its backup is verified.
 - Exit code 0: no fault. 1: the store or the backup has faults; `check` and `backup` print a line for each.
@@ -26,7 +26,7 @@ _JOBS_SHOWN: Final = 100  # jobs between two updates of the display
 _COPIED: Final = ("jobs", "events", "idempotency records", "secrets", "queue modes")
 
 store_app = typer.Typer(
-    help="Restore, check and copy the broker's store, while the broker is stopped.", no_args_is_help=True
+    help="Make, restore, check and copy the broker's store, while the broker is stopped.", no_args_is_help=True
 )
 
 StoreOption = Annotated[
@@ -115,6 +115,23 @@ def copy_command(
     else:
         kinds = ", ".join(f"{number:,} {kind}" for number, kind in zip(report, _COPIED, strict=True))
         print(f"copied {kinds}; all equal")
+
+
+@store_app.command("init")
+def init_command(
+    store: Annotated[str, typer.Option(help="PostgreSQL database, as postgresql://OWNER@HOST/DATABASE.")],
+    grant_to: Annotated[
+        str | None, typer.Option(metavar="ROLE", help="Role of the brokers, which may then use the store.")
+    ] = None,
+) -> None:
+    """Make the schema of a PostgreSQL store, or upgrade it, as its owner.
+
+    A broker whose role may create a schema does it by itself. Run this as another role, which owns the store, so that
+    the role of the brokers can neither change nor drop it. Running it again changes nothing.
+    """
+    from airunner.broker.store.open import make_postgres_store
+
+    print(make_postgres_store(store, grant_to))
 
 
 class _Bar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,32 @@ from airunner.protocol.errors import OperatorError
 
 MEMORY_URL: Final = "memory:"
 FILE_URL: Final = "sqlite:///"
+
+
+def is_postgres(url: str) -> bool:
+    """Check whether a --store names a PostgreSQL server: by a URL, or by `key=value` words as libpq has them."""
+    return re.match(r"postgres(ql)?:|\w+\s*=", url) is not None
+
+
+def make_postgres_store(url: str, grant_to: str | None) -> str:
+    """Make or upgrade the schema of a PostgreSQL store and grant a role what a broker needs; return what was done.
+
+    Raises `OperatorError`.
+    """
+    if not is_postgres(url):
+        raise OperatorError("--store has to name a PostgreSQL database, as postgresql://…: other stores need no init")
+    require_psycopg()
+    from airunner.broker.store.postgres.opening import initialise
+
+    return initialise(url, grant_to)
+
+
+def require_psycopg() -> None:
+    """Require the driver of PostgreSQL, which is an extra. Raises `OperatorError`."""
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        raise OperatorError("a store on PostgreSQL needs psycopg: run pip install 'airunner[postgres]'") from error
 
 
 def path_of(url: str) -> Path | None:

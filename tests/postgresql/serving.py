@@ -29,6 +29,7 @@ PASSWORD: Final = "open/sesame"  # in a URL it has to be escaped
 ROLE: Final = "airunner"  # owns the databases of tests, and is no superuser
 NOBODY: Final = 65534  # user of a server that root starts
 STARTS_MAX: Final = 100  # tries to start a server: another process may take its port, or hold what a killed one had
+WAITS_MAX: Final = 1_000  # of 20 ms, for a server to become what it has to be
 REMOVER: Final = """
 import shutil, sys, time
 from pathlib import Path
@@ -179,6 +180,13 @@ class Server:
                 connection.execute(statement.encode())
             last = connection.execute(statements[-1].encode())
             return last.fetchall() if last.description else []
+
+    def wait_for(self, query: str, rows: list[tuple[Any, ...]]) -> None:
+        """Wait until a query has these rows: each try waits in the server."""
+        for _ in range(WAITS_MAX):
+            if self.execute("SELECT pg_sleep(0.02)", query) == rows:
+                return
+        raise AssertionError(f"{query} is not {rows}: see {self.log}")
 
     def database(self, template: str = "template0") -> str:
         """Create a database that `ROLE` owns, and return its name."""

@@ -174,11 +174,6 @@ def one_line(error: psycopg.Error) -> str:
     return words if len(words) <= WORDS_CHARS_MAX else f"{words[:WORDS_CHARS_MAX]}…"
 
 
-def is_postgres(url: str) -> bool:
-    """Check whether a --store names a PostgreSQL server: by a URL, or by `key=value` words as libpq has them."""
-    return url.startswith(("postgresql:", "postgres:")) or re.match(r"\w+\s*=", url) is not None
-
-
 def shown(url: str) -> str:
     """Format a URL for messages, without its passwords."""
     return _SECRET_PARTS.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", url)

@@ -6,17 +6,18 @@ Each check that fails is one line that says what to do, and nothing was changed 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Final
 
 import psycopg
-from msgspec import Struct
 from psycopg import sql
 
-from airunner.broker.store.contract import StoreAway
+from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Database, Link, one_line
 from airunner.broker.store.postgres.schema import NEW, STEPS, VERSION
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
+PACKAGE: Final = "airunner"
 OLDEST: Final = 150_000  # PostgreSQL 15, as the server numbers it
 SKEW_MS_MAX: Final = (
     2_000  # between the clocks of this machine and the server's: timestamps in logs and delays follow it
@@ -54,16 +55,6 @@ _GRANTS: Final = (
 )
 
 
-class Identity(Struct, frozen=True):
-    """Identity of a broker: its id, its fleet (a hash of the fleet's public key), its endpoints for other machines."""
-
-    broker: str
-    fleet: str
-    requests: str = ""
-    events: str = ""
-    version: str = ""  # of airunner
-
-
 def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[Link, int]:
     """Open a store for a broker; return the link and the broker's epoch. Raises `OperatorError`."""
     try:
@@ -71,7 +62,7 @@ def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[
         try:
             with link.translated():
                 check_clock(link.connection, now_ms)
-                own = (identity.broker, identity.requests, identity.events, identity.version)
+                own = (identity.broker, identity.requests, identity.events, version(PACKAGE))
                 ((epoch,),) = link.connection.execute(_REGISTER, (*own, VERSION, now_ms())).fetchall()
         except BaseException:
             link.close()
@@ -186,8 +177,8 @@ def warnings_of(connection: Database) -> list[str]:
     return found
 
 
-def initialise(url: str, grant_to: str | None) -> int:
-    """Make or upgrade the schema as its owner, and grant a role what a broker needs; return the version that it had.
+def initialise(url: str, grant_to: str | None) -> str:
+    """Make or upgrade the schema as its owner, and grant a role what a broker needs; return what was done.
 
     Raises `OperatorError`.
     """
@@ -202,7 +193,9 @@ def initialise(url: str, grant_to: str | None) -> int:
             link.close()
     except (StoreAway, NoSpace) as error:
         raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
-    return had
+    done = "has" if had == VERSION else f"was upgraded from version {had} to" if had else "was made with"
+    granted = "" if grant_to is None else f"; {grant_to} may run brokers on it"
+    return f"the store {link.shown} {done} version {VERSION} of the schema{granted}"
 
 
 def _grant(connection: Database, role: str) -> None:
