@@ -51,7 +51,11 @@ def path_of(url: str) -> Path | None:
         return None
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
-        raise OperatorError(f"--store {url!r} is not the URL of a store; write sqlite:///PATH or memory:")
+        named = repr(url) if "@" not in url else f"{url.partition(':')[0]}:…"  # it may contain a password
+        words = (
+            f"--store {named} is not the URL of a store; write sqlite:///PATH, memory: or postgresql://HOST/DATABASE"
+        )
+        raise OperatorError(words)
     return path
 
 
