@@ -13,11 +13,13 @@ from msgspec import Struct, field
 from airunner.agent.attempt.attempt import Surroundings
 from airunner.agent.attempt.slot import Slot
 from airunner.agent.checkout.mirrors import remove_unfinished
+from airunner.agent.leases.attemptcounts import AttemptCounts
 from airunner.agent.leases.health import Health
 from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.probes import Probes
 from airunner.agent.leases.renewer import Renewer
+from airunner.agent.metrics import AgentMetrics
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import SPOOL_FOLDER, spools_in
@@ -28,6 +30,7 @@ from airunner.agent.workspace.workspace import remove_workspaces
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.requests import Ping
 from airunner.transport.channel import Channel
+from airunner.transport.http import HttpServer
 from airunner.transport.ports import Edges
 
 
@@ -40,6 +43,7 @@ class Agent(Struct, frozen=True):
     edges: Edges
     report: Callable[[str], None]
     orders: Orders = field(default_factory=Orders)
+    http: HttpServer | None = None  # serves the agent's pages; None: nothing does
 
     async def run(self) -> None:
         """Run jobs until `orders.drain` is set and running jobs have ended, or each slot has run `jobs_max` jobs."""
@@ -51,7 +55,8 @@ class Agent(Struct, frozen=True):
         leaser = Leaser(self.plan, self.channel, publisher, renewer, health, self.edges, self.orders)
         bases = self.surroundings.bases
         workspaces = Workspaces(home, JobUsers(self.surroundings.users), bases)
-        occupancy = Occupancy()
+        occupancy, counts = Occupancy(), AttemptCounts()
+        metrics = AgentMetrics(self.plan, self.channel, occupancy, counts, renewer, health, publisher.room)
         self.channel.nudged = renewer.nudge
         for leftover in await self.surroundings.offload(
             lambda: [*remove_workspaces(home, bases), *remove_unfinished(home)]
@@ -67,6 +72,8 @@ class Agent(Struct, frozen=True):
             background.start_soon(renewer.run)
             background.start_soon(health.run)
             background.start_soon(self._leave_when_idle, occupancy)
+            if self.http is not None:
+                background.start_soon(self.http.run, metrics.pages())
             slot = Slot(
                 plan=self.plan,
                 spools=spools,
@@ -78,6 +85,7 @@ class Agent(Struct, frozen=True):
                 edges=self.edges,
                 orders=self.orders,
                 occupancy=occupancy,
+                counts=counts,
                 health=health,
                 report=self.report,
             )
@@ -99,5 +107,5 @@ class Agent(Struct, frozen=True):
         queues = ", ".join(self.plan.queues)
         self.report(
             f"airunner agent ready: {self.plan.name}, {self.plan.slots} slots, queues {queues}, "
-            f"broker {self.channel.endpoint}"
+            f"broker {self.channel.endpoint}{'' if self.http is None else f', http {self.http.address}'}"
         )

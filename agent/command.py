@@ -213,6 +213,14 @@ def agent_command(
             show_default="*_TOKEN, *_SECRET, *_PASSWORD, *_API_KEY and similar names, always",
         ),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of /health and /metrics, for everybody who can reach it; port 0 picks a free one.",
+            show_default="none",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the agent.", envvar=AGENT_NAME_VARIABLE, show_default="HOST-1, or next free"),
@@ -295,7 +303,7 @@ def agent_command(
     if not users:
         _say(f"note: {exposed_keys(home)}")
     gc.freeze()  # the garbage collector need not scan the imported modules, which stay in use
-    anyio.run(run, home, plan, surroundings, launcher, endpoints, token, token_file, _say)
+    anyio.run(run, home, plan, surroundings, launcher, endpoints, token, token_file, http, _say)
 
 
 def _locked_home() -> tuple[Home, LockedHome]:

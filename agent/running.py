@@ -19,6 +19,7 @@ from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.tokensource import token_source
 from airunner.transport.channel import Channel
+from airunner.transport.http import open_http
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveNetwork, new_context
@@ -41,9 +42,11 @@ async def run(
     endpoints: tuple[str, ...],
     token: str | None,
     token_file: Path | None,
+    http: str | None,
     say: Say,
 ) -> None:
     """Run the agent until it ends, then stop the launcher, which ends the processes of every job."""
+    server = None if http is None else await open_http(http)
     tokens = token_source(
         os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=say
     )
@@ -56,7 +59,7 @@ async def run(
         Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
     )
     reports = Reports(lambda lines: say(*lines))
-    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add)
+    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server)
     async with anyio.create_task_group() as obeying:
         obeying.start_soon(_obey_signals, agent, launcher, say)
         try:

@@ -270,8 +270,8 @@ async def _run(
                 quotas=quotas,
                 health=health,
             )
-            server = await open_http(http, broker_pages(health, broker.metrics(tenants)))
-            group.start_soon(server.run, name="HttpServer")
+            server = await open_http(http)
+            group.start_soon(server.run, broker_pages(health, broker.metrics(tenants)), name="HttpServer")
             if path is not None:
                 control = await open_control(path, broker.ledger_inbox, engine.copy_to)
                 group.start_soon(control.run, name="ControlSocket")

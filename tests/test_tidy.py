@@ -33,6 +33,7 @@ FLOORS = [
     "leases",
     "attempt",
     "home",
+    "metrics",
     "agent",
     "running",
     "command",

@@ -104,7 +104,7 @@ class Channel:
         self._connection = anyio.CancelScope()
         self._failure: OperatorError | None = None
         self._ever_heard = False
-        self._noticed = False
+        self.silent = False
         self._mismatches = 0
         self._endpoints = frozenset(endpoints)
         self._refused: set[str] = set()  # endpoints that refused us since a broker was last heard
@@ -288,7 +288,7 @@ class Channel:
             self._wake_in_time()
             return
         self._ever_heard = True
-        self._noticed = False
+        self.silent = False
         self._mismatches = 0
         self._refused.clear()
         if isinstance(reply, Nudge):
@@ -338,15 +338,15 @@ class Channel:
                 self._fail(OperatorError(mismatched(self.endpoint), exit_code=EXIT_NO_PERMISSION))
             else:
                 self._fail(OperatorError(unanswered(self.endpoint, bound_s), exit_code=EXIT_UNAVAILABLE))
-        elif waited_s >= NOTICE_S and not self._noticed and self._patience.notice is not None:
-            self._noticed = True
+        elif waited_s >= NOTICE_S and not self.silent and self._patience.notice is not None:
+            self.silent = True
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)
 
     def _due_ms(self) -> float:
         """Return when an action of the Lazy Pirate or a bound of the patience is due."""
         due_ms = math.inf if (at_ms := self._pirate.deadline_ms()) is None else at_ms
         if (since_ms := self._pirate.unheard_since_ms) is not None:
-            due_ms = min(due_ms, self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self._noticed))
+            due_ms = min(due_ms, self._patience.due_ms(since_ms, heard=self._ever_heard, noticed=self.silent))
         return due_ms
 
     def _refuse_endpoint(self, message: str, exit_code: int, *, may_change: bool) -> None:

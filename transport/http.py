@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 from msgspec import Struct
@@ -40,18 +41,19 @@ Page = Callable[[str], Awaitable[HttpReply]]
 
 
 class HttpServer:
-    """HTTP server actor; it listens at `address`, a HOST:PORT with the actual port. `pages` are by path."""
+    """HTTP server actor; it listens at `address`, a HOST:PORT with the actual port, before it runs."""
 
-    def __init__(self, listener: MultiListener[SocketStream], pages: Mapping[str, Page]) -> None:
+    def __init__(self, listener: MultiListener[SocketStream]) -> None:
         self._listener = listener
-        self._pages = {path.encode(): page for path, page in pages.items()}
+        self._pages: dict[bytes, Page] = {}
         self._served = 0
         address = listener.extra(SocketAttribute.local_address)
         assert isinstance(address, tuple), "not a TCP socket"
         self.address = str(Address(address[0], address[1]))
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
+    async def run(self, pages: Mapping[str, Page]) -> None:
+        """Serve these pages, by path, until cancelled."""
+        self._pages = {path.encode(): page for path, page in pages.items()}
         async with self._listener, anyio.create_task_group() as group:
             for listener in self._listener.listeners:
                 assert isinstance(listener, SocketListener), "not a TCP listener"
@@ -96,8 +98,8 @@ class HttpServer:
         return _response(method, await page(_accepted(head)))
 
 
-async def open_http(address: str, pages: Mapping[str, Page]) -> HttpServer:
-    """Open the HTTP server of `pages` at HOST:PORT; port 0 picks a free one.
+async def open_http(address: str) -> HttpServer:
+    """Open an HTTP server at HOST:PORT; port 0 picks a free one.
 
     Raises `OperatorError`: the address is invalid, or cannot be listened at.
     """
@@ -113,7 +115,16 @@ async def open_http(address: str, pages: Mapping[str, Page]) -> HttpServer:
             f"cannot serve HTTP on {address}: {error.strerror or error}; choose another address with --http",
             exit_code=EXIT_UNAVAILABLE,
         ) from error
-    return HttpServer(group, pages)
+    return HttpServer(group)
+
+
+def health_reply(status: str, conditions: Mapping[str, str], accept: str, line: str = "200 OK") -> HttpReply:
+    """Make the reply of /health: the status and the words of each condition, as text or, if preferred, as JSON."""
+    if prefers_json(accept):
+        body = {"status": status, "conditions": conditions} if conditions else {"status": status}
+        return HttpReply(msgspec.json.encode(body), JSON, line)
+    words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
+    return HttpReply(f"{status}\n{words}".encode(), status=line)
 
 
 def prefers_json(accept: str) -> bool:

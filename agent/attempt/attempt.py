@@ -135,7 +135,7 @@ class Attempt:
         self._to_redact: set[str] = set()
         self._terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
         self._secrets: Mapping[str, str] = {}
-        self.begun = False  # the command was started
+        self.begun_s: float | None = None  # when the command was started (anyio's clock)
         self._commit = ""
         self._checkout_ms = 0
         self._spent = Spent()
@@ -333,7 +333,7 @@ class Attempt:
 
     async def _attend(self, process: Process) -> Result:
         """Supervise the command until it has ended, and return the result."""
-        self.begun = True
+        self.begun_s = anyio.current_time()
         outbox = self._recorder.outbox
         outbox.held = process.ran_s is not None and self._surroundings.hooks is None  # hooks may take long
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)

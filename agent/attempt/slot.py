@@ -21,6 +21,7 @@ from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
+from airunner.agent.leases.attemptcounts import AttemptCounts
 from airunner.agent.leases.health import Health
 from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.leaser import Leaser, Orders
@@ -54,13 +55,15 @@ REFUSED: Final = "the job is given back, because this agent's machine cannot run
 class _Attempted(Struct):
     """An attempt and its outcome; without a `result` the attempt was ended early.
 
-    `begun`: the command was started. `refused`: this machine could not run the job. `counts`: towards `max_attempts`.
+    `prepared_s`: time until the command was started; None: it was not. `refused`: this machine could not run the job.
+    `counts`: towards `max_attempts`.
     """
 
     held: HeldLease
+    leased_s: float
     recorder: Recorder | None = None
     result: Result | None = None
-    begun: bool = False
+    prepared_s: float | None = None
     refused: bool = False
     counts: bool = False
 
@@ -83,6 +86,7 @@ class Slot(Struct, frozen=True):
     edges: Edges
     orders: Orders
     occupancy: Occupancy
+    counts: AttemptCounts
     health: Health
     report: Callable[[str], None]
 
@@ -120,7 +124,7 @@ class Slot(Struct, frozen=True):
     async def _work(self, held: HeldLease) -> _Attempted:
         """Run an attempt at a leased job, and return its outcome."""
         lease = held.lease
-        attempted = _Attempted(held)
+        attempted = _Attempted(held, anyio.current_time())
         self.report(f"{attempted.name} begins: {one_line(shown_command(lease.spec))}")
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
@@ -169,7 +173,8 @@ class Slot(Struct, frozen=True):
             message = f"{_first(died)}; {KILLED}"
             recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=message))
         finally:
-            attempted.begun = attempt.begun
+            if attempt.begun_s is not None:
+                attempted.prepared_s = attempt.begun_s - attempted.leased_s
         if outbox.failure is not None:
             raise outbox.failure
         if attempted.result is not None:
@@ -179,7 +184,7 @@ class Slot(Struct, frozen=True):
         """Report to `health` that this machine cannot run the job, and record it; the lease is then released."""
         attempted.refused = True
         attempted.result = None
-        attempted.counts |= await self.health.refused(refusal, begun=attempted.begun)
+        attempted.counts |= await self.health.refused(refusal, begun=attempted.prepared_s is not None)
         if attempted.recorder is not None and not attempted.recorder.outbox.broken.is_set():
             message = f"{REFUSED}: {refusal.message}"[:MESSAGE_CHARS_MAX]
             attempted.recorder.add(ProcessError(timestamp_ms=self.surroundings.wall_ms(), message=message))
@@ -236,6 +241,7 @@ class Slot(Struct, frozen=True):
                     outbox.spool.remove()
             except SpoolFailed as failed:  # the next agent of this home finds the spool, and that its lease is settled
                 self.report(str(failed))
+        self.counts.record(settlement, attempted.prepared_s)
         self.report(f"{attempted.name} {described(settlement)}")
         settled.set()
 
@@ -277,7 +283,7 @@ class Slot(Struct, frozen=True):
             if outbox.lost.is_set():
                 settlement = Lost()
             else:
-                counts = attempted.counts or (outbox.broken.is_set() and attempted.begun)
+                counts = attempted.counts or (outbox.broken.is_set() and attempted.prepared_s is not None)
                 settlement = await self.leaser.release(attempted.held.lease, lost=counts)
             group.cancel_scope.cancel()
         return settlement

@@ -11,7 +11,7 @@ class Occupancy:
     """Occupancy of an agent's slots; at first all are idle. During a `with` block one more slot counts as busy."""
 
     def __init__(self) -> None:
-        self._busy = 0
+        self.busy = 0  # slots
         self._changed = Bell()
 
     def __enter__(self) -> None:
@@ -23,13 +23,13 @@ class Occupancy:
     async def idle_for(self, seconds: float) -> None:
         """Wait until all slots have been idle for `seconds`; time before this call does not count."""
         while True:
-            while self._busy:
+            while self.busy:
                 await self._changed.wait()
             with anyio.move_on_after(seconds) as pause:
                 await self._changed.wait()
-            if pause.cancelled_caught and not self._busy:
+            if pause.cancelled_caught and not self.busy:
                 return
 
     def _move(self, slots: int) -> None:
-        self._busy += slots
+        self.busy += slots
         self._changed.ring()

@@ -62,6 +62,11 @@ class Renewer:
         """Stop renewing a lease: it is settled or lost."""
         self._held.pop(held.key, None)
 
+    @property
+    def leases(self) -> int:
+        """Number of leases that are held."""
+        return len(self._held)
+
     def nudge(self) -> None:
         """Send a heartbeat at once or, without a lease, as soon as there is one."""
         self._nudged = True

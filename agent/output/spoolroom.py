@@ -11,19 +11,19 @@ class SpoolRoom:
     """Spool room of `bytes_max` bytes. Each outbox accounts for the unacknowledged bytes of its spool."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
+        self.bytes_max = bytes_max
+        self.used_bytes = 0
         self._full = False
 
     @property
     def full(self) -> bool:
         """Whether the spools have reached the limit, and have not come down to half of it since."""
-        if self._bytes >= self._bytes_max:
+        if self.used_bytes >= self.bytes_max:
             self._full = True
-        elif self._bytes <= self._bytes_max // LOW_SHARE:
+        elif self.used_bytes <= self.bytes_max // LOW_SHARE:
             self._full = False
         return self._full
 
     def account(self, size: int) -> None:
         """Account for `size` bytes written (negative: freed)."""
-        self._bytes += size
+        self.used_bytes += size

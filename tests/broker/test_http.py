@@ -35,7 +35,7 @@ async def door(health: Health) -> AsyncIterator[HttpServer]:
     counts.add("commits", 3)
     ledger = FairQueue()
     metrics = BrokerMetrics(counts, ledger, MemoryEngine(), Roster(), lambda: 0, ["home"])
-    door = await open_http("127.0.0.1:0", broker_pages(health, metrics))
+    door = await open_http("127.0.0.1:0")
 
     def work() -> None:
         entry = ledger.receive_nowait()
@@ -45,7 +45,7 @@ async def door(health: Health) -> AsyncIterator[HttpServer]:
 
     with anyio.fail_after(TIMEOUT_S), ledger.received_by(work):
         async with anyio.create_task_group() as group:
-            group.start_soon(door.run)
+            group.start_soon(door.run, broker_pages(health, metrics))
             yield door
             group.cancel_scope.cancel()
 
@@ -136,14 +136,14 @@ async def test_what_is_served_is_and_what_is_not_is_told_so(
 
 async def test_a_taken_address_is_an_error_of_one_line(door: HttpServer) -> None:
     with pytest.raises(OperatorError, match="cannot serve HTTP on") as raised:
-        await open_http(door.address, {})
+        await open_http(door.address)
     assert raised.value.exit_code == 69
 
 
 @pytest.mark.parametrize("address", ["", "8080", ":8080", "host:", "host:http", "host:70000"])
 async def test_an_address_has_a_host_and_a_port(address: str) -> None:
     with pytest.raises(OperatorError, match="is not an address"):
-        await open_http(address, {})
+        await open_http(address)
 
 
 async def test_whoever_holds_many_connections_and_leaves_in_the_middle_shuts_nobody_out_for_good(

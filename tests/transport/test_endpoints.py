@@ -150,7 +150,7 @@ def test_a_broker_that_cannot_listen_says_why_and_asks_for_no_other_broker(liste
 
 @pytest.mark.parametrize(("address", "shown"), [pytest.param("[::1]:0", "[::1]:", marks=ipv6), ("*:0", "0.0.0.0:")])
 async def test_http_is_served_at_an_ipv6_address_and_on_all_interfaces(address: str, shown: str) -> None:
-    server = await open_http(address, {})
+    server = await open_http(address)
     assert server.address.startswith(shown)
     await server._listener.aclose()
 
