@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,10 +15,13 @@ import msgspec
 import packages
 from msgspec import inspect
 
+from airunner.agent.metrics import METRICS as AGENT_METRICS
+from airunner.broker.metrics import METRICS
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field
 from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
 from airunner.protocol.states import mermaid
+from airunner.transport.metric import Metric
 from bench.figures import Row
 from bench.results import Report
 from bench.table import MET, number, references
@@ -89,9 +92,21 @@ def figures() -> str:
     return "\n".join((table, "", "The references:", "", *lines))
 
 
+def broker_metrics() -> str:
+    """Write the table of the broker's metrics."""
+    return _metrics(METRICS)
+
+
+def agent_metrics() -> str:
+    """Write the table of the agent's metrics."""
+    return _metrics(AGENT_METRICS)
+
+
 PIECES: Final = (
     Piece("docs/ARCHITECTURE.md", "packages", imports),
     Piece("docs/ARCHITECTURE.md", "states", states),
+    Piece("docs/METRICS.md", "broker metrics", broker_metrics),
+    Piece("docs/METRICS.md", "agent metrics", agent_metrics),
     Piece("docs/PERFORMANCE.md", "figures", figures),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("README.md", "job file", job_file),
@@ -115,6 +130,15 @@ def _table(*headings: str, rows: Iterator[tuple[str, ...]]) -> str:
 def _key_row(field: Field) -> tuple[str, ...]:
     options = ", ".join(f"`{option.flag}`" for option in (field, *field.more))
     return f"`{field.key}`", options, field.expected, field.unset, _help(field)
+
+
+def _metrics(metrics: Iterable[Metric]) -> str:
+    return _table("metric", "kind", "labels", "", rows=map(_metric_row, metrics))
+
+
+def _metric_row(metric: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"`{metric.shown_name}`", metric.kind.name.lower(), labels, metric.help
 
 
 def _figure_row(row: Row) -> tuple[str, ...]:

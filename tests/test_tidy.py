@@ -82,7 +82,9 @@ WORDS = {
 }
 UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE) for name in WORDS}
 TESTS_NAMED = re.compile(r"<!--.*?-->", re.DOTALL)  # comments of a page, with the tests that hold what it says
-PAGES = tuple(f"docs/{page}.md" for page in ("ARCHITECTURE", "GLOSSARY", "JOBS", "PERFORMANCE", "PROTOCOL", "SECURITY"))
+PAGES = tuple(
+    f"docs/{page}.md" for page in ("ARCHITECTURE", "GLOSSARY", "JOBS", "METRICS", "PERFORMANCE", "PROTOCOL", "SECURITY")
+)
 WORDY = (*(f"{part}/" for part in PARTS), "airunner/", "scripts/", "bench/", "deploy/", "README.md", *PAGES)
 
 Rule = Callable[[str, str], Iterator[str]]
