@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest
 from airunner.client.client import Client
 from airunner.client.scale.scaler import Scaler, Terms
 from airunner.client.scale.slurm import SlurmJobs, lock_scaler
-from airunner.protocol.fields import JobSpec
-from tests.acceptance.running import REPOSITORY, Cluster, Process, submitted
+from tests.acceptance.running import Cluster, Process, submitted
+from tests.acceptance.scaling import agent_command, run_jobs
 from tests.acceptance.slurming import Slurm, running_slurm
 
 # Each step at which a scaler that starts two agents can be killed: a check, a list, and two submissions.
@@ -33,24 +32,8 @@ def scaler(cluster: Cluster, script: Path, agents_max: int, environ: dict[str, s
     return Process(cluster.home, [*words, "--broker", cluster.broker.requests], environ)
 
 
-def agent(cluster: Cluster, *options: str) -> str:
-    """The line of a batch script that runs an agent."""
-    words = [sys.executable, "-m", "airunner", "agent", "--broker", cluster.broker.requests, *options]
-    return f"PYTHONPATH={REPOSITORY} AIRUNNER_HOME={cluster.home} exec {shlex.join(words)}"
-
-
-async def run_jobs(cluster: Cluster, count: int) -> set[str]:
-    """Submit jobs, wait for the end of all, and return their states."""
-    states: set[str] = set()
-    async with Client(cluster.broker.requests, home=cluster.home) as client:
-        specs = [JobSpec(command="sleep", args=("0.2",))] * count
-        for job in await client.submit_many(specs):
-            states |= {event.body.state async for event in client.follow(job.id, kinds=["JOB_FINISHED"])}
-    return states
-
-
 def test_from_none_to_five_agents_and_back_for_fifty_jobs(cluster: Cluster, slurm: Slurm) -> None:
-    script = slurm.script(agent(cluster, "--disconnect-after-idle", "1"))
+    script = slurm.script(f"exec {shlex.join(agent_command(cluster))}")
     scaling = scaler(cluster, script, 5, slurm.environ)
     scaling.line("airunner: scaling queue default")
     assert slurm.jobs() == []
