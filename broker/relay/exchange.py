@@ -144,8 +144,9 @@ class Exchange:
 
     def _accept(self, topic: bytes) -> None:
         """Welcome the listeners of a topic, once the peers have welcomed it."""
-        if not self._listeners.has(topic):
-            return  # they have left meanwhile
+        if not self._listeners.has(topic):  # they have left meanwhile
+            self._publisher.publish([topic, WELCOME])
+            return
         if topic not in self._accepted:
             self._accepted.add(topic)
             for link in self._links.values():
