@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,6 +25,9 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 VERSIONS: Final = (15, 18)
 PASSWORD: Final = "open/sesame"  # in a URL it has to be escaped
@@ -110,6 +115,16 @@ class Server:
         (self.folder / "pg_hba.conf").write_text(ACCESS)
         self.start()
         self.execute(f"ALTER ROLE postgres PASSWORD '{PASSWORD}'", f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+
+    def certify(self) -> bytes:
+        """Give the server a certificate, which it uses with `ssl` on; return it."""
+        certificate, key = self_signed()
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            path = self.folder / name
+            path.write_bytes(content)
+            path.chmod(0o600)
+            os.chown(path, *((NOBODY, NOBODY) if os.geteuid() == 0 else (-1, -1)))
+        return certificate
 
     def start(self) -> None:
         """Start the server, and return when it takes connections; a second start uses the same port."""
@@ -213,6 +228,23 @@ def _reachable(folder: Path, root: Path) -> Path:
             return folder
     shutil.copytree(folder.parent, root / "programs", symlinks=True)
     return root / "programs" / "bin"
+
+
+def self_signed() -> tuple[bytes, bytes]:
+    """Make a certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(place, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    made = builder.sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    return made.public_bytes(pem), key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 @contextmanager

@@ -73,14 +73,17 @@ class Link:
     """Link to a server: one connection, made again after it is lost.
 
     url: URL or connection string of libpq
-    check: called with each new connection before it is used; may raise `OperatorError` or `StoreAway`
+    check: called with each new connection before it is used; returns warnings; raises `OperatorError`, `StoreAway`
+
+    `warnings` are those of the last check.
     """
 
-    def __init__(self, url: str, check: Callable[[Database], None] = lambda _: None) -> None:
+    def __init__(self, url: str, check: Callable[[Database], list[str]]) -> None:
         self._parameters = parameters_of(url)
         self.shown = shown(url)
         self._check = check
         self._given_up = False
+        self.warnings: list[str] = []
         self.connection = self._connect()
 
     def _connect(self) -> Database:
@@ -101,7 +104,7 @@ class Link:
                 ((pid,),) = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchall()
                 if pid != connection.info.backend_pid:
                     connection.prepare_threshold = None
-                self._check(connection)
+                self.warnings = self._check(connection)
         except BaseException:
             connection.close()
             raise

@@ -72,12 +72,14 @@ def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[
     return link, epoch
 
 
-def check_store(connection: Database, fleet: str) -> None:
+def check_store(connection: Database, fleet: str) -> list[str]:
     """Check a new connection's server and schema, which is made or upgraded if need be, and claim it for the fleet.
+
+    Returns warnings: what of the server's settings may lose acknowledged work.
 
     Raises `OperatorError`, and `StoreAway`: the server is a standby.
     """
-    check_server(connection)
+    warnings = check_server(connection)
     install(connection, "run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE` as the owner")
     claimed = "UPDATE airunner.installed SET fleet = %s WHERE fleet = ''"
     ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
@@ -92,10 +94,11 @@ def check_store(connection: Database, fleet: str) -> None:
             "the store belongs to another fleet, whose brokers have another key: copy certs/broker.public and "
             "certs/broker.secret of that fleet to this home, or name another database with --store"
         )
+    return warnings
 
 
-def check_server(connection: Database) -> None:
-    """Check that a server can hold a store. Raises `OperatorError`, and `StoreAway`: it is a standby."""
+def check_server(connection: Database) -> list[str]:
+    """Check that a server can hold a store; return warnings. Raises `OperatorError`; `StoreAway`: it is a standby."""
     ((encoding, standby, database),) = connection.execute(_SERVER).fetchall()
     if (version := connection.info.server_version) < OLDEST:
         raise OperatorError(f"the server is PostgreSQL {version // 10_000}: upgrade it to {OLDEST // 10_000} or newer")
@@ -105,9 +108,8 @@ def check_server(connection: Database) -> None:
             "name it with --store"
         )
     if standby:
-        raise StoreAway(
-            f"the store on {connection.info.host}: it is a standby, which is read-only: name the primary too"
-        )
+        raise StoreAway(f"the store on {connection.info.host}: it is a read-only standby; name the primary too")
+    return warnings_of(connection)
 
 
 def check_clock(connection: Database, now_ms: Callable[[], int]) -> None:

