@@ -28,15 +28,26 @@ TimeoutOption = Annotated[
 ]
 
 
+StoreOption = Annotated[
+    str | None,
+    typer.Option(help="PostgreSQL store to check too, as postgresql://….", show_default="none"),
+]
+
+
 def doctor_command(
-    json: JsonOption = False, broker: BrokerOption = None, token: TokenOption = None, timeout: TimeoutOption = None
+    json: JsonOption = False,
+    broker: BrokerOption = None,
+    token: TokenOption = None,
+    timeout: TimeoutOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Check what airunner needs on this machine. Exits with 1 when there is a problem."""
     from airunner.certs.home import Home
 
     bad = False
     home = Home.from_environment(os.environ)
-    for finding in (*_machine(), *_home(home), _broker(home, broker, token, timeout_of(timeout))):
+    stores = () if store is None else _store(store)
+    for finding in (*_machine(), *_home(home), *stores, _broker(home, broker, token, timeout_of(timeout))):
         bad |= finding.severity is Severity.BAD
         typer.echo(json_line(finding) if json else shown(finding))
     raise typer.Exit(int(bad))
@@ -118,6 +129,20 @@ def _keys(home: Home) -> Finding:
         return Finding("keys", Severity.GOOD, str(home.certs))
     more = f"; {len(bad) - 1} more, see `airunner certs doctor`" if len(bad) > 1 else ""
     return Finding("keys", Severity.BAD, bad[0].message + more)
+
+
+def _store(url: str) -> Iterator[Finding]:
+    """Check the server of brokers' store: whether it can be used, and whether it may lose acknowledged work."""
+    from airunner.broker.store.open import inspect_postgres
+
+    try:
+        warnings = inspect_postgres(url, lambda: time.time_ns() // 1_000_000)
+    except OperatorError as error:
+        yield Finding("store", Severity.BAD, error.message)
+    else:
+        yield from (Finding("store", Severity.FAIR, warning) for warning in warnings)
+        if not warnings:
+            yield Finding("store", Severity.GOOD, "the server can be used, and keeps what it has acknowledged")
 
 
 def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: float | None) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,16 @@ def make_postgres_store(url: str, grant_to: str | None) -> str:
     from airunner.broker.store.postgres.opening import initialise
 
     return initialise(url, grant_to)
+
+
+def inspect_postgres(url: str, now_ms: Callable[[], int]) -> list[str]:
+    """Check a PostgreSQL server without changing anything, and return warnings. Raises `OperatorError`."""
+    if not is_postgres(url):
+        raise OperatorError("--store has to name a PostgreSQL database, as postgresql://…")
+    require_psycopg()
+    from airunner.broker.store.postgres.opening import inspect
+
+    return inspect(url, now_ms)
 
 
 def require_psycopg() -> None:

@@ -5,7 +5,8 @@ Each check that fails is one line that says what to do, and nothing was changed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Final
 
@@ -34,7 +35,7 @@ _INSTALLED: Final = "SELECT version, compatible, fleet FROM airunner.installed"
 _IS_INSTALLED: Final = "SELECT to_regclass('airunner.installed') IS NOT NULL"
 _SERVER: Final = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_database()"
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_DURABILITY: Final = (
+DURABILITY: Final = (
     "SELECT current_setting('fsync') = 'on', current_setting('synchronous_commit'),"
     " current_setting('synchronous_standby_names'),"
     # What a standby is called, and how it is attached, only some roles see; that it is there, all do.
@@ -164,8 +165,13 @@ def _upgrade(connection: Database) -> None:
 
 
 def warnings_of(connection: Database) -> list[str]:
-    """List what of the server's settings may lose acknowledged work."""
-    ((fsync, commits, names, standbys),) = connection.execute(_DURABILITY).fetchall()
+    """List what of the server's settings and standbys may lose acknowledged work."""
+    ((fsync, commits, names, standbys),) = connection.execute(DURABILITY).fetchall()
+    return warnings_from(fsync=fsync, commits=commits, names=names, standbys=standbys)
+
+
+def warnings_from(*, fsync: bool, commits: str, names: str, standbys: int) -> list[str]:
+    """List warnings from the row of `DURABILITY`."""
     found: list[str] = []
     if not fsync:
         found.append("fsync is off: a crash of the server's machine loses acknowledged work; turn it on")
@@ -179,22 +185,38 @@ def warnings_of(connection: Database) -> list[str]:
     return found
 
 
+def inspect(url: str, now_ms: Callable[[], int]) -> list[str]:
+    """Check the server and the clock without changing anything; return warnings. Raises `OperatorError`."""
+    with _linked(url, check_server) as link:
+        check_clock(link.connection, now_ms)
+        ((is_installed,),) = link.connection.execute(_IS_INSTALLED).fetchall()
+        missing = [] if is_installed else ["there is no store yet: a broker makes it, or `airunner store init`"]
+        return [*missing, *link.warnings]
+
+
+@contextmanager
+def _linked(url: str, check: Callable[[Database], list[str]]) -> Generator[Link]:
+    """Link to a server while this block runs. Raises `OperatorError` for all errors."""
+    try:
+        link = Link(url, check)
+        try:
+            with link.translated():
+                yield link
+        finally:
+            link.close()
+    except (StoreAway, NoSpace) as error:
+        raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
+
+
 def initialise(url: str, grant_to: str | None) -> str:
     """Make or upgrade the schema as its owner, and grant a role what a broker needs; return what was done.
 
     Raises `OperatorError`.
     """
-    try:
-        link = Link(url, check_server)
-        try:
-            with link.translated():
-                had = install(link.connection, "run this as a role with CREATE on the database, who owns the store")
-                if grant_to is not None:
-                    _grant(link.connection, grant_to)
-        finally:
-            link.close()
-    except (StoreAway, NoSpace) as error:
-        raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
+    with _linked(url, check_server) as link:
+        had = install(link.connection, "run this as a role with CREATE on the database, who owns the store")
+        if grant_to is not None:
+            _grant(link.connection, grant_to)
     done = "has" if had == VERSION else f"was upgraded from version {had} to" if had else "was made with"
     granted = "" if grant_to is None else f"; {grant_to} may run brokers on it"
     return f"the store {link.shown} {done} version {VERSION} of the schema{granted}"

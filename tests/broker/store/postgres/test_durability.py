@@ -14,6 +14,8 @@ import pytest
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Link
 from airunner.broker.store.postgres.opening import check_server, open_link, warnings_of
+from airunner.certs.findings import Severity
+from airunner.doctor import _store
 from airunner.protocol.errors import NoSpace, OperatorError
 from tests.postgresql.serving import NOBODY, Server, require, serving
 from tests.postgresql.standby import promote, standby_of
@@ -36,10 +38,15 @@ def test_an_asynchronous_standby_is_warned_of_and_a_failover_is_followed(version
         with closing(opened(primary.url(name))) as link, standby_of(primary, tmp_path / "standby.log") as standby:
             (warning,) = warnings_of(link.connection)
             assert "a standby is attached asynchronously: a failover to it loses acknowledged work" in warning
+            assert [finding.message for finding in _store(primary.url(name))] == [warning]
             primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
             primary.wait_for("SELECT sync_state FROM pg_stat_replication", [("sync",)])
             link.reconnect()
             assert link.warnings == []
+            (good,) = _store(primary.url(name))
+            assert good.severity is Severity.GOOD
+            (bad,) = _store(standby.url(name))
+            assert bad.severity is Severity.BAD
             with pytest.raises(OperatorError, match="it is a read-only standby; name the primary too"):
                 opened(standby.url(name))
             places = ",".join(f"127.0.0.1:{server.port}" for server in (standby, primary))

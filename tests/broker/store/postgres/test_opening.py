@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.broker.store.contract import Identity
-from airunner.broker.store.open import is_postgres, path_of
+from airunner.broker.store.open import inspect_postgres, is_postgres, path_of
 from airunner.broker.store.postgres import opening
 from airunner.broker.store.postgres.connecting import Link
 from airunner.broker.store.postgres.opening import initialise, open_link
@@ -252,3 +252,11 @@ def test_a_server_is_known_by_its_certificate(tmp_path: Path):
         assert "certificate verify failed" in refused(wrong)
         with closing(Link(right, lambda _: [])) as link:
             assert link.connection.pgconn.ssl_in_use
+
+
+def test_doctor_changes_nothing(database: str):
+    assert inspect_postgres(database, now_ms) == ["there is no store yet: a broker makes it, or `airunner store init`"]
+    assert epoch(database) == 1
+    assert inspect_postgres(database, now_ms) == []
+    with pytest.raises(OperatorError, match=r"clock is 9\.\d s ahead of the database server's"):
+        inspect_postgres(database, lambda: now_ms() + 9_500)
