@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.postgresql.serving import as_user, missing, scratch
+from tests.postgresql.serving import as_user, free_port, missing, scratch
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
@@ -22,9 +21,8 @@ def pooled(url: str) -> Iterator[str]:
     if PROGRAM is None:
         missing("PgBouncer", "install Debian's pgbouncer")
     at = conninfo_to_dict(url)
-    with scratch("pgbouncer-") as root, closing(socket.socket()) as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    with scratch("pgbouncer-") as root:
+        port = free_port()
         (root / "users").write_text(f'"{at["user"]}" ""\n')
         (root / "pgbouncer.ini").write_text(
             f"[databases]\n* = host={at['host']} port={at['port']}\n[pgbouncer]\nlisten_addr =\nlisten_port = {port}\n"

@@ -94,6 +94,7 @@ class Server:
         self.version = version
         self.root = root
         self.log = log
+        self.given = settings
         self.settings = {**SETTINGS, **settings}
         self.programs = _reachable(programs_found, root)
         self.folder = root / "cluster"
@@ -129,10 +130,7 @@ class Server:
     def start(self) -> None:
         """Start the server, and return when it takes connections; a second start uses the same port."""
         for _ in range(STARTS_MAX):
-            with closing(socket.socket()) as chosen:
-                chosen.bind(("127.0.0.1", self.port))
-                port = chosen.getsockname()[1]
-            if self._served(port):
+            if self._served(port := self.port or free_port()):
                 self.port = port
                 return
         raise AssertionError(f"PostgreSQL {self.version} does not start: see {self.log}")
@@ -217,6 +215,13 @@ class Server:
     def drop(self, database: str) -> None:
         """Drop a database, whatever is connected to it."""
         self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+def free_port() -> int:
+    """Find a TCP port that no process uses."""
+    with closing(socket.socket()) as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return int(chosen.getsockname()[1])
 
 
 def as_user() -> dict[str, Any]:
