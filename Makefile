@@ -5,13 +5,14 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 VENV := .venv
 SEEDS ?= 1000
 SECONDS ?= 120
+N ?= 20
 REQUESTS ?= 1000000
 STREAMS ?= 1000000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos fuzz bench bench-peers certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +42,9 @@ mutants: $(VENV)/.test ## show that the simulation finds each of its lies
 
 chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge what is left
 	@$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS)
+
+failovers: $(VENV)/.test ## fail PostgreSQL over to a standby N=20 times under load, and judge what is left; ASYNCHRONOUS=1
+	@$(BIN)/python -m tests.acceptance.failovers --failovers $(N) $(if $(ASYNCHRONOUS),--asynchronous)
 
 fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that are nonsense; SEED=N repeats
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))

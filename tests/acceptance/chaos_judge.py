@@ -74,6 +74,9 @@ class Findings:
     def add(self, what: str, found: Iterable[str]) -> None:
         self._wrong[what].extend(one for one in found if one not in self._wrong[what])
 
+    def found(self, what: str) -> list[str]:
+        return self._wrong[what]
+
     def note(self, line: str) -> None:
         self._notes.append(line)
 
