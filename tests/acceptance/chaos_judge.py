@@ -165,6 +165,7 @@ def _attempts(cluster: Cluster, job: Job, events: tuple[Event, ...]) -> Iterator
         yield Granted(
             at_ms=at_ms,
             machine=machine,
+            broker="broker",
             request_id=named.encode(),
             asked_at_ms=at_ms,
             job_id=job.id,
