@@ -7,7 +7,7 @@ a limited number of connections a second. An accepted peer is identified by its 
 
 Accepted connections are spread: after a restart thousands of agents come back within a second or two, and what they
 then send takes several times as long to answer. Replies to libzmq wait, so that requests on open connections do not.
-Machines that may be clients have a pace of their own: nobody who submits a job waits for thousands of agents.
+Clients, and other brokers of a fleet, have a pace of their own: nobody who submits a job waits for thousands of agents.
 A peer that would wait too long is told to try again: its handshake would be over before the reply, and replies to such
 peers would use up the rate for ever.
 """
@@ -36,6 +36,7 @@ TRY_AGAIN: Final = b"300"  # ZAP status after which the peer's libzmq connects a
 REFUSED: Final = b"400"  # ZAP status after which the peer's libzmq does not connect again by itself
 ADMITTED_PER_S: Final = 500  # connections, after a burst: their first requests then take a quarter of the broker's time
 BURST_S: Final = 0.1  # seconds of that rate that are admitted at once
+_ONLY_AGENT: Final = frozenset({PeerRole.AGENT})
 WAIT_S: Final = 0.8 * HANDSHAKE_MS / 1_000  # longest wait for a reply: most of the time that a handshake has
 
 
@@ -137,7 +138,7 @@ class Gatekeeper:
             self._counts.add("peers_refused")
             return REFUSED, "", None
         key = text_key(credentials[0])
-        pace = self._clients if PeerRole.CLIENT in entry.roles else self._agents
+        pace = self._agents if entry.roles == _ONLY_AGENT else self._clients
         if not pace.has_room(now_s) or not self._rates.take(Bucket(key, Purpose.MACHINE), int(now_s * 1_000)):
             self._counts.add("peers_deferred")
             return TRY_AGAIN, "", None
