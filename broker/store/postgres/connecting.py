@@ -171,9 +171,9 @@ def meaning(error: psycopg.Error, store: str, *, lost: bool, committing: bool) -
 
 
 def one_line(error: psycopg.Error) -> str:
-    """Format the message of an error as one line of bounded length."""
-    text = error.diag.message_primary or str(error).split("Multiple connection attempts failed")[0]
-    words = " ".join(text.replace("connection failed: ", "").split()).removesuffix(".")
+    """Format the message of an error as one line of bounded length: what follows in libpq's are guesses and repeats."""
+    text = error.diag.message_primary or str(error).strip().partition("\n")[0]
+    words = " ".join(text.removeprefix("connection failed: ").split()).removesuffix(".")
     return words if len(words) <= WORDS_CHARS_MAX else f"{words[:WORDS_CHARS_MAX]}…"
 
 
