@@ -15,6 +15,7 @@ from psycopg import sql
 
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Database, Link, one_line
+from airunner.broker.store.postgres.durability import warnings_of
 from airunner.broker.store.postgres.schema import NEW, STEPS, VERSION
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
@@ -35,12 +36,6 @@ _INSTALLED: Final = "SELECT version, compatible, fleet FROM airunner.installed"
 _IS_INSTALLED: Final = "SELECT to_regclass('airunner.installed') IS NOT NULL"
 _SERVER: Final = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_database()"
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-DURABILITY: Final = (
-    "SELECT current_setting('fsync') = 'on', current_setting('synchronous_commit'),"
-    " current_setting('synchronous_standby_names'),"
-    # What a standby is called, and how it is attached, only some roles see; that it is there, all do.
-    " (SELECT count(*) FROM pg_stat_replication WHERE application_name IS DISTINCT FROM 'pg_basebackup')"
-)
 _REGISTER: Final = (
     "INSERT INTO airunner.broker AS own (broker, epoch, requests, events, version, knows, opened_ms)"
     " VALUES (%s, 1, %s, %s, %s, %s, %s) ON CONFLICT (broker) DO UPDATE SET epoch = own.epoch + 1, beat = own.beat + 1,"
@@ -162,27 +157,6 @@ def _upgrade(connection: Database) -> None:
         compatible = STEPS[-1].compatible
         connection.execute("UPDATE airunner.installed SET version = %s, compatible = %s", (VERSION, compatible))
         connection.execute("UPDATE airunner.broker SET dead = true WHERE knows < %s", (compatible,))
-
-
-def warnings_of(connection: Database) -> list[str]:
-    """List what of the server's settings and standbys may lose acknowledged work."""
-    ((fsync, commits, names, standbys),) = connection.execute(DURABILITY).fetchall()
-    return warnings_from(fsync=fsync, commits=commits, names=names, standbys=standbys)
-
-
-def warnings_from(*, fsync: bool, commits: str, names: str, standbys: int) -> list[str]:
-    """List warnings from the row of `DURABILITY`."""
-    found: list[str] = []
-    if not fsync:
-        found.append("fsync is off: a crash of the server's machine loses acknowledged work; turn it on")
-    if commits == "off":
-        found.append("synchronous_commit is off: a crash of the server loses acknowledged work; turn it on")
-    if standbys and (not names or commits == "local"):
-        found.append(
-            "a standby is attached asynchronously: a failover to it loses acknowledged work; set "
-            "synchronous_standby_names on the server, and synchronous_commit to on"
-        )
-    return found
 
 
 def inspect(url: str, now_ms: Callable[[], int]) -> list[str]:

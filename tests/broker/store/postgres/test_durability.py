@@ -13,7 +13,8 @@ import pytest
 
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Link
-from airunner.broker.store.postgres.opening import check_server, open_link, warnings_of
+from airunner.broker.store.postgres.durability import warnings_of
+from airunner.broker.store.postgres.opening import check_server, open_link
 from airunner.certs.findings import Severity
 from airunner.doctor import _store
 from airunner.protocol.errors import NoSpace, OperatorError
