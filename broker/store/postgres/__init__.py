@@ -1,4 +1,4 @@
 """PostgreSQL engine of the store, for several brokers. It has statements and the schema, and decides nothing.
 
-schema: tables · connecting: connections, errors · opening: checks · durability: warnings · engine, pages: batches, lists
+schema: tables · connecting: links, errors · opening: checks · durability: warnings · engine, pages: batches, lists
 """
