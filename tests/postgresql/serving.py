@@ -259,7 +259,7 @@ def self_signed() -> tuple[bytes, bytes]:
 @contextmanager
 def scratch(prefix: str) -> Iterator[Path]:
     """Make a folder of the unprivileged user's, which is removed at the end; also when this process is killed."""
-    root = Path(tempfile.mkdtemp(prefix=prefix))  # short: the path of a Unix socket has 107 bytes at most
+    root = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))  # the path of a Unix socket has 107 bytes at most
     remover = subprocess.Popen([sys.executable, "-c", REMOVER, root], stdin=subprocess.PIPE, start_new_session=True)
     try:
         root.chmod(0o755)
