@@ -25,6 +25,7 @@ from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger
 from airunner.broker.metrics import BrokerMetrics
 from airunner.broker.offload import Offload
+from airunner.broker.outage import Outage
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.roster import Roster
@@ -108,6 +109,7 @@ class Broker:
             charge=lambda command, cost: self._admission.charge(
                 command.tenant, command.request, cost, self._edges.wall_ms()
             ),
+            outage=Outage(self._store, clock, self._health, self._edges.random),
         )
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)
         janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention)

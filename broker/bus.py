@@ -45,6 +45,14 @@ class Bus(Protocol):
         """Return the queues that became ready since the last call, and forget them."""
         ...
 
+    def ready_all(self) -> None:
+        """Make every queue ready on which a request is parked: news of other brokers may have been lost."""
+        ...
+
+    def replay_all(self) -> None:
+        """Have all who listen to live events replay: events may have been stored that were never published."""
+        ...
+
 
 class LocalBus:
     """Bus of a single broker."""
@@ -69,3 +77,10 @@ class LocalBus:
         """See `Bus`."""
         ready, self._ready = self._ready, set()
         return ready
+
+    def ready_all(self) -> None:
+        """See `Bus`."""
+        self._ready.add(EVERY_QUEUE)
+
+    def replay_all(self) -> None:
+        """Do nothing: a single broker has published what it has stored."""

@@ -13,7 +13,7 @@ the work that it was served, in units. A lane that becomes busy starts no lower 
 tenant saves up nothing; and once all lanes are empty, all places are forgotten.
 
 A lane is bounded, in requests and in bytes; when it is full, only its own tenant gets `busy`. The broker's own commands
-(expiry, retention, renewal of all leases, backup) come first: there are only a few at a time.
+(expiry, retention, beats, renewal of all leases, backup) come first: there are only a few at a time.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import anyio.lowlevel
 from anyio import WouldBlock
 
 from airunner.broker.inbox import BetweenBatches, Pending
-from airunner.broker.lifecycle.commands import Expire, RenewAll, Retain
+from airunner.broker.lifecycle.commands import Adopt, Beat, Expire, RenewAll, Retain
 
 LANE_REQUESTS_MAX: Final = 2_048  # waiting requests of one tenant
 LANE_BYTES_MAX: Final = 33_554_432  # bytes of one tenant's waiting requests
 REQUESTS_MAX: Final = 16_384  # waiting requests of all tenants together
 TENANTS_MAX: Final = REQUESTS_MAX  # tenants whose place is remembered; the one served longest ago is forgotten first
 
-OwnCommand = Expire | RenewAll | Retain | BetweenBatches
+OwnCommand = Expire | RenewAll | Retain | Beat | Adopt | BetweenBatches
 Entry = Pending | OwnCommand
 
 

@@ -16,10 +16,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import Appended, StoreReply, TenantRequest
+from airunner.broker.store.rows import BrokerRow
 from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
 ALARMS_MAX: Final = 16  # alarms in the Timekeeper's inbox; it gets a turn between any two batches
+BEATS_MAX: Final = 1  # messages in the Fleet's inbox; it requests one beat at a time
 SWEEPS_MAX: Final = 1  # messages in the Janitor's inbox; it requests one step of retention at a time
 
 
@@ -61,6 +63,12 @@ class Swept(Struct, frozen=True):
     more: bool
 
 
+class Beaten(Struct, frozen=True):
+    """End of a beat, Ledger → Fleet: the rows of all brokers; none: the store has refused the beat."""
+
+    brokers: tuple[BrokerRow, ...]
+
+
 class BetweenBatches(Struct, frozen=True):
     """Work between two batches, control socket → Ledger, which runs `work` (it may not raise) and sets `done`."""
 
@@ -94,3 +102,5 @@ JanitorInbox = MemoryObjectReceiveStream[Swept]
 ToJanitor = MemoryObjectSendStream[Swept]
 TimekeeperInbox = MemoryObjectReceiveStream[Alarm]
 ToTimekeeper = MemoryObjectSendStream[Alarm]
+FleetInbox = MemoryObjectReceiveStream[Beaten]
+ToFleet = MemoryObjectSendStream[Beaten]

@@ -22,17 +22,29 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import anyio
 import msgspec
 
 from airunner.broker.bus import EVERY_QUEUE, BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
+from airunner.broker.entries import Entry, ToApply, command_of, execution_of, jobs_of, price_of, respond
 from airunner.broker.fairqueue import FairQueue
-from airunner.broker.inbox import Alarm, BetweenBatches, Nudged, Pending, Response, Swept, ToGateway, ToJanitor
+from airunner.broker.inbox import (
+    Alarm,
+    Beaten,
+    BetweenBatches,
+    Nudged,
+    Pending,
+    Response,
+    Swept,
+    ToFleet,
+    ToGateway,
+    ToJanitor,
+)
 from airunner.broker.lifecycle.commands import (
-    Applied,
-    Command,
+    Beat,
     Done,
     Expire,
     News,
@@ -42,30 +54,26 @@ from airunner.broker.lifecycle.commands import (
     TenantRequest,
 )
 from airunner.broker.offload import Offload, Stepper, Steps
+from airunner.broker.outage import Outage
 from airunner.broker.parking import Parked, Parking
-from airunner.broker.requests import Execution, kind_of
+from airunner.broker.requests import Execution
 from airunner.broker.store.batch import Store
-from airunner.broker.store.needs import facts_of, meets, needs_of
-from airunner.broker.store.room import Room
+from airunner.broker.store.contract import StoreAway, StoreUnsure
+from airunner.broker.store.needs import facts_of, meets
 from airunner.broker.store.rows import QueueKey
+from airunner.broker.transactions import Transactions
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import JobsLeased
-from airunner.protocol.requests import DequeueJob, EnqueueJob, EnqueueJobWithStdin
+from airunner.protocol.requests import DequeueJob
 
+LOCKED_MS: Final = 50  # until jobs that another broker's batch had locked are looked for again: it takes less
 NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
 BATCH_UNITS_MAX: Final = 250  # units of work in a batch, and as many again of parked requests: 25 to 50 ms in all
 READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
 
 Charge = Callable[[TenantRequest, int], None]
 """Callback that charges a request the store's work for it, in the units of `Done.cost`, also if it was refused."""
-
-_ToApply = Pending | Expire | RenewAll | Retain | Parked
-_Entry = _ToApply | BetweenBatches
-
-
-def no_charge(_command: TenantRequest, _cost: int) -> None:
-    """Charge nothing."""
 
 
 class Ledger:
@@ -85,7 +93,9 @@ class Ledger:
         offload: Offload,
         disk: Disk,
         counts: Counts,
-        charge: Charge = no_charge,
+        charge: Charge,
+        outage: Outage,
+        fleet: ToFleet | None = None,
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -93,12 +103,19 @@ class Ledger:
         self._bus = bus
         self._janitor = janitor
         self._clock = clock
-        self._steps = Stepper(self._batches(), offload)
+        self._fleet = fleet
+        self._remote = store.remote
+        self._apply = self._change_through_outages if store.remote else self._change
+        self._steps = Stepper(self._batches(), offload, self._answer_meanwhile)
+        self._transactions = Transactions(store, disk)
+        self._outage = outage
         self._disk = disk
         self._counts = counts
         self._charge = charge
         self._parking = Parking()
         self._ready: set[QueueKey] = set()
+        self._locked: set[QueueKey] = set()  # queues in which other brokers' batches had locked jobs
+        self._locked_until_ms: int | None = None  # when they are ready again
         self._alarm = Alarm(None)
         self._take_over_ms: int | None = None  # when to retry the take-over of leases; None: it has succeeded
 
@@ -136,12 +153,12 @@ class Ledger:
         if not (yield from self._commit([RenewAll()])):
             self._take_over_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
 
-    def _gather(self) -> list[_Entry]:
+    def _gather(self) -> list[Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
-        batch: list[_Entry] = []
+        batch: list[Entry] = []
         units = 0
         while (waiting := self._inbox.next()) is not None:
-            units += _price(waiting)
+            units += price_of(waiting)
             if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
                 break
             batch.append(self._inbox.receive_nowait())
@@ -161,6 +178,9 @@ class Ledger:
 
         Ready queues for which no request is parked are forgotten.
         """
+        if self._locked_until_ms is not None and self._locked_until_ms <= self._clock.now_ms():
+            self._ready |= self._locked
+            self._locked, self._locked_until_ms = set(), None
         ready = self._bus.take_ready()
         self._ready |= self._parking.queues() if EVERY_QUEUE in ready else ready
         if not self._parking or not self._parking.waits_on(self._ready):
@@ -168,44 +188,70 @@ class Ledger:
         return bool(self._ready) or self._inbox.next() is not None
 
     def _next_s(self) -> float:
-        """Return when a batch is due in which nothing waits: when a parked request ends, or the take-over is due."""
-        ends_ms = [end_ms for end_ms in (self._parking.next_end_ms(), self._take_over_ms) if end_ms is not None]
-        return self._clock.deadline_s(min(ends_ms)) if ends_ms else math.inf
+        """Return when a batch is due in which nothing waits: when a parked request ends, or something is retried."""
+        ends_ms = self._parking.next_end_ms(), self._take_over_ms, self._locked_until_ms
+        known_ms = [end_ms for end_ms in ends_ms if end_ms is not None]
+        return self._clock.deadline_s(min(known_ms)) if known_ms else math.inf
 
-    def _wanted(self, batch: Sequence[object]) -> Counter[QueueKey]:
+    def _wanted(self, batch: Sequence[Entry]) -> Counter[QueueKey]:
         """Count the jobs that parked requests may find, by queue and needs."""
         wanted: Counter[QueueKey] = Counter(dict.fromkeys(self._ready, READY_JOBS_GUESS))
-        for entry in batch:
-            if isinstance(entry, Pending) and isinstance(entry.command.request, EnqueueJob | EnqueueJobWithStdin):
-                jobs = entry.command.request.jobs
-                wanted.update(
-                    QueueKey(entry.command.tenant, job.queue, needs_of(job))
-                    for job in jobs
-                    if job.not_before_ms is None
-                )
+        wanted.update(jobs_of(batch))
         return wanted
 
-    def _commit(self, batch: Sequence[_Entry]) -> Steps[bool]:
+    def _commit(self, batch: Sequence[Entry]) -> Steps[bool]:
         """Apply a batch and send its replies, those of reads before the commit. False: the changes were not stored."""
-        changes: list[_ToApply] = []
-        look_ups: list[_ToApply] = []
-        lists: list[_ToApply] = []
+        if self._remote:
+            self._steps.due(self._parked_s())
+        changes: list[ToApply] = []
+        look_ups: list[ToApply] = []
+        lists: list[ToApply] = []
         for entry in batch:
             if isinstance(entry, BetweenBatches):
                 yield entry.work
                 entry.done.set()
-            elif (execution := _execution(entry)) is Execution.CHANGE:
+            elif (execution := execution_of(entry)) is Execution.CHANGE:
                 changes.append(entry)
             else:
                 (look_ups if execution is Execution.LOOK_UP else lists).append(entry)
         if look_ups:
-            yield from self._read(look_ups, offloaded=False)
+            yield from self._read(look_ups, long=False)
         if lists:
-            yield from self._read(lists, offloaded=True)
-        return not changes or (yield from self._change(changes))
+            yield from self._read(lists, long=True)
+        return not changes or (yield from self._apply(changes))
 
-    def _change(self, changes: Sequence[_ToApply]) -> Steps[bool]:
-        """Apply changes and send their replies. False: nothing was stored, and the replies are refusals."""
+    def _change_through_outages(self, changes: Sequence[ToApply]) -> Steps[bool]:
+        """Apply changes, again after each outage of the store, and send their replies. False: they are refusals.
+
+        While nothing of the batch can have been stored, requests that were parked wait for the end of the outage in
+        the parking, where they may time out.
+        """
+        unsure = False
+        while True:
+            try:
+                stored = yield from self._change(changes)
+            except StoreAway as away:
+                unsure |= isinstance(away, StoreUnsure)
+                if not unsure:
+                    changes = self._park_again(changes)
+                yield from self._wait_out(away)
+                continue
+            if unsure:  # the first copy may have been stored, with news that were never published
+                self._bus.replay_all()
+            return stored
+
+    def _park_again(self, changes: Sequence[ToApply]) -> list[ToApply]:
+        for entry in changes:
+            if isinstance(entry, Parked):
+                parked = self._parking.park(entry.pending, entry.until_ms)
+                assert parked, "no place for a request that had one"
+        return [entry for entry in changes if not isinstance(entry, Parked)]
+
+    def _change(self, changes: Sequence[ToApply]) -> Steps[bool]:
+        """Apply changes and send their replies. False: nothing was stored, and the replies are refusals.
+
+        Raises `StoreAway`, `StoreUnsure`: nothing was sent.
+        """
         kinds = set(map(type, changes))
         offset_ms = self._clock.follow() if RenewAll in kinds else None
         now_ms = self._clock.now_ms()
@@ -214,7 +260,7 @@ class Ledger:
         timekeeper_waits = Expire in kinds or (RenewAll in kinds and self._alarm.due_ms is not None)
         began_s = time.perf_counter()
         try:
-            staged = yield from self._store_all(self._commands(changes), now_ms)
+            staged = yield from self._transactions.write(self._transactions.commands(changes), now_ms)
         except (NoSpace, Busy) as refused:
             if offset_ms is not None:
                 self._clock.back(offset_ms)
@@ -230,57 +276,33 @@ class Ledger:
         self._speak(changes, staged.done, alarm)
         return True
 
-    def _store_all(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
-        """Store a batch; on a full disk only ends of jobs and renewals. Raises `NoSpace`, `Busy`: nothing is stored."""
-        try:
-            applied = yield from self._write(commands, now_ms)
-        except NoSpace:
-            return (yield from self._store_least([when_full(command) for command in commands], now_ms))
-        if any(isinstance(command, TenantRequest) and command.room is Room.AMPLE for command in commands):
-            self._disk.record_fit()
-        return applied
-
-    def _store_least(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
-        """Store a batch on a full disk, in space freed by writing the journal back and, if needed, from the ballast."""
+    def _read(self, reads: Sequence[ToApply], *, long: bool) -> Steps[None]:
+        requests = [command for entry in reads if isinstance(command := command_of(entry), TenantRequest)]
         while True:
-            yield self._store.write_back
             try:
-                applied = yield from self._write(commands, now_ms)
-            except NoSpace:
-                if not self._disk.free_ballast():
-                    self._disk.record_full(ends_stored=False)
-                    raise
-            else:
-                self._disk.record_full(ends_stored=True)
-                return applied
-
-    def _write(self, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
-        """Write a batch in one transaction. Raises `NoSpace`, `Busy`: nothing is stored."""
-        applied = self._store.stage(commands, now_ms)
-        if applied.wrote:
-            yield self._store.commit
-        else:
-            self._store.commit()
-        return applied
-
-    def _read(self, reads: Sequence[_ToApply], *, offloaded: bool) -> Steps[None]:
-        requests = [command for entry in reads if isinstance(command := _command(entry), TenantRequest)]
-        done: list[Done] = []
-
-        def read() -> None:
-            done.extend(self._store.read(requests))
-
-        try:
-            if offloaded:
-                yield read
-            else:
-                read()
-        except NoSpace as full:  # to make room in its cache, SQLite may have to write changed pages to the disk
-            done = [Done(refusal(full), News(), cost=0)] * len(reads)
+                done = yield from self._transactions.read(requests, long=long)
+            except NoSpace as full:  # to make room in its cache, SQLite may have to write changed pages to the disk
+                done = [Done(refusal(full), News(), cost=0)] * len(reads)
+            except StoreAway as away:
+                yield from self._wait_out(away)
+                continue
+            break
         self._counts.add("commands", len(reads))
         self._speak(reads, done)
 
-    def _speak(self, batch: Sequence[_Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
+    def _wait_out(self, away: StoreAway) -> Steps[None]:
+        """Wait for the end of an outage. Then everything is ready: hints of other brokers may have been lost."""
+        yield from self._outage.wait_out(away, self._pause_until)
+        self._bus.ready_all()
+
+    def _pause_until(self, instant_s: float) -> Steps[None]:
+        """Pause, and answer the parked requests whose wait ends meanwhile."""
+        while anyio.current_time() < instant_s:
+            self._answer_timed_out()
+            self._steps.due(min(instant_s, self._parked_s()))
+            yield None
+
+    def _speak(self, batch: Sequence[Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
         """Send the replies and the news of a batch, after its commit if it has changed the store."""
         responses: list[Response] = []
         published = BatchNews(alarm=alarm)
@@ -295,6 +317,8 @@ class Ledger:
                     paid = 0 if isinstance(entry, Parked) else pending.price  # the inbox charged it once, not each try
                     if unpaid := outcome.cost - paid:
                         self._inbox.charge(pending.command.tenant, unpaid)
+                if news.locked:
+                    self._note_locked(news.locked)
                 if news.exhausted:
                     self._exhaust(pending, news.exhausted, published.ready)
                 if news.nudged:
@@ -303,13 +327,29 @@ class Ledger:
                 if isinstance(reply, JobsLeased):
                     reply = self._unless_parked(entry, pending, reply)
                 if reply is not None and pending.peer is not None:
-                    responses.append(_respond(pending, reply))
-            elif isinstance(entry, Retain):
-                self._janitor.send_nowait(Swept(news.more))
+                    responses.append(respond(pending, reply))
+            else:
+                self._tell(entry, news)
+                if news.adopted:
+                    published.ready.add(EVERY_QUEUE)  # the dead broker may have told nobody of its last jobs
         if responses:
             self._gateway.send(responses)
         self._counts.add("events", sum([appended.segment.count for appended in published.appended]))
         self._bus.publish(published)
+
+    def _tell(self, entry: Entry, news: News) -> None:
+        """Tell the actor that waits for the end of its command."""
+        if isinstance(entry, Retain):
+            self._janitor.send_nowait(Swept(news.more))
+        elif isinstance(entry, Beat):
+            assert self._fleet is not None, "a beat, but no fleet"
+            self._fleet.send_nowait(Beaten(tuple(news.brokers)))
+
+    def _note_locked(self, queues: set[QueueKey]) -> None:
+        """Note that other brokers' batches had locked jobs in these queues: they are asked again a little later."""
+        self._locked |= queues
+        if self._locked_until_ms is None:
+            self._locked_until_ms = self._clock.now_ms() + LOCKED_MS
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
         """Mark the queues in which an agent found no job as not ready, for the needs that its tags meet."""
@@ -333,8 +373,17 @@ class Ledger:
         if self._parking.next_end_ms() is None:
             return
         over = self._parking.expired(self._clock.now_ms())
-        if responses := [_respond(parked.pending, JobsLeased()) for parked in over if parked.pending.peer is not None]:
+        if responses := [respond(parked.pending, JobsLeased()) for parked in over if parked.pending.peer is not None]:
             self._gateway.send(responses)
+
+    def _answer_meanwhile(self) -> None:
+        """Answer parked requests whose wait ends while a batch over a network is under way, which may take long."""
+        self._answer_timed_out()
+        self._steps.due(self._parked_s())
+
+    def _parked_s(self) -> float:
+        end_ms = self._parking.next_end_ms()
+        return math.inf if end_ms is None else self._clock.deadline_s(end_ms)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
         """Make the alarm for the Timekeeper; None: it will wake at that instant or earlier, and `send_same` is false.
@@ -346,52 +395,3 @@ class Ledger:
             return None
         self._alarm = Alarm(due_ms)
         return self._alarm
-
-    def _commands(self, entries: Sequence[_ToApply]) -> list[Command]:
-        """List the commands for the store, each with the room on the disk once all up to it are stored."""
-        space = self._disk.look()
-        sizes_bytes = [entry.size_bytes for entry in entries if isinstance(entry, Pending)]
-        if self._disk.room(space, sum(sizes_bytes)) is Room.AMPLE:
-            return [_command(entry) for entry in entries]
-        commands: list[Command] = []
-        wanted_bytes = 0
-        for entry in entries:
-            command = _command(entry)
-            if isinstance(command, TenantRequest):
-                size_bytes = entry.size_bytes if isinstance(entry, Pending) else 0
-                room = self._disk.room(space, wanted_bytes + size_bytes)
-                if room is not Room.AMPLE:
-                    command = msgspec.structs.replace(command, room=room)
-                if room is not Room.ENDING:
-                    wanted_bytes += size_bytes
-            commands.append(command)
-        return commands
-
-
-def when_full(command: Command) -> Command:
-    """Restrict a command for a full disk: it may end a job or renew its lease, but add nothing new."""
-    return msgspec.structs.replace(command, room=Room.ENDING) if isinstance(command, TenantRequest) else command
-
-
-def _command(entry: _ToApply) -> Command:
-    match entry:
-        case Pending(command=command):
-            return command
-        case Parked(pending=pending):
-            return pending.command
-        case Expire() | RenewAll() | Retain():
-            return entry
-
-
-def _respond(pending: Pending, reply: StoreReply) -> Response:
-    assert pending.peer is not None, "no peer waits for a reply"
-    return Response(pending.peer, pending.command, reply, pending.key, pending.revision)
-
-
-def _price(entry: _Entry) -> int:
-    """Return the price of an entry: its expected work, in units of some 100 µs."""
-    return entry.price if isinstance(entry, Pending) else 1
-
-
-def _execution(entry: _ToApply) -> Execution:
-    return kind_of(entry.command.request).execution if isinstance(entry, Pending) else Execution.CHANGE

@@ -27,11 +27,19 @@ Steps = Generator[Work | None, None, T]
 """Steps: yields work to offload, whose failure is raised there, or None to pause until `Stepper.go_on`."""
 
 
-class Stepper:
-    """Stepper of `steps`: runs them in whatever calls `go_on`, in callbacks of `offload`, and at an instant."""
+def _nothing() -> None:
+    """Do nothing."""
 
-    def __init__(self, steps: Steps[None], offload: Offload) -> None:
+
+class Stepper:
+    """Stepper of `steps`: runs them in whatever calls `go_on`, in callbacks of `offload`, and at an instant.
+
+    `meanwhile` is called at that instant instead if the steps wait for offloaded work.
+    """
+
+    def __init__(self, steps: Steps[None], offload: Offload, meanwhile: Callable[[], None] = _nothing) -> None:
         self._steps = steps
+        self._meanwhile = meanwhile
         self._offload = offload
         self._paused = True  # not begun, or paused by the steps; otherwise they run, wait for work, or have ended
         self._failed: BaseException | None = None  # what the steps have raised
@@ -48,7 +56,10 @@ class Stepper:
                     await self._changed.wait()
                 if anyio.current_time() >= self._due_s:
                     self._due_s = math.inf
-                    self.go_on()
+                    if self._paused:
+                        self.go_on()
+                    else:
+                        self._meanwhile()
             raise self._failed
         finally:
             self._ended = True  # work that is still offloaded ends without a further step

@@ -12,10 +12,12 @@ from trio.testing import wait_all_tasks_blocked
 from airunner.broker.bus import Bus, LocalBus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
-from airunner.broker.fairqueue import FairQueue
-from airunner.broker.inbox import Alarm, Nudged, Pending, Response, Swept
+from airunner.broker.fairqueue import FairQueue, OwnCommand
+from airunner.broker.health import Health
+from airunner.broker.inbox import Alarm, Beaten, Nudged, Pending, Response, Swept
 from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle.commands import Appended, Command, Done, Expire, News, Retain, TenantRequest
+from airunner.broker.outage import Outage
 from airunner.broker.store.room import Room, Space
 from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import EventSegment
@@ -101,38 +103,45 @@ class Stage:
         self.answers, self.announced = self.to_gateway.received, self.to_announcer.received
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
         self.to_janitor, self.swept = anyio.create_memory_object_stream[Swept](100)
-        self.bus: Bus | None = None  # None: one of its own
         self.left = Left()
+        self.health = Health()
         self.charged: list[tuple[int, int]] = []  # by request id
+
+        self.to_fleet, self.beaten = anyio.create_memory_object_stream[Beaten](100)
+        self.bus: Bus = LocalBus(self.to_gateway, self.to_announcer, self.to_timekeeper)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        clock = Clock(lambda: WALL_MS)
         ledger = Ledger(
             self.store,
             self.asks,
             self.to_gateway,
-            self.bus or LocalBus(self.to_gateway, self.to_announcer, self.to_timekeeper),
+            self.bus,
             self.to_janitor,
-            Clock(lambda: WALL_MS),
+            clock,
             self.disk,
             self.left,
             self.counts,
             charge=lambda ask, cost: self.charged.append((int.from_bytes(ask.request_id, "big"), cost)),
+            outage=Outage(self.store, clock, self.health),
+            fleet=self.to_fleet,
         )
         try:
             async with acting(ledger.run):
                 yield
         finally:
-            inboxes = (self.answers, self.announced, self.alarms, self.swept)
-            for stream in (self.to_gateway, self.to_announcer, self.to_timekeeper, self.to_janitor, *inboxes):
+            inboxes = (self.answers, self.announced, self.alarms, self.swept, self.beaten)
+            ends = (self.to_gateway, self.to_announcer, self.to_timekeeper, self.to_janitor, self.to_fleet)
+            for stream in (*ends, *inboxes):
                 stream.close()
 
-    def ask(self, *entries: Pending | Expire | Retain) -> None:
+    def ask(self, *entries: Pending | OwnCommand) -> None:
         for entry in entries:
             self.asks.send_nowait(entry)
         self.asks.wake()
 
-    async def hold(self, *entries: Pending | Expire | Retain) -> None:
+    async def hold(self, *entries: Pending | OwnCommand) -> None:
         """Ask these, whose commit waits until `disk.let_go`."""
         self.disk.hold()
         self.ask(*entries)

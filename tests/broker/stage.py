@@ -141,6 +141,7 @@ class ScriptedStore:
         self.full_times = 0  # nor so often, whatever is in it
 
     batch_max = 256
+    remote = False
 
     def read(self, commands: Sequence[TenantRequest]) -> list[Done]:
         return self.stage(commands, 0).done

@@ -17,13 +17,13 @@ from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.output import outbox
 from airunner.broker import announcer
-from airunner.broker.ledger import Ledger
 from airunner.broker.lifecycle import decide, publishing
 from airunner.broker.lifecycle.commands import Applied, Command, TenantRequest
 from airunner.broker.lifecycle.world import World as Batch
 from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.broker.transactions import Transactions
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.replies import JobLease, LeaseRef
@@ -137,11 +137,11 @@ def refusals_count_as_lost_agents() -> None:
 def renewals_refused_when_full() -> None:
     """A full disk takes nothing at all, be it what keeps or ends a job."""
 
-    def nothing(self: Ledger, *_: object) -> None:
+    def nothing(self: Transactions, *_: object) -> None:
         self._disk.record_full(ends_stored=False)
         raise NoSpace
 
-    Ledger._store_least = nothing
+    Transactions._write_least = nothing
 
 
 def long_runs_published_live() -> None:
