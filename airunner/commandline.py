@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "retry": "airunner.client.cli.controls:retry_command",
     "queues": "airunner.client.cli.controls:queues_command",
     "agents": "airunner.client.cli.controls:agents_command",
+    "brokers": "airunner.client.cli.controls:brokers_command",
     "pause": "airunner.client.cli.controls:pause_command",
     "resume": "airunner.client.cli.controls:resume_command",
     "drain": "airunner.client.cli.controls:drain_command",

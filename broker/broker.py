@@ -1,4 +1,4 @@
-"""Broker: creates its actors and the inboxes between them, and runs them.
+"""Broker: creates its actors and the inboxes between them, and runs them; as a member of a fleet also the Fleet.
 
 The caller provides the edges: sockets, disk, time and randomness. If an actor fails, the task group ends, and with it
 the process: every confirmed request is on disk, and the supervisor starts another broker.
@@ -7,6 +7,7 @@ the process: every confirmed request is on disk, and the supervisor starts anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
@@ -18,9 +19,11 @@ from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Boundless, Disk
 from airunner.broker.fairqueue import FairQueue
+from airunner.broker.fleet import Fleet
+from airunner.broker.fleetbus import FleetBus
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
-from airunner.broker.inbox import ALARMS_MAX, SWEEPS_MAX, Alarm, Swept
+from airunner.broker.inbox import ALARMS_MAX, BEATS_MAX, SWEEPS_MAX, Alarm, Beaten, FleetInbox, Swept
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger
 from airunner.broker.metrics import BrokerMetrics
@@ -31,10 +34,19 @@ from airunner.broker.rates import Rates
 from airunner.broker.roster import Roster
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.rows import BrokerRow
 from airunner.broker.timekeeper import Timekeeper
 from airunner.broker.watchers import Watchers
 from airunner.certs.authority import Authority
-from airunner.transport.ports import Edges, Publisher, Router
+from airunner.protocol.replies import BrokerSummary
+from airunner.transport.ports import Edges, PeerPublisher, Publisher, Router
+
+
+class Membership(NamedTuple):
+    """Membership in a fleet: how this broker hears the others, and the key that seals their hints to one another."""
+
+    publisher: PeerPublisher
+    key: bytes
 
 
 class Broker:
@@ -54,6 +66,7 @@ class Broker:
         machines: Machines = any_machine,
         quotas: Quotas | None = None,
         health: Health | None = None,
+        membership: Membership | None = None,
     ) -> None:
         self._store = store
         self._router = router
@@ -65,6 +78,8 @@ class Broker:
         self._retention = retention or RetentionPlan()
         self._quotas = quotas or Quotas()
         self._health = health or Health()
+        self._membership = membership
+        self._fleet: Fleet | None = None
         self.ledger_inbox = FairQueue()
         self._roster = Roster()
         per_s = self._quotas.requests_per_s
@@ -80,6 +95,7 @@ class Broker:
         """Run until cancelled; `task_status` is started once requests are accepted."""
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
+        to_fleet, fleet_inbox = anyio.create_memory_object_stream[Beaten](BEATS_MAX)
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
         watchers = Watchers(self._quotas.watched_max)
@@ -94,13 +110,16 @@ class Broker:
             watchers,
             self._health,
             self._roster,
+            self._show,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
+        local = LocalBus(gateway, announcer, to_timekeeper)
+        bus = self._join(local, gateway, fleet_inbox)
         ledger = Ledger(
             self._store,
             self.ledger_inbox,
             gateway,
-            LocalBus(gateway, announcer, to_timekeeper),
+            bus or local,
             to_janitor,
             clock,
             self._offload,
@@ -110,16 +129,46 @@ class Broker:
                 command.tenant, command.request, cost, self._edges.wall_ms()
             ),
             outage=Outage(self._store, clock, self._health, self._edges.random),
+            fleet=to_fleet,
         )
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)
-        janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention)
+        janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention, self._is_first)
         async with (
             to_timekeeper,
             timekeeper_inbox,
             to_janitor,
             janitor_inbox,
+            to_fleet,
+            fleet_inbox,
             anyio.create_task_group() as group,
         ):
-            for actor in (announcer, timekeeper, janitor, ledger, gateway):
-                group.start_soon(actor.run, name=type(actor).__name__)
+            for actor in (announcer, timekeeper, janitor, ledger, gateway, self._fleet):
+                if actor is not None:
+                    group.start_soon(actor.run, name=type(actor).__name__)
             task_status.started()
+
+    def _join(self, local: LocalBus, gateway: Gateway, inbox: FleetInbox) -> FleetBus | None:
+        """Make the bus and the Fleet of a broker that is a member of a fleet; None: it is not."""
+        if self._membership is None:
+            return None
+        engine = self._store.engine
+        bus = FleetBus(
+            local,
+            self._membership.publisher,
+            gateway,
+            self._membership.key,
+            engine.broker,
+            lambda: engine.ready_seq,
+            self.ledger_inbox.wake,
+            self._edges,
+            self._counts,
+        )
+        self._fleet = Fleet(inbox, self.ledger_inbox, bus, engine.broker)
+        return bus
+
+    def _is_first(self) -> bool:
+        return self._fleet is None or self._fleet.is_first
+
+    def _show(self, row: BrokerRow) -> BrokerSummary:
+        assert self._fleet is not None, "brokers were listed, but this one is in no fleet"
+        return self._fleet.show(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,11 +22,12 @@ from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
 from airunner.broker.inbox import Nudged, Pending, Response
-from airunner.broker.lifecycle.commands import LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
+from airunner.broker.lifecycle.commands import BrokersFound, LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
 from airunner.broker.prices import price_of_reply
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
 from airunner.broker.store.quotas import Quotas
+from airunner.broker.store.rows import BrokerRow
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.watchers import Watchers
 from airunner.certs.sealed import topic_of
@@ -35,6 +36,8 @@ from airunner.protocol.errors import Busy, PeerError, Quota, Unauthenticated
 from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
 from airunner.protocol.replies import (
+    BrokersListed,
+    BrokerSummary,
     JobCompleted,
     JobEventsPublished,
     JobLease,
@@ -68,6 +71,11 @@ _MINTED_BYTES: Final = JOB_ID_RANDOM_BYTES + TOKEN_BYTES  # random bytes of a ne
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
 
+def without_fleet(_row: BrokerRow) -> BrokerSummary:
+    """Refuse to show a broker: this one is in no fleet, and its store lists none."""
+    raise AssertionError("brokers were listed, but this one is in no fleet")
+
+
 class Gateway:
     """Gateway actor; clients subscribe to live events at `events_port`."""
 
@@ -83,6 +91,7 @@ class Gateway:
         watchers: Watchers,
         health: Health,
         roster: Roster | None = None,
+        show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
     ) -> None:
         self._router = router
         self._ledger = ledger
@@ -94,6 +103,7 @@ class Gateway:
         self._watchers = watchers
         self._health = health
         self._roster = roster or Roster()
+        self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
         self._next_delayed_ms = math.inf
@@ -221,6 +231,8 @@ class Gateway:
                 after = response.command.request.after or ""
                 command, now_ms = response.command, self._edges.wall_ms()
                 reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
+            case BrokersFound(brokers=rows):
+                reply = BrokersListed(brokers=tuple(map(self._show, rows)))
             case _:
                 reply = response.reply
         # Checked again: the request may have waited for long, and its key may have been removed since.

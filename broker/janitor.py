@@ -1,11 +1,13 @@
 """Janitor: triggers retention, which removes finished jobs that are old, or that make the store too large.
 
-The Janitor touches no job and no file: it sends the Ledger `Retain` commands, one small step after another, so that no
-request waits long behind a step. When nothing is left to remove it pauses for `REST_S`.
+Of several brokers on one store only one does it at a time. The Janitor touches no job and no file: it sends the Ledger
+`Retain` commands, one small step after another, so that no request waits long behind a step. When nothing is left to
+remove it pauses for `REST_S`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -28,17 +30,28 @@ class RetentionPlan(Struct, frozen=True):
 
 
 class Janitor:
-    """Janitor actor."""
+    """Janitor actor; it works while `on_duty` returns true."""
 
-    def __init__(self, inbox: JanitorInbox, ledger: FairQueue, clock: Clock, plan: RetentionPlan) -> None:
+    def __init__(
+        self,
+        inbox: JanitorInbox,
+        ledger: FairQueue,
+        clock: Clock,
+        plan: RetentionPlan,
+        on_duty: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._clock = clock
         self._plan = plan
+        self._on_duty = on_duty
 
     async def run(self) -> None:
         """Send the Ledger steps of retention until cancelled."""
         while True:
+            if not self._on_duty():
+                await anyio.sleep(REST_S)
+                continue
             before_ms = self._clock.now_ms() - int(self._plan.retain_days * DAY_MS)
             await self._ledger.send(Retain(finished_before_ms=before_ms, store_bytes_max=self._plan.store_bytes_max))
             swept = await self._inbox.receive()

@@ -24,6 +24,7 @@ from airunner.broker.lifecycle.queues import load_queue, load_secret, remove_sec
 from airunner.broker.lifecycle.reading import (
     get_job,
     list_agents,
+    list_brokers,
     list_jobs,
     list_queues,
     list_secrets,
@@ -49,6 +50,7 @@ from airunner.protocol.requests import (
     EnqueueJobWithStdin,
     GetJob,
     ListAgents,
+    ListBrokers,
     ListJobs,
     ListQueues,
     ListSecrets,
@@ -239,6 +241,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of),
     ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page, queues=_queue_asked),
     ListAgents: Kind[ListAgents](role=Role.READ, listing=list_agents, price=_page),
+    ListBrokers: Kind[ListBrokers](role=Role.READ, listing=list_brokers, price=_page),
     ListJobs: Kind[ListJobs](role=Role.READ, listing=list_jobs, price=_price_of_list, queues=_queue_asked),
     ListSecrets: Kind[ListSecrets](role=Role.READ, listing=list_secrets, price=_page, queues=_queue_asked),
     GetJob: Kind[GetJob](role=Role.READ, look_up=get_job),

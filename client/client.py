@@ -40,7 +40,16 @@ from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
 from airunner.protocol.misfits import with_field_named
 from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
-from airunner.protocol.replies import AgentSummary, JobsListed, Message, Page, QueueMode, QueueSummary, SecretSummary
+from airunner.protocol.replies import (
+    AgentSummary,
+    BrokerSummary,
+    JobsListed,
+    Message,
+    Page,
+    QueueMode,
+    QueueSummary,
+    SecretSummary,
+)
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 
@@ -212,6 +221,10 @@ class Client:
     def agents(self, after: str | None = None) -> AsyncGenerator[AgentSummary]:
         """List every agent that was active in the last minutes or that runs a job, by name, from after a name on."""
         return self._paged(requests.ListAgents(after=after), lambda page: page.agents, lambda agent: agent.name)
+
+    async def brokers(self) -> tuple[BrokerSummary, ...]:
+        """List the brokers of the store; none: the broker that was asked has a store of its own."""
+        return (await self._ask(requests.ListBrokers())).brokers
 
     async def get(self, job_id: str) -> Job:
         """Get a job as it is now. Raises `NotFound`."""

@@ -212,6 +212,25 @@ class AgentsListed(Page, frozen=True, kw_only=True):
     agents: tuple[AgentSummary, ...]
 
 
+class BrokerSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Broker in a list; `leases` counts those of the sender's jobs that it owns."""
+
+    id: str
+    endpoint: str  # for requests
+    leases: Natural
+    version: str = ""
+    dead: bool = False  # it has ended, or another broker has adopted its jobs
+    asked: bool = False  # the broker that answers
+    still_ms: Natural | None = None  # time since its last beat, as the broker that answers has seen it; None: not known
+    missed: Natural | None = None  # its batches of which that broker has heard no hint; None: not known
+
+
+class BrokersListed(Message, frozen=True, kw_only=True):
+    """All brokers of the store."""
+
+    brokers: tuple[BrokerSummary, ...]
+
+
 class ListPlace(Struct, frozen=True, kw_only=True):
     """Position in a list where the broker stopped: request the rest of the page with this `before` and `skip`."""
 
@@ -281,6 +300,7 @@ Reply = (
     | SecretsListed
     | QueuesListed
     | AgentsListed
+    | BrokersListed
     | JobsListed
     | JobFound
     | JobEventsReplayed

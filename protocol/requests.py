@@ -231,6 +231,10 @@ class ListAgents(Asking[replies.AgentsListed], frozen=True, kw_only=True):
     after: Name | None = None
 
 
+class ListBrokers(Asking[replies.BrokersListed], frozen=True, kw_only=True):
+    """List the brokers of the store, by id: none if one broker has a store of its own. Role `read`."""
+
+
 class ListJobs(Asking[replies.JobsListed], frozen=True, kw_only=True):
     """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`."""
 
@@ -311,6 +315,7 @@ StoreRequest = (
     | RemoveSecret
     | ListQueues
     | ListAgents
+    | ListBrokers
     | ListJobs
     | ListSecrets
     | GetJob

@@ -102,7 +102,13 @@ class LeasesCounted(Struct, frozen=True):
     by_agent: dict[str, int]
 
 
-StoreReply = Reply | WatchKeyFound | LeasesCounted
+class BrokersFound(Struct, frozen=True):
+    """Rows of all brokers for the reply to a ListBrokers; the Gateway adds what the Fleet knows of them."""
+
+    brokers: list[BrokerRow]
+
+
+StoreReply = Reply | WatchKeyFound | LeasesCounted | BrokersFound
 
 
 class News(Struct, kw_only=True):

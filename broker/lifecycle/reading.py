@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from airunner.broker.lifecycle.commands import (
+    BrokersFound,
     LeasesCounted,
     TenantRequest,
     WatchKeyFound,
@@ -39,6 +40,7 @@ from airunner.protocol.requests import (
     PAGE_SIZE_MAX,
     GetJob,
     ListAgents,
+    ListBrokers,
     ListJobs,
     ListQueues,
     ListSecrets,
@@ -57,6 +59,11 @@ _result_decoder = msgspec.msgpack.Decoder(Result)
 def list_agents(engine: Engine, command: TenantRequest, _request: ListAgents) -> LeasesCounted:
     """Count the leases of each agent."""
     return LeasesCounted(engine.leases(command.tenant))
+
+
+def list_brokers(engine: Engine, command: TenantRequest, _request: ListBrokers) -> BrokersFound:
+    """List the brokers of the store, with their leases of the tenant's jobs."""
+    return BrokersFound(engine.brokers(command.tenant, command.queues))
 
 
 def get_job(engine: Engine, command: TenantRequest, request: GetJob) -> JobFound:

@@ -86,6 +86,23 @@ async def agents_command(client: Client, console: Console, json: JsonOption = Fa
     await show_rows(console, client.agents(), agent_row, AGENT_HEADINGS, json=json)
 
 
+@client_command()
+async def brokers_command(client: Client, console: Console, json: JsonOption = False) -> None:
+    """List the brokers that share the store: where they are, when they last wrote to it, and the leases they own."""
+    from airunner.client.cli.columns import aligned
+    from airunner.client.cli.listing import BROKER_HEADINGS, broker_row
+
+    brokers = await client.brokers()
+    if json:
+        for broker in brokers:
+            console.out_json(broker)
+    elif brokers:
+        for line in aligned([BROKER_HEADINGS, *map(broker_row, brokers)]):
+            console.out_line(line)
+    else:
+        console.say("this broker has a store of its own, and is the only one")
+
+
 @client_command("quiet")
 async def pause_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs continue."""

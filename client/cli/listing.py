@@ -1,4 +1,4 @@
-"""Listings of queues, agents and secrets, and of one job in full; `columns` formats lists of jobs."""
+"""Listings of queues, agents, brokers and secrets, and of one job in full; `columns` formats lists of jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.form import Form
 from airunner.protocol.job import Job
 from airunner.protocol.printable import one_line
-from airunner.protocol.replies import AgentSummary, QueueSummary, SecretSummary
+from airunner.protocol.replies import AgentSummary, BrokerSummary, QueueSummary, SecretSummary
 
 QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDEST")
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
+BROKER_HEADINGS: Final = ("BROKER", "ENDPOINT", "BEAT", "LEASES", "LAG", "VERSION")
 AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "QUEUES", "TAGS", "TROUBLE")
 
 
@@ -33,6 +34,17 @@ def agent_row(agent: AgentSummary, now_ms: int) -> Sequence[str]:
     tags = " ".join(f"{name}={value}" for name, value in agent.tags.items())
     queues = " ".join(agent.queues) or "-"
     return (agent.name, slots, str(agent.leases), seen, agent.version or "-", queues, tags, agent.trouble)
+
+
+def broker_row(broker: BrokerSummary) -> Sequence[str]:
+    """Format the cells of a broker, in the order of `BROKER_HEADINGS`; an unknown value is a dash.
+
+    The broker that was asked has a star. LAG: how many batches of it that broker has not heard of.
+    """
+    beat = "dead" if broker.dead else "-" if broker.still_ms is None else f"{duration_text(broker.still_ms)} ago"
+    lag = "-" if broker.missed is None or broker.dead else str(broker.missed)
+    name = f"{broker.id} *" if broker.asked else broker.id
+    return (name, broker.endpoint, beat, str(broker.leases), lag, broker.version or "-")
 
 
 def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:

@@ -21,12 +21,14 @@ class Stage:
 
     def __init__(self, plan: RetentionPlan) -> None:
         self.plan = plan
+        self.on_duty = True
         self.swept, self.inbox = anyio.create_memory_object_stream[Swept](1)
         self.to_ledger, self.ledger = anyio.create_memory_object_stream[Pending | Expire | Retain](16)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with acting(Janitor(self.inbox, self.to_ledger, Clock(lambda: WALL_MS), self.plan).run):
+        clock = Clock(lambda: WALL_MS)
+        async with acting(Janitor(self.inbox, self.to_ledger, clock, self.plan, lambda: self.on_duty).run):
             yield
         for stream in (self.swept, self.inbox, self.to_ledger, self.ledger):
             stream.close()
@@ -73,3 +75,14 @@ async def test_it_asks_for_one_step_at_a_time_while_there_is_more_and_then_rests
         await anyio.sleep(REST_S + 0.01)  # virtual
         moved_ms = stage.asked().finished_before_ms - first.finished_before_ms
         assert moved_ms == pytest.approx(11 * REST_S * 1_000, abs=15)
+
+
+async def test_it_works_only_on_duty_and_looks_later_whether_it_is() -> None:
+    stage = Stage(RetentionPlan())
+    stage.on_duty = False
+    async with stage.running():
+        await anyio.sleep(10 * REST_S)  # virtual
+        assert stage.asked() is None
+        stage.on_duty = True
+        await anyio.sleep(REST_S + 0.01)  # virtual
+        assert stage.asked()

@@ -7,14 +7,22 @@ import pytest
 
 from airunner.broker.lifecycle import reading
 from airunner.client.cli.columns import aligned
-from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, job_lines, queue_row
+from airunner.client.cli.listing import (
+    AGENT_HEADINGS,
+    BROKER_HEADINGS,
+    QUEUE_HEADINGS,
+    agent_row,
+    broker_row,
+    job_lines,
+    queue_row,
+)
 from airunner.client.client import Client
 from airunner.protocol.errors import BadRequest, Conflict, Draining, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.names import JobId, RequestId
-from airunner.protocol.replies import AgentSummary, JobsListed, QueueMode, QueueSummary
+from airunner.protocol.replies import AgentSummary, BrokerSummary, JobsListed, QueueMode, QueueSummary
 from airunner.protocol.requests import PAGE_SIZE_MAX
 from tests.client.wire import brokered
 from tests.client.working import Worker
@@ -148,7 +156,7 @@ async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:
             await client.submit(command="true", request_id=RequestId(bytes(16)))
 
 
-def test_queues_and_agents_are_shown_in_columns() -> None:
+def test_queues_brokers_and_agents_are_shown_in_columns() -> None:
     queue = QueueSummary(queue="default", mode=QueueMode.OPEN, waiting=3, running=1, oldest_ms=1_000)
     assert list(aligned([QUEUE_HEADINGS, queue_row(queue, 62_000)])) == [
         "QUEUE    MODE  WAITING  DELAYED  RUNNING  OLDEST",
@@ -158,6 +166,13 @@ def test_queues_and_agents_are_shown_in_columns() -> None:
     known = AgentSummary(
         name="a", slots=2, leases=1, seen_ms=9_000, silent_ms=350, version="1.0", tags=tags, queues=("gpu", "x")
     )
+    broker = BrokerSummary(id="0f3a5c7e9b1d", endpoint="tcp://b1:7070", leases=3, asked=True, still_ms=420, missed=0)
+    dead = BrokerSummary(id="a1b2c3d4e5f6", endpoint="tcp://b2:7070", leases=0, version="1.0", dead=True, missed=4)
+    assert list(aligned([BROKER_HEADINGS, broker_row(broker), broker_row(dead)])) == [
+        "BROKER          ENDPOINT       BEAT        LEASES  LAG  VERSION",
+        "0f3a5c7e9b1d *  tcp://b1:7070  420 ms ago  3       0    -",
+        "a1b2c3d4e5f6    tcp://b2:7070  dead        0       -    1.0",
+    ]
     unheard = AgentSummary(name="b", slots=0, leases=1, seen_ms=0, trouble="out of disk")
     assert list(aligned([AGENT_HEADINGS, agent_row(known, 1_350), agent_row(unheard, 1_350)])) == [
         "AGENT  SLOTS  LEASES  SEEN        VERSION  QUEUES  TAGS               TROUBLE",

@@ -103,6 +103,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "ListSecrets": requests.ListSecrets(queue="default", after=("default", "API_KEY")),
     "ListQueues": requests.ListQueues(after="builds", queue="default", tags={"os": "linux"}),
     "ListAgents": requests.ListAgents(),
+    "ListBrokers": requests.ListBrokers(),
     "ListJobs": requests.ListJobs(
         queue="default", state=JobState.RUNNING, owner="ada", metadata={"build": "42"}, page=2, page_size=50, count=True
     ),
@@ -153,6 +154,19 @@ REPLIES: Final[dict[str, replies.Reply]] = {
     ),
     "AgentsListed": replies.AgentsListed(
         agents=(replies.AgentSummary(name="agent-1", slots=2, leases=1, seen_ms=NOW_MS, version="0.1.0"),), more=True
+    ),
+    "BrokersListed": replies.BrokersListed(
+        brokers=(
+            replies.BrokerSummary(
+                id="0f3a5c7e9b1d",
+                endpoint="tcp://b1:7070",
+                leases=3,
+                version="0.1.0",
+                asked=True,
+                still_ms=420,
+                missed=0,
+            ),
+        )
     ),
     "Nudge": replies.Nudge(),
     "JobsListed": replies.JobsListed(

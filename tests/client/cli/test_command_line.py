@@ -32,7 +32,20 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-COMMANDS = ["submit", "monitor", "list", "show", "cancel", "retry", "queues", "agents", "pause", "resume", "drain"]
+COMMANDS = [
+    "submit",
+    "monitor",
+    "list",
+    "show",
+    "cancel",
+    "retry",
+    "queues",
+    "agents",
+    "brokers",
+    "pause",
+    "resume",
+    "drain",
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "broker", "agent", "token", "certs"])

@@ -1,0 +1,86 @@
+"""Fleet: the broker among the other brokers of its store: it beats, finds them, and adopts those that have died.
+
+```
+ Fleet ── Beat, Adopt ──► Ledger          every second; the reply has the rows of all brokers
+       ◄──── Beaten ─────┘
+       ── set_peers, ready_all ──► Bus    whom to hear, and that hints were missed
+```
+
+While the store is away a beat has no reply, and no other is sent: nothing is concluded from the silence of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import anyio
+
+from airunner.broker.fairqueue import FairQueue
+from airunner.broker.inbox import FleetInbox
+from airunner.broker.lifecycle.commands import Adopt, Beat
+from airunner.broker.peerwatch import BEAT_S, PeerWatch
+from airunner.broker.store.rows import BrokerRow
+from airunner.protocol.replies import BrokerSummary
+
+
+class PeerBus(Protocol):
+    """Bus of a fleet, as the Fleet sees it; see `FleetBus`."""
+
+    heard: dict[str, int]
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Set the other live brokers, by id, and the endpoints of their live events."""
+        ...
+
+    def ready_all(self) -> None:
+        """Make every queue ready on which a request is parked."""
+        ...
+
+
+class Fleet:
+    """Fleet actor of the broker with the id `broker`."""
+
+    def __init__(self, inbox: FleetInbox, ledger: FairQueue, bus: PeerBus, broker: str) -> None:
+        self._inbox = inbox
+        self._ledger = ledger
+        self._bus = bus
+        self._broker = broker
+        self._watch = PeerWatch(broker)
+        self.is_first = False  # whether this is the live broker with the lowest id, which removes old jobs
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            began_s = anyio.current_time()
+            await self._ledger.send(Beat())
+            beaten = await self._inbox.receive()
+            if beaten.brokers:  # otherwise the store has refused the beat, for example for want of space
+                await self._act(beaten.brokers)
+            await anyio.sleep_until(began_s + BEAT_S)
+
+    async def _act(self, rows: tuple[BrokerRow, ...]) -> None:
+        concluded = self._watch.conclude(rows, self._bus.heard, anyio.current_time())
+        self.is_first = concluded.is_first
+        self._bus.set_peers(concluded.peers)
+        if concluded.missed or concluded.left:
+            self._bus.heard |= concluded.missed
+            self._bus.ready_all()
+        for seen in concluded.dead:
+            await self._ledger.send(Adopt(seen))
+
+    def show(self, row: BrokerRow) -> BrokerSummary:
+        """Show a broker by its row, and what is known of it besides."""
+        still_s = self._watch.still_s(row.broker, anyio.current_time())
+        is_this = row.broker == self._broker
+        heard_seq = row.ready_seq if is_this else self._bus.heard.get(row.broker)
+        return BrokerSummary(
+            id=row.broker,
+            endpoint=row.requests,
+            leases=row.leases,
+            version=row.version,
+            dead=row.dead,
+            asked=is_this,
+            still_ms=None if still_s is None else int(still_s * 1_000),
+            missed=None if heard_seq is None else max(0, row.ready_seq - heard_seq),
+        )
