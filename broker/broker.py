@@ -6,7 +6,7 @@ the process: every confirmed request is on disk, and the supervisor starts anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import anyio
@@ -23,7 +23,7 @@ from airunner.broker.fleet import Fleet
 from airunner.broker.fleetbus import FleetBus
 from airunner.broker.gateway import Gateway
 from airunner.broker.health import Health
-from airunner.broker.inbox import ALARMS_MAX, BEATS_MAX, SWEEPS_MAX, Alarm, Beaten, FleetInbox, Swept
+from airunner.broker.inbox import ALARMS_MAX, BEATS_MAX, SWEEPS_MAX, Adopted, Alarm, Beaten, FleetInbox, Swept
 from airunner.broker.janitor import Janitor, RetentionPlan
 from airunner.broker.ledger import Ledger
 from airunner.broker.metrics import BrokerMetrics
@@ -43,10 +43,14 @@ from airunner.transport.ports import Edges, PeerPublisher, Publisher, Router
 
 
 class Membership(NamedTuple):
-    """Membership in a fleet: how this broker hears the others, and the key that seals their hints to one another."""
+    """Membership in a fleet: how this broker hears the others, and the key that seals their hints to one another.
+
+    `say` gets a line for the operator when this broker has adopted another one's jobs.
+    """
 
     publisher: PeerPublisher
     key: bytes
+    say: Callable[[str], None] = lambda _line: None
 
 
 class Broker:
@@ -95,7 +99,7 @@ class Broker:
         """Run until cancelled; `task_status` is started once requests are accepted."""
         to_timekeeper, timekeeper_inbox = anyio.create_memory_object_stream[Alarm](ALARMS_MAX)
         to_janitor, janitor_inbox = anyio.create_memory_object_stream[Swept](SWEEPS_MAX)
-        to_fleet, fleet_inbox = anyio.create_memory_object_stream[Beaten](BEATS_MAX)
+        to_fleet, fleet_inbox = anyio.create_memory_object_stream[Beaten | Adopted](BEATS_MAX)
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
         watchers = Watchers(self._quotas.watched_max)
@@ -162,8 +166,9 @@ class Broker:
             self.ledger_inbox.wake,
             self._edges,
             self._counts,
+            engine.forget_places,
         )
-        self._fleet = Fleet(inbox, self.ledger_inbox, bus, engine.broker)
+        self._fleet = Fleet(inbox, self.ledger_inbox, bus, engine.broker, self._membership.say)
         return bus
 
     def _is_first(self) -> bool:

@@ -26,6 +26,8 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "live_dropped": "Live messages dropped because the relay did not run or read fast enough; monitors replay.",
         "relay_restarts": "Restarts of the relay, the process that sends live events.",
         "announced": "Segments of events published to live subscribers.",
+        "outages": "Times that the store was away, or a commit was left unsure.",
+        "adoptions": "Dead brokers whose jobs this one has adopted.",
         "hints": "Hints sent to the other brokers of the fleet.",
         "hints_heard": "Hints received from other brokers.",
         "hints_missed": "Times that hints were found to be lost, and all parked requests were tried again.",

@@ -2,7 +2,7 @@
 
 ```
  Fleet ── Beat, Adopt ──► Ledger          every second; the reply has the rows of all brokers
-       ◄──── Beaten ─────┘
+       ◄─ Beaten, Adopted ─┘
        ── set_peers, ready_all ──► Bus    whom to hear, and that hints were missed
 ```
 
@@ -11,16 +11,16 @@ While the store is away a beat has no reply, and no other is sent: nothing is co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
 
 from airunner.broker.fairqueue import FairQueue
-from airunner.broker.inbox import FleetInbox
+from airunner.broker.inbox import Adopted, Beaten, FleetInbox
 from airunner.broker.lifecycle.commands import Adopt, Beat
-from airunner.broker.peerwatch import BEAT_S, PeerWatch
-from airunner.broker.store.rows import BrokerRow
+from airunner.broker.peerwatch import BEAT_S, DEAD_S, PeerWatch
+from airunner.broker.store.rows import BrokerRow, BrokerSeen
 from airunner.protocol.replies import BrokerSummary
 
 
@@ -39,13 +39,21 @@ class PeerBus(Protocol):
 
 
 class Fleet:
-    """Fleet actor of the broker with the id `broker`."""
+    """Fleet actor of the broker with the id `broker`; `say` gets a line for the operator for each adoption."""
 
-    def __init__(self, inbox: FleetInbox, ledger: FairQueue, bus: PeerBus, broker: str) -> None:
+    def __init__(
+        self,
+        inbox: FleetInbox,
+        ledger: FairQueue,
+        bus: PeerBus,
+        broker: str,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._bus = bus
         self._broker = broker
+        self._say = say
         self._watch = PeerWatch(broker)
         self.is_first = False  # whether this is the live broker with the lowest id, which removes old jobs
 
@@ -55,7 +63,7 @@ class Fleet:
             began_s = anyio.current_time()
             await self._ledger.send(Beat())
             beaten = await self._inbox.receive()
-            if beaten.brokers:  # otherwise the store has refused the beat, for example for want of space
+            if isinstance(beaten, Beaten) and beaten.brokers:  # none: it was refused
                 await self._act(beaten.brokers)
             await anyio.sleep_until(began_s + BEAT_S)
 
@@ -66,8 +74,17 @@ class Fleet:
         if concluded.missed or concluded.left:
             self._bus.heard |= concluded.missed
             self._bus.ready_all()
+        by_id = {row.broker: row for row in rows}
         for seen in concluded.dead:
-            await self._ledger.send(Adopt(seen))
+            await self._adopt(by_id[seen.broker], seen)
+
+    async def _adopt(self, row: BrokerRow, seen: BrokerSeen) -> None:
+        """Adopt the jobs of a broker; if that fails, for example because it is at work again, the next beat decides."""
+        await self._ledger.send(Adopt(seen))
+        adopted = await self._inbox.receive()
+        if isinstance(adopted, Adopted) and adopted.brokers:
+            how = "has ended" if row.dead else f"has written nothing for {DEAD_S:.0f} s"
+            self._say(f"broker {row.broker} at {row.requests} {how}: its jobs are adopted")
 
     def show(self, row: BrokerRow) -> BrokerSummary:
         """Show a broker by its row, and what is known of it besides."""

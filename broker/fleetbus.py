@@ -16,7 +16,7 @@ Hints are sealed with a key of the fleet. Any other machine sees only ciphertext
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -50,11 +50,16 @@ class Hint(Struct, frozen=True):
     nudged: list[Nudged]
 
 
+def nothing_known(_keys: Collection[QueueKey] | None) -> None:
+    """Forget nothing: the engine remembers no place in a queue."""
+
+
 class FleetBus:
     """Bus of the broker with the id `broker` in a fleet; `local` is its bus.
 
     `relay` publishes hints and hears those of others, sealed with `key`. `ready_seq` returns the number that the last
-    commit has left in this broker's row, and `wake` makes the Ledger take the ready queues.
+    commit has left in this broker's row, and `wake` makes the Ledger take the ready queues. `forget_places` is
+    `Engine.forget_places`: it is called with the queues that others have made ready, when the Ledger takes them.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class FleetBus:
         wake: Callable[[], None],
         edges: Edges,
         counts: Counts,
+        forget_places: Callable[[Collection[QueueKey] | None], None] = nothing_known,
     ) -> None:
         self.heard: dict[str, int] = {}  # by broker: nothing with a number up to this one is missing
         self._local = local
@@ -78,6 +84,7 @@ class FleetBus:
         self._broker = broker
         self._ready_seq = ready_seq
         self._wake = wake
+        self._forget_places = forget_places
         self._edges = edges
         self._counts = counts
         self._hinted_seq = ready_seq()  # number of the last hint
@@ -97,6 +104,8 @@ class FleetBus:
     def take_ready(self) -> set[QueueKey]:
         """See `Bus`."""
         ready, self._ready = self._ready, set()
+        if ready:
+            self._forget_places(None if EVERY_QUEUE in ready else ready)
         return ready | self._local.take_ready()
 
     def set_peers(self, peers: Mapping[str, str]) -> None:

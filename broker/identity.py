@@ -6,6 +6,7 @@ A broker that is started again in its home is the same broker: it finds its row 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -21,13 +22,13 @@ _ID: Final = re.compile(rb"[0-9a-f]{12}\n?")
 _EVERYWHERE: Final = ("*", "0.0.0.0", "::")  # noqa: S104 - hosts at which a broker may listen and nobody can connect
 
 
-def broker_id(folder: Path, random_bytes: bytes) -> str:
-    """Return the id of the broker whose home has this folder; the first time, it is made of `random_bytes`.
+def broker_id(folder: Path, random_bytes: Callable[[int], bytes]) -> str:
+    """Return the id of the broker whose home has this folder; the first time, it is drawn.
 
     Raises `OperatorError`: the file cannot be read or written, or is no id.
     """
     path = folder / ID_FILE
-    create(path, random_bytes[:ID_BYTES].hex().encode() + b"\n")
+    create(path, random_bytes(ID_BYTES).hex().encode() + b"\n")
     found = read_secret(path, "broker's id")
     if not _ID.fullmatch(found):
         raise OperatorError(f"{path} has no broker's id: remove it, and the broker makes another one")

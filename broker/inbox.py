@@ -21,7 +21,7 @@ from airunner.protocol.frames import REVISION
 from airunner.protocol.names import JobId
 
 ALARMS_MAX: Final = 16  # alarms in the Timekeeper's inbox; it gets a turn between any two batches
-BEATS_MAX: Final = 1  # messages in the Fleet's inbox; it requests one beat at a time
+BEATS_MAX: Final = 1  # messages in the Fleet's inbox; it requests one beat or adoption at a time
 SWEEPS_MAX: Final = 1  # messages in the Janitor's inbox; it requests one step of retention at a time
 
 
@@ -69,6 +69,12 @@ class Beaten(Struct, frozen=True):
     brokers: tuple[BrokerRow, ...]
 
 
+class Adopted(Struct, frozen=True):
+    """End of an adoption, Ledger → Fleet; `brokers`: none, if another broker came first, or the row has changed."""
+
+    brokers: frozenset[str]
+
+
 class BetweenBatches(Struct, frozen=True):
     """Work between two batches, control socket → Ledger, which runs `work` (it may not raise) and sets `done`."""
 
@@ -102,5 +108,5 @@ JanitorInbox = MemoryObjectReceiveStream[Swept]
 ToJanitor = MemoryObjectSendStream[Swept]
 TimekeeperInbox = MemoryObjectReceiveStream[Alarm]
 ToTimekeeper = MemoryObjectSendStream[Alarm]
-FleetInbox = MemoryObjectReceiveStream[Beaten]
-ToFleet = MemoryObjectSendStream[Beaten]
+FleetInbox = MemoryObjectReceiveStream[Beaten | Adopted]
+ToFleet = MemoryObjectSendStream[Beaten | Adopted]

@@ -32,6 +32,7 @@ from airunner.broker.disk import Disk
 from airunner.broker.entries import Entry, ToApply, command_of, execution_of, jobs_of, price_of, respond
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import (
+    Adopted,
     Alarm,
     Beaten,
     BetweenBatches,
@@ -44,6 +45,7 @@ from airunner.broker.inbox import (
     ToJanitor,
 )
 from airunner.broker.lifecycle.commands import (
+    Adopt,
     Beat,
     Done,
     Expire,
@@ -95,7 +97,7 @@ class Ledger:
         counts: Counts,
         charge: Charge,
         outage: Outage,
-        fleet: ToFleet | None = None,
+        fleet: ToFleet,
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -221,11 +223,7 @@ class Ledger:
         return not changes or (yield from self._apply(changes))
 
     def _change_through_outages(self, changes: Sequence[ToApply]) -> Steps[bool]:
-        """Apply changes, again after each outage of the store, and send their replies. False: they are refusals.
-
-        While nothing of the batch can have been stored, requests that were parked wait for the end of the outage in
-        the parking, where they may time out.
-        """
+        """Apply changes, again after each outage of the store, and send their replies. False: they are refusals."""
         unsure = False
         while True:
             try:
@@ -241,6 +239,7 @@ class Ledger:
             return stored
 
     def _park_again(self, changes: Sequence[ToApply]) -> list[ToApply]:
+        """Park those requests again that were parked, so that they may time out; return the other changes."""
         for entry in changes:
             if isinstance(entry, Parked):
                 parked = self._parking.park(entry.pending, entry.until_ms)
@@ -292,6 +291,7 @@ class Ledger:
 
     def _wait_out(self, away: StoreAway) -> Steps[None]:
         """Wait for the end of an outage. Then everything is ready: hints of other brokers may have been lost."""
+        self._counts.add("outages")
         yield from self._outage.wait_out(away, self._pause_until)
         self._bus.ready_all()
 
@@ -329,21 +329,23 @@ class Ledger:
                 if reply is not None and pending.peer is not None:
                     responses.append(respond(pending, reply))
             else:
-                self._tell(entry, news)
-                if news.adopted:
-                    published.ready.add(EVERY_QUEUE)  # the dead broker may have told nobody of its last jobs
+                published.ready |= self._tell(entry, news)
         if responses:
             self._gateway.send(responses)
         self._counts.add("events", sum([appended.segment.count for appended in published.appended]))
         self._bus.publish(published)
 
-    def _tell(self, entry: Entry, news: News) -> None:
-        """Tell the actor that waits for the end of its command."""
+    def _tell(self, entry: Entry, news: News) -> set[QueueKey]:
+        """Tell the actor that waits for the end of its command; return what is ready after it besides."""
         if isinstance(entry, Retain):
             self._janitor.send_nowait(Swept(news.more))
         elif isinstance(entry, Beat):
-            assert self._fleet is not None, "a beat, but no fleet"
             self._fleet.send_nowait(Beaten(tuple(news.brokers)))
+        elif isinstance(entry, Adopt):
+            self._fleet.send_nowait(Adopted(frozenset(news.adopted)))
+            self._counts.add("adoptions", len(news.adopted))
+            return {EVERY_QUEUE} if news.adopted else set()  # the dead broker may have told nobody of its last jobs
+        return set()
 
     def _note_locked(self, queues: set[QueueKey]) -> None:
         """Note that other brokers' batches had locked jobs in these queues: they are asked again a little later."""

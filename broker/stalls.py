@@ -1,4 +1,4 @@
-"""Stalls of the store's disk: reports in /health that an offloaded read or write takes too long.
+"""Stalls of the store's disk or server: reports in /health that an offloaded read or write takes too long.
 
 A disk that does not answer (a network disk, or one that retries internally) raises no error: the batch waits for it,
 and every request waits for the batch. The HTTP server answers meanwhile, so /health can show the stall.
@@ -14,15 +14,21 @@ from airunner.broker.health import Health
 from airunner.broker.offload import Offload, Then, Work
 
 STALLED_S: Final = 10.0  # duration of a read or write that counts as a stall; a slow disk takes some 0.1 s
+DISK: Final = "the store's disk has not finished a read or write"
+SERVER: Final = "the store's server has not answered"
 CONDITION: Final = "stall"  # name of the condition in /health
 
 
 class Stalls:
-    """Stall detector: wraps `offload`, and reports to `health` when a piece of work does not end."""
+    """Stall detector: wraps `offload`, and reports to `health` when a piece of work does not end.
 
-    def __init__(self, offload: Offload, health: Health) -> None:
+    `subject` names what does not finish: `DISK` or `SERVER`.
+    """
+
+    def __init__(self, offload: Offload, health: Health, subject: str = DISK) -> None:
         self._offload = offload
         self._health = health
+        self._subject = subject
         self._since_s: float | None = None
         health.watch(self._judge)
 
@@ -40,7 +46,7 @@ class Stalls:
         since_s = self._since_s
         stalled_s = 0.0 if since_s is None else anyio.current_time() - since_s
         if stalled_s >= STALLED_S:
-            words = f"the store's disk has not finished a read or write for {stalled_s:.0f} s; all requests wait for it"
+            words = f"{self._subject} for {stalled_s:.0f} s; all requests wait for it"
             self._health.fail(CONDITION, words)
         else:
             self._health.clear(CONDITION)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import anyio
@@ -118,10 +119,20 @@ async def open_http(address: str) -> HttpServer:
     return HttpServer(group)
 
 
-def health_reply(status: str, conditions: Mapping[str, str], accept: str, line: str = "200 OK") -> HttpReply:
-    """Make the reply of /health: the status and the words of each condition, as text or, if preferred, as JSON."""
+def health_reply(
+    status: str,
+    conditions: Mapping[str, str],
+    accept: str,
+    line: str = "200 OK",
+    *,
+    facts: Mapping[str, bool] = MappingProxyType({}),
+) -> HttpReply:
+    """Make the reply of /health: the status and the words of each condition, as text or, if preferred, as JSON.
+
+    The JSON also has the `facts`.
+    """
     if prefers_json(accept):
-        body = {"status": status, "conditions": conditions} if conditions else {"status": status}
+        body = {"status": status, **facts, **({"conditions": conditions} if conditions else {})}
         return HttpReply(msgspec.json.encode(body), JSON, line)
     words = "".join(f"{name}: {words}\n" for name, words in conditions.items())
     return HttpReply(f"{status}\n{words}".encode(), status=line)

@@ -25,7 +25,7 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -199,6 +199,13 @@ class Engine(Protocol):
         """Connect again after `StoreAway`. Raises `StoreAway`, `Fenced`, `OperatorError`."""
         ...
 
+    def forget_places(self, keys: Collection[QueueKey] | None) -> None:
+        """Look for waiting jobs from the head of these queues and needs again (None: of all): others made some ready.
+
+        An engine may remember up to where no job waits. It may be called while another thread applies a batch.
+        """
+        ...
+
     def retire(self) -> None:
         """Mark this broker as dead, because it ends: others adopt its jobs at once. Raises `StoreAway`."""
         ...
@@ -312,6 +319,9 @@ class Embedded:
 
     def reconnect(self) -> None:
         """Do nothing: the database is in this process."""
+
+    def forget_places(self, keys: Collection[QueueKey] | None) -> None:
+        """Do nothing: no place is remembered."""
 
     def retire(self) -> None:
         """Do nothing: no other broker may adopt the jobs."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import Engine, Identity
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import OperatorError
@@ -76,6 +77,13 @@ def open_engine(url: str) -> SqliteEngine:
     Raises `OperatorError`: an invalid URL, a folder that cannot be written, a file that another broker uses.
     """
     return open_sqlite(path_of(url))
+
+
+def open_shared_engine(url: str, identity: Identity, now_ms: Callable[[], int]) -> Engine:
+    """Open the engine of a store of several brokers on PostgreSQL. Raises `OperatorError`."""
+    del url, identity, now_ms
+    require_psycopg()
+    raise OperatorError("this airunner does not serve a store on PostgreSQL yet: name another one with --store")
 
 
 def open_store(url: str) -> Store:

@@ -12,7 +12,7 @@ import pytest
 from airunner.broker.fairqueue import OwnCommand
 from airunner.broker.fleet import Fleet
 from airunner.broker.identity import advertised, broker_id
-from airunner.broker.inbox import Beaten
+from airunner.broker.inbox import Adopted, Beaten
 from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.peerwatch import BEAT_S, DEAD_S
 from airunner.broker.store.rows import BrokerRow, BrokerSeen
@@ -40,9 +40,11 @@ class Bus:
 class Stage:
     def __init__(self) -> None:
         self.ledger, self.bus = ToLedger[OwnCommand](), Bus()
-        self.to_fleet, inbox = anyio.create_memory_object_stream[Beaten](1)
+        self.said: list[str] = []
+        self.to_fleet, inbox = anyio.create_memory_object_stream[Beaten | Adopted](1)
         self.inbox = inbox
-        self.fleet = Fleet(inbox, self.ledger, self.bus, ME)
+        self.adoptable = {"b"}
+        self.fleet = Fleet(inbox, self.ledger, self.bus, ME, self.said.append)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -55,6 +57,8 @@ class Stage:
         """Answer the next beat; return what the Ledger was sent before it."""
         before: list[OwnCommand] = []
         while (command := await self.ledger.received.receive()) != Beat():
+            assert isinstance(command, Adopt)
+            self.to_fleet.send_nowait(Adopted(frozenset({command.seen.broker} & self.adoptable)))
             before.append(command)
         self.to_fleet.send_nowait(Beaten((row(ME), *others) if others else ()))
         return before
@@ -87,6 +91,7 @@ async def test_who_has_died_is_adopted_until_its_row_says_so(stage: Stage) -> No
     assert stage.bus.peers == {"a": "tcp://a:7071", "b": "tcp://b:7071"}
     assert await stage.beat() == []
     assert stage.bus.peers == {"b": "tcp://b:7071"}
+    assert stage.said == ["broker b at tcp://b:7070 has written nothing for 10 s: its jobs are adopted"]
 
 
 async def test_a_missed_hint_makes_everything_ready_once(stage: Stage) -> None:
@@ -120,13 +125,13 @@ async def test_what_is_known_of_a_broker_is_shown_beside_its_row(stage: Stage) -
 
 
 def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
-    assert broker_id(tmp_path, bytes(range(32))) == "000102030405"
-    assert broker_id(tmp_path, bytes(32)) == "000102030405"
+    assert broker_id(tmp_path, lambda size: bytes(range(size))) == "000102030405"
+    assert broker_id(tmp_path, bytes) == "000102030405"
     (path,) = tmp_path.iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text("nonsense")
     with pytest.raises(OperatorError, match="remove it"):
-        broker_id(tmp_path, bytes(32))
+        broker_id(tmp_path, bytes)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,6 +38,7 @@ class Voice:
     def __init__(self, site: Site, seq: int = 0) -> None:
         self.site, self.seq, self.woken = site, seq, 0
         self.ledger: Stage | None = None
+        self.forgotten: list[Collection[QueueKey] | None] = []
         self.gateway = Inbox[Sequence[Response | Nudged]]()
         self.announcer = Inbox[Sequence[Appended]]()
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
@@ -52,6 +53,7 @@ class Voice:
             self.wake,
             edges(),
             site.counts,
+            self.forgotten.append,
         )
 
     def wake(self) -> None:
@@ -91,6 +93,15 @@ async def voices(**seqs: int) -> AsyncIterator[list[Voice]]:
         finally:
             for voice in found:
                 voice.close()
+
+
+async def test_the_engine_looks_anew_in_what_others_have_made_ready_and_only_there() -> None:
+    async with voices(a=0, b=0) as (a, b):
+        await a.commit()
+        assert (a.took(), a.forgotten) == ({CI}, [])
+        assert (b.took(), b.forgotten) == ({CI}, [{CI}])
+        b.bus.ready_all()
+        assert (b.took(), b.forgotten[1:]) == ({EVERY_QUEUE}, [None])
 
 
 async def test_ready_queues_and_nudges_reach_the_others_sealed_and_numbered() -> None:

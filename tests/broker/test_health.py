@@ -8,10 +8,10 @@ import resource
 import anyio
 import pytest
 
-from airunner.broker.command import judge_descriptors, judge_store
+from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health, Status
-from airunner.broker.stalls import STALLED_S, Stalls
+from airunner.broker.stalls import SERVER, STALLED_S, Stalls
 from tests.broker.stage import Disk
 
 
@@ -84,3 +84,19 @@ def test_damage_is_reported_with_the_jobs_that_it_takes_out_of_use(damage: tuple
     health = Health()
     judge_store(damage, health)
     assert health.conditions["store"].startswith(f"the store is damaged: {harm}; stop the broker")
+
+
+def test_what_may_lose_acknowledged_work_is_a_condition_while_it_is_so() -> None:
+    health = Health()
+    judge_durability(["fsync is off", "a standby is attached asynchronously"], health)
+    assert health.conditions == {"durability": "fsync is off; a standby is attached asynchronously"}
+    judge_durability([], health)
+    assert health.status is Status.OK
+
+
+async def test_a_server_that_does_not_answer_is_named_as_one() -> None:
+    health, server = Health(), Disk()
+    server.hold()
+    Stalls(server, health, SERVER)(lambda: None, lambda _: None)
+    await anyio.sleep(STALLED_S + 1)  # virtual
+    assert health.conditions["stall"].startswith("the store's server has not answered for 11 s")

@@ -76,14 +76,16 @@ async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpServer,
     assert body == b"ok\n"
     head, body = await look(door, wants_json)
     assert b"\r\nContent-Type: application/json\r\n" in head
-    assert body == b'{"status":"ok"}'
+    assert body == b'{"status":"ok","live":true,"ready":true}'
     health.degrade("disk", "it is full")
     health.degrade("agents", "build-7 cannot start processes")
     head, body = await look(door, b"Accept: */*\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert body == b"degraded\nagents: build-7 cannot start processes\ndisk: it is full\n"
     health.clear("agents")
-    assert json.loads((await look(door, wants_json))[1]) == {"status": "degraded", "conditions": {"disk": "it is full"}}
+    conditions = {"disk": "it is full"}
+    shown = {"status": "degraded", "live": True, "ready": True, "conditions": conditions}
+    assert json.loads((await look(door, wants_json))[1]) == shown
     health.clear("disk")
     assert (await look(door))[1] == b"ok\n"
     health.fail("stall", "the disk does not answer")
@@ -91,6 +93,21 @@ async def test_health_is_said_in_words_or_json_to_whoever_asks(door: HttpServer,
         head, body = await look(door, accept)
         assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), "only a broker that can answer nothing"
         assert b"unavailable" in body
+
+
+async def test_probes_see_a_broker_live_whose_store_is_away_but_not_ready(door: HttpServer, health: Health) -> None:
+    async def probe(page: bytes) -> bytes:
+        return (await say(door, b"GET /health/" + page + b" HTTP/1.1\r\n\r\n")).partition(b"\r\n")[0]
+
+    ready, not_ready = b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"
+    assert [await probe(page) for page in (b"live", b"ready")] == [ready, ready]
+    health.degrade("disk", "it is full")
+    assert [await probe(page) for page in (b"live", b"ready")] == [ready, ready]
+    health.fail("away", "the store is away")
+    assert [await probe(page) for page in (b"live", b"ready")] == [ready, not_ready]
+    assert b'"live":true,"ready":false' in (await look(door, b"accept: application/json\r\n"))[1]
+    health.clear("away")
+    assert await probe(b"ready") == ready
 
 
 @pytest.mark.parametrize(

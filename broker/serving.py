@@ -1,0 +1,167 @@
+"""Serving: builds the broker with real sockets, files and clocks, and runs it until a signal.
+
+The Gatekeeper's socket is bound before the socket for requests, as `gatekeeper` explains. A store in a file is opened
+first. A store of several brokers is opened when all sockets are bound, since the broker's row there says where they
+are; its home is locked meanwhile, so that no other process is the same broker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import anyio
+
+from airunner.broker.broker import Broker, Membership
+from airunner.broker.conditions import judge_descriptors, judge_store
+from airunner.broker.control import open_control
+from airunner.broker.counts import Counts
+from airunner.broker.disk import StoreDisk
+from airunner.broker.gatekeeper import Gatekeeper
+from airunner.broker.health import Health
+from airunner.broker.homelock import locked_home
+from airunner.broker.http import broker_pages
+from airunner.broker.identity import advertised, broker_id, fleet_of
+from airunner.broker.rates import Rates
+from airunner.broker.relay.relay import Relay
+from airunner.broker.settings import Settings
+from airunner.broker.stalls import DISK, SERVER, Stalls
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import Engine, Fenced, Identity, StoreAway
+from airunner.broker.store.open import is_postgres, open_engine, open_shared_engine, path_of
+from airunner.broker.store.sqlite.engine import SqliteEngine
+from airunner.certs.allowlist import AllowList
+from airunner.certs.authority import Authority, NoVerifier
+from airunner.certs.curve import CurvePair, load_broker_pair
+from airunner.certs.home import Home
+from airunner.certs.ownership import own_home, refuse_unsafe
+from airunner.certs.sealed import hint_key
+from airunner.certs.tokenkeys import load_verifying_keys
+from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
+from airunner.protocol.printable import own_lines
+from airunner.transport.http import open_http
+from airunner.transport.ports import SYSTEM
+from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
+from airunner.transport.workthread import WorkThread
+
+
+async def serve(settings: Settings, relay: Relay) -> None:
+    """Run a broker until a signal."""
+    home = own_home(os.environ)
+    refuse_unsafe(home.store.parent)
+    pair = load_broker_pair(home)
+    authority = _authority(home, settings)
+    counts = Counts()
+
+    def say(line: str) -> None:
+        _say(f"airunner broker: {line}")
+
+    health = Health(say)
+    health.watch(lambda: judge_descriptors(health))
+    store_url = settings.store_url or f"sqlite:///{home.store}"
+    with ExitStack() as ends:
+        embedded: SqliteEngine | None = None
+        if is_postgres(store_url):
+            ends.enter_context(locked_home(home.store.parent))
+        else:
+            embedded = ends.enter_context(closing(open_engine(store_url)))
+        context = new_context()
+        allowed = AllowList(home.allowed_clients, _say)
+        gatekeeper = Gatekeeper(
+            bind_gatekeeper(context),
+            allowed,
+            counts,
+            Rates(settings.connections_per_s, settings.connections_burst_s),
+            admitted=lambda: judge_descriptors(health, may_clear=False),
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(_until_signal, group.cancel_scope)
+            group.start_soon(gatekeeper.run, name="Gatekeeper")
+            router = CurveRouter(context, pair, settings.listen)
+            await relay.ready()
+            group.start_soon(relay.run, counts, health, name="Relay")
+            engine = embedded or ends.enter_context(
+                _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
+            )
+            health.watch(lambda: judge_store(engine.damage, health))
+            thread = ends.enter_context(closing(WorkThread()))
+            path = None if embedded is None else path_of(store_url)
+            broker = Broker(
+                store=Store(engine),
+                router=router,
+                publisher=relay,
+                authority=authority,
+                edges=SYSTEM,
+                offload=Stalls(thread, health, SERVER if engine.remote else DISK),
+                counts=counts,
+                disk=None if path is None else _disk_under(path, embedded, settings.reserve_bytes, health),
+                retention=settings.retention,
+                machines=allowed.entry_for,
+                quotas=settings.quotas,
+                health=health,
+                membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
+            )
+            server = await open_http(settings.http)
+            pages = broker_pages(health, broker.metrics(settings.tenants))
+            group.start_soon(server.run, pages, name="HttpServer")
+            if path is not None and embedded is not None:
+                control = await open_control(path, broker.ledger_inbox, embedded.copy_to)
+                group.start_soon(control.run, name="ControlSocket")
+            await group.start(broker.run, name="Broker")
+            _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {server.address}")
+        _say("airunner broker stopped")
+
+
+def _identity(home: Home, pair: CurvePair, settings: Settings, requests: str, events: str) -> Identity:
+    """Say who this broker is to the others of its store. Raises `OperatorError`."""
+    return Identity(
+        broker=broker_id(home.store.parent, os.urandom),
+        fleet=fleet_of(pair.public),
+        requests=advertised(requests, settings.advertise),
+        events=advertised(events, settings.advertise),
+    )
+
+
+@contextmanager
+def _shared_engine(url: str, identity: Identity) -> Generator[Engine]:
+    """Open the engine of a store of several brokers. At the end the others are told to adopt this one's jobs at once.
+
+    If the store is away then, they find out by themselves.
+    """
+    with closing(open_shared_engine(url, identity, SYSTEM.wall_ms)) as engine:
+        try:
+            yield engine
+        finally:
+            with suppress(StoreAway, Fenced):
+                engine.retire()
+
+
+def _disk_under(path: Path, engine: SqliteEngine | None, reserve_bytes: int, health: Health) -> StoreDisk:
+    """Create the store's disk and measure it, so that problems are reported before the broker is ready."""
+    assert engine is not None, "the store is in a file, but not embedded"
+    disk = StoreDisk(path, engine, reserve_bytes, health)
+    disk.look()
+    return disk
+
+
+def _authority(home: Home, settings: Settings) -> Authority:
+    if settings.auth:
+        return CachedVerifier(TokenVerifier(load_verifying_keys(os.environ, home, settings.public_key)))
+    _say("warning: --no-auth accepts every request for the default tenant; the allow-list still controls who connects")
+    return NoVerifier()
+
+
+async def _until_signal(scope: anyio.CancelScope) -> None:
+    """End the broker on SIGTERM or SIGINT; the batch that is being committed is finished first."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def _say(line: str) -> None:
+    print(own_lines(line), file=sys.stderr, flush=True)
