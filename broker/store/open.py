@@ -81,9 +81,10 @@ def open_engine(url: str) -> SqliteEngine:
 
 def open_shared_engine(url: str, identity: Identity, now_ms: Callable[[], int]) -> Engine:
     """Open the engine of a store of several brokers on PostgreSQL. Raises `OperatorError`."""
-    del url, identity, now_ms
     require_psycopg()
-    raise OperatorError("this airunner does not serve a store on PostgreSQL yet: name another one with --store")
+    from airunner.broker.store.postgres.engine import open_postgres
+
+    return open_postgres(url, identity, now_ms)
 
 
 def open_store(url: str) -> Store:

@@ -96,7 +96,8 @@ def expected(ask_model: Callable[[], object]) -> object:
 class StoreAndModel:
     """Both get the same; both must say the same."""
 
-    def __init__(self, store: Store, seed: int) -> None:
+    def __init__(self, store: Store, seed: int, visibility_ms: Sequence[int] = VISIBILITY_MS) -> None:
+        self.visibility_ms = visibility_ms  # among these each lease and renewal draws
         self.random = Random(seed)
         self.draw = self.random.choice
         self.driver = Driver(store)
@@ -197,7 +198,7 @@ class StoreAndModel:
             agent="agent",
             queues=self.draw((("a",), ("b",), ("a", "b"), ("b", "a", "b"))),
             slots=self.random.randint(1, 3),
-            visibility_ms=self.draw(VISIBILITY_MS),
+            visibility_ms=self.draw(self.visibility_ms),
             tags=self.draw(TAGS),
             token_seed=self.driver.draw(32),
         )
@@ -227,7 +228,7 @@ class StoreAndModel:
 
     def renew(self) -> None:
         lease, grant = self.grant()
-        request = UpdateJob(leases=(lease.ref, lease.ref), visibility_ms=self.draw(VISIBILITY_MS))
+        request = UpdateJob(leases=(lease.ref, lease.ref), visibility_ms=self.draw(self.visibility_ms))
         renewed, again = self.driver.reply(JobsUpdated, request, tenant=grant.job.tenant).leases
         assert renewed.verdict == again.verdict == self.model.renew(grant, request.visibility_ms, self.driver.now_ms)
 

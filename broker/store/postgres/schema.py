@@ -10,8 +10,8 @@ database holds the store of one fleet of brokers.
 - `job_deadline` and `job_due` begin with the broker: each broker looks only for what it owns.
 - `tally` and `kind` are counters with rows of each broker, so that no broker waits for another; reading sums them.
   A tenant's usage is the row of `tally` whose queue is ''.
-- `record` has the idempotency records, `lease_grant` the lease requests that were served: the broker that inserted the
-  row has served it.
+- `record` has the idempotency records. `lease_grant` is empty to readers: a batch inserts the lease requests that it
+  serves, and removes them again, so that another broker that is asked the same waits for its end.
 - Tables whose rows are updated in place have a `fillfactor`: then an update that changes no indexed column touches no
   index. The log is stored uncompressed (it comes compressed), up to 8 KiB a row beside its numbers.
 - `broker` has the rows of all brokers; `knows` is the newest version of the schema that one knows.
@@ -84,10 +84,8 @@ _FIRST: Final = f"""
     );
     CREATE INDEX record_at ON airunner.record (answered_ms);
     CREATE TABLE airunner.lease_grant (
-        tenant text COLLATE "C" NOT NULL, request_id bytea NOT NULL, granted_ms bigint NOT NULL,
-        PRIMARY KEY (tenant, request_id)
+        tenant text COLLATE "C" NOT NULL, request_id bytea NOT NULL, PRIMARY KEY (tenant, request_id)
     );
-    CREATE INDEX lease_grant_at ON airunner.lease_grant (granted_ms);
     CREATE TABLE airunner.secret (
         tenant text COLLATE "C" NOT NULL, queue text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
         box bytea NOT NULL, set_ms bigint NOT NULL, PRIMARY KEY (tenant, queue, name)

@@ -1,0 +1,299 @@
+"""Loading of a batch's rows: all that `Keys` names, in one round trip.
+
+What other brokers may change is locked in one order, so that no two batches wait for each other: the own broker's row,
+idempotency records, lease requests, queues, jobs by number. Jobs that are found by what they are (waiting, due, ended)
+are locked last, with SKIP LOCKED, which waits for nobody. Each statement sees what was committed while the one before
+it waited for a lock.
+
+- A record is inserted before it is known whether its request is answered now; so a second broker that is asked the same
+  waits for the first, and then finds its record. `saving` removes the record of a request that is refused.
+- The row of a lease request is inserted and removed at once: until the end of the transaction, others wait for it.
+- A queue to which jobs are added, or whose mode is changed, has to have a row that can be locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from airunner.broker.store.contract import Moved
+from airunner.broker.store.postgres.adopting import FOUND, TIMED, ask_owned
+from airunner.broker.store.postgres.arrays import Column, bigints, byteas, columns, texts
+from airunner.broker.store.postgres.batches import Batch, Log, Memory
+from airunner.broker.store.postgres.trips import Rows, Trips, Value
+from airunner.broker.store.rows import (
+    STDIN_SEQUENCE,
+    BrokerRow,
+    JobRow,
+    Keys,
+    Loaded,
+    QueueKey,
+    Record,
+    Sweep,
+    Usage,
+)
+from airunner.protocol.replies import QueueMode
+
+BIG_TENANTS_MAX: Final = 64  # tenants among which a step of retention looks for an ended job, the largest first
+JOB: Final = ", ".join(f"job.{name}" for name in JobRow.__struct_fields__)
+BRIEF: Final = JOB.removesuffix(", job.spec")
+_RECORD: Final = "tenant, request_id, body_hash, answered_ms, job_ids"
+CLAIM: Final = (
+    f"INSERT INTO airunner.record ({_RECORD}) SELECT * FROM unnest(%b, %b, %b, %b, %b)"
+    " ON CONFLICT DO NOTHING RETURNING tenant, request_id"
+)
+RECORDS: Final = (
+    "SELECT record.tenant, record.request_id, body_hash, answered_ms, job_ids"
+    " FROM unnest(%b, %b) AS key(tenant, request_id) JOIN airunner.record USING (tenant, request_id)"
+)
+GRANT: Final = (
+    "INSERT INTO airunner.lease_grant (tenant, request_id) SELECT * FROM unnest(%b, %b) ON CONFLICT DO NOTHING"
+)
+UNGRANT: Final = (
+    "DELETE FROM airunner.lease_grant AS own USING unnest(%b, %b) AS key(tenant, request_id)"
+    " WHERE own.tenant = key.tenant AND own.request_id = key.request_id"
+)
+_NAMED: Final = (
+    "SELECT tenant, name FROM unnest({0}, {1}) AS named(tenant, name) UNION SELECT job.tenant, job.queue FROM"
+    " unnest({2}, {3}) AS key(tenant, job_id) JOIN airunner.job ON job.job_id = key.job_id AND job.tenant = key.tenant"
+)
+OPEN_QUEUES: Final = (
+    f"INSERT INTO airunner.queue (tenant, name) {_NAMED.format('%b', '%b', '%b', '%b')} ORDER BY 1, 2"
+    " ON CONFLICT DO NOTHING RETURNING tenant, name"
+)
+_QUEUES: Final = (
+    f"SELECT queue.tenant, queue.name, queue.mode FROM ({_NAMED.format('%b', '%b', '%b', '%b')}) AS named"
+    " JOIN airunner.queue USING (tenant, name) ORDER BY 1, 2 FOR {} OF queue"
+)
+QUEUES_READ: Final = _QUEUES.format("SHARE")
+QUEUES_CHANGED: Final = _QUEUES.format("UPDATE")
+NUMBERS: Final = "SELECT nextval('airunner.job_number') FROM generate_series(1, %b)"
+JOBS: Final = (
+    f"SELECT {BRIEF}, CASE WHEN job.job_id = ANY(%b) OR job.lease_request = ANY(%b) THEN job.spec ELSE '' END"
+    f" FROM airunner.job WHERE number IN ({FOUND}) ORDER BY number FOR UPDATE"
+)
+EXPIRED, DELAYED = (
+    f"SELECT {JOB} FROM airunner.job WHERE broker = %b AND {column} <= %b AND {column} >= %b AND job_id != ALL(%b)"
+    f" ORDER BY {column} LIMIT %b FOR UPDATE SKIP LOCKED"
+    for column in ("deadline_ms", "due_ms")
+)
+KINDS: Final = (
+    "SELECT kind.tenant, kind.queue, kind.words, sum(kind.jobs)::bigint"
+    f" FROM ({_NAMED.format('%b', '%b', '%b', '%b')}) AS named(tenant, queue)"
+    " JOIN airunner.kind USING (tenant, queue) GROUP BY kind.tenant, kind.queue, kind.needs, kind.words"
+    " HAVING sum(kind.jobs) > 0"
+)
+KINDS_OF: Final = (
+    "SELECT tenant, count(*) FROM (SELECT tenant FROM airunner.kind WHERE tenant = ANY(%b)"
+    " GROUP BY tenant, queue, needs HAVING sum(jobs) > 0) AS found GROUP BY tenant"
+)
+USAGE: Final = (
+    "SELECT tenant, sum(size_bytes)::bigint, sum(waiting)::bigint FROM airunner.tally WHERE tenant = ANY(%b)"
+    " AND queue = '' GROUP BY tenant"
+)
+_WANTED: Final = (
+    "WITH asked AS (SELECT tenant, queue, string_to_array(facts, E'\\n') AS facts, jobs FROM unnest(%b, %b, %b, %b)"
+    " AS asked(tenant, queue, facts, jobs)), within AS (SELECT DISTINCT kind.tenant, kind.queue, kind.needs, kind.words"
+    " FROM (SELECT DISTINCT tenant, queue FROM asked) AS named JOIN airunner.kind USING (tenant, queue)),"
+    " fitting AS (SELECT tenant, queue, ''::bytea AS needs, '' AS words, sum(jobs) AS jobs FROM asked GROUP BY 1, 2"
+    " UNION ALL SELECT within.tenant, within.queue, needs, words, sum(jobs) FROM asked"
+    " JOIN within USING (tenant, queue) WHERE facts IS NULL OR string_to_array(words, E'\\n') <@ facts"
+    " GROUP BY 1, 2, 3, 4),"
+    " wanted AS (SELECT tenant, queue, needs, words, jobs + %b AS jobs, coalesce(place, -2147483648) AS place,"
+    " coalesce(number, 0) AS number FROM fitting LEFT JOIN unnest(%b, %b, %b, %b, %b)"
+    " AS kept(tenant, queue, needs, place, number) USING (tenant, queue, needs))"
+)
+_FROM_THERE: Final = (
+    "waiting.tenant = wanted.tenant AND waiting.queue = wanted.queue AND waiting.needs = wanted.needs"
+    " AND (waiting.place, waiting.number) >= (wanted.place, wanted.number)"
+)
+SEEN: Final = (
+    f"{_WANTED} SELECT tenant, queue, words, array_agg(seen.place), array_agg(seen.number) FROM wanted, LATERAL"
+    f" (SELECT waiting.place, waiting.number FROM airunner.waiting WHERE {_FROM_THERE}"
+    " ORDER BY waiting.place, waiting.number LIMIT wanted.jobs) AS seen GROUP BY tenant, queue, words"
+)
+WAITING: Final = (
+    f"{_WANTED} SELECT job.* FROM wanted, LATERAL (SELECT {JOB} FROM airunner.waiting JOIN airunner.job"
+    f" ON job.number = waiting.number WHERE {_FROM_THERE} AND job.gate = 0 AND job.job_id != ALL(%b)"
+    " ORDER BY waiting.place, waiting.number LIMIT wanted.jobs FOR UPDATE OF job SKIP LOCKED) AS job"
+)
+BOXES: Final = (
+    "SELECT secret.tenant, secret.queue, name, box, set_ms FROM unnest(%b, %b) AS key(tenant, queue)"
+    " JOIN airunner.secret USING (tenant, queue)"
+)
+STDIN: Final = (
+    "SELECT segment.number, first_sequence, count, segment.attempt, last_timestamp_ms, events"
+    " FROM unnest(%b, %b) AS key(tenant, job_id) JOIN airunner.job USING (tenant, job_id)"
+    f" JOIN airunner.segment ON segment.number = job.number AND first_sequence = {STDIN_SEQUENCE}"
+)
+BROKERS: Final = (
+    "SELECT broker, epoch, beat, ready_seq, requests, events, version, dead,"
+    f" (dead AND EXISTS ({TIMED.format('= broker.broker').replace('WHERE broker', 'WHERE job.broker')}))::int"
+    " FROM airunner.broker ORDER BY broker"
+)
+FINISHED: Final = (
+    f"SELECT {JOB} FROM airunner.job WHERE finished_ms < %b AND job_id != ALL(%b) ORDER BY finished_ms LIMIT %b"
+    " FOR UPDATE SKIP LOCKED"
+)
+PENDING_LOGS: Final = (
+    "SELECT gone.number, tenant, first_sequence, size_bytes FROM (SELECT number, tenant FROM airunner.pending_deletion"
+    " ORDER BY number LIMIT %b FOR UPDATE SKIP LOCKED) AS gone LEFT JOIN LATERAL (SELECT first_sequence,"
+    " length(events) AS size_bytes FROM airunner.segment WHERE segment.number = gone.number"
+    " ORDER BY first_sequence LIMIT %b) AS log ON true"
+)
+OLD_BROKERS: Final = (
+    "SELECT broker FROM airunner.broker WHERE dead AND opened_ms < %b AND NOT EXISTS"
+    f" ({TIMED.format('= broker.broker').replace('WHERE broker', 'WHERE job.broker')}) FOR UPDATE SKIP LOCKED"
+)
+OLD_RECORDS: Final = (
+    "SELECT tenant, request_id FROM airunner.record WHERE answered_ms < %b ORDER BY answered_ms LIMIT %b"
+    " FOR UPDATE SKIP LOCKED"
+)
+_LARGEST: Final = (
+    "SELECT tenant FROM airunner.tally WHERE queue = '' GROUP BY tenant ORDER BY sum(size_bytes) DESC, tenant LIMIT %b"
+)
+FINISHED_OF: Final = (
+    f"SELECT job.* FROM ({_LARGEST}) AS large, LATERAL (SELECT {JOB} FROM airunner.job WHERE job.tenant = large.tenant"
+    " AND finished_ms IS NOT NULL AND job_id != ALL(%b) ORDER BY finished_ms LIMIT 1 FOR UPDATE SKIP LOCKED) AS job"
+)
+QUEUES_OF_LARGE: Final = (
+    f"SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN (SELECT job.* FROM ({_LARGEST}) AS large, LATERAL"
+    " (SELECT tenant, queue FROM airunner.job WHERE job.tenant = large.tenant AND finished_ms IS NOT NULL"
+    " ORDER BY finished_ms LIMIT 1) AS job) FOR UPDATE SKIP LOCKED"
+)
+USAGES: Final = (
+    "SELECT tenant, sum(size_bytes)::bigint, sum(waiting)::bigint FROM airunner.tally WHERE queue = '' GROUP BY tenant"
+)
+ROW_COUNT: Final = (  # as the server estimates it
+    "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class"
+    " WHERE oid IN ('airunner.job'::regclass, 'airunner.segment'::regclass)"
+)
+_REMOVABLE: Final = "(SELECT tenant, queue FROM airunner.job WHERE finished_ms < %b ORDER BY finished_ms LIMIT %b)"
+QUEUES_EMPTIED: Final = (
+    f"SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN ({_REMOVABLE}) FOR UPDATE SKIP LOCKED"
+)
+
+
+def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> None:
+    """Queue the statements that load a batch; `renewed_ms`: all of the broker's leases are renewed at this instant."""
+    _ask_requests(trips, keys)
+    _ask_queues(trips, keys)
+    if keys.new_jobs:
+        trips.add("numbers", NUMBERS, keys.new_jobs)
+    named = (*_pairs(keys.jobs), *_pairs(keys.grants, byteas))
+    if renewed_ms is not None or keys.adopted:
+        ask_owned(trips, keys, named, renewed_ms)
+    if keys.jobs or keys.grants:
+        specs = texts([job_id for _, job_id in keys.specs])
+        requests = byteas([request_id for _, request_id in keys.grants])
+        trips.add("jobs", JOBS, specs, requests, *named)
+    aside = texts(sorted(memory.aside))
+    if keys.due:
+        for name, statement in (("expired", EXPIRED), ("delayed", DELAYED)):
+            trips.add(name, statement, trips.broker, keys.now_ms, memory.due_from_ms, aside, keys.due)
+    if keys.sweep is not None:
+        _ask_sweep(trips, keys.sweep, aside)
+    if keys.kinds or keys.retried:
+        trips.add("kinds", KINDS, *_pairs({key[:2] for key in keys.kinds}), *_pairs(keys.retried))
+    if keys.wanted:
+        _ask_waiting(trips, keys, memory, aside)
+    if keys.tenants or keys.retried:
+        tenants = texts(sorted(keys.tenants.union(tenant for tenant, _ in keys.retried)))
+        trips.add("kinds_of", KINDS_OF, tenants)
+        trips.add("usage", USAGE, tenants)
+    if keys.boxes:
+        trips.add("boxes", BOXES, *_pairs({key[:2] for key in keys.boxes}))
+    if keys.retried:
+        trips.add("stdin", STDIN, *_pairs(keys.retried))
+    if keys.fleet:
+        trips.add("brokers", BROKERS)
+
+
+def _pairs(some: Iterable[tuple[str, Any]], second: Column = texts) -> tuple[bytes, bytes]:
+    """Convert pairs, sorted, to two arrays."""
+    pairs = sorted(some)
+    return texts([first for first, _ in pairs]), second([other for _, other in pairs])
+
+
+def _ask_requests(trips: Trips, keys: Keys) -> None:
+    if keys.records:
+        records = [make() for _, make in sorted(keys.records.items(), key=itemgetter(0))]
+        fields = Record.__struct_fields__
+        kinds = (texts, byteas, byteas, bigints, texts)
+        trips.add("claimed", CLAIM, *columns(records, fields, kinds))
+        trips.add("records", RECORDS, *_pairs(keys.records, byteas))
+    if keys.grants:
+        for name, statement in (("grant", GRANT), ("ungrant", UNGRANT)):
+            trips.add(name, statement, *_pairs(keys.grants, byteas))
+
+
+def _ask_queues(trips: Trips, keys: Keys) -> None:
+    stored = keys.opened | keys.updated
+    if stored or keys.retried:
+        trips.add("opened", OPEN_QUEUES, *_pairs({key[:2] for key in stored}), *_pairs(keys.retried))
+    if keys.queues or keys.updated or keys.retried:
+        names = _pairs({key[:2] for key in keys.queues | keys.updated})
+        trips.add("queues", QUEUES_CHANGED if keys.updated else QUEUES_READ, *names, *_pairs(keys.retried))
+
+
+def _ask_waiting(trips: Trips, keys: Keys, memory: Memory, aside: bytes) -> None:
+    queues = {(wanted.tenant, wanted.queue) for wanted in keys.wanted}
+    facts = [None if wanted.facts is None else "\n".join(sorted(wanted.facts)) for wanted in keys.wanted]
+    named = columns(keys.wanted, ("tenant", "queue"), (texts, texts))
+    asked = (*named, texts(facts), bigints([wanted.jobs for wanted in keys.wanted]))
+    fields = ("tenant", "queue", "needs", "place", "number")
+    places = columns(memory.places.of(queues), fields, (texts, texts, byteas, bigints, bigints))
+    values: list[Value] = [*asked, keys.ended + 2 * keys.due, *places]
+    trips.add("seen", SEEN, *values)
+    trips.add("waiting", WAITING, *values, aside)
+
+
+def _ask_sweep(trips: Trips, sweep: Sweep, aside: bytes) -> None:
+    trips.add("finished", FINISHED, sweep.finished_before_ms, aside, sweep.jobs_max)
+    trips.add("emptied", QUEUES_EMPTIED, sweep.finished_before_ms, sweep.jobs_max)
+    trips.add("logs", PENDING_LOGS, sweep.segments_max, sweep.segments_max + 1)
+    trips.add("old_brokers", OLD_BROKERS, sweep.records_before_ms)
+    trips.add("old_records", OLD_RECORDS, sweep.records_before_ms, sweep.records_max)
+    if sweep.measured:
+        trips.add("usages", USAGES)
+        trips.add("row_count", ROW_COUNT)
+        trips.add("emptied_too", QUEUES_OF_LARGE, BIG_TENANTS_MAX)
+        trips.add("finished_of", FINISHED_OF, BIG_TENANTS_MAX, aside)
+
+
+def loaded(batch: Batch, aside: set[str]) -> Loaded:
+    """Convert the rows of a batch. Raises `Moved`: a row has gone while another was waited for."""
+    keys, rows = batch.keys, batch.rows
+    jobs = batch.read("jobs", list[JobRow])
+    keys.add_retried(jobs)
+    batch.claimed = {(tenant, request_id) for tenant, request_id in rows.get("claimed", ())}
+    found = Loaded(jobs=jobs, damaged=set(aside))
+    records = batch.read("records", list[Record])
+    found.records = [record for record in records if (record.tenant, record.request_id) not in batch.claimed]
+    if len(found.records) + len(batch.claimed) < len(keys.records):
+        raise Moved
+    batch.opened = {QueueKey(tenant, name) for tenant, name in rows.get("opened", ())}
+    modes = {QueueKey(tenant, name): QueueMode(mode) for tenant, name, mode in rows.get("queues", ())}
+    if not modes.keys() >= keys.opened | keys.updated:
+        raise Moved
+    found.modes = {key: mode for key, mode in modes.items() if key not in batch.opened}
+    found.kinds = {QueueKey(*key): jobs for *key, jobs in rows.get("kinds", ())}
+    found.kinds_of = dict(rows.get("kinds_of", ()))
+    found.usage = {tenant: Usage(*usage) for tenant, *usage in rows.get("usage", ())}
+    found.numbers = sorted(number for (number,) in rows.get("numbers", ()))
+    found.brokers = batch.read("brokers", list[BrokerRow])
+    found.adopted = {broker for (broker,) in rows.get("adopted", ())}
+    batch.emptied = {(tenant, name) for tenant, name in (*rows.get("emptied", ()), *rows.get("emptied_too", ()))}
+    batch.logs = _logs(rows.get("logs", []), keys.sweep)
+    return found
+
+
+def _logs(rows: Rows, sweep: Sweep | None) -> list[Log]:
+    logs: list[Log] = []
+    for (number, tenant), pieces in groupby(rows, key=itemgetter(0, 1)):
+        sizes = [(first, size_bytes) for _, _, first, size_bytes in pieces if first is not None]
+        most = sweep.segments_max if sweep else 0
+        logs.append(Log(number, tenant, sorted(sizes)[:most], len(sizes) <= most))
+    return logs
