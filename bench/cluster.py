@@ -69,16 +69,27 @@ def new_home(product: Product) -> Generator[Path]:
 
 @contextmanager
 def broker(
-    product: Product, home: Path, *, tenant: str = "default", requests_per_s: int = 1_000_000
+    product: Product,
+    home: Path,
+    *,
+    tenant: str = "default",
+    requests_per_s: int = 1_000_000,
+    store: str | None = None,
+    keys: Path | None = None,
 ) -> Generator[Cluster]:
-    """Run a broker with this home during the block: a cluster without agents, whose token is of `tenant`."""
+    """Run a broker with this home during the block: a cluster without agents, whose token is of `tenant`.
+
+    `store` is the URL of its store; `keys`, if given, is the home with the keys of agents and clients.
+    """
+    keys = keys or home
     arguments = ["broker", "--listen", ANYWHERE, "--events", ANYWHERE, "--http", "127.0.0.1:0"]
     arguments += ["--tenant-requests", str(requests_per_s)]
+    arguments += ["--store", store] if store else []
     began_s = time.monotonic()
     with running(product, home, arguments) as (ready, pid):
         start_s = time.monotonic() - began_s
         requests = next(word for word in ready.split() if word.startswith("tcp://"))
-        yield Cluster(requests, home, token(product, home, tenant), pid, start_s)
+        yield Cluster(requests, keys, token(product, keys, tenant), pid, start_s)
 
 
 @contextmanager

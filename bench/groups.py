@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import cancel, checkout, cli, client, commands, console, flood, growth, latency, many, queue, scale
+from bench import brokers, cancel, checkout, cli, client, commands, console, flood, growth, latency, many, queue, scale
 from bench.group import Group
 
 GROUPS: Final[tuple[Group, ...]] = (
@@ -20,4 +20,5 @@ GROUPS: Final[tuple[Group, ...]] = (
     flood.GROUP,
     checkout.GROUP,
     scale.GROUP,
+    brokers.GROUP,
 )

@@ -97,7 +97,7 @@ class FleetBus:
         """See `Bus`."""
         self._local.publish(news)
         ready_seq = self._ready_seq()
-        if not self._alone and (ready_seq > self._hinted_seq or news.nudged):
+        if not self._alone and (ready_seq > self._hinted_seq or news.ready or news.nudged):
             self._send(Hint(self._broker, self._hinted_seq, ready_seq, list(news.ready), news.nudged))
         self._hinted_seq = ready_seq  # also when alone: another broker then notices that it has missed these numbers
 
@@ -135,8 +135,8 @@ class FleetBus:
             return
         self._counts.add("hints_heard")
         known_seq = self.heard.get(hint.broker)
-        self.heard[hint.broker] = max(hint.ready_seq, known_seq or 0)
-        if known_seq is None or known_seq < hint.after_seq:
+        self.heard[hint.broker] = hint.ready_seq
+        if known_seq is None or not hint.after_seq <= known_seq <= hint.ready_seq:  # or it has begun to count again
             self.ready_all()
         elif hint.ready is None:
             self._ready.add(EVERY_QUEUE)

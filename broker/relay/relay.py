@@ -29,29 +29,21 @@ import msgspec
 
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
-from airunner.broker.relay.line import PEERS_PACKET, REPLAY_PACKET, PacketSocket, Peers, PeerState, Report, packed
+from airunner.broker.relay.line import PEERS_PACKET, REPLAY_PACKET, PacketSocket, Report, packed
+from airunner.broker.relay.peerlist import PeerList
 from airunner.certs.ownership import own_home
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.backoff import Backoff
-from airunner.transport.ports import ALL_LISTENERS_LEFT, Ending, Subscription
+from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
 MEMORY_BYTES_MAX: Final = 256 * 1_048_576  # of the process: 40 MiB, and 0.3 MiB for each subscriber that does not read
 CONDITION: Final = "events"  # name of the condition in /health
-PEERS_CONDITION: Final = "peers"  # name of another
-PEERS_MAX: Final = 16  # peers to connect to: their endpoints fit into a packet, and their messages into memory
-ENDPOINT_CHARS_MAX: Final = 300  # of a peer's endpoint: the name of a host has 253 characters
 RESTART_FIRST_MS: Final = 50  # shortest pause before the process is started again
 RESTART_LAST_MS: Final = 5_000  # longest pause, after the process has ended several times
 CALM_S: Final = 60.0  # after a process that ran for so long, the pauses start at the shortest again
 HANG_S: Final = 10.0  # seconds for the process to read from its full socket, before it is killed
 END_S: Final = 2.0  # seconds for the process to end by itself, once its socket is closed
 CHANGES_MAX: Final = 16  # reports that may wait for the Announcer; further ones wait in the socket, then in the process
-
-_ADVICE: Final = {
-    Ending.REFUSED.name: "refuses this broker's key: list it there with `airunner certs add NAME --role broker`",
-    Ending.MISMATCHED.name: "has another key than this broker: a fleet has one, see `airunner certs export`",
-    Ending.UNRESOLVED.name: "cannot be found by its name: check --advertise there, and this machine's name service",
-}
 
 _BOOTSTRAP: Final = """
 import sys
@@ -106,9 +98,8 @@ class Relay:
         self._socket: PacketSocket | None = None
         self._full_since_s: float | None = None
         self._was_ready = False
-        self._peers: Peers | None = None  # None: this broker has no fleet
+        self._peers: PeerList | None = None  # None: this broker has no fleet
         self._hear: Callable[[bytes], None] | None = None
-        self._refused: dict[str, str] = {}  # by endpoint: why a peer cannot be connected to
         self._unsent: dict[bytes, bytes] = {}  # by first byte: packets for which the socket had no room
 
     @property
@@ -213,20 +204,15 @@ class Relay:
 
     def join(self, hint_topic: bytes, hear: Callable[[bytes], None]) -> None:
         """See `ports.PeerPublisher`."""
-        self._peers, self._hear = Peers((), hint_topic), hear
+        self._peers, self._hear = PeerList(hint_topic), hear
         self._send_peers()
 
     def set_peers(self, endpoints: Sequence[str]) -> None:
-        """See `ports.PeerPublisher`; of more than `PEERS_MAX` it connects to the first ones, and says so in /health."""
+        """See `ports.PeerPublisher`."""
         assert self._peers is not None, "not joined"
-        known = [endpoint for endpoint in endpoints if len(endpoint) <= ENDPOINT_CHARS_MAX][:PEERS_MAX]
-        if tuple(known) != self._peers.endpoints:
-            self._peers = Peers(tuple(known), self._peers.hint_topic)
-            self._refused = {endpoint: why for endpoint, why in self._refused.items() if endpoint in known}
-            if len(known) < len(endpoints):
-                self._refused[""] = f"only {len(known)} of {len(endpoints)} other brokers are connected to"
-            self._say_refused()
+        if self._peers.set(endpoints):
             self._send_peers()
+        self._peers.report(self._health)
         self._send_unsent()
 
     def replay_all(self) -> None:
@@ -236,26 +222,13 @@ class Relay:
 
     def _send_peers(self) -> None:
         if self._peers is not None:
-            self._unsent[PEERS_PACKET] = PEERS_PACKET + msgspec.msgpack.encode(self._peers)
+            self._unsent[PEERS_PACKET] = self._peers.packet()
             self._send_unsent()
 
     def _send_unsent(self) -> None:
         """Send the packets that may not be dropped; those without room are sent after the next message with room."""
         assert self._socket is not None, "not started"
         self._unsent = {kind: packet for kind, packet in self._unsent.items() if not self._socket.send(packet)}
-
-    def _note_peer(self, peer: PeerState) -> None:
-        """Note how the connection to a peer is; a peer that is gone is known to the broker from the store."""
-        self._refused.pop(peer.endpoint, None)
-        if (advice := _ADVICE.get(peer.ending or "")) is not None:
-            self._refused[peer.endpoint] = f"the broker at {peer.endpoint} {advice}"
-        self._say_refused()
-
-    def _say_refused(self) -> None:
-        if self._refused:
-            self._health.degrade(PEERS_CONDITION, "; ".join(self._refused.values()))
-        else:
-            self._health.clear(PEERS_CONDITION)
 
     async def subscriptions(self) -> list[Subscription]:
         """Wait for changes of subscriptions; `ALL_LISTENERS_LEFT`: the process has ended."""
@@ -291,8 +264,9 @@ class Relay:
                     self._counts.add(name, more)
                 if report.hint and self._hear is not None:
                     self._hear(report.hint)
-                if report.peer is not None:
-                    self._note_peer(report.peer)
+                if report.peer is not None and self._peers is not None:
+                    self._peers.note(report.peer)
+                    self._peers.report(self._health)
                 if report.changes:
                     await self._to_announcer.send(report.changes)
         return ""

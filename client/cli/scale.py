@@ -162,11 +162,15 @@ def slurm_command(
 
 
 async def _scale(client: Client, cluster: Cluster, terms: Terms, place: str, console: Console) -> None:
-    """Check both sides, then scale for ever."""
+    """Check both sides, then scale for ever. Raises `OperatorError`: the cluster does not answer, or refuses."""
+    from airunner.client.scale.cluster import ClusterAway
     from airunner.client.scale.scaler import Scaler
 
     await client.queue(terms.queue, tags=terms.tags)
-    await cluster.check()
+    try:
+        await cluster.check()
+    except ClusterAway as error:
+        raise OperatorError(str(error)) from error
     console.must_say(f"scaling queue {terms.queue}: up to {terms.agents_max} agents {terms.name}-N on {place}")
     await Scaler(client, cluster, terms, console.say).run()
 

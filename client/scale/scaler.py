@@ -103,7 +103,7 @@ class Scaler:
         for name in free_names(terms.name, terms.agents_max, units, paused)[:missing]:
             if await self._cluster.start(name, ended.get(name)):
                 count += 1
-                self._report(f"started agent {name} ({count} of {terms.agents_max}): {ready_jobs(queue)} jobs wait")
+                self._report(f"started agent {name} ({count} of {terms.agents_max}); waiting jobs: {ready_jobs(queue)}")
 
     async def _queue(self) -> QueueSummary | None:
         return await self._broker.queue(self._terms.queue, tags=self._terms.tags)

@@ -136,6 +136,9 @@ async def test_a_hint_after_a_lost_one_makes_everything_ready_and_so_does_a_brok
         await a.commit()
         assert (b.took(), b.bus.heard) == ({EVERY_QUEUE}, {"a": 3})
         assert b.site.counts["hints_missed"] == 2
+        a.bus._hinted_seq = a.seq = 0  # it was started again, with a new row
+        await a.commit()
+        assert (b.took(), b.bus.heard) == ({EVERY_QUEUE}, {"a": 1})
 
 
 async def test_while_the_bus_is_cut_the_number_heard_shows_what_is_missing() -> None:

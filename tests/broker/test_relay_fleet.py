@@ -18,8 +18,8 @@ from airunner.broker.announcer import Announcer
 from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.lifecycle.commands import Appended
-from airunner.broker.relay import relay as module
-from airunner.broker.relay.relay import PEERS_CONDITION, Relay
+from airunner.broker.relay import peerlist
+from airunner.broker.relay.relay import Relay
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import PeerRole
 from airunner.certs.curve import load_broker_public, load_client_pair
@@ -184,10 +184,10 @@ async def test_a_fleet_whose_key_is_not_listed_is_told_what_to_do_and_connects_o
         await there.watchers.know_peers(1)
         there.append([1])
         assert await here.events(1) == [1]
-        assert await here.said.receive() == f"condition over: {PEERS_CONDITION}"
+        assert await here.said.receive() == f"condition over: {peerlist.CONDITION}"
         revoke(home, "fleet")
         os.kill(here.relay.pid, signal.SIGKILL)
-        while PEERS_CONDITION not in await here.said.receive():
+        while peerlist.CONDITION not in await here.said.receive():
             pass
 
 
@@ -229,7 +229,7 @@ async def test_a_machine_that_is_no_broker_subscribes_as_a_peer_without_effect(l
 async def test_too_many_peers_are_said_and_the_first_ones_connected_to(
     listed: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PEERS_MAX", 1)
+    monkeypatch.setattr(peerlist, "PEERS_MAX", 1)
     async with fleet(listed, listed, listed) as sites:
         assert "only 1 of 2 other brokers are connected to" in await sites[2].said.receive()
         await sites[0].watchers.know_peers(2)

@@ -56,6 +56,7 @@ class KubernetesJob(Struct):
 
 
 class _ListMetadata(Struct):
+    version: str = field(default="", name="resourceVersion")
     next_page: str = field(default="", name="continue")
 
 
@@ -104,20 +105,29 @@ class JobsApi:
         jobs: list[KubernetesJob] = []
         params = {"labelSelector": self._selector, "limit": str(PAGE_JOBS)}
         for _ in range(PAGES_MAX):
-            response = await self._send("GET", params=params)
-            try:
-                page = msgspec.json.decode(response.content, type=_JobList)
-            except msgspec.MsgspecError as error:
-                raise ClusterAway(f"{self._access.url} sent no list of Jobs: {error}") from error
+            page = await self._page(params)
             jobs += page.items
             if not page.metadata.next_page:
                 return jobs
             params["continue"] = page.metadata.next_page
         raise OperatorError(f"more than {len(jobs)} Jobs have the label {self._selector}: delete the ended ones")
 
+    async def _page(self, params: dict[str, str]) -> _JobList:
+        response = await self._send("GET", params=params)
+        try:
+            return msgspec.json.decode(response.content, type=_JobList)
+        except msgspec.MsgspecError as error:
+            raise ClusterAway(f"{self._access.url} sent no list of Jobs: {error}") from error
+
     async def changes(self) -> AsyncGenerator[None]:
         """Watch the Jobs: yields when the watch is open, and at each change, until the API server ends it."""
-        params = {"labelSelector": self._selector, "watch": "true", "timeoutSeconds": str(WATCH_S)}
+        version = (await self._page({"labelSelector": self._selector, "limit": "1"})).metadata.version
+        params = {
+            "labelSelector": self._selector,
+            "watch": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_S),
+        }
         timeout = httpx.Timeout(REQUEST_S, read=WATCH_S + REQUEST_S)
         headers = self._access.headers()
         try:

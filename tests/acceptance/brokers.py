@@ -1,0 +1,54 @@
+"""Brokers of a fleet as real processes on PostgreSQL, each with a home of its own and the fleet's key."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from airunner.certs.allowlist import PeerRole
+from airunner.certs.home import Home
+from airunner.certs.machines import add, export, import_keys, revoke
+from airunner.certs.secretfile import create
+from tests.acceptance.running import Cluster, RunningBroker, make_home
+
+
+def make_homes(folder: Path, count: int) -> list[Path]:
+    """Homes of brokers of one fleet, the first of which has all keys."""
+    first, *others = (folder / f"home-{number}" for number in range(count))
+    make_home(first)
+    add(Home(first), "fleet", [PeerRole.BROKER], None, None)
+    keys = folder / "fleet.keys"
+    create(keys, export(Home(first), "fleet"))
+    for other in others:
+        import_keys(Home(other), keys, force=False)
+    return [first, *others]
+
+
+def cut_bus(homes: list[Path]) -> None:
+    """Have the brokers refuse one another; those that are connected already stay so."""
+    for home in homes:
+        revoke(Home(home), "fleet")
+
+
+@contextmanager
+def running_brokers(homes: list[Path], store: str) -> Iterator[list[Cluster]]:
+    """Brokers on one store; agents and clients of each have the first one's home."""
+    with ExitStack() as stack:
+        found: list[Cluster] = []
+        for home in homes:
+            cluster = Cluster(RunningBroker(home, store))
+            cluster.home = homes[0]
+            stack.callback(cluster.close)
+            found.append(cluster)
+        yield found
+
+
+def counted(cluster: Cluster, name: str) -> float:
+    """A counter of the broker's."""
+    with urllib.request.urlopen(f"http://{cluster.broker.http}/metrics") as response:
+        families = text_string_to_metric_families(response.read().decode())
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)

@@ -1,0 +1,123 @@
+"""`airunner scale kubernetes` with a real broker and real agents, on a real kube-apiserver where there is one.
+
+Everywhere it runs on an API server of the tests' own too. `scripts/kubeapiserver.py` builds a real one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from airunner.client.client import Client
+from airunner.client.scale.kubernetes.access import find_access
+from airunner.client.scale.kubernetes.api import JobsApi
+from airunner.client.scale.kubernetes.jobs import KubernetesJobs
+from airunner.client.scale.kubernetes.template import LABEL, read_template
+from airunner.client.scale.scaler import Scaler, Terms
+from tests.acceptance.kubeapi import JOBS, NAMESPACE, Kube, apiserver, fake, real
+from tests.acceptance.kubedoor import door_before
+from tests.acceptance.kubelet import complete, running_kubelet
+from tests.acceptance.running import Cluster, Process, submitted
+from tests.acceptance.scaling import agent_command, run_jobs
+
+# A scaler that replaces an ended Job and adds one asks: a dry run, two lists, a deletion, and two creations.
+CUTS = [(1, "before"), (2, "before"), *((at, cut) for at in (3, 4, 5, 6) for cut in ("before", "after"))]
+CUTS += [(at, "late") for at in (4, 5, 6)]
+
+
+@pytest.fixture(scope="module", params=["fake", "real"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
+    if request.param == "real" and apiserver() is None:
+        pytest.skip("no kube-apiserver with etcd here: run scripts/kubeapiserver.py, and install Debian's etcd-server")
+    folder = tmp_path_factory.mktemp("kube")
+    with fake() if request.param == "fake" else real(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def kube(server: Kube) -> Iterator[Kube]:
+    yield server
+    server.clear()
+
+
+def template(folder: Path, command: list[str], **spec: object) -> Path:
+    """The manifest of a Job that runs a command."""
+    container = {"name": "agent", "image": "airunner", "command": command[:1], "args": command[1:]}
+    pod = {"spec": {"restartPolicy": "Never", "containers": [container], **spec}}
+    path = folder / "job.yaml"
+    path.write_text(json.dumps({"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": pod}}))
+    return path
+
+
+def scaler(cluster: Cluster, kubeconfig: Path, job: Path, *options: str) -> Process:
+    words = ["scale", "kubernetes", "--kubeconfig", str(kubeconfig), "--template", str(job), "--max", "5", *options]
+    return Process(cluster.home, [*words, "--interval", "1", "--broker", cluster.broker.requests])
+
+
+def test_from_none_to_five_agents_and_back_for_fifty_jobs(cluster: Cluster, kube: Kube, tmp_path: Path) -> None:
+    scaling = scaler(cluster, kube.kubeconfig(tmp_path / "config"), template(tmp_path, agent_command(cluster)))
+    scaling.line("airunner: scaling queue default")
+    with running_kubelet(kube, tmp_path) as kubelet:
+        assert anyio.run(run_jobs, cluster, 50) == {"COMPLETED"}
+    assert scaling.stop() == 128 + 15
+    names = [f"airunner-default-{number}" for number in range(5)]
+    assert sorted(kubelet.ran) == kube.jobs() == names
+    assert [line.split()[3] for line in scaling.lines if "started agent" in line] == names
+
+
+@pytest.mark.parametrize(("at", "cut"), CUTS)
+def test_a_scaler_that_is_killed_at_any_step_and_its_successor_start_no_agent_twice(
+    cluster: Cluster, kube: Kube, tmp_path: Path, at: int, cut: str
+) -> None:
+    job = template(tmp_path, ["sleep", "60"])  # an agent that the broker does not know yet
+    units = read_template(job)
+    ended = kube.ask("POST", JOBS, units.manifest_of("a", "a-0"))
+    complete(kube, "a-0", 0)
+    for _ in range(2):
+        submitted(cluster, "--", "true")
+
+    async def succeed() -> None:
+        access = find_access(kube.kubeconfig(tmp_path / "config"), {})
+        async with (
+            Client(cluster.broker.requests, home=cluster.home) as client,
+            JobsApi.open(access, NAMESPACE, f"{LABEL}=a") as api,
+        ):
+            await Scaler(client, KubernetesJobs(api, units, "a"), Terms("a", "default", 5), print).look()
+
+    with door_before(kube) as door:
+        door.cut_at, door.cut = at, cut
+        killed = scaler(cluster, kube.kubeconfig(tmp_path / "door", door.url), job, "--name", "a")
+        door.pid = killed.pid
+        assert killed.wait() == -9, killed.lines
+        anyio.run(succeed)
+        before = uids(kube)
+        door.release.set()
+        door.done.wait()
+        assert uids(kube) == before
+    assert sorted(before) == ["a-0", "a-1"]
+    assert before["a-0"] != ended["metadata"]["uid"]
+
+
+def uids(kube: Kube) -> dict[str, Any]:
+    return {job["metadata"]["name"]: job["metadata"]["uid"] for job in kube.ask("GET", JOBS)["items"]}
+
+
+def test_what_cannot_be_started_is_one_line(cluster: Cluster, kube: Kube, tmp_path: Path) -> None:
+    def refused(kubeconfig: Path, **spec: object) -> str:
+        scaling = scaler(cluster, kubeconfig, template(tmp_path, ["true", "--disconnect-after-job"], **spec))
+        assert scaling.wait() == 2
+        (line,) = scaling.lines
+        return line
+
+    good = kube.kubeconfig(tmp_path / "config")
+    assert "restartPolicy" in refused(good, restartPolicy=None)
+    assert "does not answer" in refused(kube.kubeconfig(tmp_path / "away", "http://127.0.0.1:1"))
+    stranger = tmp_path / "stranger"
+    stranger.write_text(good.read_text().replace("a-token-of", "no-token-of"))
+    assert "refuses POST" in refused(stranger)
+    assert kube.jobs() == []
