@@ -73,7 +73,8 @@ class Client:
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
     `AIRUNNER_TOKEN`, then one signed with the home's key), `home` is the folder with the keys (default:
-    `AIRUNNER_HOME`, then ~/.airunner). `patience` says how long to wait for a broker that does not answer. `reach`
+    `AIRUNNER_HOME`, then ~/.airunner). `token_file` is a file (0600) with the token instead, for a client that outlives
+    it: it is read again when it changes. `patience` says how long to wait for a broker that does not answer. `reach`
     replaces `broker`, `token` and `home`, for simulations and in-process brokers.
 
     Every method raises `PeerError` when the broker refuses the request, and `OperatorError` when the broker cannot be
@@ -88,10 +89,12 @@ class Client:
         home: str | Path | None = None,
         patience: Patience = PATIENCE,
         reach: Reach | None = None,
+        token_file: str | Path | None = None,
     ) -> None:
         self._broker = broker
         self._token = token
         self._home = home
+        self._token_file = token_file
         self._patience = patience
         self._reach = reach
         self._open: Connection | None = None
@@ -99,7 +102,7 @@ class Client:
     async def __aenter__(self) -> Self:
         """Open the client; it connects with the first request. Raises the errors of `reach`."""
         assert self._open is None, "this client is already open"
-        access = self._reach or reach(self._broker, self._token, self._home)
+        access = self._reach or reach(self._broker, self._token, self._home, token_file=self._token_file)
         group = anyio.create_task_group()
         channel = Channel(access.network, access.endpoints, access.token, access.edges, self._patience)
         await group.__aenter__()

@@ -30,8 +30,12 @@ def reach(
     token: str | None = None,
     home: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    token_file: str | Path | None = None,
 ) -> Reach:
-    """Make a reach with CURVE sockets. Raises `OperatorError`: the keys, an endpoint or the token cannot be used."""
+    """Make a reach with CURVE sockets; a token file is read again when it changes.
+
+    Raises `OperatorError`: the keys, an endpoint or the token cannot be used.
+    """
     from airunner.certs.curve import load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home
     from airunner.certs.tokensource import token_source
@@ -43,7 +47,8 @@ def reach(
     require_loopback(endpoints)
     place = own_home(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
     pair, broker_public = load_client_pair(place), load_broker_public(place)
-    tokens = token_source(environ, place, explicit=token, subject="client")
+    file = None if token_file is None else Path(token_file)
+    tokens = token_source(environ, place, explicit=token, file=file, subject="client")
     context = new_context()
     return Reach(
         network=CurveNetwork(context, pair, broker_public),

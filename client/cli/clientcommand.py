@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
@@ -51,6 +52,15 @@ TokenOption = Annotated[
         show_default="one signed with the home's key, if that exists",
     ),
 ]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="File (mode 0600) with the token, read again when it changes.",
+        show_default="none",
+    ),
+]
 TimeoutOption = Annotated[
     str | None,
     typer.Option(
@@ -88,11 +98,11 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.",
 JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.", callback=_plain_ids)]
 
 
-def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a command from a coroutine function, which is called with a `client`, a `console` and its own options.
 
     A plain function, which may read stdin before the event loop starts, is called with `console` and its options, and
-    returns its `Work`. `of_console` names the options of the console that the command has: `quiet`, `raw`.
+    returns its `Work`. `optional` names the options that only some commands have: `quiet`, `raw`, `token_file`.
     """
 
     def decorated(function: Callable[..., Any]) -> Callable[..., None]:
@@ -102,6 +112,7 @@ def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[
             raw: RawOption = False,
             broker: BrokerOption = None,
             token: TokenOption = None,
+            token_file: TokenFileOption = None,
             timeout: TimeoutOption = None,
             **options: Any,  # noqa: ANN401 - the command's own, of any kind
         ) -> None:
@@ -113,7 +124,7 @@ def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[
             else:
                 work = function(console, **options)
             try:
-                _run(work, console, broker, token, timeout_s)
+                _run(work, console, broker, token, token_file, timeout_s)
             except BadRequest as error:
                 if error.misfit is None:
                     raise
@@ -124,7 +135,7 @@ def client_command(*of_console: str) -> Callable[[Callable[..., Any]], Callable[
         shared = signature(command, eval_str=True).parameters
         parameters = [own[name] for name in own if name not in ("client", "console")]
         labels = dict(map(_label, parameters))
-        parameters += [shared[name] for name in (*of_console, "broker", "token", "timeout")]
+        parameters += [shared[name] for name in (*optional, "broker", "token", "timeout")]
         return with_parameters(wraps(function)(command), parameters)
 
     return decorated
@@ -148,7 +159,14 @@ def timeout_of(text: str | None) -> float | None:
     return max(seconds, TIMEOUT_S_MIN) if seconds else None
 
 
-def _run(work: Work, console: Console, broker: list[str] | None, token: str | None, timeout_s: float | None) -> None:
+def _run(
+    work: Work,
+    console: Console,
+    broker: list[str] | None,
+    token: str | None,
+    token_file: Path | None,
+    timeout_s: float | None,
+) -> None:
     """Run `work` with a client, and exit with its code; an interrupt prints `console.farewell` and ends it."""
     import anyio
 
@@ -162,7 +180,7 @@ def _run(work: Work, console: Console, broker: list[str] | None, token: str | No
 
     async def run(interrupts: Interrupts) -> int | None:
         patience = Patience(timeout_s or FIRST_PATIENCE_S, timeout_s, notice=notice)
-        async with Client(broker, token=token, patience=patience) as client:
+        async with Client(broker, token=token, token_file=token_file, patience=patience) as client:
 
             async def call() -> int:
                 return await work(client) or 0

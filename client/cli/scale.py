@@ -74,7 +74,7 @@ StartOption = Annotated[
 
 
 @scale_app.command("kubernetes")
-@client_command("quiet")
+@client_command("quiet", "token_file")
 def kubernetes_command(
     console: Console,
     template: Annotated[
@@ -129,7 +129,7 @@ def kubernetes_command(
 
 
 @scale_app.command("slurm")
-@client_command("quiet")
+@client_command("quiet", "token_file")
 def slurm_command(
     console: Console,
     script: Annotated[Path, typer.Option(metavar="FILE", help="Batch script for sbatch that runs one agent.")],

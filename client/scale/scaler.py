@@ -20,7 +20,7 @@ from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import AgentSummary, QueueSummary
 from airunner.transport.bell import Bell
 
-FAILED_S: Final = 60.0  # pause before the name of a failed unit is used again: a broken template must not spin
+FAILED_S: Final = 60.0  # for which a failed unit keeps its name, and none is started instead: no template must spin
 GAP_S: Final = 0.2  # between two looks: the changes of one unit come as several events
 
 
@@ -97,7 +97,7 @@ class Scaler:
         self._forget({unit.key for unit in (*silent, *failed)})
         self._warn(silent, late, failed)
         starting = [unit.name for unit in silent if unit.key not in late]
-        missing = missing_agents(queue, known, starting, terms.slots)
+        missing = max(0, missing_agents(queue, known, starting, terms.slots) - len(paused))
         ended = {unit.name: unit for unit in units}
         count = len(live)
         for name in free_names(terms.name, terms.agents_max, units, paused)[:missing]:

@@ -6,12 +6,17 @@ Everywhere it runs on an API server of the tests' own too. `scripts/kubeapiserve
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import yaml
 
 from airunner.client.client import Client
 from airunner.client.scale.kubernetes.access import find_access
@@ -22,11 +27,12 @@ from airunner.client.scale.scaler import Scaler, Terms
 from tests.acceptance.kubeapi import JOBS, NAMESPACE, Kube, apiserver, fake, real
 from tests.acceptance.kubedoor import door_before
 from tests.acceptance.kubelet import complete, running_kubelet
-from tests.acceptance.running import Cluster, Process, submitted
+from tests.acceptance.running import REPOSITORY, Cluster, Process, environment, run, submitted
 from tests.acceptance.scaling import agent_command, run_jobs
 
 # A scaler that replaces an ended Job and adds one asks: a dry run, two lists, a deletion, and two creations.
 CUTS = [(1, "before"), (2, "before"), *((at, cut) for at in (3, 4, 5, 6) for cut in ("before", "after"))]
+DEPLOYED = REPOSITORY / "deploy" / "kubernetes"
 CUTS += [(at, "late") for at in (4, 5, 6)]
 
 
@@ -101,6 +107,59 @@ def test_a_scaler_that_is_killed_at_any_step_and_its_successor_start_no_agent_tw
         assert uids(kube) == before
     assert sorted(before) == ["a-0", "a-1"]
     assert before["a-0"] != ended["metadata"]["uid"]
+
+
+def test_the_deployed_example_runs_a_job(
+    cluster: Cluster, kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    cluster.airunner("certs", "add", "pod", "--role", "agent", "--queue", "default")
+    for name, words in (
+        ("agent.keys", ["certs", "export", "pod"]),
+        ("token", ["token", "--subject", "pod", "--role", "work"]),
+    ):
+        (keys / name).touch(0o600)  # as `defaultMode: 0600` makes them
+        (keys / name).write_bytes(cluster.airunner(*words).stdout)
+    text = (DEPLOYED / "agent-job.yaml").read_text()
+    for old, new in (
+        (" /keys/", f" {keys}/"),
+        ("/home/airunner}", f"{tmp_path}/pod}}"),
+        ("tcp://broker.example.org:7070", cluster.broker.requests),
+        ("namespace: airunner", f"namespace: {NAMESPACE}"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "job.yaml").write_text(text)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    scaling = scaler(cluster, kube.kubeconfig(tmp_path / "config"), tmp_path / "job.yaml")
+    with running_kubelet(kube, tmp_path):
+        scaling.line("airunner: scaling queue default")
+        assert anyio.run(run_jobs, cluster, 1) == {"COMPLETED"}
+    scaling.stop()
+    assert [line for line in scaling.lines if "started" in line] == [
+        "airunner: started agent airunner-default-0 (1 of 5); waiting jobs: 1"
+    ]
+
+
+def test_the_deployed_roles_and_commands_suffice() -> None:
+    documents = list(yaml.safe_load_all((DEPLOYED / "scaler.yaml").read_text()))
+    (role,) = [each for each in documents if each["kind"] == "Role"]
+    assert role["rules"] == [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete", "list", "watch"]}
+    ]
+    (pod,) = [each["spec"]["template"]["spec"] for each in documents if each["kind"] == "Deployment"]
+    agent = read_template(DEPLOYED / "agent-job.yaml").manifest["spec"]["template"]["spec"]
+    batch = (DEPLOYED.parent / "slurm" / "agent.sh").read_text()
+    subprocess.run(["sh", "-n", DEPLOYED.parent / "slurm" / "agent.sh"], check=True)
+    scripts = [pod["containers"][0]["args"][0], agent["containers"][0]["args"][0], batch]
+    for script in scripts:
+        (words,) = re.findall(r"exec (airunner .+)", script.replace("\\\n", " "))
+        command = re.findall(r"^airunner((?: [a-z]+)+)", words)[0].split()
+        known = run(environment(Path("none")), *command, "--help").stdout.decode()
+        assert set(re.findall(r" (--[a-z-]+)", words)) - set(re.findall(r" (--[a-z-]+)", known)) == set()
+    drain = [int(found) for found in re.findall(r"--drain-timeout (\d+)", "".join(scripts))]
+    assert drain == [agent["terminationGracePeriodSeconds"] - 15, int(re.search(r"TERM@(\d+)", batch)[1]) - 15]
 
 
 def uids(kube: Kube) -> dict[str, Any]:

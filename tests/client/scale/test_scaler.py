@@ -135,11 +135,12 @@ async def test_two_scalers_at_once_start_no_more_than_the_maximum() -> None:
     assert (world.jobs, world.live(), world.most) == (0, [], MAX)
 
 
-async def test_a_template_that_fails_is_tried_once_a_minute_and_reported_once_each() -> None:
-    world, said = World(jobs=50), list[str]()
+@pytest.mark.parametrize(("jobs", "tries"), [(1, 1), (50, MAX)])
+async def test_a_template_that_fails_is_tried_once_a_minute_and_reported_each_time(jobs: int, tries: int) -> None:
+    world, said = World(jobs), list[str]()
     world.fails = True
     await run(world, scaler(world, said, interval_s=1), steps=int(2.5 * FAILED_S))
-    assert len(world.started) == 3 * MAX
+    assert len(world.started) == 3 * tries
     assert said.count("agent a-0 has failed: no such image") == 3
 
 
