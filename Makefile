@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers kube-apiserver certs up down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,9 @@ bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli 
 bench-peers: $(VENV)/.test ## measure beanstalkd and PgQueuer with the same work, where they are installed
 	@$(MAKE) --no-print-directory $(VENV)/peers/.made || true  # without it PgQueuer is left out
 	@$(BIN)/python -m bench.peers $(if $(JSON),--json)
+
+kube-apiserver: $(VENV)/.made ## build a kube-apiserver for the tests of airunner scale, once; needs Go and six minutes
+	@$(BIN)/python scripts/kubeapiserver.py
 
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init

@@ -66,7 +66,23 @@ class Kube:
         for name in self.jobs():
             self.ask("DELETE", f"{JOBS}/{name}", {"propagationPolicy": "Background"})
 
-    def kubeconfig(self, path: Path, url: str = "") -> Path:
+    def account_token(self, documents: list[dict[str, Any]]) -> str:
+        """Make the service account of manifests, with its rights, and return a token as its pods get it."""
+        if self.authority is None:
+            return TOKEN  # the own server knows no rights
+        place = f"namespaces/{NAMESPACE}"
+        paths = {"ServiceAccount": f"/api/v1/{place}/serviceaccounts"}
+        paths |= {
+            kind: f"/apis/rbac.authorization.k8s.io/v1/{place}/{kind.lower()}s" for kind in ("Role", "RoleBinding")
+        }
+        for document in documents:
+            if document["kind"] in paths:
+                self.ask("POST", paths[document["kind"]], document)
+        (account,) = [each["metadata"]["name"] for each in documents if each["kind"] == "ServiceAccount"]
+        issued = self.ask("POST", f"{paths['ServiceAccount']}/{account}/token", {"spec": {}})
+        return str(issued["status"]["token"])
+
+    def kubeconfig(self, path: Path, url: str = "", token: str = TOKEN) -> Path:
         """Write a kubeconfig file for this server, or for `url` in front of it."""
         cluster = {"server": url or self.url}
         if self.authority is not None and not url:
@@ -75,7 +91,7 @@ class Kube:
             "current-context": "tests",
             "contexts": [{"name": "tests", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
             "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"token": TOKEN}}],
+            "users": [{"name": "u", "user": {"token": token}}],
         }
         path.write_text(json.dumps(config))
         return path

@@ -132,7 +132,9 @@ def test_the_deployed_example_runs_a_job(
         text = text.replace(old, new)
     (tmp_path / "job.yaml").write_text(text)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    scaling = scaler(cluster, kube.kubeconfig(tmp_path / "config"), tmp_path / "job.yaml")
+    manifests = (DEPLOYED / "scaler.yaml").read_text().replace("namespace: airunner", f"namespace: {NAMESPACE}")
+    token = kube.account_token(list(yaml.safe_load_all(manifests)))
+    scaling = scaler(cluster, kube.kubeconfig(tmp_path / "config", token=token), tmp_path / "job.yaml")
     with running_kubelet(kube, tmp_path):
         scaling.line("airunner: scaling queue default")
         assert anyio.run(run_jobs, cluster, 1) == {"COMPLETED"}
@@ -142,12 +144,8 @@ def test_the_deployed_example_runs_a_job(
     ]
 
 
-def test_the_deployed_roles_and_commands_suffice() -> None:
+def test_the_deployed_commands_exist_and_leave_time_for_the_delivery() -> None:
     documents = list(yaml.safe_load_all((DEPLOYED / "scaler.yaml").read_text()))
-    (role,) = [each for each in documents if each["kind"] == "Role"]
-    assert role["rules"] == [
-        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete", "list", "watch"]}
-    ]
     (pod,) = [each["spec"]["template"]["spec"] for each in documents if each["kind"] == "Deployment"]
     agent = read_template(DEPLOYED / "agent-job.yaml").manifest["spec"]["template"]["spec"]
     batch = (DEPLOYED.parent / "slurm" / "agent.sh").read_text()
