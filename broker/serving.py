@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 
 from airunner.broker.broker import Broker, Membership
-from airunner.broker.conditions import judge_descriptors, judge_store
+from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.control import open_control
 from airunner.broker.counts import Counts
 from airunner.broker.disk import StoreDisk
@@ -88,6 +88,8 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
             )
             health.watch(lambda: judge_store(engine.damage, health))
+            health.watch(lambda: judge_durability(engine.warnings, health))
+            judge_durability(engine.warnings, health)  # at once, so that it is in the log
             thread = ends.enter_context(closing(WorkThread()))
             path = None if embedded is None else path_of(store_url)
             broker = Broker(

@@ -25,7 +25,7 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -191,6 +191,11 @@ class Engine(Protocol):
         """Number of the last committed batch of this broker with `Changes.ready`; 0 for an engine that is `alone`."""
         ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the database's settings may lose acknowledged work, as it was when the brokers were last loaded."""
+        ...
+
     def reading(self) -> AbstractContextManager[None]:
         """Begin and end reads of pages; what they show is not lost afterwards, even if the database fails over."""
         ...
@@ -315,6 +320,7 @@ class Embedded:
     remote = False
     broker = ""
     ready_seq = 0
+    warnings: Sequence[str] = ()
     reading = staticmethod(nullcontext[None])
 
     def reconnect(self) -> None:

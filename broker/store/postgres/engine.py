@@ -18,6 +18,7 @@ from airunner.broker.store.contract import Identity, Waiting
 from airunner.broker.store.postgres import loading, saving
 from airunner.broker.store.postgres.batches import Batch, Memory
 from airunner.broker.store.postgres.connecting import Link
+from airunner.broker.store.postgres.durability import warnings_from
 from airunner.broker.store.postgres.opening import open_link
 from airunner.broker.store.postgres.pages import PageReader
 from airunner.broker.store.postgres.saving import Removals
@@ -47,6 +48,7 @@ class PostgresEngine(PageReader):
         self.broker = broker
         self._epoch = epoch
         self.ready_seq = 0
+        self.warnings = link.warnings
         self._memory = Memory()
         self._reading = False
         self._removals = Removals()
@@ -80,6 +82,8 @@ class PostgresEngine(PageReader):
         except BaseException:
             self._trips.undo()
             raise
+        for row in batch.rows.get("durability", ()):
+            self.warnings = warnings_from(*row)
         return found
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:

@@ -22,6 +22,7 @@ from airunner.broker.store.contract import Moved
 from airunner.broker.store.postgres.adopting import FOUND, TIMED, ask_owned
 from airunner.broker.store.postgres.arrays import Column, bigints, byteas, columns, texts
 from airunner.broker.store.postgres.batches import Batch, Log, Memory
+from airunner.broker.store.postgres.durability import DURABILITY
 from airunner.broker.store.postgres.trips import Rows, Trips, Value
 from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
@@ -209,6 +210,7 @@ def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> Non
         trips.add("stdin", STDIN, *_pairs(keys.retried))
     if keys.fleet:
         trips.add("brokers", BROKERS)
+        trips.add("durability", DURABILITY)
 
 
 def _pairs(some: Iterable[tuple[str, Any]], second: Column = texts) -> tuple[bytes, bytes]:

@@ -13,8 +13,9 @@ import pytest
 
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Link
-from airunner.broker.store.postgres.durability import warnings_of
+from airunner.broker.store.postgres.engine import open_postgres
 from airunner.broker.store.postgres.opening import check_server, open_link
+from airunner.broker.store.rows import Changes, Keys
 from airunner.certs.findings import Severity
 from airunner.doctor import _store
 from airunner.protocol.errors import NoSpace, OperatorError
@@ -27,8 +28,12 @@ SMALL_MIB = 4
 MIB = "SELECT decode(repeat('ab', 1048576), 'hex')"
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def opened(url: str) -> Link:
-    return open_link(url, ME, lambda: time.time_ns() // 1_000_000)[0]
+    return open_link(url, ME, now_ms)[0]
 
 
 @pytest.mark.parametrize("version", [15, 18])
@@ -36,8 +41,15 @@ def test_an_asynchronous_standby_is_warned_of_and_a_failover_is_followed(version
     require(version)
     with serving(version, tmp_path / "primary.log") as primary:
         name = primary.database()
-        with closing(opened(primary.url(name))) as link, standby_of(primary, tmp_path / "standby.log") as standby:
-            (warning,) = warnings_of(link.connection)
+        engine = open_postgres(primary.url(name), ME, now_ms)
+        link = engine._trips.link
+        with closing(engine), standby_of(primary, tmp_path / "standby.log") as standby:
+            assert link.warnings == engine.warnings == []
+            engine.begin()
+            engine.load(Keys(fleet=True))
+            engine.save(Changes())
+            engine.commit()
+            (warning,) = engine.warnings
             assert "a standby is attached asynchronously: a failover to it loses acknowledged work" in warning
             assert [finding.message for finding in _store(primary.url(name))] == [warning]
             primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
