@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers kube-apiserver certs up down docs clean
+.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers kube-apiserver certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,7 +65,10 @@ certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 up: $(VENV)/.test ## leave a local cluster running
 	@$(BIN)/python scripts/cluster.py up
 
-down: $(VENV)/.test ## stop it
+up-ha: $(VENV)/.test ## leave two brokers on PostgreSQL running, with two agents
+	@$(BIN)/python scripts/hacluster.py
+
+down: $(VENV)/.test ## stop either of them
 	@$(BIN)/python scripts/cluster.py down
 
 docs: $(VENV)/.test ## write what README.md, docs/ and JobFields show of the tables in the code

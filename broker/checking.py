@@ -1,6 +1,6 @@
-"""Check of a store file: whether SQLite can read all of it, and whether each job's log is complete.
+"""Check of a store: whether each job's log is complete and, of a file, whether SQLite can read all of it.
 
-It only reads, but locks the file: check a broker's store while the broker is stopped, or check a backup of the store.
+It only reads, but locks a file: check a broker's store while the broker is stopped, or check a backup of the store.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from airunner.broker.store.content import ReadableEngine
 from airunner.broker.store.contract import Engine
+from airunner.broker.store.open import require_psycopg
 from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.bounds import UNDECODABLE
@@ -50,6 +51,20 @@ def check_store(path: Path) -> StoreReport:
         faults = [Fault(None, f"SQLite: {line}") for line in engine.faults(FAULTS_MAX)]
         report = check_logs(engine)
     return report._replace(faults=(*faults, *report.faults)[:FAULTS_MAX])
+
+
+def check_database(url: str) -> tuple[StoreReport, str, int]:
+    """Check a store on PostgreSQL, as it is at one instant; return also its name and the bytes of its tenants.
+
+    Raises `OperatorError`: no store of this version can be read there.
+    """
+    require_psycopg()
+    from airunner.broker.store.postgres.connecting import shown
+    from airunner.broker.store.postgres.copying import open_content
+
+    with open_content(url, unused=False) as engine, engine.reading():
+        size_bytes = sum(usage.size_bytes for usage in engine.usages().values())
+        return check_logs(engine), shown(url), size_bytes
 
 
 def check_logs(engine: ReadableEngine) -> StoreReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -55,7 +56,7 @@ def backup_command(
         report = back_up(_path(store), to, bar.show, force=force)
     finally:
         bar.clear()
-    _print(report, to, "backed up to", json=json)
+    _print(report, str(to), to.stat().st_size, "backed up to", json=json)
 
 
 @store_app.command("restore")
@@ -73,19 +74,26 @@ def restore_command(
     """
     from airunner.broker.backup import restore
 
-    _print(restore(backup, _path(store), force=force), _path(store), "restored to", json=json)
+    path = _path(store)
+    report = restore(backup, path, force=force)
+    _print(report, str(path), path.stat().st_size, "restored to", json=json)
 
 
 @store_app.command("check")
 def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
     """Check the whole store and list each fault with its job. Exits with 1 if there is a fault.
 
-    Stop the broker first, or check a backup of its store with --store sqlite:///PATH.
+    Stop the broker of a SQLite store first, or check a backup of it. Brokers on PostgreSQL may run meanwhile: the store
+    is checked as it was at one instant.
     """
-    from airunner.broker.checking import check_store
+    from airunner.broker.checking import check_database, check_store
+    from airunner.broker.store.open import is_postgres
 
-    path = _path(store)
-    _print(check_store(path), path, "checked", json=json)
+    if store is not None and is_postgres(store):
+        _print(*check_database(store), "checked", json=json)
+    else:
+        path = _path(store)
+        _print(check_store(path), str(path), path.stat().st_size, "checked", json=json)
 
 
 @store_app.command("copy")
@@ -99,13 +107,13 @@ def copy_command(
     All is copied: jobs with their numbers, logs, idempotency records, sealed secrets and queue modes. A copy that is
     interrupted is not used by any broker. FROM is not changed.
     """
-    import time
+    from airunner.broker.storecopy import copy_store, identity_of_copy
+    from airunner.certs.home import Home
 
-    from airunner.broker.storecopy import copy_store
-
+    home = Home.from_environment(os.environ)
     bar = _Bar()
     try:
-        report = copy_store(source, target, time.time_ns() // 1_000_000, bar.show_jobs)
+        report = copy_store(source, target, partial(identity_of_copy, home), bar.show_jobs)
     finally:
         bar.clear()
     if json:
@@ -172,19 +180,18 @@ def _path(store: str | None) -> Path:
     return path.absolute()
 
 
-def _print(report: StoreReport, path: Path, done: str, *, json: bool) -> None:
-    """Print a report. Raises `typer.Exit` with 1 if it lists a fault."""
-    size_bytes = path.stat().st_size
+def _print(report: StoreReport, named: str, size_bytes: int, done: str, *, json: bool) -> None:
+    """Print a report of the store `named`. Raises `typer.Exit` with 1 if it lists a fault."""
     if json:
         from airunner.protocol.printable import json_line
 
         faults = [{"job_id": fault.job_id, "words": fault.words} for fault in report.faults]
         sums = {"jobs": report.jobs, "events": report.events, "bytes": size_bytes}
-        print(json_line({"path": str(path), **sums, "faults": faults}))
+        print(json_line({"path": named, **sums, "faults": faults}))
     else:
         sound = "verified" if not report.faults else f"{len(report.faults)} faults"
         sums_said = f"{report.jobs:,} jobs, {report.events:,} events, {size_bytes / _MIB:,.1f} MiB"
-        print(f"{done} {path}: {sums_said}, {sound}")
+        print(f"{done} {named}: {sums_said}, {sound}")
         for fault in report.faults:
             print(f"job {fault.job_id}: {fault.words}" if fault.job_id else fault.words, file=sys.stderr)
     if report.faults:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,42 +38,52 @@ class Ports(NamedTuple):
 def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
     """Return the environment for the Procfile's processes and for their clients."""
     broker = f"tcp://127.0.0.1:{ports.requests}"
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
-    ours |= {name: os.environ[name] for name in ("AIRUNNER_RUN_AS",) if name in os.environ}
     return {
-        **ours,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "AIRUNNER_HOME": str(home),
+        **own_environment(home),
         "AIRUNNER_AGENT_HOME": str(agent_home(home)),
         "AIRUNNER_LISTEN": broker,
         "AIRUNNER_EVENTS": f"tcp://127.0.0.1:{ports.events}",
         "AIRUNNER_HTTP": f"127.0.0.1:{ports.http}",
         "AIRUNNER_BROKER": broker,
-        "PYTHONUNBUFFERED": "1",
     }
 
 
-def agent_home(home: Path) -> Path:
+def own_environment(home: Path) -> dict[str, str]:
+    """Return this process's environment with `home`, and without any other installation's variables."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRUNNER_", "JWT_"))}
+    ours |= {name: os.environ[name] for name in ("AIRUNNER_RUN_AS",) if name in os.environ}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**ours, "PATH": path, "AIRUNNER_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def agent_home(home: Path, name: str = AGENT) -> Path:
     """Return the agent's own home: it has a key and a token, but not the key that signs tokens."""
-    return home / AGENT
+    return home / name
 
 
-def make_homes(home: Path, environ: Mapping[str, str]) -> None:
-    """Make missing keys, and a new token for the agent, whose home links to the hooks and queue keys of `home`."""
+def airunner(environ: Mapping[str, str], home: Path, *words: str, output: int | None = None) -> None:
+    """Run an airunner command with a home. Raises `subprocess.CalledProcessError`."""
+    there = {**environ, "AIRUNNER_HOME": str(home)}
+    subprocess.run(["airunner", *words], env=there, check=True, stdout=sys.stderr if output is None else output)
 
-    def airunner(*words: str, at: Path = home, output: int | None = None) -> None:
-        there = {**environ, "AIRUNNER_HOME": str(at)}
-        subprocess.run(["airunner", *words], env=there, check=True, stdout=sys.stderr if output is None else output)
 
-    airunner("certs", "init")
-    agents = agent_home(home)
+def make_homes(home: Path, environ: Mapping[str, str], agents: Sequence[str] = (AGENT,)) -> None:
+    """Make missing keys, a home for each agent, and a new token for each."""
+    airunner(environ, home, "certs", "init")
+    for name in agents:
+        _make_agent_home(home, environ, name)
+
+
+def _make_agent_home(home: Path, environ: Mapping[str, str], name: str) -> None:
+    """Make the agent's key if it is missing, and a new token; its home links to the hooks and queue keys of `home`."""
+    agents = agent_home(home, name)
     if not (agents / "certs" / "client.secret").exists():
-        if not (home / "certs" / "clients" / f"{AGENT}.secret").exists():
-            airunner("certs", "add", AGENT, "--role", "agent", "--queue", QUEUE)
-        carried = home / f"{AGENT}.keys"
+        if not (home / "certs" / "clients" / f"{name}.secret").exists():
+            airunner(environ, home, "certs", "add", name, "--role", "agent", "--queue", QUEUE)
+        carried = home / f"{name}.keys"
         carried.unlink(missing_ok=True)
-        airunner("certs", "export", AGENT, "--output", str(carried))
-        airunner("certs", "import", str(carried), at=agents)
+        airunner(environ, home, "certs", "export", name, "--output", str(carried))
+        airunner(environ, agents, "certs", "import", str(carried))
         carried.unlink()
     for link, target in ((agents / "hooks", home / "hooks"), (agents / "certs/queues", home / "certs/queues")):
         if not link.is_symlink() and not link.exists():
@@ -82,7 +92,8 @@ def make_homes(home: Path, environ: Mapping[str, str]) -> None:
     fresh.unlink(missing_ok=True)
     token = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        airunner("token", "--subject", AGENT, "--role", "work", "--queue", QUEUE, "--ttl", AGENT_TTL, output=token)
+        rights = ("--role", "work", "--queue", QUEUE, "--ttl", AGENT_TTL)
+        airunner(environ, home, "token", "--subject", name, *rights, output=token)
     finally:
         os.close(token)
     fresh.replace(agents / "token")
@@ -105,15 +116,26 @@ def stop(pid: int) -> None:
 
 def up(home: Path) -> int:
     """Start the cluster, and wait until its broker replies; return the exit code."""
-    if running(home) is not None:
-        print(f"a cluster of {home} is already running; stop it with `make down`", file=sys.stderr)
+    if is_up(home):
         return 1
     environ = procfile_environment(home, Ports())
     make_homes(home, environ)
+    return start(home, environ, "Procfile", [environ["AIRUNNER_BROKER"]])
+
+
+def is_up(home: Path) -> bool:
+    """Return whether a cluster of this home is running; then say so."""
+    if up := running(home) is not None:
+        print(f"a cluster of {home} is already running; stop it with `make down`", file=sys.stderr)
+    return up
+
+
+def start(home: Path, environ: Mapping[str, str], procfile: str, brokers: Sequence[str]) -> int:
+    """Start the processes of a Procfile, and wait until each broker replies; return the exit code."""
     log = home / "cluster.log"
     with log.open("ab") as output:
         honcho = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start"],
+            [sys.executable, "-m", "honcho", "--procfile", procfile, "start"],
             env=environ,
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
@@ -121,14 +143,19 @@ def up(home: Path) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    listed = subprocess.run(["airunner", "list"], env=environ, check=False, stdout=subprocess.DEVNULL)
-    if listed.returncode or honcho.poll() is not None:
+    lists = [["airunner", "list", "--broker", broker] for broker in brokers]
+    silent = any(
+        subprocess.run(words, env=environ, check=False, stdout=subprocess.DEVNULL).returncode for words in lists
+    )
+    if silent or honcho.poll() is not None:
         stop(honcho.pid)
         print(f"the cluster did not start; see {log}", file=sys.stderr)
         return 1
     record(home).write_text(f"{honcho.pid}\n")
     print(f"the cluster is running; its log is {log}. To use it:\n")
     print(f"  export AIRUNNER_HOME={home} PATH={Path(sys.executable).parent}:$PATH")
+    if len(brokers) > 1:
+        print(f"  export AIRUNNER_BROKER={','.join(brokers)}")
     print("  airunner submit -- echo hello\n\nTo stop it: `make down`")
     return 0
 

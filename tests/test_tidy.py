@@ -84,7 +84,17 @@ UNWORDY = {name: re.compile(rf"(?<![a-z])(?:{name.replace(' ', '[ _]')})(?![a-z]
 TESTS_NAMED = re.compile(r"<!--.*?-->", re.DOTALL)  # comments of a page, with the tests that hold what it says
 PAGES = tuple(
     f"docs/{page}.md"
-    for page in ("ARCHITECTURE", "GLOSSARY", "JOBS", "METRICS", "PERFORMANCE", "PROTOCOL", "SCALING", "SECURITY")
+    for page in (
+        "ARCHITECTURE",
+        "GLOSSARY",
+        "JOBS",
+        "METRICS",
+        "OPERATING",
+        "PERFORMANCE",
+        "PROTOCOL",
+        "SCALING",
+        "SECURITY",
+    )
 )
 WORDY = (*(f"{part}/" for part in PARTS), "airunner/", "scripts/", "bench/", "deploy/", "README.md", *PAGES)
 

@@ -44,6 +44,7 @@ from airunner.protocol.replies import QueueMode
 
 CHUNK_ROWS: Final = 2_000  # rows of a chunk: one transaction, so that a fsync or a round trip serves many rows
 CHUNK_BYTES: Final = 8 * 1_048_576  # of specs and logs in a chunk, at which it ends
+NUL_SHOWN: Final = "\u2400"  # what stands for NUL in a name, in a store that has no NUL in texts
 PAGE_ROWS: Final = 200  # rows that are read at once, besides those of logs
 _NO_REQUEST: Final = RequestId(b"")  # before all others
 
@@ -125,8 +126,6 @@ def keys_of(changes: Changes, now_ms: int) -> Keys:
     keys = Keys(now_ms=now_ms)
     for job in changes.added:
         keys.add_queue(job.tenant, job.queue, needing=False)
-        if job.lease_request is not None:
-            keys.grants.add((job.tenant, job.lease_request))
     for record in changes.records:
         keys.records[record.tenant, record.request_id] = partial(_same, record)
     keys.updated |= changes.modes.keys() | {QueueKey(secret.tenant, secret.queue) for secret in changes.secrets}
@@ -146,7 +145,7 @@ def difference(source: ReadableEngine, target: ReadableEngine, compared: Callabl
             return f"{_name(copied)} is in the copy only"
         if copied is None:
             return f"{_name(row)} is not in the copy"
-        if _without_broker(row) != _without_broker(copied):
+        if _comparable(row) != _comparable(copied):
             return f"{_name(row)} is not the same in the copy"
         _count(tallies, tenant, row)
         compared(row)
@@ -205,8 +204,12 @@ def _secrets(engine: Engine, tenant: str) -> Iterator[SecretRow]:
         after = (page[-1].queue, page[-1].name)
 
 
-def _without_broker(row: Row) -> Row:
-    return replace(row, broker="") if isinstance(row, JobRow) else row
+def _comparable(row: Row) -> Row:
+    """Convert a row to what is the same in every engine: PostgreSQL cannot store NUL, which names may have."""
+    if not isinstance(row, JobRow):
+        return row
+    agent = row.agent and row.agent.replace("\0", NUL_SHOWN)
+    return replace(row, broker="", agent=agent, owner=row.owner.replace("\0", NUL_SHOWN))
 
 
 def _same(record: Record) -> Record:

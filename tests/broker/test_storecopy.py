@@ -13,12 +13,17 @@ from airunner.broker import storecopy
 from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
 from airunner.broker.store.content import Row
+from airunner.broker.store.contract import Identity
 from airunner.broker.store.rows import Segment
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.broker.storecopy import CopyProgress, copy_store
 from airunner.protocol.errors import NoSpace, OperatorError
-from tests.conformance.driving import START_MS, Driver
+from tests.conformance.driving import Driver
 from tests.conformance.machine import StoreAndModel
+
+
+def no_identity() -> Identity:
+    raise AssertionError("a file has no broker's row")
 
 
 @pytest.fixture
@@ -32,8 +37,8 @@ def source(tmp_path: Path) -> str:
 def test_a_copy_is_sound_shows_its_progress_and_can_be_copied_back(source: str, tmp_path: Path) -> None:
     shown: list[CopyProgress] = []
     reports = [
-        copy_store(source, f"sqlite:///{tmp_path}/new/copy.db", START_MS, shown.append),
-        copy_store(f"sqlite:///{tmp_path}/new/copy.db", f"sqlite:///{tmp_path}/back.db", START_MS, shown.append),
+        copy_store(source, f"sqlite:///{tmp_path}/new/copy.db", no_identity, shown.append),
+        copy_store(f"sqlite:///{tmp_path}/new/copy.db", f"sqlite:///{tmp_path}/back.db", no_identity, shown.append),
     ]
     assert reports[0] == reports[1]
     assert reports[0].jobs == check_store(tmp_path / "new" / "copy.db").jobs > 0
@@ -70,7 +75,7 @@ def test_of_a_copy_that_is_not_whole_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(storecopy, "read_rows", rows)
     with pytest.raises(OperatorError if raised else KeyboardInterrupt, match=raised):
-        copy_store(source, f"sqlite:///{tmp_path}/copy.db", START_MS, id)
+        copy_store(source, f"sqlite:///{tmp_path}/copy.db", no_identity, id)
     assert [path.name for path in tmp_path.iterdir()] == ["source.db"]
 
 
@@ -87,9 +92,9 @@ def test_what_cannot_be_copied_is_told_in_a_line(source: str, tmp_path: Path) ->
             ((source, "sqlite:////proc/none/copy.db"), "cannot write"),
         ]:
             with pytest.raises(OperatorError, match=words) as caught:
-                copy_store(*urls, START_MS, id)
+                copy_store(*urls, no_identity, id)
             assert "\n" not in caught.value.message
     with closing(open_sqlite(tmp_path / "source.db")) as engine:
         engine._db.execute("DELETE FROM segment WHERE first_sequence > 1")
     with pytest.raises(OperatorError, match=r"has a fault and is not copied: job .+: its log"):
-        copy_store(source, f"sqlite:///{tmp_path}/copy.db", START_MS, id)
+        copy_store(source, f"sqlite:///{tmp_path}/copy.db", no_identity, id)

@@ -16,7 +16,7 @@ from psycopg import sql
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Database, Link, one_line
 from airunner.broker.store.postgres.durability import warnings_of
-from airunner.broker.store.postgres.schema import NEW, STEPS, VERSION
+from airunner.broker.store.postgres.schema import HALF_COPIED, NEW, STEPS, VERSION
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
 PACKAGE: Final = "airunner"
@@ -45,9 +45,9 @@ _REGISTER: Final = (
 _GRANTS: Final = (
     "GRANT USAGE ON SCHEMA airunner TO {}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA airunner TO {}",
-    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA airunner TO {}",
+    "GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA airunner TO {}",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA airunner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {}",
-    "ALTER DEFAULT PRIVILEGES IN SCHEMA airunner GRANT USAGE ON SEQUENCES TO {}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA airunner GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO {}",
 )
 
 
@@ -78,19 +78,29 @@ def check_store(connection: Database, fleet: str) -> list[str]:
     warnings = check_server(connection)
     install(connection, "run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE` as the owner")
     claimed = "UPDATE airunner.installed SET fleet = %s WHERE fleet = ''"
-    ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
-    if compatible > VERSION:
-        words = f"the store has version {version} of the schema, and this airunner knows {VERSION}"
-        raise OperatorError(f"{words}: install the newer airunner")
-    if not owner:
+    if not (owner := require_whole(connection)):
         connection.execute(claimed, (fleet,))
-        ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
+        owner = require_whole(connection)
     if owner != fleet:
         raise OperatorError(
             "the store belongs to another fleet, whose brokers have another key: copy certs/broker.public and "
             "certs/broker.secret of that fleet to this home, or name another database with --store"
         )
     return warnings
+
+
+def require_whole(connection: Database) -> str:
+    """Require a store that this version may use, and return its fleet. Raises `OperatorError`."""
+    ((version, compatible, owner),) = connection.execute(_INSTALLED).fetchall()
+    if compatible == HALF_COPIED:
+        raise OperatorError(
+            "the store is a copy that was interrupted, or is being made: if that has ended, DROP SCHEMA airunner "
+            "CASCADE, and run `airunner store copy` again"
+        )
+    if compatible > VERSION:
+        words = f"the store has version {version} of the schema, and this airunner knows {VERSION}"
+        raise OperatorError(f"{words}: install the newer airunner")
+    return str(owner)
 
 
 def check_server(connection: Database) -> list[str]:

@@ -112,6 +112,7 @@ _FIRST: Final = f"""
 STEPS: Final[tuple[Step, ...]] = (Step(compatible=1, statements=_FIRST),)
 """Step number N, from 1 on, leads to version N. A step's old version may go on if `compatible` says so."""
 VERSION: Final = len(STEPS)
+HALF_COPIED: Final = 2**31 - 1  # as `installed.compatible`: no version may use the store, see `copying`
 NEW: Final = """
     CREATE SCHEMA airunner;
     CREATE TABLE airunner.installed (
