@@ -235,8 +235,11 @@ def _reachable(folder: Path, root: Path) -> Path:
     with suppress(PermissionError):
         if subprocess.run([folder / "pg_config", "--version"], **as_user(), capture_output=True, check=False).stdout:
             return folder
-    shutil.copytree(folder.parent, root / "programs", symlinks=True)
-    return root / "programs" / "bin"
+    package, copied = folder.parent.parent, root / "programs"
+    for part in (package / folder.parent.name, package.with_name(f"{package.name}.libs")):  # they find each other so
+        if part.is_dir():
+            shutil.copytree(part, copied / part.relative_to(package.parent), symlinks=True)
+    return copied / folder.relative_to(package.parent)
 
 
 def self_signed() -> tuple[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.postgresql import serving as serving_module
-from tests.postgresql.serving import ROLE, VERSIONS, Server, require, serving
+from tests.postgresql.serving import ROLE, VERSIONS, Server, programs, require, serving
 
 pytestmark = pytest.mark.timeout(120)  # a cluster is made first
 
@@ -30,7 +31,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.postgresql import serving as serving_module
-from tests.postgresql.serving import ROLE, VERSIONS, Server, require, serving
+from tests.postgresql.serving import ROLE, VERSIONS, Server, programs, require, serving
 with serving(int(sys.argv[1]), Path(sys.argv[2])) as server:
     print(server.root, server.port, flush=True)
     sys.stdin.read()
@@ -69,3 +70,16 @@ def test_a_missing_version_is_skipped_in_words_but_fails_in_continuous_integrati
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="install it"):
         require(14)
+
+
+def test_programs_in_a_private_folder_are_copied_with_their_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    require(18)
+    folder = programs(18)
+    assert folder
+    package = folder.parent.parent
+    shutil.copytree(folder.parent, tmp_path / package.name / folder.parent.name, symlinks=True)
+    shutil.copytree(f"{package}.libs", tmp_path / f"{package.name}.libs")
+    private = tmp_path / package.name / folder.parent.name / "bin"  # a test's folder is private
+    monkeypatch.setattr(serving_module, "programs", lambda _: private)
+    with serving(18, tmp_path / "log") as server:
+        assert server.execute("SELECT 1") == [(1,)]
