@@ -30,6 +30,8 @@ COMMANDS: Final = (
     "controls",
     "main_job",
     "run",
+    "scale_kubernetes",
+    "scale_slurm",
     "secrets",
     "views",
 )

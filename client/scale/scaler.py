@@ -57,7 +57,8 @@ class Scaler:
         self._terms = terms
         self._report = report
         self._changed = Bell()
-        self._since_s: dict[str, float] = {}  # by key: when a unit was first seen to be silent, or to have failed
+        self._silent_s: dict[str, float] = {}  # by key: since when a unit has been silent while jobs waited
+        self._failed_s: dict[str, float] = {}  # by key: when a unit was first seen to have failed
         self._reported: set[str] = set()  # keys of silent or failed units that were reported
         self._trouble = ""  # the last reported error
 
@@ -85,6 +86,7 @@ class Scaler:
         """Look once, and start the agents that are missing. Raises `ClusterAway` and the errors of `run`."""
         terms = self._terms
         if not ready_jobs(await self._queue()):
+            self._silent_s.clear()  # another broker may know agents that run nothing
             return
         units = await self._cluster.units()
         live = [unit for unit in units if unit.state is UnitState.LIVE]
@@ -92,9 +94,8 @@ class Scaler:
         queue = await self._queue()  # after the agents: a job that begins meanwhile is counted once
         silent = [unit for unit in live if unit.name not in known]
         failed = [unit for unit in units if unit.state is UnitState.FAILED]
-        late = self._older(silent, terms.start_s)
-        paused = {unit.key for unit in failed} - self._older(failed, FAILED_S)
-        self._forget({unit.key for unit in (*silent, *failed)})
+        late = _seen_for(terms.start_s, silent, self._silent_s)
+        paused = {unit.key for unit in failed} - _seen_for(FAILED_S, failed, self._failed_s)
         self._warn(silent, late, failed)
         starting = [unit.name for unit in silent if unit.key not in late]
         missing = max(0, missing_agents(queue, known, starting, terms.slots) - len(paused))
@@ -120,16 +121,6 @@ class Scaler:
                     known[agent.name] = agent
         return known
 
-    def _older(self, units: Sequence[Unit], seconds: float) -> set[str]:
-        """Return the keys of units that were first seen `seconds` ago, or earlier, by this scaler's own clock."""
-        now_s = anyio.current_time()
-        return {unit.key for unit in units if now_s - self._since_s.setdefault(unit.key, now_s) >= seconds}
-
-    def _forget(self, keys: set[str]) -> None:
-        """Forget units that are neither silent nor failed any more."""
-        self._since_s = {key: since_s for key, since_s in self._since_s.items() if key in keys}
-        self._reported &= keys
-
     def _warn(self, silent: Sequence[Unit], late: set[str], failed: Sequence[Unit]) -> None:
         """Report each unit once that has failed, or whose agent does not reach the broker."""
         for unit in failed:
@@ -141,4 +132,13 @@ class Scaler:
                     f"agent {unit.name} has not reached the broker in {self._terms.start_s:g} s: look at its log; it "
                     "has to have this name"
                 )
-        self._reported |= late | {unit.key for unit in failed}
+        self._reported = late | {unit.key for unit in failed}
+
+
+def _seen_for(seconds: float, units: Sequence[Unit], since_s: dict[str, float]) -> set[str]:
+    """Return the keys of units that were first seen `seconds` ago by this scaler's clock; `since_s` remembers it."""
+    now_s = anyio.current_time()
+    seen = {unit.key: since_s.get(unit.key, now_s) for unit in units}
+    since_s.clear()
+    since_s.update(seen)
+    return {key for key, first_s in seen.items() if now_s - first_s >= seconds}

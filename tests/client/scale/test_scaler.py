@@ -154,6 +154,16 @@ async def test_an_agent_that_never_reaches_the_broker_is_replaced_and_reported()
     ]
 
 
+async def test_an_agent_that_another_broker_knows_is_silent_only_while_jobs_wait() -> None:
+    world, said = World(), list[str]()
+    each = scaler(world, said, start_s=30)
+    for jobs in (1, 1, 0, 1):
+        world.jobs = jobs
+        await each.look()
+        await anyio.sleep(20)  # virtual
+    assert (world.live(), len(said)) == (["a-0"], 1)
+
+
 async def test_a_cluster_that_is_away_is_reported_once_and_waited_for() -> None:
     world, said = World(jobs=1), list[str]()
     world.away = True
