@@ -171,9 +171,11 @@ class _Bar:
 
 def _path(store: str | None) -> Path:
     """Find the path of the store's file. Raises `OperatorError`: the store is not a file."""
-    from airunner.broker.store.open import path_of
+    from airunner.broker.store.open import is_postgres, path_of
     from airunner.certs.home import Home
 
+    if store is not None and is_postgres(store):
+        raise OperatorError("a store on PostgreSQL is backed up with pg_dump and restored with pg_restore")
     path = Home.from_environment(os.environ).store if store is None else path_of(store)
     if path is None:
         raise OperatorError("a store in memory has no file; name a store's file with --store sqlite:///PATH")

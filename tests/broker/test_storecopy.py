@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from airunner.__main__ import run
 from airunner.broker import storecopy
 from airunner.broker.checking import check_store
 from airunner.broker.store.batch import Store
@@ -77,6 +78,13 @@ def test_of_a_copy_that_is_not_whole_nothing_is_left(
     with pytest.raises(OperatorError if raised else KeyboardInterrupt, match=raised):
         copy_store(source, f"sqlite:///{tmp_path}/copy.db", no_identity, id)
     assert [path.name for path in tmp_path.iterdir()] == ["source.db"]
+
+
+@pytest.mark.parametrize("words", [["backup", "copy.db"], ["store", "restore", "copy.db"]])
+def test_the_backup_of_a_database_is_its_servers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--store", "postgresql://user:password@host/database"]) == 2
+    said = "a store on PostgreSQL is backed up with pg_dump and restored with pg_restore"
+    assert capsys.readouterr().err == f"airunner: {said}\n"
 
 
 def test_what_cannot_be_copied_is_told_in_a_line(source: str, tmp_path: Path) -> None:
