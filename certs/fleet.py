@@ -91,16 +91,6 @@ def import_fleet(home: Home, path: Path, carried: CarriedFleet, *, force: bool) 
     return entry.name
 
 
-def missing_role(home: Home) -> str:
-    """Return what an operator has to do before the other brokers of a fleet can connect to this one; or ""."""
-    if fleet_name(home) is not None:
-        return ""
-    return (
-        "other brokers cannot connect to this one, and hear its news up to seconds late: run `airunner certs add fleet "
-        "--role broker` on the first broker's machine, and `airunner certs export` and `import` for the others"
-    )
-
-
 def _text(content: bytes, path: Path) -> str:
     try:
         return content.decode()
