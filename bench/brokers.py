@@ -40,8 +40,8 @@ FIGURES: Final = (
     Figure("cancel to Nudge, p99", "ms", of=ONE),
 )
 LEASE, APPEND, CANCEL = "submit to lease", "append to monitor", "cancel to Nudge"
-JOBS: Final = 200  # leased and cancelled, one after another
-EVENTS: Final = 400  # appended, one after another
+JOBS: Final = 100  # leased and cancelled, one after another
+EVENTS: Final = 200  # appended, one after another
 PAUSE_S: Final = 0.01  # between two, for the worker's request to be parked
 
 
