@@ -27,10 +27,10 @@ def command_of(entry: ToApply) -> Command:
             return entry
 
 
-def respond(pending: Pending, reply: StoreReply) -> Response:
-    """Make the response to a request whose peer waits for it."""
+def respond(pending: Pending, reply: StoreReply, *, repeated: bool = False) -> Response:
+    """Make the response to a request whose peer waits for it; `repeated`: see `News`."""
     assert pending.peer is not None, "no peer waits for a reply"
-    return Response(pending.peer, pending.command, reply, pending.key, pending.revision)
+    return Response(pending.peer, pending.command, reply, pending.key, pending.revision, repeated)
 
 
 def price_of(entry: Entry) -> int:

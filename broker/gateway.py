@@ -242,7 +242,8 @@ class Gateway:
         self._note_holders(response, reply, delivered=listed and sent is Sent.DONE)
         if isinstance(response.command.request, DequeueJob):
             newest = self._forget_dequeuer(response)
-            if isinstance(reply, JobsLeased) and newest and (sent is Sent.GONE or not listed):
+            undelivered = newest and not response.repeated and (sent is Sent.GONE or not listed)
+            if isinstance(reply, JobsLeased) and undelivered:
                 self._release_undelivered(response.command, reply.leases)
 
     def _watched(self, response: Response, found: WatchKeyFound) -> Reply:
@@ -316,7 +317,8 @@ class Gateway:
         """Release leases whose agent is gone or not listed, so that other agents need not wait for their expiry.
 
         A lease that another connection has received is not released: of two copies of a DequeueJob on two connections
-        the older may be received last.
+        the older may be received last. Nor are leases that were granted before released, if there are several brokers:
+        when an agent changes to another broker, its request may still be parked here.
         """
         for lease in leases:
             if self._roster.has_holder(dequeued.tenant, lease.job_id, lease.attempt):

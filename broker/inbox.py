@@ -41,13 +41,17 @@ class Pending(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """Response, Ledger → Gateway: `peer` gets the `reply`; what the command changed, if anything, is on disk."""
+    """Response, Ledger → Gateway: `peer` gets the `reply`; what the command changed, if anything, is on disk.
+
+    `repeated`: see `News`.
+    """
 
     peer: bytes
     command: TenantRequest
     reply: StoreReply
     key: str = ""
     revision: int = REVISION
+    repeated: bool = False
 
 
 class Nudged(Struct, frozen=True):

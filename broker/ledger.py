@@ -327,7 +327,7 @@ class Ledger:
                 if isinstance(reply, JobsLeased):
                     reply = self._unless_parked(entry, pending, reply)
                 if reply is not None and pending.peer is not None:
-                    responses.append(respond(pending, reply))
+                    responses.append(respond(pending, reply, repeated=news.repeated))
             else:
                 published.ready |= self._tell(entry, news)
         if responses:

@@ -117,6 +117,8 @@ class News(Struct, kw_only=True):
     `ready`: queues and needs with a job that may be leased now. `exhausted`: queues that have no further job for an
     agent with the sender's tags. `locked`: queues and needs of which another broker's batch had locked jobs. `nudged`:
     running jobs whose agents are to send a heartbeat at once. `more`: another retention step may remove something.
+    `repeated`: there are several brokers, and the leases in the reply were granted before: the agent may have got them
+    from another broker.
     `brokers`: for a Beat, all brokers. `adopted`: brokers whose jobs this one has adopted.
     """
 
@@ -126,6 +128,7 @@ class News(Struct, kw_only=True):
     locked: set[QueueKey] = set()
     nudged: list[JobId] = []
     more: bool = False
+    repeated: bool = False
     brokers: list[BrokerRow] = []
     adopted: set[str] = set()
 

@@ -93,13 +93,15 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
 
     If the request id is that of the DequeueJob that leased the job, the broker itself sends this request, because the
     leases did not reach the agent. Then the grant is forgotten, so that a repeat of the DequeueJob may lease the job.
+    It is refused once another broker owns the lease: there the agent has repeated its DequeueJob, and got the lease.
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
     job = world.job_of(command.tenant, request.lease)
     if job.settled == Settled.RELEASED:
         return JobReleasedReply()
-    if job.state != JobState.RUNNING:
+    undelivered = job.lease_request == command.request_id
+    if job.state != JobState.RUNNING or (undelivered and job.broker != world.broker):
         raise StaleToken
     events: list[BrokerBody] = [JobReleased(timestamp_ms=world.now_ms, lost=request.lost)]
     if request.lost:
@@ -109,7 +111,7 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
     else:
         end = _finish(world, Settled.RELEASED, _CANCELLED, events)
     _end(world, job, end)
-    if job.lease_request == command.request_id:
+    if undelivered:
         job.lease_request = None
     return JobReleasedReply()
 

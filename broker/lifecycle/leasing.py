@@ -46,6 +46,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
     """
     granted = _granted(world, command, request)
     if granted:
+        world.news.repeated = bool(world.broker)
         return JobsLeased(leases=granted)
     if command.room < Room.RUNNING:
         raise NoSpace

@@ -249,6 +249,15 @@ async def test_a_grant_that_one_connection_has_is_not_given_back_when_the_other_
     assert stage.nothing_asked()
 
 
+async def test_a_grant_that_another_broker_may_have_told_is_not_given_back(stage: Stage) -> None:
+    stage.router.hear(dequeue(), token=b"work", peer=b"gone")
+    asked = await stage.asked()
+    stage.router.gone.add(b"gone")
+    stage.answers.send_nowait([Response(asked.peer, asked.command, GRANT, asked.key, repeated=True)])
+    await wait_all_tasks_blocked()
+    assert stage.nothing_asked()
+
+
 def _heartbeat(*verdicts: Verdict, agent: str = "a") -> tuple[requests.UpdateJob, replies.JobsUpdated]:
     """One of the jobs "j0", "j1" … and what is said to it."""
     refs = tuple(_ref(f"j{n}") for n in range(len(verdicts)))

@@ -10,7 +10,8 @@ import pytest
 from airunner.broker.lifecycle.commands import Applied, Command, Done, TenantRequest
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Identity
-from tests.conformance.driving import Driver
+from airunner.protocol.replies import JobsLeased
+from tests.conformance.driving import Driver, release
 from tests.conformance.exercise import LAWS
 from tests.conformance.machine import StoreAndModel
 from tests.simulation.shared import Server
@@ -46,6 +47,18 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> St
 @pytest.mark.parametrize("law", LAWS)
 def test_the_server_keeps_the_law(law: str, store: Store) -> None:
     LAWS[law](Driver(store))
+
+
+def test_a_broker_cannot_take_back_a_lease_that_another_has_told() -> None:
+    server = Server()
+    one, other = (Driver(opened(server, name)) for name in ("one", "other"))
+    other.submit()
+    dequeue = one.dequeue()
+    first, again = (driver.outcome(dequeue, request_id=b"r" * 16) for driver in (one, other))
+    assert (first.news.repeated, again.news.repeated) == (False, True)
+    assert isinstance(again.reply, JobsLeased)
+    assert first.reply == again.reply
+    one.refused("stale-token", release(again.reply.leases[0]), request_id=b"r" * 16)
 
 
 @pytest.mark.parametrize("seed", range(4))
