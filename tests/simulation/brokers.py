@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.certs.authority import NoVerifier
+from tests.simulation.disk import Disk
+from tests.simulation.diskfaults import DiskFaults
+from tests.simulation.faults import Faults
 from tests.simulation.history import Killed, Started
 from tests.simulation.machine import Machine
 from tests.simulation.network import SimDoors
@@ -19,19 +23,17 @@ from tests.simulation.thread import SimThread
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-ALONE: Final = "broker"
 Main = Callable[[], Awaitable[None]]
 
 
-class Brokers:
-    """One broker, on the world's disk; see `fleet.FleetOfBrokers` for several."""
+class Brokers(ABC):
+    """All brokers of a world."""
 
-    names: tuple[str, ...] = (ALONE,)
-
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, names: tuple[str, ...]) -> None:
         self.world = world
+        self.names = names
         self.machines: dict[str, Machine] = {}
-        self.offsets_ms = dict.fromkeys(self.names, 0)  # of each one's clock, from its next start on
+        self.offsets_ms = dict.fromkeys(names, 0)  # of each one's clock, from its next start on
 
     async def keep(self, name: str) -> None:
         """Start a broker whenever there is none of this name."""
@@ -46,25 +48,18 @@ class Brokers:
             machine.start(world.tasks, main)
             await machine.ended.wait()
             if machine.crashed is not None:
-                self.down(machine, "crash", power=False)
                 world.note(f"{name} crashed: {machine.crashed!r}")
+            if not machine.stopped:
+                self.down(machine, "crash", power=False)
             await anyio.sleep(world.pause_s([0.2, 2.0, 12.0]))  # virtual
 
+    @abstractmethod
     def main(self, machine: Machine, doors: SimDoors) -> Main:
         """What a broker's process does."""
-        world = self.world
-        offload = SimThread(world.random)
-        broker = Broker(
-            world.disk.open(),
-            doors.router,
-            doors.publisher,
-            NoVerifier(),
-            world.edges(self.offsets_ms[machine.name], machine),
-            offload,
-            Counts(),
-            disk=world.disk,
-        )
-        return partial(together, broker.run, offload.run)
+
+    @abstractmethod
+    def faults(self) -> Faults:
+        """What breaks them."""
 
     def drawn(self) -> str:
         """Some broker; nothing is drawn where there is one."""
@@ -83,21 +78,52 @@ class Brokers:
         self.store_down(machine, power=power)
         self.world.network.broker_gone(machine.name, silently=power and self.world.random.random() < 0.5)
 
+    @abstractmethod
     def store_down(self, machine: Machine, *, power: bool) -> None:
         """What its end does to what it stores."""
-        del machine
-        self.world.disk.crash(power=power)
 
     def heal(self) -> None:
         """Everything works, and all clocks are right."""
         for machine in self.machines.values():
             if machine.stopped:
                 self.world.wake(machine)
-        self.world.disk.heal()
         for name, offset_ms in self.offsets_ms.items():
             if offset_ms:
                 self.offsets_ms[name] = 0
                 self.kill(name, power=False)
+
+
+class Alone(Brokers):
+    """One broker, on a disk of its own."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        super().__init__(world, ("broker",))
+        self._disk = disk
+
+    def main(self, machine: Machine, doors: SimDoors) -> Main:
+        offload = SimThread(self.world.random)
+        broker = Broker(
+            self._disk.open(),
+            doors.router,
+            doors.publisher,
+            NoVerifier(),
+            self.world.edges(self.offsets_ms[machine.name], machine),
+            offload,
+            Counts(),
+            disk=self._disk,
+        )
+        return partial(together, broker.run, offload.run)
+
+    def faults(self) -> Faults:
+        return DiskFaults(self.world, self._disk)
+
+    def store_down(self, machine: Machine, *, power: bool) -> None:
+        del machine
+        self._disk.crash(power=power)
+
+    def heal(self) -> None:
+        self._disk.heal()
+        super().heal()
 
 
 async def together(*runs: Main) -> None:

@@ -17,9 +17,12 @@ from airunner.protocol.events import Event, Stream
 from airunner.protocol.job import Job
 from tests.simulation.fold import Folded, fold
 from tests.simulation.history import (
+    Committed,
+    FailedOver,
     FinalEvents,
     FinalJob,
     Granted,
+    Healed,
     History,
     Judged,
     Killed,
@@ -35,6 +38,7 @@ Lease = TypeVar("Lease", Granted, Judged)
 Found = Iterator[tuple[str | None, str]]
 """What a law finds broken: the job, if it is about one, and what is wrong with it."""
 
+CALM_AFTER_MS: Final = 20_000  # in which leases of dead brokers are adopted, and brokers return
 ROUNDING_MS: Final = 2  # both clocks are cut to whole milliseconds
 
 
@@ -56,6 +60,10 @@ class Span(NamedTuple):
     earliest_ms: int
     latest_ms: int
 
+    def later(self, by_ms: int) -> Span:
+        """The same so much later."""
+        return Span(self.earliest_ms + by_ms, self.latest_ms + by_ms)
+
     def surely_before(self, other: Span) -> bool:
         """Whether no reading of the clocks puts this at or after `other`."""
         return self.latest_ms + ROUNDING_MS < other.earliest_ms
@@ -74,6 +82,7 @@ class Clocks:
 
     def __init__(self, history: History) -> None:
         self._reigns: list[_Reign] = []
+        self.one_broker = len({started.machine for started in history.of(Started) if started.broker}) == 1
         begun: dict[str, Started] = {}
         last_ms = 0
         for record in history:
@@ -152,6 +161,19 @@ class Evidence:
         self._naps = _naps(history)
         self.grants = _by_job(history.of(Granted))
         self.verdicts = _by_job(history.of(Judged))
+        self.commits = _commits(history)
+        self._shown_ms = {lease[:2]: commit.at_ms for commit in self.commits for lease in commit.leased}
+
+    @property
+    def fleet(self) -> bool:
+        """Whether brokers share a database: then several may be at work at once."""
+        return bool(self.commits)
+
+    @property
+    def calm_from_ms(self) -> int | None:
+        """From when on nothing is broken, and what was has been made up for; None: never."""
+        healed = self.history.of(Healed)
+        return healed[0].at_ms + CALM_AFTER_MS if healed else None
 
     @property
     def end_ms(self) -> int:
@@ -167,6 +189,13 @@ class Evidence:
     def span(self, event: Event) -> Span | None:
         """When the broker saw this event of its own."""
         return self.clocks.span(event.timestamp_ms)
+
+    def leased(self, job_id: str, event: Event) -> Span | None:
+        """When a lease was given: as its broker stamped the event, or up to when a shared database showed it."""
+        stamped, shown_ms = self.span(event), self._shown_ms.get((job_id, event.attempt))
+        if stamped is None or shown_ms is None:
+            return stamped
+        return Span(stamped.earliest_ms, max(stamped.latest_ms, shown_ms))
 
     def ran_until_ms(self, life: Life) -> int | None:
         """When this process last did anything: one that is ended as its machine wakes up did nothing while it slept."""
@@ -185,6 +214,17 @@ class Evidence:
                 self.unread.append(final.job.id)
             else:
                 yield final.job.id, Case(final.job, final.tenant, events, fold(events))
+
+
+def _commits(history: History) -> list[Committed]:
+    """The transactions of a shared database, without those that a failover has lost."""
+    commits: list[Committed] = []
+    for record in history:
+        if isinstance(record, Committed):
+            commits.append(record)
+        elif isinstance(record, FailedOver):
+            commits = [commit for commit in commits if commit.place <= record.place]
+    return commits
 
 
 def _naps(history: History) -> dict[str, list[tuple[int, int]]]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from airunner.broker.store.room import Room
 from tests.simulation.history import Killed, Slept
 from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import Weather
@@ -31,11 +30,20 @@ class Faults:
 
     async def run(self) -> None:
         """One fault after the other; some last, and are mended while others come."""
-        faults: list[tuple[int, Callable[[], None]]] = [
+        faults = self.faults()
+        weights = [weight for weight, _ in faults]
+        await anyio.sleep(1.0)  # virtual
+        while anyio.current_time() < FAULTS_S:
+            ((_, fault),) = self._random.choices(faults, weights)
+            fault()
+            await anyio.sleep(self._random.random() * PAUSE_S)  # virtual
+
+    def faults(self) -> list[tuple[int, Callable[[], None]]]:
+        """What may break, and how often."""
+        return [
             (2, self._storm),
             (3, self._part),
             (2, self._kill_broker),
-            (2, self._crash_in_a_write),
             (1, self._jump),
             (2, self._stop_broker),
             (3, self._kill_agent),
@@ -48,16 +56,7 @@ class Faults:
             (3, self._stop_agent_as_it_renews),
             (2, self._kill_user),
             (1, lambda: self._world.network.break_connections(0.5)),
-            (1, self._world.disk.break_a_write),
-            (1, self._fill_disk),
-            (1, self._leave_little_room),
         ]
-        weights = [weight for weight, _ in faults]
-        await anyio.sleep(1.0)  # virtual
-        while anyio.current_time() < FAULTS_S:
-            ((_, fault),) = self._random.choices(faults, weights)
-            fault()
-            await anyio.sleep(self._random.random() * PAUSE_S)  # virtual
 
     # --- the network ----------------------------------------------------------------------------------
 
@@ -85,36 +84,21 @@ class Faults:
         self._world.network.parted.difference_update(ways)
         self._world.note(f"joined: {ways}")
 
-    # --- the broker, its clock and its disk -----------------------------------------------------------
+    # --- brokers --------------------------------------------------------------------------------------
 
     def _kill_broker(self) -> None:
         self._world.brokers.kill(self._world.brokers.drawn(), power=self._random.random() < 0.5)
 
-    def _crash_in_a_write(self) -> None:
-        """The plug is pulled, or the process killed, at one of the next things that it does to its disk."""
-        self._world.disk.crash_at(self._random.randrange(1, 60), power=self._random.random() < 0.7)
-
     def _jump(self) -> None:
-        """The broker's machine has another time from its next start on."""
+        """A broker's machine has another time from its next start on."""
         name = self._world.brokers.drawn()
         self._world.brokers.offsets_ms[name] = self._random.randrange(-5 * HOUR_MS, 5 * HOUR_MS)
         self._world.brokers.kill(name, power=self._random.random() < 0.5)
 
-    def _stop_broker(self) -> None:
+    def _stop_broker(self, length_s: float = 6.0) -> None:
         machine = self._world.brokers.machines.get(self._world.brokers.drawn())
         if machine is not None:
-            self._stop(machine, self._random.random() * 6)
-
-    def _fill_disk(self) -> None:
-        self._world.disk.fill()
-        self._world.note("the disk is full")
-        self._world.network.later(self._random.random() * 8, self._world.disk.heal)
-
-    def _leave_little_room(self) -> None:
-        """Below the reserve, or a part of it, and not full."""
-        self._world.disk.left = self._random.choice([Room.RUNNING, Room.ENDING])
-        self._world.note(f"the disk has little room: {self._world.disk.left.name}")
-        self._world.network.later(self._random.random() * 10, self._world.disk.heal)
+            self._stop(machine, self._random.random() * length_s)
 
     # --- agents and people ----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from airunner.protocol.job import Job, JobState
 from airunner.protocol.replies import Verdict
 
 DEFAULT_TENANT = "default"
+ALONE = "broker"  # the name of one that is
 
 
 class Record(Struct, frozen=True, kw_only=True, tag=True, tag_field="record"):
@@ -89,9 +90,23 @@ class Told(Record, frozen=True, kw_only=True):
     """
 
     machine: str  # the asker's
-    broker: str
+    broker: str = ALONE
     request_id: bytes
     asked_at_ms: int
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """A broker's router has received a DequeueJob that may wait for `wait_ms`."""
+
+    machine: str
+    broker: str
+    request_id: bytes
+    queues: tuple[str, ...]
+    wait_ms: int
+
+
+class Leased(Told, frozen=True, kw_only=True):
+    """A JobsLeased, with leases or without."""
 
 
 class Granted(Told, frozen=True, kw_only=True):
@@ -205,7 +220,8 @@ class Committed(Record, frozen=True, kw_only=True):
     """A transaction of a broker is visible from now on, at its `place` in the server's log (0: it is not in it).
 
     `answered`: requests whose answer it stored. `leased`: jobs, attempts, and the requests that these are granted to.
-    `ended`: attempts that have ended, and of which jobs. `ready`: jobs that may be leased now.
+    `ended`: attempts that have ended, and of which jobs. `ready`: jobs that may be leased now; `unready`: no longer.
+    `opens`: the broker has opened the database. `adopted`: brokers that are dead from now on, until they open it again.
     """
 
     place: int
@@ -214,6 +230,9 @@ class Committed(Record, frozen=True, kw_only=True):
     leased: tuple[tuple[str, int, bytes], ...] = ()
     ended: tuple[tuple[str, int], ...] = ()
     ready: tuple[str, ...] = ()
+    unready: tuple[str, ...] = ()
+    opens: bool = False
+    adopted: tuple[str, ...] = ()
 
 
 class FailedOver(Record, frozen=True, kw_only=True):

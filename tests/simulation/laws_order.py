@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled
 from airunner.protocol.job import JobState, Reason
@@ -14,6 +15,8 @@ from airunner.protocol.replies import QueueMode
 from tests.simulation.evidence import Case, Evidence, Found, Span
 from tests.simulation.history import Acknowledged, Invoked
 from tests.simulation.tags import tags_of
+
+LOCKED_MS: Final = 1_000  # that a job may be locked, or an event be stamped before it is visible, when all is well
 
 
 def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
@@ -34,7 +37,7 @@ def delayed_jobs_are_never_early(evidence: Evidence) -> Found:
             due_ms, leased = body.not_before_ms, wait.end
             if due_ms is None or leased is None or isinstance(leased.body, JobFinished):
                 continue
-            span = evidence.span(leased)
+            span = evidence.leased(job_id, leased)
             shown_ms = None if span is None else evidence.clocks.latest_shown_ms(span.latest_ms)
             begun = evidence.span(wait.begin) if body.retry else None
             if (
@@ -102,8 +105,11 @@ def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
     """No job is leased while a better one of its queue certainly waits, ready, through that whole instant.
 
     Better is a higher priority, or the same and submitted before, among those that need the same of their agent. A
-    wait with a delay is not judged.
+    wait with a delay is not judged. Brokers of a fleet skip jobs that others have locked, and stamp an event before it
+    is visible: there it is judged when all is well, and between waits that are long enough.
     """
+    margin_ms = LOCKED_MS if evidence.fleet else 0
+    calm_ms = (evidence.calm_from_ms or evidence.end_ms) if evidence.fleet else 0
     queues: dict[tuple[str, str, str], list[Case]] = defaultdict(list)
     for case in evidence.cases.values():
         queues[case.tenant, case.job.spec.queue, repr(case.job.spec.require)].append(case)
@@ -113,7 +119,10 @@ def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
         leases = [(case, leased) for case in cases for leased in _leased(evidence, case)]
         for worse, leased in leases:
             for better, since, until in waits:
-                passed_over = since.surely_before(leased) and (until is None or leased.surely_before(until))
+                passed_over = since.later(margin_ms).surely_before(leased) and (
+                    until is None or leased.later(margin_ms).surely_before(until)
+                )
+                passed_over = passed_over and since.earliest_ms >= calm_ms
                 if passed_over and better is not worse and order.surely_before(better, worse):
                     yield worse.job.id, f"was leased at {leased.earliest_ms} while {better.job.id} waited since {since}"
 

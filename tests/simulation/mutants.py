@@ -20,7 +20,10 @@ from airunner.broker import announcer
 from airunner.broker.lifecycle import decide, publishing
 from airunner.broker.lifecycle.commands import Applied, Command, TenantRequest
 from airunner.broker.lifecycle.world import World as Batch
+from airunner.broker.offload import Steps
+from airunner.broker.peerwatch import PeerWatch
 from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import StoreUnsure
 from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.transactions import Transactions
@@ -33,8 +36,11 @@ from tests.conformance.memory import MemoryEngine
 from tests.simulation import world
 from tests.simulation.machine import Machine, true_s
 from tests.simulation.network import SimDealer
+from tests.simulation.shared import Server
+from tests.simulation.sharedrows import Rows
 
-SEEDS_MAX: Final = 40
+SEEDS_MAX: Final = 40  # in which a lie of a broker that is alone is found
+FLEET_SEEDS_MAX: Final = 200  # likewise where several brokers or their database have to meet in the one moment
 FOR_EVER_MS: Final = 2**53
 
 
@@ -149,6 +155,40 @@ def long_runs_published_live() -> None:
     announcer.LIVE_BYTES_MAX = outbox.LIVE_BYTES_MAX = 1 << 30  # so agents compress nothing, and all of it is published
 
 
+def without_the_brokers_fence() -> None:
+    """A broker that was taken for dead goes on."""
+    Server.require_unfenced = lambda *_: None
+
+
+def unknown_commit_told_as_failed() -> None:
+    """Where a connection ends in a commit, the broker says that nothing was done."""
+    write = Transactions.write
+
+    def hastily(self: Transactions, commands: Sequence[Command], now_ms: int) -> Steps[Applied]:
+        try:
+            return (yield from write(self, commands, now_ms))
+        except StoreUnsure as unsure:
+            raise NoSpace from unsure
+
+    Transactions.write = hastily
+
+
+def mode_read_without_lock() -> None:
+    """A queue may be paused between the two trips of a lease."""
+    Server.reads_modes_locked = lambda _: False
+
+
+def expiry_of_anothers_lease() -> None:
+    """A broker ends what is due by its own clock, whoever owns it."""
+    Rows.ends = lambda *_: True
+
+
+def hints_without_number() -> None:
+    """Nobody misses a hint that was lost."""
+    conclude = PeerWatch.conclude
+    PeerWatch.conclude = lambda *given: replace(conclude(*given), missed={})
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "all"),
@@ -163,6 +203,11 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "long-runs-published-live": (long_runs_published_live, "all"),
         "synchronous-normal": (synchronous_normal, "sqlite"),
         "save-without-its-version-check": (save_without_its_version_check, "dicts"),
+        "without-the-brokers-fence": (without_the_brokers_fence, "shared"),
+        "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared"),
+        "mode-read-without-lock": (mode_read_without_lock, "shared"),
+        "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared"),
+        "hints-without-number": (hints_without_number, "shared"),
     }
 )
 """Each mutant, and the kind of disk on which its lie can show."""

@@ -27,15 +27,17 @@ from msgspec import Struct
 from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
 from airunner.protocol.frames import unpack_reply, unpack_request
-from airunner.protocol.requests import Ping, Request
+from airunner.protocol.requests import DequeueJob, Ping, Request
 from airunner.transport.memory import MemoryDealer, MemoryPublisher, MemoryRouter, MemorySubscriber
 from airunner.transport.ports import EVENTS_MESSAGES_MAX, Frames, Incoming, Sent, Subscription
+from tests.simulation.history import Asked
 from tests.simulation.links import LONG_S, Way
 from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder
 
 REQUESTS_PORT = 7070
 EVENTS_PORT = 7071
+KEEPALIVE_S = 11.0  # until a connection to a machine that is silent is given up
 
 
 class Weather(Struct):
@@ -71,6 +73,9 @@ class SimNetwork:
         self.rates: dict[str, float] = {}  # bytes a second of machines with a slow link, each way of each connection
         self.swallows = True  # proxies of slow links may hide that a request is being carried
         self.traps: dict[str, Callable[[], None]] = {}  # sprung when that machine next sends a heartbeat
+        self.relays = False  # brokers are connected to each other, and count who listens
+        self.hints = b""  # topic of what brokers say to each other
+        self.deaf = 0.0  # how likely such a message is lost
         self.answered: set[bytes] = set()  # ids of requests, whichever broker it was
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = anyio.Event()
@@ -129,7 +134,8 @@ class SimNetwork:
         for dealer in self.dealers:
             if dealer.machine is machine:
                 dealer.close()
-        self.ears = {ear: None for ear in self.ears if ear.machine is not machine}
+        for ear in [ear for ear in self.ears if ear.machine is machine]:
+            ear.close()
 
     def broker_there(self, doors: SimDoors) -> None:
         """A broker has opened its doors."""
@@ -142,9 +148,15 @@ class SimNetwork:
         """The broker's process ended: its connections are reset, or with its whole machine just dead."""
         dealers = [dealer for dealer in self.dealers if dealer.broker == name]
         self.doors.pop(name, None)
-        for dealer in dealers:
+        ends = [dealer.close for dealer in dealers]
+        ends += [ear.over.set for ear in self.ears if ear.broker == name and isinstance(ear, SimPeer)]
+        for end in ends:
             if not silently:
-                self.later(self.random.random() * 0.01, dealer.close)
+                self.later(self.random.random() * 0.01, end)
+            elif self.relays:
+                self.later(KEEPALIVE_S, end)
+        for ear in [ear for ear in self.ears if ear.machine.name == name]:
+            ear.close()
 
 
 class SimEndpoint:
@@ -160,6 +172,10 @@ class SimEndpoint:
     def subscriber(self, endpoint: str) -> SimEar:
         assert str(EVENTS_PORT) in endpoint, "where the broker says that it publishes"
         return SimEar(self._network, self._machine, host_of(endpoint))
+
+    def peer(self, endpoint: str) -> SimPeer:
+        """Connect one broker to another's live events."""
+        return SimPeer(self._network, self._machine, host_of(endpoint))
 
 
 class SimDealer(MemoryDealer):
@@ -239,7 +255,12 @@ class SimEar(MemorySubscriber):
         return EVENTS_MESSAGES_MAX in (len(self.events._messages), self.way.waiting)
 
     def close(self) -> None:
+        """The connection is over, and the publisher is told of each topic."""
+        self.over.set()
         self._network.ears.pop(self, None)
+        if self._network.relays and self.heard_by is not None:
+            ends = [Subscription(topic, wanted=False, key=None) for topic in sorted(self.topics)]
+            self._network.later(0.001, partial(self.heard_by.publisher.left, ends))
 
     def hear(self, frames: Frames) -> None:
         """Something published has arrived."""
@@ -263,6 +284,35 @@ class SimEar(MemorySubscriber):
         doors = self.heard_by
         if doors is not None and (self.machine.name, self.broker) not in self._network.parted:
             self._network.later(0.001, lambda: doors.publisher.wanted(topic, wanted=wanted))
+
+
+class SimPeer(SimEar):
+    """A broker's connection to the live events of another; it ends with that, and does not come again by itself."""
+
+    def __init__(self, network: SimNetwork, machine: Machine, broker: str) -> None:
+        super().__init__(network, machine, broker)
+        if self.heard_by is None:
+            network.later(network.random.random() * 0.01, self.over.set)
+
+    def connect(self) -> None:
+        """Only once."""
+        if self.heard_by is None and (self.machine.name, self.broker) not in self._network.parted:
+            self.heard_by = self._network.doors.get(self.broker)
+
+    def _tell(self, topic: bytes, *, wanted: bool) -> None:
+        """TCP sends it again until it has arrived."""
+        if (self.machine.name, self.broker) in self._network.parted and not self.over.is_set():
+            self._network.later(0.2, partial(self._tell, topic, wanted=wanted))
+        else:
+            super()._tell(topic, wanted=wanted)
+
+    def hear(self, frames: Frames) -> None:
+        """A hint of another broker may be lost."""
+        lost = frames[0] == self._network.hints and frames[1] and self._network.random.random() < self._network.deaf
+        if lost:
+            self._network.recorder.rare["a hint was lost"] += 1
+        else:
+            super().hear(frames)
 
 
 class SimDoors:
@@ -290,12 +340,15 @@ class SimRouter(MemoryRouter):
         for incoming in batch:
             with suppress(PeerError):
                 frames = unpack_request(incoming.frames)
-                self._note(frames.request_id, decode_request(frames.body))
+                self._note(_machine_of(incoming.peer), frames.request_id, decode_request(frames.body))
         return batch
 
-    def _note(self, request_id: bytes, request: Request) -> None:
+    def _note(self, machine: str, request_id: bytes, request: Request) -> None:
         if not isinstance(request, Ping):
             self._asked.setdefault(request_id, (request, self._network.recorder.now_ms))
+            if isinstance(request, DequeueJob):
+                asked = {"machine": machine, "broker": self.machine.name, "request_id": request_id}
+                self._network.recorder.add(Asked, **asked, queues=request.queues, wait_ms=request.wait_ms)
             if request_id in self._network.answered:
                 self._network.recorder.rare[f"{type(request).__name__} asked again after it was answered"] += 1
 
@@ -325,10 +378,18 @@ class SimPublisher(MemoryPublisher):
         self._doors = doors
 
     def wanted(self, topic: bytes, *, wanted: bool) -> None:
-        """A subscription has arrived; as XPUB does it, the last to leave a topic is told of and nobody before."""
+        """A subscription has arrived; as XPUB does it, the last to leave a topic is told of and nobody before.
+
+        Behind a relay each is told of, as XPUB_VERBOSER does it.
+        """
         others = any(topic in ear.topics for ear in self._network.ears if ear.heard_by is self._doors)
-        if self._machine.alive and (wanted or not others):
+        if self._machine.alive and (wanted or not others or self._network.relays):
             self.change(Subscription(topic, wanted=wanted, key=""))
+
+    def left(self, ends: Sequence[Subscription]) -> None:
+        """A subscriber's connection has ended."""
+        for end in ends if self._machine.alive else ():
+            self.change(end)
 
     def publish(self, frames: Sequence[bytes]) -> None:
         for ear in list(self._network.ears):

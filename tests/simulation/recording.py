@@ -22,6 +22,7 @@ from tests.simulation.history import (
     Granted,
     History,
     Judged,
+    Leased,
     Record,
     RefusedReply,
     Released,
@@ -55,6 +56,7 @@ class Recorder:
 
         match reply, request:
             case JobsLeased(leases=leases), _:
+                self.add(Leased, **common)
                 for lease in leases:
                     note(Granted, lease, visibility_ms=lease.visibility_ms)
             case JobsUpdated(leases=leases), UpdateJob(visibility_ms=visibility_ms):

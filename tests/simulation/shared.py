@@ -13,127 +13,19 @@ copy. Between the two, other brokers' trips run. A trip is a generator that yiel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
-
-from msgspec.structs import replace
+from typing import Any, NamedTuple, TypeVar
 
 from airunner.broker.store.contract import Fenced, Identity, Moved
 from airunner.broker.store.needs import meets
-from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, JobRow, Keys, QueueKey
-from tests.conformance.memory import MemoryEngine, Tables
+from airunner.broker.store.rows import BrokerSeen, Changes, Keys, QueueKey
+from tests.simulation.sharedrows import Deed, Rows, SharedTables
 
 T = TypeVar("T")
 Trip = Generator[None, None, T]
 Lock = tuple[str, object]
-SERVER_VERSION: Final = "simulated"
-
-
-class SharedTables(Tables):
-    """With the table of brokers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.brokers: dict[str, BrokerRow] = {}
-
-
-class Rows(MemoryEngine):
-    """What a transaction does to tables: to a copy as it is decided, and to the committed ones as it ends."""
-
-    _now: SharedTables
-
-    def __init__(self, tables: SharedTables) -> None:
-        super().__init__(tables)
-
-    def require_unmoved(self, changes: Changes) -> None:
-        """Numbers are of a sequence: they are committed in any order."""
-        t = self._now
-        if any(job.number in t.jobs for job in changes.added):
-            raise Moved
-        t.last_number = 0
-        super().require_unmoved(changes)
-
-    def beat(self, broker: str) -> None:
-        row = self._now.brokers[broker]
-        self._now.brokers[broker] = replace(row, beat=row.beat + 1)
-
-    def register(self, identity: Identity) -> None:
-        row = self._now.brokers.get(identity.broker)
-        self._now.brokers[identity.broker] = BrokerRow(
-            broker=identity.broker,
-            epoch=1 if row is None else row.epoch + 1,
-            beat=1 if row is None else row.beat + 1,
-            ready_seq=0 if row is None else row.ready_seq,
-            requests=identity.requests,
-            events=identity.events,
-            version=SERVER_VERSION,
-            dead=False,
-        )
-
-    def write(self, changes: Changes, broker: str) -> None:
-        self.save(changes)
-        if changes.ready:
-            row = self._now.brokers[broker]
-            self._now.brokers[broker] = replace(row, ready_seq=row.ready_seq + 1)
-
-    def renew(self, broker: str, now_ms: int) -> None:
-        for job in list(self.of_broker(broker)):
-            other = self._now.jobs[job.number] = copy(job)
-            if job.deadline_ms is not None and job.visibility_ms is not None:
-                other.deadline_ms = now_ms + job.visibility_ms
-            if job.due_ms is not None and job.pause_ms is not None:
-                other.due_ms = min(job.due_ms, now_ms + job.pause_ms)
-
-    def adopt(self, dead: str, broker: str, now_ms: int) -> None:
-        """Own what is due of a broker that is dead: its instants were those of another clock."""
-        self._now.brokers[dead] = replace(self._now.brokers[dead], dead=True)
-        for job in list(self.of_broker(dead)):
-            other = self._now.jobs[job.number] = copy(job)
-            other.broker = broker
-            if job.deadline_ms is not None and job.visibility_ms is not None:
-                other.deadline_ms = now_ms + job.visibility_ms
-            if job.due_ms is not None and job.pause_ms is not None:
-                other.due_ms = now_ms + job.pause_ms
-
-    def mark_dead(self, broker: str) -> None:
-        self._now.brokers[broker] = replace(self._now.brokers[broker], dead=True)
-
-    @property
-    def tables(self) -> SharedTables:
-        """Those that are changed."""
-        return self._now
-
-    def list_brokers(self) -> list[BrokerRow]:
-        """All of them; a dead one that still owns a job has a lease."""
-        rows = [row for _, row in sorted(self._now.brokers.items())]
-        return [replace(row, leases=int(row.dead and any(self.of_broker(row.broker)))) for row in rows]
-
-    def of_broker(self, broker: str) -> Iterable[JobRow]:
-        """Jobs of which something is due, and that this broker owns."""
-        alive = (job for job in self._now.jobs.values() if job.deadline_ms is not None or job.due_ms is not None)
-        return (job for job in alive if self.owns(broker, job))
-
-    def owns(self, broker: str, job: JobRow) -> bool:
-        """Whether this broker ends what is due of a job."""
-        return job.broker == broker
-
-    def due_of(self, broker: str, now_ms: int, limit: int) -> list[int]:
-        """Numbers of a broker's jobs of which something is due now."""
-        jobs = [job for job in self._others() if self.owns(broker, job)]
-        leases = sorted((job.deadline_ms, job.number) for job in jobs if job.deadline_ms is not None)
-        delays = sorted((job.due_ms, job.number) for job in jobs if job.due_ms is not None)
-        return [number for due in (leases, delays) for due_ms, number in due[:limit] if due_ms <= now_ms]
-
-    def next_due_of(self, broker: str) -> int | None:
-        instants = [(job.deadline_ms, job.due_ms) for job in self._others() if self.owns(broker, job)]
-        return min((at for pair in instants for at in pair if at is not None), default=None)
-
-
-Deed = Callable[[Rows], object]
-"""Something that a transaction does to tables; it comes to the same on a copy and on what is committed in the end."""
 
 
 class Transaction:
@@ -145,7 +37,9 @@ class Transaction:
         self.open = True
         self.logged: int | None = None  # its place in the log: then nothing but a failover undoes it
         self.deeds: list[tuple[Deed, object]] = []  # with what each came to on the copy
-        self.changes = Changes()  # for whoever watches
+        self.changes = Changes()  # for whoever watches, as the two that follow
+        self.adopted: frozenset[str] = frozenset()
+        self.opens = False
 
 
 class Answer(NamedTuple):
@@ -301,7 +195,8 @@ class Server:
         rows = Rows(self.tables.copy())
         do = Doing(rows, transaction)
         do(Rows.beat, transaction.broker)
-        for broker, _, _ in seen:
+        transaction.adopted = frozenset(broker for broker, _, _ in seen)
+        for broker in sorted(transaction.adopted):
             do(Rows.adopt, broker, transaction.broker, keys.now_ms)
         if renews:
             do(Rows.renew, transaction.broker, keys.now_ms)
@@ -319,7 +214,7 @@ class Server:
             due=due,
             waiting=waiting,
             locked=locked,
-            adopted=frozenset(broker for broker, _, _ in seen),
+            adopted=transaction.adopted,
         )
 
     def _waiting(
@@ -354,7 +249,7 @@ class Server:
         for deed, came_to in transaction.deeds:
             if deed(tried) != came_to:
                 raise Moved
-        if len(transaction.deeds) > 1 or self.writes_always():
+        if self.writes_always() or any(came_to for _, came_to in transaction.deeds):
             self._log.append(transaction)
             transaction.logged = len(self._log)
             self.on_log()
@@ -373,6 +268,7 @@ class Server:
         yield from self._take(transaction, ("broker", identity.broker))
         do = Doing(Rows(self.tables.copy()), transaction)
         do(Rows.register, identity)
+        transaction.opens = True
         do(Rows.beat, identity.broker)
         return (yield from self.second(transaction, [], Changes()))
 

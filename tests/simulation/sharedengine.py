@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from airunner.broker.store.contract import Identity, Waiting
 from airunner.broker.store.rows import BrokerRow, Changes, JobRow, Keys, Loaded, QueueKey
-from tests.simulation.shared import Answer, Deed, Done, Rows, Server, SharedTables, Transaction, Trip
+from tests.simulation.shared import Answer, Done, Server, Transaction, Trip
+from tests.simulation.sharedrows import Deed, Rows, SharedTables
 
 T = TypeVar("T")
 
@@ -114,8 +115,7 @@ class SharedEngine(Rows):
 
     def save(self, changes: Changes) -> None:
         self._changes = changes
-        if changes != Changes():
-            self._do(Rows.write, changes, self.broker)
+        self._do(Rows.write, changes, self.broker)
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
         return self._do(Rows.remove_logs, segments_max, bytes_max)

@@ -14,12 +14,12 @@ import pytest
 from tests.acceptance.chaos_processes import unmeasured
 from tests.acceptance.running import REPOSITORY
 from tests.simulation.evidence import Evidence
-from tests.simulation.forgeries import FORGERIES
+from tests.simulation.forgeries_fleet import FLEET_FORGERIES as FORGERIES
 from tests.simulation.history import History, unpack
 from tests.simulation.oracle import LAWS, check
 
 SEEDS = 40  # `make sim` runs 1,000, and holds that these reach every rare state
-RECORDED = 12  # of them
+RECORDED = 18  # of them: six of each kind of store
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def test_every_mutant_is_found() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("store", ["sqlite", "dicts"])
+@pytest.mark.parametrize("store", ["sqlite", "dicts", "shared"])
 def test_a_seed_is_the_same_whenever_it_is_run(store: str) -> None:
     first, second = (simulate("--seed", "5", "--store", store, "--trace") for _ in range(2))
     assert untimed(first) == untimed(second)

@@ -21,6 +21,7 @@ from airunner.protocol.job import JobState, JobSummary
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
+from tests.simulation.evidence import CALM_AFTER_MS
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored
 from tests.simulation.machine import Machine
 from tests.simulation.processes import Script, stdin_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WISHES: Final = 14
+LATE_WISHES: Final = 5
 
 
 class Wish:
@@ -135,6 +137,35 @@ class Submitter:
                 add(Acknowledged, **common)
                 await anyio.sleep(wish.luck * 5)  # virtual
                 await open_queue(self._world, self.name, client, wish.queue)
+
+
+class Operator(Submitter):
+    """Somebody who submits jobs to a queue, and pauses it at once."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        for number, wish in enumerate(self._wishes):
+            wish.kind = "queue" if number % 2 else "enqueue"
+            if number % 2:
+                wish.mode, wish.pause_s, wish.queue = QueueMode.PAUSED, wish.pause_s * 0.02, wish.jobs[0].queue
+            elif not wish.stdin:
+                queue = self._wishes[number + 1].jobs[0].queue
+                wish.jobs = tuple(replace(job, queue=queue, not_before_ms=None) for job in wish.jobs * 2)
+
+
+class LateSubmitter(Submitter):
+    """Somebody who submits when all is well again, and not much else happens."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self._wishes = self._wishes[:LATE_WISHES]
+        for wish in self._wishes:
+            wish.kind, wish.pause_s = "enqueue", 1.0 + 3.0 * wish.luck
+
+    async def run(self, machine: Machine) -> None:
+        await self._world.is_healed.wait()
+        await anyio.sleep(CALM_AFTER_MS / 1_000)  # virtual
+        await super().run(machine)
 
 
 async def open_queue(world: World, name: str, client: Client, queue: str) -> None:

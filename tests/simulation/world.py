@@ -10,11 +10,12 @@ Everything is drawn from the one seed: what is submitted, what breaks, when, and
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Final, NoReturn, TypeVar
 
 import anyio
@@ -32,10 +33,10 @@ from airunner.protocol.job import Reason
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 from airunner.transport.ports import Edges
-from tests.simulation.brokers import Brokers
+from tests.simulation.brokers import Alone, Brokers
 from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk
-from tests.simulation.faults import Faults
+from tests.simulation.fleet import Fleet
 from tests.simulation.history import (
     Completed,
     FinalEvents,
@@ -54,7 +55,7 @@ from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
 from tests.simulation.torn import TornDisk
-from tests.simulation.users import Monitor, Submitter, all_jobs, open_queue
+from tests.simulation.users import LateSubmitter, Monitor, Operator, Submitter, all_jobs, open_queue
 
 WALL_MS: Final = 1_760_000_000_000
 DRAIN_S: Final = 400.0
@@ -62,14 +63,25 @@ AGENTS: Final = 3
 SUBMITTERS: Final = 2
 MONITORS: Final = 2
 VISIBILITY_MS: Final = (3_000, 5_000, 8_000)
+LONG_VISIBILITY_MS: Final = 24_000  # of agents that wait at one of several brokers for so long that a lost hint shows
+LONG_SHARE: Final = 0.5  # of the fleets of several brokers
 HOUR_MS: Final = 3_600_000
 COMPLETED_MIN: Final = 5
 CANCEL_GRACE_S: Final = 2.0
 SLOW_SHARE: Final = 0.12
 SLOW_BYTES_A_S: Final = (8_192.0, 8_192.0, 20_000.0, 80_000.0)
-DISKS: Final[dict[str, Callable[[Random, Counter[str]], Disk]]] = {"sqlite": TornDisk, "dicts": DictDisk}
 _FOR_EVER: Final = Patience()
 T = TypeVar("T")
+
+
+def _alone(disk: Callable[[Random, Counter[str]], Disk]) -> Callable[[World], Brokers]:
+    return lambda world: Alone(world, disk(world.random, world.recorder.rare))
+
+
+HOUSES: Final[Mapping[str, Callable[[World], Brokers]]] = MappingProxyType(
+    {"dicts": _alone(DictDisk), "sqlite": _alone(TornDisk), "shared": Fleet}
+)
+"""The kinds of worlds: how their brokers store."""
 
 
 class World:
@@ -84,15 +96,17 @@ class World:
         self.recorder = Recorder()
         self.network = SimNetwork(self.random, self.recorder)
         may_be_full(self.recorder.rare)
-        self.disk = DISKS[store](self.random, self.recorder.rare)
-        self.brokers = Brokers(self)
+        self.brokers = HOUSES[store](self)
         self.agents: dict[str, tuple[Machine, SimKeepers]] = {}
         self.users: dict[str, Machine] = {}
         self.healed = False
+        self.is_healed = anyio.Event()
         self.job_ids: list[str] = []
         self._monitors: dict[str, Monitor] = {}
         self._user_done: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
         self.visibility_ms = {f"agent-{n}": self.random.choice(VISIBILITY_MS) for n in range(AGENTS)}
+        if len(self.brokers.names) > 1 and self.random.random() < LONG_SHARE:
+            self.visibility_ms = dict.fromkeys(self.visibility_ms, LONG_VISIBILITY_MS)
         for name in [*self.visibility_ms, *self._people()]:
             if self.random.random() < SLOW_SHARE:
                 self.network.rates[name] = self.random.choice(SLOW_BYTES_A_S)  # to the end: all is to get through
@@ -113,8 +127,10 @@ class World:
                 self._watch_over(self.brokers.keep, name)
             for name in self.visibility_ms:
                 self._watch_over(self._keep_agent, name)
-            for number in range(SUBMITTERS):
-                submitter = Submitter(self, f"client-{number}")
+            submitters = [Submitter(self, f"client-{number}") for number in range(SUBMITTERS)]
+            if len(self.brokers.names) > 1:
+                submitters[1:] = [Operator(self, "client-1"), LateSubmitter(self, "client-late")]
+            for submitter in submitters:
                 self._watch_over(self._keep_user, submitter.name, submitter.run)
             for number in range(MONITORS):
                 monitor = self._monitors[f"monitor-{number}"] = Monitor(self, f"monitor-{number}")
@@ -122,7 +138,7 @@ class World:
             self._watch_over(self._through_it_all)
 
     async def _through_it_all(self) -> None:
-        await Faults(self).run()
+        await self.brokers.faults().run()
         self._heal()
         await self._drain()
         for name, most in self.network.waited.items():
@@ -243,6 +259,7 @@ class World:
                 self.wake(machine)
         self.brokers.heal()
         self.recorder.add(Healed)
+        self.is_healed.set()
 
     async def _drain(self) -> None:
         """Until everything has ended; what never does is the oracle's to see."""
