@@ -12,7 +12,7 @@ While the store is away a beat has no reply, and no other is sent: nothing is co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 
@@ -22,6 +22,8 @@ from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.peerwatch import BEAT_S, DEAD_S, PeerWatch
 from airunner.broker.store.rows import BrokerRow, BrokerSeen
 from airunner.protocol.replies import BrokerSummary
+
+HINT_S: Final = 0.25  # seconds for a hint to come whose number is in the store: it takes some milliseconds
 
 
 class PeerBus(Protocol):
@@ -71,12 +73,20 @@ class Fleet:
         concluded = self._watch.conclude(rows, self._bus.heard, anyio.current_time())
         self.is_first = concluded.is_first
         self._bus.set_peers(concluded.peers)
-        if concluded.missed or concluded.left:
-            self._bus.heard |= concluded.missed
+        if concluded.left:
             self._bus.ready_all()
         by_id = {row.broker: row for row in rows}
         for seen in concluded.dead:
             await self._adopt(by_id[seen.broker], seen)
+        if concluded.unheard:
+            await self._find_missed(concluded.unheard)
+
+    async def _find_missed(self, unheard: Mapping[str, int]) -> None:
+        """Make everything ready if hints with these numbers have not come; they may have been on their way."""
+        await anyio.sleep(HINT_S)
+        if missed := {broker: seq for broker, seq in unheard.items() if seq > self._bus.heard.get(broker, -1)}:
+            self._bus.heard |= missed
+            self._bus.ready_all()
 
     async def _adopt(self, row: BrokerRow, seen: BrokerSeen) -> None:
         """Adopt the jobs of a broker; if that fails, for example because it is at work again, the next beat decides."""

@@ -29,11 +29,10 @@ COUNTED_S_MAX: Final = 2 * BEAT_S  # most that one interval between two of this 
 class Sighting(Struct):
     """Sighting of a broker: how it was seen last, and since when it has been like that (anyio's clock).
 
-    `still_s` counts that time as the module explains. `ready_seq` is the number in its row.
+    `still_s` counts that time as the module explains.
     """
 
     seen: BrokerSeen
-    ready_seq: int
     since_s: float
     still_s: float = 0.0
 
@@ -41,13 +40,13 @@ class Sighting(Struct):
 class Conclusion(Struct, frozen=True, kw_only=True):
     """Conclusion from one beat.
 
-    `peers`: the endpoint of live events of each other live broker, by id. `missed`: the numbers of peers' batches with
-    ready queues of which no hint has come, by id. `left`: peers that have ended since the last beat. `dead`: brokers to
-    adopt. `is_first`: this is the live broker with the lowest id.
+    `peers`: the endpoint of live events of each other live broker, by id. `unheard`: by id, the number of a peer's last
+    batch with ready queues, if its hint has not come yet. `left`: peers that have ended since the last beat. `dead`:
+    brokers to adopt. `is_first`: this is the live broker with the lowest id.
     """
 
     peers: dict[str, str]
-    missed: dict[str, int]
+    unheard: dict[str, int]
     left: frozenset[str]
     dead: list[BrokerSeen]
     is_first: bool
@@ -68,17 +67,13 @@ class PeerWatch:
         others = [row for row in rows if row.broker != self._broker]
         live = {row.broker: row for row in others if not row.dead}
         left = frozenset(self._sightings.keys() - live.keys())
-        missed = {
-            broker: known.ready_seq
-            for broker, known in self._sightings.items()
-            if broker in live and known.ready_seq > heard.get(broker, -1)  # a hint of this beat may be on its way
-        }
+        unheard = {broker: row.ready_seq for broker, row in live.items() if row.ready_seq > heard.get(broker, -1)}
         self._sightings = {broker: self._look(row, counted_s, now_s) for broker, row in live.items()}
         still = [known.seen for known in self._sightings.values() if known.still_s >= DEAD_S]
         ended = [BrokerSeen(row.broker, row.epoch, row.beat) for row in others if row.dead and row.leases]
         return Conclusion(
             peers={broker: row.events for broker, row in live.items()},
-            missed=missed,
+            unheard=unheard,
             left=left,
             dead=still + ended,
             is_first=all(self._broker < broker for broker in live),
@@ -88,8 +83,8 @@ class PeerWatch:
         seen = BrokerSeen(row.broker, row.epoch, row.beat)
         known = self._sightings.get(row.broker)
         if known is None or known.seen != seen:
-            return Sighting(seen, row.ready_seq, now_s)
-        return Sighting(seen, row.ready_seq, known.since_s, known.still_s + counted_s)
+            return Sighting(seen, now_s)
+        return Sighting(seen, known.since_s, known.still_s + counted_s)
 
     def still_s(self, broker: str, now_s: float) -> float | None:
         """Return how long a broker's beat has stood still; None: it is not known as a live broker."""

@@ -44,7 +44,7 @@ def test_what_the_rows_say_at_once(
 ) -> None:
     concluded = PeerWatch(ME).conclude([*others, row(ME)], {}, 0.0)
     assert (concluded.is_first, concluded.peers, concluded.dead) == (is_first, peers, dead)
-    assert (concluded.missed, concluded.left) == ({}, frozenset())
+    assert concluded.left == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,14 @@ def test_a_broker_whose_beat_stands_still_is_dead_after_time_in_which_own_beats_
         assert peers.conclude([revived], {}, now_s + 1).dead == []
 
 
-def test_a_hint_is_missed_whose_number_was_in_the_row_a_beat_ago_and_a_peer_that_left_may_have_sent_more() -> None:
+def test_a_hint_is_unheard_whose_number_is_in_the_row_and_a_peer_that_left_may_have_sent_more() -> None:
     peers = PeerWatch(ME)
-    assert peers.conclude([row("a", 1, ready_seq=5)], {}, 0.0).missed == {}
-    assert peers.conclude([row("a", 2, ready_seq=8)], {"a": 5}, 1.0).missed == {}, "8 may still be on its way"
-    assert peers.conclude([row("a", 3, ready_seq=8)], {"a": 5}, 2.0).missed == {"a": 8}
-    assert peers.conclude([row("a", 4, ready_seq=8)], {"a": 8}, 3.0).missed == {}
-    assert peers.conclude([row("a", 5, ready_seq=8)], {}, 4.0).missed == {"a": 8}, "nothing of it is known"
-    gone = peers.conclude([row("a", 5, dead=True)], {}, 5.0)
-    assert (gone.missed, gone.left) == ({}, {"a"})
-    assert peers.conclude([row("a", 5, dead=True)], {}, 6.0).left == frozenset()
+    assert peers.conclude([row("a", 1, ready_seq=5)], {}, 0.0).unheard == {"a": 5}, "nothing of it is known"
+    assert peers.conclude([row("a", 2, ready_seq=8)], {"a": 5}, 1.0).unheard == {"a": 8}
+    assert peers.conclude([row("a", 3, ready_seq=8)], {"a": 8}, 2.0).unheard == {}
+    gone = peers.conclude([row("a", 3, dead=True)], {}, 3.0)
+    assert (gone.unheard, gone.left) == ({}, {"a"})
+    assert peers.conclude([row("a", 3, dead=True)], {}, 4.0).left == frozenset()
 
 
 @pytest.mark.parametrize("seed", range(200))
