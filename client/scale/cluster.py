@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
 from msgspec import Struct
-
-from airunner.transport.bell import Bell
 
 
 class UnitState(Enum):
@@ -51,6 +49,6 @@ class Cluster(Protocol):
         """
         ...
 
-    async def watch(self, changed: Bell) -> None:
-        """Ring the bell when units have changed, for ever; return at once if the cluster reports no changes."""
+    async def watch(self, changed: Callable[[], object]) -> None:
+        """Call `changed` when units have changed, for ever; return at once if the cluster reports no changes."""
         ...

@@ -18,7 +18,6 @@ from airunner.client.scale.cluster import Cluster, ClusterAway, Unit, UnitState
 from airunner.client.scale.demand import free_names, missing_agents, ready_jobs, unit_name
 from airunner.protocol.errors import Busy, NoSpace
 from airunner.protocol.replies import AgentSummary, QueueSummary
-from airunner.transport.bell import Bell
 
 FAILED_S: Final = 60.0  # for which a failed unit keeps its name, and none is started instead: no template must spin
 GAP_S: Final = 0.2  # between two looks: the changes of one unit come as several events
@@ -56,7 +55,7 @@ class Scaler:
         self._cluster = cluster
         self._terms = terms
         self._report = report
-        self._changed = Bell()
+        self._changed = anyio.Event()  # units have changed since the last look began
         self._silent_s: dict[str, float] = {}  # by key: since when a unit has been silent while jobs waited
         self._failed_s: dict[str, float] = {}  # by key: when a unit was first seen to have failed
         self._reported: set[str] = set()  # keys of silent or failed units that were reported
@@ -65,12 +64,16 @@ class Scaler:
     async def run(self) -> None:
         """Scale for ever. Raises `OperatorError`, `PeerError`: what the broker or the cluster refuses for good."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cluster.watch, self._changed)
+            group.start_soon(self._cluster.watch, self._note_change)
             while True:
+                self._changed = anyio.Event()
                 await self._look()
                 await anyio.sleep(GAP_S)
                 with anyio.move_on_after(max(0.0, self._terms.interval_s - GAP_S)):
                     await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
 
     async def _look(self) -> None:
         try:

@@ -23,7 +23,6 @@ from airunner.client.scale.cluster import ClusterAway, Unit, UnitState
 from airunner.client.scale.demand import is_unit_of, unit_name
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import AGENT_NAME_VARIABLE
-from airunner.transport.bell import Bell
 
 COMMAND_S: Final = 60.0  # for one command of Slurm, whose own limit for a message is 10 s by default
 LOCK_S: Final = 1.0  # between two tries to take the lock
@@ -67,7 +66,7 @@ class SlurmJobs:
         await self._call("sbatch", "--parsable", *self._options(name), name=name)
         return True
 
-    async def watch(self, changed: Bell) -> None:
+    async def watch(self, changed: Callable[[], object]) -> None:
         """Return: Slurm reports no changes."""
 
     def _options(self, name: str) -> tuple[str, ...]:

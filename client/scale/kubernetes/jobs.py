@@ -6,7 +6,7 @@ has ended stays, for its log, until its name is needed, or its `ttlSecondsAfterF
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from airunner.client.scale.cluster import ClusterAway, Unit, UnitState
 from airunner.client.scale.demand import is_unit_of, unit_name
 from airunner.client.scale.kubernetes.api import JobsApi, KubernetesJob
 from airunner.client.scale.kubernetes.template import Template
-from airunner.transport.bell import Bell
 
 RETRY_S: Final = 5.0  # between two watches; meanwhile each look lists the Jobs
 NOTE_CHARS_MAX: Final = 200  # of the reason why a Job failed
@@ -56,7 +55,7 @@ class KubernetesJobs:
             await self._api.delete(name, ended.key)
         return await self._api.create(self._manifest(name))
 
-    async def watch(self, changed: Bell) -> None:
+    async def watch(self, changed: Callable[[], object]) -> None:
         """Watch the Jobs, one watch after another."""
         while True:
             with suppress(ClusterAway):
@@ -64,7 +63,7 @@ class KubernetesJobs:
                     async for _ in changes:
                         self._watched = True
                         self._note_change()
-                        changed.ring()
+                        changed()
             self._watched = False
             self._note_change()
             await anyio.sleep(RETRY_S)

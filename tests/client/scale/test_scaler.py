@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import anyio
 import pytest
@@ -12,7 +12,6 @@ from airunner.client.scale.cluster import ClusterAway, Unit, UnitState
 from airunner.client.scale.scaler import FAILED_S, Scaler, Terms
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
-from airunner.transport.bell import Bell
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 MAX = 5
@@ -86,8 +85,9 @@ class World:
         await checkpoint()  # killed here, it was
         return True
 
-    async def watch(self, _changed: Bell) -> None:
+    async def watch(self, changed: Callable[[], object]) -> None:
         await checkpoint()
+        self.changed = changed
 
 
 def scaler(world: World, said: list[str] | None = None, **terms: float) -> Scaler:
@@ -162,6 +162,21 @@ async def test_an_agent_that_another_broker_knows_is_silent_only_while_jobs_wait
         await each.look()
         await anyio.sleep(20)  # virtual
     assert (world.live(), len(said)) == (["a-0"], 1)
+
+
+async def test_a_change_is_followed_at_once_also_one_that_comes_during_a_look() -> None:
+    world = World(jobs=1)
+    listed = world.units
+
+    async def units() -> Sequence[Unit]:
+        found = await listed()
+        world.jobs = 2  # too late for this look
+        world.changed()
+        return found
+
+    world.units = units  # type: ignore[method-assign]
+    await run(world, scaler(world, interval_s=600), steps=1)
+    assert world.started == ["a-0", "a-1"]
 
 
 async def test_a_cluster_that_is_away_is_reported_once_and_waited_for() -> None:
