@@ -14,6 +14,7 @@ from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.store.batch import Store
 from airunner.broker.store.content import Row, read_rows
 from airunner.broker.store.contract import Identity
+from airunner.broker.store.postgres import pages
 from airunner.broker.store.postgres.copying import open_content
 from airunner.broker.store.postgres.engine import PostgresEngine, open_postgres
 from airunner.broker.store.rows import BrokerSeen
@@ -43,11 +44,13 @@ def source(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/source.db"
 
 
-@pytest.mark.parametrize("seed", [3])
-def test_a_store_is_moved_to_postgresql_and_back(seed: int, database: str, tmp_path: Path) -> None:
-    urls = [f"sqlite:///{tmp_path}/source.db", database, f"sqlite:///{tmp_path}/back.db"]
-    with closing(open_sqlite(tmp_path / "source.db")) as engine:
-        StoreAndModel(Store(engine), seed).run()
+@pytest.mark.parametrize("rows", [1, 3, pages.PIECE_SEGMENTS])
+def test_a_store_is_moved_to_postgresql_and_back(
+    rows: int, source: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PIECE_SEGMENTS", rows)  # of a log in a round trip
+    monkeypatch.setattr(pages, "PIECE_BYTES", 100 * rows)
+    urls = [source, database, f"sqlite:///{tmp_path}/back.db"]
     there, back = (copy_store(*pair, lambda: COPY, id) for pair in pairwise(urls))
     assert there == back
     assert there.jobs > 0

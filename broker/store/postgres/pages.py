@@ -159,11 +159,11 @@ class PageReader:
         from_ms, first = from_timestamp_ms or 0, 0
         while True:
             values = (from_ms, number, number, max(sequence, first), PIECE_SEGMENTS, PIECE_BYTES)
-            piece = [
-                segment for segment in self._page(list[Segment], SEGMENTS, *values) if segment.first_sequence >= first
-            ]
+            rows = self._page(list[Segment], SEGMENTS, *values)
+            piece = [segment for segment in rows if segment.first_sequence >= first]
             yield from piece
-            if not piece:
+            is_last = len(rows) < PIECE_SEGMENTS and sum(len(segment.events) for segment in rows) < PIECE_BYTES
+            if not piece or is_last:
                 return
             first = piece[-1].first_sequence + piece[-1].count
 
