@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-peers kube-apiserver certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-store bench-peers kube-apiserver certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,9 @@ fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that a
 
 bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli measures these, BASE=<rev> compares
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BASE),--base $(BASE)) $(if $(JSON),--json)
+
+bench-store: $(VENV)/.test ## measure the store on PostgreSQL beside SQLite's, over a slow line and with several brokers
+	@$(BIN)/python -m bench --only store
 
 bench-peers: $(VENV)/.test ## measure beanstalkd and PgQueuer with the same work, where they are installed
 	@$(MAKE) --no-print-directory $(VENV)/peers/.made || true  # without it PgQueuer is left out

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench import brokers, cancel, checkout, cli, client, commands, console, flood, growth, latency, many, queue, scale
+from bench import (
+    brokers,
+    cancel,
+    checkout,
+    cli,
+    client,
+    commands,
+    console,
+    flood,
+    growth,
+    latency,
+    many,
+    queue,
+    scale,
+    store,
+)
 from bench.group import Group
 
 GROUPS: Final[tuple[Group, ...]] = (
@@ -21,4 +36,5 @@ GROUPS: Final[tuple[Group, ...]] = (
     checkout.GROUP,
     scale.GROUP,
     brokers.GROUP,
+    store.GROUP,
 )

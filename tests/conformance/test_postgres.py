@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(120)  # the first test of a version makes a clu
 OF_ONE_BROKER = {  # they are about the steps of one broker, and name all that it owns
     "very_many_that_fall_due_at_once_do_so_in_steps",
     "jobs_behind_expired_ones_are_leased",
+    "a_grant_that_nobody_heard_of_may_be_granted_again",
 }
 EACH = [(version, brokers) for version in (15, 18) for brokers in (1, 3)]
 

@@ -14,11 +14,11 @@ from airunner.broker.store.postgres.arrays import bigints, columns, texts
 from airunner.broker.store.postgres.trips import Trips
 from airunner.broker.store.rows import Keys
 
-FOUND: Final = (
+FOUND: Final = (  # `|| ''`: no index begins with that; a plan made for an empty table would read all of a tenant's jobs
     "SELECT found.number FROM unnest(%b, %b) AS key(tenant, job_id) JOIN airunner.job AS found"
-    " ON found.job_id = key.job_id AND found.tenant = key.tenant"
+    " ON found.job_id = key.job_id AND found.tenant || '' = key.tenant"
     " UNION SELECT found.number FROM unnest(%b, %b) AS key(tenant, request_id) JOIN airunner.job AS found"
-    " ON found.tenant = key.tenant AND found.lease_request = key.request_id"
+    " ON found.lease_request = key.request_id AND found.tenant || '' = key.tenant"
 )
 TIMED: Final = (
     "SELECT number FROM airunner.job WHERE broker {0} AND deadline_ms IS NOT NULL"
@@ -30,8 +30,8 @@ _BURIED: Final = (  # by this transaction
 _OWNED: Final = TIMED.format("= ANY(%b)")
 _LEFT: Final = TIMED.format(f"IN ({_BURIED.format('%b')})")
 LOCK_OWNED: Final = (
-    f"SELECT count(*) FROM (SELECT FROM airunner.job WHERE number IN ({FOUND} UNION {_OWNED} UNION {_LEFT})"
-    " ORDER BY number FOR UPDATE) AS locked"
+    f"SELECT count(*) FROM (SELECT number FROM ({FOUND} UNION {_OWNED} UNION {_LEFT}) AS all_of ORDER BY 1) AS found,"
+    " LATERAL (SELECT FROM airunner.job WHERE number = found.number FOR UPDATE) AS locked"
 )
 BURY: Final = (
     "UPDATE airunner.broker SET dead = true FROM (SELECT broker FROM unnest(%b, %b, %b) AS seen(broker, epoch, beat)"
@@ -43,8 +43,10 @@ _RENEWED: Final = (
     " ELSE %b + visibility_ms END,"
     " due_ms = CASE WHEN due_ms IS NULL OR pause_ms IS NULL THEN due_ms ELSE least(due_ms, %b + pause_ms) END"
 )
-RENEW: Final = f"UPDATE airunner.job SET {_RENEWED} WHERE number IN ({_OWNED})"
-ADOPT: Final = f"UPDATE airunner.job SET broker = %b, {_RENEWED} WHERE number IN ({_LEFT})"
+RENEW: Final = f"UPDATE airunner.job SET {_RENEWED} FROM ({_OWNED}) AS own WHERE job.number = own.number"
+ADOPT: Final = (
+    f"UPDATE airunner.job SET broker = %b, {_RENEWED} FROM ({_LEFT}) AS left_over WHERE job.number = left_over.number"
+)
 ADOPT_TALLIES: Final = (
     f"WITH old AS (DELETE FROM airunner.tally WHERE broker IN ({_BURIED.format('%b')}) RETURNING *)"
     " INSERT INTO airunner.tally AS own (broker, tenant, queue, waiting, delayed, running, size_bytes)"

@@ -72,8 +72,9 @@ QUEUES_READ: Final = _QUEUES.format("SHARE")
 QUEUES_CHANGED: Final = _QUEUES.format("UPDATE")
 NUMBERS: Final = "SELECT nextval('airunner.job_number') FROM generate_series(1, %b)"
 JOBS: Final = (
-    f"SELECT {BRIEF}, CASE WHEN job.job_id = ANY(%b) OR job.lease_request = ANY(%b) THEN job.spec ELSE '' END"
-    f" FROM airunner.job WHERE number IN ({FOUND}) ORDER BY number FOR UPDATE"
+    f"SELECT job.* FROM (SELECT number FROM ({FOUND}) AS named ORDER BY number) AS found, LATERAL (SELECT {BRIEF},"
+    " CASE WHEN job.job_id = ANY(%b) OR job.lease_request = ANY(%b) THEN job.spec ELSE '' END"
+    " FROM airunner.job WHERE number = found.number FOR UPDATE) AS job"
 )
 EXPIRED, DELAYED = (
     f"SELECT {JOB} FROM airunner.job WHERE broker = %b AND {column} <= %b AND {column} >= %b AND job_id != ALL(%b)"
@@ -189,7 +190,7 @@ def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> Non
     if keys.jobs or keys.grants:
         specs = texts([job_id for _, job_id in keys.specs])
         requests = byteas([request_id for _, request_id in keys.grants])
-        trips.add("jobs", JOBS, specs, requests, *named)
+        trips.add("jobs", JOBS, *named, specs, requests)
     aside = texts(sorted(memory.aside))
     if keys.due:
         for name, statement in (("expired", EXPIRED), ("delayed", DELAYED)):

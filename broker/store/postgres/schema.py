@@ -53,7 +53,7 @@ _FIRST: Final = f"""
     ) WITH (fillfactor = 80);
     CREATE INDEX job_deadline ON airunner.job (broker, deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;
     CREATE INDEX job_due ON airunner.job (broker, due_ms) WHERE due_ms IS NOT NULL;
-    CREATE INDEX job_granted ON airunner.job (tenant, lease_request) WHERE lease_request IS NOT NULL;
+    CREATE INDEX job_granted ON airunner.job (lease_request) WHERE lease_request IS NOT NULL;
     CREATE INDEX job_finished ON airunner.job (finished_ms) WHERE finished_ms IS NOT NULL;
     CREATE INDEX job_finished_of ON airunner.job (tenant, finished_ms) WHERE finished_ms IS NOT NULL;
     CREATE INDEX job_listed ON airunner.job (tenant, number);
