@@ -194,8 +194,9 @@ def fill(url: str, jobs: int) -> None:
     with closing(open_engine(url, "first")) as engine:
         Batches(engine).apply("enqueue", [EnqueueJob(jobs=(JobSpec(command="true"),))])
     with psycopg.connect(url, autocommit=True) as connection:
-        columns = [name for (name,) in connection.execute(_COLUMNS)]
-        copied = ", ".join({"number": "at", "job_id": "'copy-' || at"}.get(name, name) for name in columns)
+        columns = [str(name) for (name,) in connection.execute(_COLUMNS)]
+        changed = {"number": "at", "job_id": "'copy-' || at"}
+        copied = ", ".join(changed.get(name, name) for name in columns)
         numbers = f"generate_series({BATCH}, {jobs + BATCH - 1}) AS at"
         connection.execute(f"INSERT INTO airunner.job SELECT {copied} FROM airunner.job, {numbers}".encode())
         connection.execute(
