@@ -88,6 +88,23 @@ class Boundless:
         """Do nothing."""
 
 
+class ServerDisk(Boundless):
+    """Disk of a database server, which this broker cannot measure: `health` says that it is full while batches fail."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def record_full(self, *, ends_stored: bool) -> None:
+        """See `Disk`."""
+        mend = "; free disk space there, enlarge the disk, or start the brokers with a lower --retain-days"
+        words = f"the disk of the database server is full: {NO_EVENTS if ends_stored else NOTHING}{mend}"
+        self._health.degrade(CONDITION, words)
+
+    def record_fit(self) -> None:
+        """See `Disk`."""
+        self._health.clear(CONDITION)
+
+
 class StoreDisk:
     """Disk of the store at `path`; with less than `reserve_bytes` free, new jobs are rejected and `health` says so."""
 

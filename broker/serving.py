@@ -20,7 +20,7 @@ from airunner.broker.broker import Broker, Membership
 from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.control import open_control
 from airunner.broker.counts import Counts
-from airunner.broker.disk import StoreDisk
+from airunner.broker.disk import Disk, ServerDisk, StoreDisk
 from airunner.broker.gatekeeper import Gatekeeper
 from airunner.broker.health import Health
 from airunner.broker.homelock import locked_home
@@ -100,7 +100,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 edges=SYSTEM,
                 offload=Stalls(thread, health, SERVER if engine.remote else DISK),
                 counts=counts,
-                disk=None if path is None else _disk_under(path, embedded, settings.reserve_bytes, health),
+                disk=_disk_under(path, embedded, settings.reserve_bytes, health),
                 retention=settings.retention,
                 machines=allowed.entry_for,
                 quotas=settings.quotas,
@@ -142,10 +142,13 @@ def _shared_engine(url: str, identity: Identity) -> Generator[Engine]:
                 engine.retire()
 
 
-def _disk_under(path: Path, engine: SqliteEngine | None, reserve_bytes: int, health: Health) -> StoreDisk:
-    """Create the store's disk and measure it, so that problems are reported before the broker is ready."""
-    assert engine is not None, "the store is in a file, but not embedded"
-    disk = StoreDisk(path, engine, reserve_bytes, health)
+def _disk_under(path: Path | None, embedded: SqliteEngine | None, reserve_bytes: int, health: Health) -> Disk | None:
+    """Create the store's disk; it is measured at once, so that problems are reported before the broker is ready."""
+    if embedded is None:
+        return ServerDisk(health)
+    if path is None:
+        return None
+    disk = StoreDisk(path, embedded, reserve_bytes, health)
     disk.look()
     return disk
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -15,29 +13,18 @@ import anyio.to_thread
 import pytest
 
 from airunner import Client
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import JobReleased
 from airunner.protocol.job import JobState
 from tests.acceptance.running import Cluster, RunningBroker, environment, submitted
 from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import commit, new_repository
+from tests.postgresql.serving import NOBODY, Server
+from tests.smalldisk import small_disk
 
 FLOOD = "head -c 40000000 /dev/urandom; sleep 600"  # bytes that no compression makes fewer
 JOBS = 10
 BALLAST_BYTES, REPOSITORY_BYTES = 38 << 20, 3 << 20
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """An empty file system at `folder`, of a size as mount(8) has it; who may not mount skips the test."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here (root may): {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def shown(cluster: Cluster, job_id: str) -> dict[str, object]:
@@ -65,7 +52,7 @@ def squeezed(home: Path, tmp_path: Path) -> Iterator[Cluster]:
 
 def test_a_flood_fills_the_store_and_ends_nobody_elses_job(squeezed: Cluster) -> None:
     agent = squeezed.agent("--visibility-timeout", "4", spawn=2)
-    assert health(squeezed) == {"status": "ok"}
+    assert health(squeezed)["status"] == "ok"
     quiet = submitted(squeezed, "--", "sleep", "6")
     flood = submitted(squeezed, "--", "sh", "-c", FLOOD)
     agent.line("the broker's disk has no room for events now")
@@ -116,3 +103,33 @@ def test_no_room_is_needed_for_what_a_job_writes(tmp_path: Path) -> None:
         done = run_airunner(environ, "run", "--quiet", "--", "seq", "300000")
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 300_001))
+
+
+def test_a_full_database_server_refuses_jobs_and_loses_none(home: Path, postgresql: Server) -> None:
+    async def run() -> None:
+        async with Client(broker.requests, home=home) as client:
+            jobs: list[str] = []
+
+            async def fill() -> None:
+                while True:
+                    jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
+
+            with pytest.raises(NoSpace):
+                await fill()
+            assert "the disk of the database server is full" in health(Cluster(broker))["conditions"]["disk"]
+            await anyio.run_process(["mount", "-o", "remount,size=64m", str(disk)])
+            jobs.append((await client.submit(command="true")).id)
+            assert health(Cluster(broker))["status"] == "ok"
+            assert [(await client.get(job_id)).id for job_id in jobs] == jobs
+
+    place = "small_disk"
+    with small_disk(postgresql.root / place, "24m", uid=NOBODY) as disk:
+        postgresql.execute(f"CREATE TABLESPACE {place} OWNER airunner LOCATION '{disk}'")
+        postgresql.execute(f"CREATE DATABASE {place} OWNER airunner TEMPLATE template0 TABLESPACE {place}")
+        broker = RunningBroker(home, postgresql.url(place))
+        try:
+            anyio.run(run)
+        finally:
+            broker.stop()
+            postgresql.drop(place)
+            postgresql.execute(f"DROP TABLESPACE {place}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -21,6 +19,7 @@ from airunner.doctor import _store
 from airunner.protocol.errors import NoSpace, OperatorError
 from tests.postgresql.serving import NOBODY, Server, require, serving
 from tests.postgresql.standby import promote, standby_of
+from tests.smalldisk import small_disk
 
 pytestmark = pytest.mark.timeout(120)
 ME = Identity(broker="0123456789ab", fleet="fleet-1", requests="tcp://127.0.0.1:7070", events="tcp://127.0.0.1:7071")
@@ -83,22 +82,8 @@ def test_settings_that_lose_acknowledged_work_are_warned_of(version: int, tmp_pa
             assert [warning.split(":")[0] for warning in link.warnings] == ["fsync is off", "synchronous_commit is off"]
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a disk of a few MiB, which the server's user may write."""
-    folder.mkdir()
-    options = f"size={SMALL_MIB}M,uid={NOBODY},gid={NOBODY},mode=700"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here (root may): {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 def test_a_full_disk_is_refused_in_words_and_can_be_used_again_with_room(postgresql: Server):
-    with small_disk(postgresql.root / "small") as disk:
+    with small_disk(postgresql.root / "small", f"{SMALL_MIB}m", uid=NOBODY) as disk:
         place = f"small_{postgresql.version}"
         postgresql.execute(f"CREATE TABLESPACE {place} OWNER airunner LOCATION '{disk}'")
         name = postgresql.database()
