@@ -160,6 +160,11 @@ def without_the_brokers_fence() -> None:
     Server.require_unfenced = lambda *_: None
 
 
+def without_the_opening_write() -> None:
+    """What changes nothing is answered from what is visible, whether or not a standby has got it."""
+    Server.writes_always = lambda _: False
+
+
 def unknown_commit_told_as_failed() -> None:
     """Where a connection ends in a commit, the broker says that nothing was done."""
     write = Transactions.write
@@ -171,6 +176,12 @@ def unknown_commit_told_as_failed() -> None:
             raise NoSpace from unsure
 
     Transactions.write = hastily
+
+
+def without_grant_rows() -> None:
+    """Nobody else is kept from serving a DequeueJob that is being served."""
+    claimed = Server.claimed
+    Server.claimed = lambda self, keys: [lock for lock in claimed(self, keys) if lock[0] != "grant"]
 
 
 def mode_read_without_lock() -> None:
@@ -204,7 +215,9 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "synchronous-normal": (synchronous_normal, "sqlite"),
         "save-without-its-version-check": (save_without_its_version_check, "dicts"),
         "without-the-brokers-fence": (without_the_brokers_fence, "shared"),
+        "without-the-opening-write": (without_the_opening_write, "shared"),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared"),
+        "without-grant-rows": (without_grant_rows, "shared"),
         "mode-read-without-lock": (mode_read_without_lock, "shared"),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared"),
         "hints-without-number": (hints_without_number, "shared"),
