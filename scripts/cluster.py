@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
+START_S: Final = "30"  # seconds for each broker to reply: a database has to start, too
 STOP_S: Final = 15  # seconds for the cluster to end after SIGTERM, before SIGKILL
 AGENT: Final = "local-agent"  # name of the agent's key, and of its home
 QUEUE: Final = "default"  # queue of the Procfile's agent
@@ -143,7 +144,7 @@ def start(home: Path, environ: Mapping[str, str], procfile: str, brokers: Sequen
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    lists = [["airunner", "list", "--broker", broker] for broker in brokers]
+    lists = [["airunner", "list", "--broker", broker, "--timeout", START_S] for broker in brokers]
     silent = any(
         subprocess.run(words, env=environ, check=False, stdout=subprocess.DEVNULL).returncode for words in lists
     )

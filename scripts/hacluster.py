@@ -90,6 +90,9 @@ def brokers_of(environ: Mapping[str, str]) -> list[str]:
 
 def make_fleet(home: Path, environ: Mapping[str, str]) -> None:
     """Make what is missing: the homes of agents and brokers, and the database. Raises `CannotStart`."""
+    if environ["POSTGRES_AS"] and not home.exists():
+        home.mkdir(parents=True)
+        home.chmod(0o711)  # the server's user enters it; the folders with keys are closed by themselves
     make_homes(home, environ, AGENTS)
     for broker in BROKERS:
         (home / f"broker-{broker}").mkdir(mode=0o700, exist_ok=True)
@@ -113,7 +116,8 @@ def make_database(folder: Path, environ: Mapping[str, str]) -> None:
         os.chown(folder, user.pw_uid, user.pw_gid)
         if subprocess.run([*as_user, "test", "-w", str(folder)], cwd="/", check=False).returncode:
             whose = f"the user {user.pw_name}, who runs PostgreSQL for root, cannot enter {folder}"
-            raise CannotStart(f"{whose}: set AIRUNNER_HOME to a folder that others can enter, such as /srv/airunner")
+            remedy = f"run `chmod go+x {shlex.quote(str(folder.parent))}`, or set AIRUNNER_HOME to a folder elsewhere"
+            raise CannotStart(f"{whose}: {remedy}")
     programs = Path(environ["POSTGRES_BIN"])
     words = ["--username=airunner", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
     making = folder / "new"  # renamed when it is whole: an interrupted one is made again

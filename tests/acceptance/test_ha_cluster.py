@@ -22,10 +22,10 @@ from tests.acceptance.running import REPOSITORY, Gate, environment, run
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that the user who runs PostgreSQL for root can enter too; pytest's own are closed to others."""
+    """A home that is not there yet, where the user who runs PostgreSQL for root can be: pytest's folders are closed."""
     folder = Path(tempfile.mkdtemp(prefix="ha-"))
     folder.chmod(0o711)
-    yield folder
+    yield folder / "home"
     shutil.rmtree(folder)
 
 
