@@ -197,7 +197,7 @@ def expiry_of_anothers_lease() -> None:
 def hints_without_number() -> None:
     """Nobody misses a hint that was lost."""
     conclude = PeerWatch.conclude
-    PeerWatch.conclude = lambda *given: replace(conclude(*given), missed={})
+    PeerWatch.conclude = lambda *given: replace(conclude(*given), unheard={})
 
 
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingProxyType(
