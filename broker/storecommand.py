@@ -80,7 +80,16 @@ def restore_command(
 
 
 @store_app.command("check")
-def check_command(store: StoreOption = None, json: JsonOption = False) -> None:
+def check_command(
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Store, as sqlite:///PATH or postgresql://….",
+            show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Check the whole store and list each fault with its job. Exits with 1 if there is a fault.
 
     Stop the broker of a SQLite store first, or check a backup of it. Brokers on PostgreSQL may run meanwhile: the store

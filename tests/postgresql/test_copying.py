@@ -28,6 +28,7 @@ from tests.conformance import counters
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 from tests.conformance.machine import StoreAndModel
 
+pytestmark = pytest.mark.timeout(60)  # a store is copied there and back, in small pieces
 COPY = Identity(broker="copy", fleet="fleet", requests="", events="")
 OTHER = Identity(broker="copy", fleet="other", requests="", events="")
 BROKER = Identity(broker="broker", fleet="fleet", requests="tcp://a:1", events="tcp://a:2")

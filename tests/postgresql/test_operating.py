@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "OPERATING.md").read_text()
 BLOCKS = re.findall(r"<!-- runs: \S+ -->\n```\w+\n(.+?)```", PAGE, re.DOTALL)
 ROLES = ("airunner_owner", "airunner_broker")
+pytestmark = pytest.mark.timeout(120)  # a dozen commands, as in acceptance/
 JOBS = 20  # that end before the dump begins
 
 
@@ -68,6 +69,7 @@ class Shell:
             "OWNER_URL": server.url("airunner", "airunner_owner"),
             "AIRUNNER_STORE": server.url("airunner", "airunner_broker"),
             "RESTORED_URL": server.url("restored", "airunner_owner"),
+            "RESTORED_STORE": server.url("restored", "airunner_broker"),
             "SQLITE_URL": f"sqlite:///{folder}/source.db",
         }
         self("airunner certs init")
@@ -82,7 +84,7 @@ class Shell:
     def open(self, url: str) -> PostgresEngine:
         """Open a store as a new broker of this home's fleet."""
         fleet = fleet_of(load_broker_pair(Home(Path(self.environ["AIRUNNER_HOME"]))).public)
-        identity = Identity(broker=f"{len(url):012}", fleet=fleet, requests="tcp://a:1", events="tcp://a:2")
+        identity = Identity(broker=url.lower(), fleet=fleet, requests="tcp://a:1", events="tcp://a:2")
         return open_postgres(self.environ[url], identity, SYSTEM.wall_ms)
 
 
@@ -129,7 +131,7 @@ def test_a_dump_under_load_is_restored_with_every_log_and_lease(fleet: Server, t
     said = shell(block("pg_restore"))
     assert said.startswith("checked postgresql://airunner_owner@/restored")
     assert said.endswith("verified\n")
-    with closing(shell.open("RESTORED_URL")) as engine:
+    with closing(shell.open("RESTORED_STORE")) as engine:
         driver.store = Store(engine)
         assert {job_id: driver.log(job_id) for job_id, _ in lives} == logs
         (beat,) = driver.apply(Beat()).done
