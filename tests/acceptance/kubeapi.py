@@ -29,6 +29,7 @@ NAMESPACE: Final = "default"
 JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 TOKEN: Final = "a-token-of-the-cluster"
 READY_S_MAX: Final = 60
+ENDING: Final = ("setpriv", "--pdeathsig", "KILL")  # however the tests end, what they have started ends too
 STOP_S_MAX: Final = 10
 
 
@@ -124,7 +125,7 @@ def real(folder: Path) -> Iterator[Kube]:
     with ExitStack() as processes:
         for command in commands:
             log = processes.enter_context((folder / f"{Path(command[0]).name}.log").open("wb"))
-            process = processes.enter_context(subprocess.Popen(command, stdout=log, stderr=log))
+            process = processes.enter_context(subprocess.Popen([*ENDING, *command], stdout=log, stderr=log))
             processes.callback(_stop, process)
             _wait_for(etcd if command[0] == "etcd" else port, process)
         kube = Kube(f"https://127.0.0.1:{port}", folder / "certs" / "apiserver.crt")

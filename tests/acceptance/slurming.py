@@ -16,6 +16,7 @@ from typing import Final
 from tests.postgresql.serving import missing
 
 DAEMONS: Final = ("munged", "slurmctld", "slurmd")
+ENDING: Final = ("setpriv", "--pdeathsig", "KILL")  # however the tests end, what they have started ends too
 STOP_S_MAX: Final = 10
 CPUS: Final = 16  # more agents than that wait
 CONFIGURATION: Final = """
@@ -118,7 +119,10 @@ def running_slurm() -> Iterator[Slurm]:
         _start(daemons, slurm, "munged", "--foreground", "--force", f"--key-file={key}", *munge, ready="work threads")
         _start(daemons, slurm, "slurmctld", "-D", "-i", ready="Running as primary controller")
         _start(daemons, slurm, "slurmd", "-D", ready="slurmd started on")
-        yield slurm
+        try:
+            yield slurm
+        finally:
+            slurm.run("scancel", "--me", "--signal=KILL")
 
 
 def _start(daemons: ExitStack, slurm: Slurm, *command: str, ready: str) -> None:
@@ -127,7 +131,11 @@ def _start(daemons: ExitStack, slurm: Slurm, *command: str, ready: str) -> None:
     log = slurm.folder / f"{command[0]}.log"
     process = daemons.enter_context(
         subprocess.Popen(
-            command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*ENDING, *command],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
     )
     assert process.stderr is not None
