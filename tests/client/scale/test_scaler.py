@@ -166,15 +166,14 @@ async def test_an_agent_that_another_broker_knows_is_silent_only_while_jobs_wait
 
 async def test_a_change_is_followed_at_once_also_one_that_comes_during_a_look() -> None:
     world = World(jobs=1)
-    listed = world.units
+    begin = world.start
 
-    async def units() -> Sequence[Unit]:
-        found = await listed()
+    async def start(name: str, ended: Unit | None) -> bool:
         world.jobs = 2  # too late for this look
         world.changed()
-        return found
+        return await begin(name, ended)
 
-    world.units = units  # type: ignore[method-assign]
+    world.start = start  # type: ignore[method-assign]
     await run(world, scaler(world, interval_s=600), steps=1)
     assert world.started == ["a-0", "a-1"]
 
