@@ -85,6 +85,15 @@ def broker_command(
         int,
         typer.Option(min=0, help="Minimum free space in MiB on the store's disk; below it new jobs are rejected."),
     ] = 256,
+    store_gib: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=GIB_MAX,
+            help="GiB that a store on PostgreSQL may take; --reserve-mib before that new jobs are rejected.",
+            show_default="no bound",
+        ),
+    ] = None,
     tenant_waiting: Annotated[
         int | None, typer.Option(min=0, help="Maximum waiting jobs of one tenant.", show_default="no bound")
     ] = None,
@@ -181,6 +190,7 @@ def broker_command(
         retention=plan,
         quotas=quotas,
         reserve_bytes=reserve_mib * _MIB,
+        store_bytes_max=None if store_gib is None else int(store_gib * _GIB),
         connections_per_s=machine_connections,
         connections_burst_s=CONNECTIONS_BURST_S,
         tenants=tenants,

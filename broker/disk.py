@@ -26,6 +26,7 @@ CONDITION: Final = "disk"  # name of the condition in /health
 NO_EVENTS: Final = "new jobs, leases and output are refused; running jobs can still end and renew their leases"
 NOTHING: Final = "nothing can be stored, and only read requests are answered; no lease expires meanwhile"
 _MIB: Final = 1_048_576
+_GIB: Final = 1_024 * _MIB
 
 
 class Measured(Protocol):
@@ -89,20 +90,53 @@ class Boundless:
 
 
 class ServerDisk(Boundless):
-    """Disk of a database server, which this broker cannot measure: `health` says that it is full while batches fail."""
+    """Disk of a database server, which this broker cannot measure: `health` says that it is full while batches fail.
 
-    def __init__(self, health: Health) -> None:
+    size_bytes: size of the store, as it was at the last beat
+    bytes_max: what the store may take (--store-gib): `reserve_bytes` before it new jobs are rejected; None: no bound
+    """
+
+    def __init__(
+        self, health: Health, size_bytes: Callable[[], int], bytes_max: int | None, reserve_bytes: int
+    ) -> None:
         self._health = health
+        self._size_bytes = size_bytes
+        self._bytes_max = bytes_max
+        self._reserve_bytes = reserve_bytes
+        self._full = ""  # what a full disk makes the broker refuse, for /health
+        health.watch(self._judge)
+
+    def look(self) -> Space:
+        """See `Disk`."""
+        return Space(free_bytes=max(0, (self._bytes_max or 0) - self._size_bytes()))
+
+    def room(self, space: Space, wanted_bytes: int) -> Room:
+        """See `Disk`."""
+        return Room.AMPLE if self._bytes_max is None else room_of(space, self._reserve_bytes, wanted_bytes)
 
     def record_full(self, *, ends_stored: bool) -> None:
         """See `Disk`."""
-        mend = "; free disk space there, enlarge the disk, or start the brokers with a lower --retain-days"
-        words = f"the disk of the database server is full: {NO_EVENTS if ends_stored else NOTHING}{mend}"
-        self._health.degrade(CONDITION, words)
+        self._full = NO_EVENTS if ends_stored else NOTHING
+        self._judge()
 
     def record_fit(self) -> None:
         """See `Disk`."""
-        self._health.clear(CONDITION)
+        if self._full:
+            self._full = ""
+            self._judge()
+
+    def _judge(self) -> None:
+        """Report in /health that the disk is full, or the store as large as it may be."""
+        room = self.room(self.look(), 0)
+        if self._full:
+            words = f"the disk of the database server is full: {self._full}; free disk space there, or enlarge the disk"
+        elif room is not Room.AMPLE:
+            sizes = f"{self._size_bytes() / _GIB:.2f} of {(self._bytes_max or 0) / _GIB:.2f} GiB (--store-gib)"
+            words = f"the store takes {sizes}: {NO_EVENTS if room is Room.ENDING else 'new jobs are refused'}"
+        else:
+            self._health.clear(CONDITION)
+            return
+        self._health.degrade(CONDITION, f"{words}, or start the brokers with a lower --retain-days")
 
 
 class StoreDisk:

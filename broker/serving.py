@@ -100,7 +100,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 edges=SYSTEM,
                 offload=Stalls(thread, health, SERVER if engine.remote else DISK),
                 counts=counts,
-                disk=_disk_under(path, embedded, settings.reserve_bytes, health),
+                disk=_disk_under(path, engine, embedded, settings, health),
                 retention=settings.retention,
                 machines=allowed.entry_for,
                 quotas=settings.quotas,
@@ -142,13 +142,15 @@ def _shared_engine(url: str, identity: Identity) -> Generator[Engine]:
                 engine.retire()
 
 
-def _disk_under(path: Path | None, embedded: SqliteEngine | None, reserve_bytes: int, health: Health) -> Disk | None:
+def _disk_under(
+    path: Path | None, engine: Engine, embedded: SqliteEngine | None, settings: Settings, health: Health
+) -> Disk | None:
     """Create the store's disk; it is measured at once, so that problems are reported before the broker is ready."""
     if embedded is None:
-        return ServerDisk(health)
+        return ServerDisk(health, lambda: engine.size_bytes, settings.store_bytes_max, settings.reserve_bytes)
     if path is None:
         return None
-    disk = StoreDisk(path, embedded, reserve_bytes, health)
+    disk = StoreDisk(path, embedded, settings.reserve_bytes, health)
     disk.look()
     return disk
 

@@ -25,6 +25,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention: RetentionPlan
     quotas: Quotas
     reserve_bytes: int
+    store_bytes_max: int | None
     connections_per_s: float
     connections_burst_s: float
     tenants: tuple[str, ...]

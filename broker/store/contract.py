@@ -196,6 +196,11 @@ class Engine(Protocol):
         """What of the database's settings may lose acknowledged work, as it was when the brokers were last loaded."""
         ...
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the store as `store_bytes` counts them, when the brokers were last loaded; 0 if it is embedded."""
+        ...
+
     def reading(self) -> AbstractContextManager[None]:
         """Begin and end reads of pages; what they show is not lost afterwards, even if the database fails over."""
         ...
@@ -321,6 +326,7 @@ class Embedded:
     broker = ""
     ready_seq = 0
     warnings: Sequence[str] = ()
+    size_bytes = 0
     reading = staticmethod(nullcontext[None])
 
     def reconnect(self) -> None:

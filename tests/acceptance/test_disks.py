@@ -133,3 +133,24 @@ def test_a_full_database_server_refuses_jobs_and_loses_none(home: Path, postgres
             broker.stop()
             postgresql.drop(place)
             postgresql.execute(f"DROP TABLESPACE {place}")
+
+
+def test_a_bounded_store_on_a_server_refuses_jobs_and_serves_what_is_there(home: Path, database: str) -> None:
+    async def run() -> None:
+        async with Client(broker.requests, home=home) as client:
+            jobs: list[str] = []
+
+            async def fill() -> None:
+                while True:
+                    jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
+
+            with pytest.raises(NoSpace):
+                await fill()
+            assert "(--store-gib): new jobs" in health(Cluster(broker))["conditions"]["disk"]
+            assert await client.cancel(jobs[0]) is JobState.CANCELLED
+
+    broker = RunningBroker(home, database, "--store-gib", "0.004", "--reserve-mib", "2")
+    try:
+        anyio.run(run)
+    finally:
+        broker.stop()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from airunner.broker import disk as broker_disk
-from airunner.broker.disk import LOOK_S, PIECE_BYTES, PLENTY_BYTES, WANTED_BYTES, StoreDisk
+from airunner.broker.disk import LOOK_S, PIECE_BYTES, PLENTY_BYTES, WANTED_BYTES, ServerDisk, StoreDisk
 from airunner.broker.health import Health
 from airunner.broker.store.open import open_store
 from airunner.broker.store.room import Inside, Room
@@ -154,3 +154,23 @@ def test_a_quota_or_limit_that_the_disk_does_not_tell_of_is_a_full_disk(tmp_path
                 driver.apply(driver.ask(large))
             assert driver.cancel(job_id) is JobState.CANCELLED
         driver.reply(object, large)
+
+
+def test_a_bound_of_a_store_on_a_server_is_kept_before_it_is_reached():
+    health = Health()
+    sizes = [0]
+    disk = ServerDisk(health, lambda: sizes[0], 100 * MIB, RESERVE)
+    for size, room in ((0, Room.AMPLE), (93 * MIB, Room.RUNNING), (99 * MIB, Room.ENDING), (10 * MIB, Room.AMPLE)):
+        sizes[0] = size
+        assert disk.room(disk.look(), 0) is room
+        assert ("--store-gib" in health.conditions.get("disk", "")) is (room is not Room.AMPLE)
+    assert disk.room(disk.look(), 50 * MIB) is Room.ENDING
+
+
+def test_a_servers_disk_is_full_until_a_batch_fits():
+    health = Health()
+    disk = ServerDisk(health, lambda: 2**60, None, RESERVE)
+    disk.record_full(ends_stored=False)
+    assert "the disk of the database server is full: nothing can be stored" in health.conditions["disk"]
+    disk.record_fit()
+    assert (disk.room(disk.look(), 2**60), health.conditions) == (Room.AMPLE, {})

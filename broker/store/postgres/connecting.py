@@ -30,7 +30,7 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
 Database = psycopg.Connection[tuple[Any, ...]]
 
-DEFAULTS: Final[dict[str, str | int]] = {
+DEFAULTS: Final[dict[str, str | int]] = {  # the URL may override them
     "client_encoding": "UTF8",
     "connect_timeout": 5,  # seconds for each host: a machine that is gone answers nothing
     "keepalives": 1,
@@ -39,7 +39,6 @@ DEFAULTS: Final[dict[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms: likewise, for what was sent and not acknowledged
 }
-"""Connection parameters that the URL may override."""
 PREPARED_AFTER: Final = 2  # uses of a statement until it is prepared: a broker has few, and uses them all the time
 WORDS_CHARS_MAX: Final = 300  # of an error of libpq or the server, in one line
 AWAY_CLASSES: Final = ("08", "57P", "53", "58")  # connection, shutdown, no resources, files of the server
@@ -55,7 +54,7 @@ MOVED: Final = {"40001", "40P01", "23505"}  # serialisation failure, deadlock, a
 UNSURE: Final = {"40003", "08007"}  # whether a statement has completed, or the transaction, is unknown
 DISK_FULL: Final = "53100"
 GIVEN_UP: Final = ("01000", "57P01")  # a warning in COMMIT: committed here, but the wait for the standby was cancelled
-REFUSED: Final = {
+REFUSED: Final = {  # and what the operator has to do
     "42501": "the role lacks a right: run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE`",
     "42P01": "a table is missing: run `airunner store init`",
     "3F000": "the schema is missing: run `airunner store init`",
@@ -63,7 +62,6 @@ REFUSED: Final = {
     "XX001": "the server's files are damaged: restore a backup",
     "XX002": "an index of the server is damaged: REINDEX it, or restore a backup",
 }
-"""Advice for errors that need the operator."""
 _SECRET_PARTS: Final = re.compile(r"(://[^:/@?]*):.*@|(password=)(?:'(?:[^'\\]|\\.)*'|[^&\s]*)")
 
 logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it logs is raised too

@@ -49,6 +49,7 @@ class PostgresEngine(PageReader):
         self._epoch = epoch
         self.ready_seq = 0
         self.warnings = link.warnings
+        self.size_bytes = 0
         self._memory = Memory()
         self._reading = False
         self._removals = Removals()
@@ -84,6 +85,8 @@ class PostgresEngine(PageReader):
             raise
         for row in batch.rows.get("durability", ()):
             self.warnings = warnings_from(*row)
+        for logs_bytes, rows in batch.rows.get("size", ()):
+            self.size_bytes = logs_bytes + ROW_BYTES * rows
         return found
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:

@@ -172,6 +172,10 @@ ROW_COUNT: Final = (  # as the server estimates it
     "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class"
     " WHERE oid IN ('airunner.job'::regclass, 'airunner.segment'::regclass)"
 )
+SIZE: Final = (
+    "SELECT coalesce((SELECT sum(size_bytes)::bigint FROM airunner.tally WHERE queue = ''), 0),"
+    f" coalesce(({ROW_COUNT}), 0)"
+)
 _REMOVABLE: Final = "(SELECT tenant, queue FROM airunner.job WHERE finished_ms < %b ORDER BY finished_ms LIMIT %b)"
 QUEUES_EMPTIED: Final = (
     f"SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN ({_REMOVABLE}) FOR UPDATE SKIP LOCKED"
@@ -212,6 +216,7 @@ def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> Non
     if keys.fleet:
         trips.add("brokers", BROKERS)
         trips.add("durability", DURABILITY)
+        trips.add("size", SIZE)
 
 
 def _pairs(some: Iterable[tuple[str, Any]], second: Column = texts) -> tuple[bytes, bytes]:

@@ -71,15 +71,12 @@ def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[
 def check_store(connection: Database, fleet: str) -> list[str]:
     """Check a new connection's server and schema, which is made or upgraded if need be, and claim it for the fleet.
 
-    Returns warnings: what of the server's settings may lose acknowledged work.
-
-    Raises `OperatorError`, and `StoreAway`: the server is a standby.
+    Returns warnings, as `check_server`. Raises `OperatorError`, and `StoreAway`: the server is a standby.
     """
     warnings = check_server(connection)
     install(connection, "run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE` as the owner")
-    claimed = "UPDATE airunner.installed SET fleet = %s WHERE fleet = ''"
     if not (owner := require_whole(connection)):
-        connection.execute(claimed, (fleet,))
+        connection.execute("UPDATE airunner.installed SET fleet = %s WHERE fleet = ''", (fleet,))
         owner = require_whole(connection)
     if owner != fleet:
         raise OperatorError(

@@ -15,7 +15,6 @@ database holds the store of one fleet of brokers.
 - Tables whose rows are updated in place have a `fillfactor`: then an update that changes no indexed column touches no
   index. The log is stored uncompressed (it comes compressed), up to 8 KiB a row beside its numbers.
 - `broker` has the rows of all brokers; `knows` is the newest version of the schema that one knows.
-- There is nothing that a connection pooler, a standby or a restored dump would lose: no triggers, no session state.
 
 `installed` has one row: the version of the schema, the oldest version that may still use it, and the fleet. A broker
 uses a newer schema that is compatible with its own version, so brokers of two neighbouring versions run side by side.
@@ -99,6 +98,7 @@ _FIRST: Final = f"""
         waiting bigint NOT NULL DEFAULT 0, delayed bigint NOT NULL DEFAULT 0, running bigint NOT NULL DEFAULT 0,
         size_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (tenant, queue, broker)
     ) WITH ({_BUSY});
+    CREATE INDEX tally_usage ON airunner.tally (tenant) WHERE queue = '';
     CREATE TABLE airunner.kind (
         broker text COLLATE "C" NOT NULL, tenant text COLLATE "C" NOT NULL, queue text COLLATE "C" NOT NULL,
         needs bytea NOT NULL, words text NOT NULL, jobs bigint NOT NULL, PRIMARY KEY (tenant, queue, needs, broker)
