@@ -40,6 +40,10 @@ from airunner.protocol.replies import QueueMode
 BIG_TENANTS_MAX: Final = 64  # tenants among which a step of retention looks for an ended job, the largest first
 JOB: Final = ", ".join(f"job.{name}" for name in JobRow.__struct_fields__)
 BRIEF: Final = JOB.removesuffix(", job.spec")
+# A job of the row of `queue`; written as EXISTS it would be joined, in whatever order PostgreSQL takes for the best.
+ANY_JOB: Final = (
+    "(SELECT job.number FROM airunner.job WHERE job.tenant = queue.tenant AND job.queue = queue.name LIMIT 1)"
+)
 _RECORD: Final = "tenant, request_id, body_hash, answered_ms, job_ids"
 CLAIM: Final = (
     f"INSERT INTO airunner.record ({_RECORD}) SELECT * FROM unnest(%b, %b, %b, %b, %b)"
@@ -65,8 +69,9 @@ OPEN_QUEUES: Final = (
     " ON CONFLICT DO NOTHING RETURNING tenant, name"
 )
 _QUEUES: Final = (
-    f"SELECT queue.tenant, queue.name, queue.mode FROM ({_NAMED.format('%b', '%b', '%b', '%b')}) AS named"
-    " JOIN airunner.queue USING (tenant, name) ORDER BY 1, 2 FOR {} OF queue"
+    "SELECT queue.tenant, queue.name, queue.mode"
+    f" FROM ({_NAMED.format('%b', '%b', '%b', '%b')} ORDER BY 1, 2 OFFSET 0) AS named"
+    " JOIN airunner.queue USING (tenant, name) ORDER BY named.tenant, named.name FOR {} OF queue"
 )
 QUEUES_READ: Final = _QUEUES.format("SHARE")
 QUEUES_CHANGED: Final = _QUEUES.format("UPDATE")

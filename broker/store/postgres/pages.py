@@ -10,7 +10,7 @@ import msgspec
 from airunner.broker.store.contract import JobFilter, Page
 from airunner.broker.store.postgres.arrays import text, texts
 from airunner.broker.store.postgres.batches import Batch
-from airunner.broker.store.postgres.loading import BRIEF, JOB, KINDS
+from airunner.broker.store.postgres.loading import ANY_JOB, BRIEF, JOB, KINDS
 from airunner.broker.store.postgres.trips import Trips, Value
 from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
@@ -34,21 +34,20 @@ NAMED: Final = (
     " AS key(tenant, job_id) JOIN airunner.job USING (tenant, job_id)"
 )
 LOOKED: Final = (
-    "WITH looked AS (SELECT number FROM airunner.job WHERE {} AND number < %b ORDER BY number DESC LIMIT %b)"
+    "WITH looked AS (SELECT number FROM airunner.job WHERE {} AND number < %b ORDER BY {} LIMIT %b)"
     " SELECT count(*), min(number), (SELECT job_id FROM airunner.job WHERE number = (SELECT min(number) FROM looked))"
     " FROM looked"
 )
 QUEUES: Final = (
     "SELECT queue.name, queue.mode, coalesce(sum(waiting), 0)::bigint, coalesce(sum(delayed), 0)::bigint,"
-    " coalesce(sum(running), 0)::bigint, (SELECT submitted_ms FROM airunner.waiting JOIN airunner.job USING (number)"
-    " WHERE waiting.tenant = queue.tenant AND waiting.queue = queue.name ORDER BY waiting.number LIMIT 1)"
+    " coalesce(sum(running), 0)::bigint, (SELECT submitted_ms FROM airunner.job WHERE number = (SELECT number"
+    " FROM airunner.waiting WHERE waiting.tenant = queue.tenant AND waiting.queue = queue.name"
+    " ORDER BY number LIMIT 1))"
     " FROM (SELECT tenant, name, mode FROM airunner.queue WHERE tenant = %b AND name > %b AND {} AND {}"
     " ORDER BY name LIMIT %b) AS queue LEFT JOIN airunner.tally ON tally.tenant = queue.tenant"
     " AND tally.queue = queue.name GROUP BY queue.tenant, queue.name, queue.mode ORDER BY queue.name"
 )
-_STORED: Final = (
-    "(mode != 'open' OR EXISTS (SELECT FROM airunner.job WHERE job.tenant = queue.tenant AND job.queue = queue.name))"
-)
+_STORED: Final = f"(mode != 'open' OR {ANY_JOB} IS NOT NULL)"
 READY: Final = (
     "SELECT %b, queue, words, (SELECT count(*) FROM (SELECT FROM airunner.waiting WHERE tenant = %b"
     " AND waiting.queue = found.queue AND waiting.needs = found.needs LIMIT %b) AS some_of_them)"
@@ -103,9 +102,9 @@ class PageReader:
         self._batch = Batch()
 
     def jobs(self, wanted: JobFilter, before: int | None, skip: int, limit: int, looked_max: int) -> Page:
-        found, number, values, last = self._found(wanted, before, looked_max, bounded=skip + limit > looked_max)
+        found, ordered, values, last = self._found(wanted, before, looked_max, bounded=skip + limit > looked_max)
         rows = self._page(
-            list[JobRow], f"SELECT {JOB} {found} ORDER BY {number} DESC LIMIT %b OFFSET %b", *values, limit, skip
+            list[JobRow], f"SELECT {JOB} {found} ORDER BY {ordered} LIMIT %b OFFSET %b", *values, limit, skip
         )
         if last is None or len(rows) == limit:
             return Page(jobs=rows)
@@ -196,42 +195,56 @@ class PageReader:
     def _found(
         self, wanted: JobFilter, before: int | None, looked_max: int, *, bounded: bool = False
     ) -> tuple[str, str, list[Any], JobId | None]:
-        """Build FROM and WHERE for a filter; return both, the order column, the values, and the last job to search.
+        """Build FROM and WHERE for a filter; return both, the order, the values, and the last job to search.
 
         Jobs are read from the index of the first fact, if any; further facts are looked up for each job. The last job
         is the last of `looked_max` if no index has the matching jobs in order, or with `bounded`; otherwise None.
         """
         tenant, facts = wanted.tenant, wanted.facts
-        source, number = "airunner.job", "job.number"
-        asked: list[_Condition] = [("job.tenant = %b", tenant)]
         equal = {"queue": wanted.queue, "state": wanted.state, "owner": wanted.owner}
-        asked += [(f"job.{column} = %b", value) for column, value in equal.items() if value is not None]
+        given = {name: value for name, value in equal.items() if value is not None}
+        both = {*given} == {"queue", "state"} and not facts
+        # A fact, or one column, leads to the jobs; the rest is compared.
+        first = "state" if both else next(iter(given), None)
+        if facts:
+            source, rows = "airunner.metadata AS found JOIN airunner.job USING (number)", "found"
+            led: dict[str, Any] = {"fact": facts[0]}
+        else:
+            source, rows, led = "airunner.job", "job", {first: given.pop(first)} if first else {}
+        asked, ordered = _led(rows, {"tenant": tenant, **led})
+        asked += [(f"job.{name} = %b", value) for name, value in given.items()]
         if wanted.owner is not None:
             asked.append(("job.owner != ''",))  # as the partial index `job_by_owner` has it
         asked.append(_within("job.queue", wanted.queues))
-        if facts:
-            source, number = "airunner.metadata AS found JOIN airunner.job USING (number)", "found.number"
-            asked.append(("found.tenant = %b AND found.fact = %b", tenant, facts[0]))
         asked += [(_HAS_FACT, tenant, fact) for fact in facts[1:]]
         if before is not None:
-            asked.append((f"{number} < %b", before))
+            asked.append((f"{rows}.number < %b", before))
         things = (wanted.queue is not None or wanted.state is not None) + (wanted.owner is not None) + len(facts)
-        both = things == 1 and wanted.queue is not None and wanted.state is not None
         last: JobId | None = None
         if bounded or both or things > 1 or (wanted.queues is not None and wanted.queue is None):
             last, lowest = self._last(tenant, wanted.state if both else None, before, looked_max)
-            asked += [(f"{number} >= %b", lowest)] if last is not None else []
+            asked += [(f"{rows}.number >= %b", lowest)] if last is not None else []
         where, values = _joined(asked)
-        return f"FROM {source} WHERE {where}", number, values, last
+        return f"FROM {source} WHERE {where}", ordered, values, last
 
     def _last(self, tenant: str, state: str | None, before: int | None, looked_max: int) -> tuple[JobId | None, int]:
         """Find the last of `looked_max` jobs, newest first; None: there are fewer. All of them count as searched."""
-        asked = [("tenant = %b", tenant), *([] if state is None else [("state = %b", state)])]
+        asked, ordered = _led("job", {"tenant": tenant, **({} if state is None else {"state": state})})
         where, values = _joined(asked)
         below = _ABOVE_ALL if before is None else before
-        ((looked, lowest, job_id),) = self._rows(LOOKED.format(where), *values, below, looked_max)
+        ((looked, lowest, job_id),) = self._rows(LOOKED.format(where, ordered), *values, below, looked_max)
         self._trips.rows += looked
         return (job_id, lowest) if looked == looked_max else (None, 0)
+
+
+def _led(rows: str, equal: dict[str, Any]) -> tuple[list[_Condition], str]:
+    """Build the conditions of columns that an index begins with, and the order by number, newest first.
+
+    They are written as ranges: of equal ones PostgreSQL would know that they do not matter for the order, and might
+    read all tenants' jobs in the order of their numbers.
+    """
+    asked: list[_Condition] = [(f"{rows}.{name} >= %b AND {rows}.{name} <= %b", at, at) for name, at in equal.items()]
+    return asked, ", ".join(f"{rows}.{name} DESC" for name in (*equal, "number"))
 
 
 def _within(column: str, names: frozenset[str] | None) -> _Condition:

@@ -18,6 +18,7 @@ from msgspec.structs import astuple
 
 from airunner.broker.store.postgres.arrays import COLUMN_OF, Column, bigints, byteas, columns, texts
 from airunner.broker.store.postgres.batches import Batch, Log, Memory
+from airunner.broker.store.postgres.loading import ANY_JOB
 from airunner.broker.store.postgres.places import place_of
 from airunner.broker.store.postgres.schema import needs_key
 from airunner.broker.store.postgres.trips import Trips
@@ -93,8 +94,7 @@ SET_MODES: Final = (
 )
 FORGET_QUEUES: Final = (
     f"DELETE FROM airunner.queue USING {_unnest(2)} AS old(tenant, name) WHERE queue.tenant = old.tenant"
-    " AND queue.name = old.name AND mode = 'open' AND NOT EXISTS (SELECT FROM airunner.job"
-    " WHERE job.tenant = queue.tenant AND job.queue = queue.name)"
+    f" AND queue.name = old.name AND mode = 'open' AND {ANY_JOB} IS NULL"
 )
 REMOVE_SEGMENTS: Final = (
     f"DELETE FROM airunner.segment USING {_unnest(2)} AS old(number, first_sequence)"

@@ -6,7 +6,8 @@ has not got; and it sets, for this transaction only:
 
 - `idle_in_transaction_session_timeout`, so that the locks of a broker that was stopped amid a batch are given back;
 - the planner's choices: each statement of a batch is written for nested loops over indexes in their order, whatever the
-  statistics of tables that grow and shrink all the time may say; compiling plans (`jit`) would take longest of all.
+  statistics of tables that grow and shrink all the time may say, and is planned once; compiling plans (`jit`) would
+  take longest of all. With sorts off, an order is asked of the few rows that lead to others, never of a whole table.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from airunner.broker.store.postgres.connecting import Link
 
 IDLE_S_MAX: Final = 5  # of a transaction, between its trips: half of the time after which a broker is taken for dead
 PREPARED_MAX: Final = 512  # statements that a session keeps prepared: more than there are, in all their variants
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S_MAX}s",
-    **dict.fromkeys(("enable_seqscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
-_SET: Final = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items())
+_SET: Final = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in SETTINGS.items())
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 BEGIN_READING: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
 OPENING: Final = (
