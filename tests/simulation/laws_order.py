@@ -201,7 +201,7 @@ def _waits(evidence: Evidence, case: Case) -> Iterator[tuple[Span, Span | None]]
 def _leased(evidence: Evidence, case: Case) -> Iterator[Span]:
     """When this job was leased."""
     for lease in case.folded.leases:
-        leased = evidence.span(lease.begin)
+        leased = evidence.leased(case.job.id, lease.begin)
         if leased is not None:
             yield leased
 

@@ -165,6 +165,11 @@ def without_the_opening_write() -> None:
     Server.writes_always = lambda _: False
 
 
+def asynchronous_standby() -> None:
+    """A commit is answered before the standby has it: what an operator is warned of, and no broker can mend."""
+    Server.synchronous = False
+
+
 def unknown_commit_told_as_failed() -> None:
     """Where a connection ends in a commit, the broker says that nothing was done."""
     write = Transactions.write
@@ -216,6 +221,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
         "save-without-its-version-check": (save_without_its_version_check, "dicts"),
         "without-the-brokers-fence": (without_the_brokers_fence, "shared"),
         "without-the-opening-write": (without_the_opening_write, "shared"),
+        "asynchronous-standby": (asynchronous_standby, "shared"),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared"),
         "without-grant-rows": (without_grant_rows, "shared"),
         "mode-read-without-lock": (mode_read_without_lock, "shared"),

@@ -64,9 +64,10 @@ class Done(NamedTuple):
 class Server:
     """The primary and its standby. `synchronous`: a commit is answered when the standby has it."""
 
+    synchronous = True
+
     def __init__(self) -> None:
         self.tables = SharedTables()
-        self.synchronous = True
         self.on_log: Callable[[], None] = self.replicate  # something waits for the standby
         self.on_commit: Callable[[int, Transaction], None] = lambda _place, _transaction: None
         self._standby = SharedTables()
