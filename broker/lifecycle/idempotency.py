@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
@@ -16,8 +16,12 @@ Once = EnqueueJob | EnqueueJobWithStdin | RetryJob | UpdateQueue | SetSecret | R
 
 
 def load_answer(keys: Keys, command: TenantRequest, request: Once) -> None:
-    """Request a request's idempotency record, and its tenant's usage if there are quotas of bytes or jobs."""
-    keys.records[command.tenant, command.request_id] = partial(_record, command, request, keys.now_ms)
+    """Request a request's idempotency record, and its tenant's usage if there are quotas of bytes or jobs.
+
+    Of copies of one request in a batch the first is decided, so the record is that of the first.
+    """
+    record = cache(partial(_record, command, request, keys.now_ms))
+    keys.records.setdefault((command.tenant, command.request_id), record)
     if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
         keys.tenants.add(command.tenant)
 

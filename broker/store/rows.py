@@ -203,7 +203,8 @@ class Keys(Struct):
     jobs: set[tuple[str, str]] = set()  # tenants and job ids: the jobs' rows. Locked
     specs: set[tuple[str, str]] = set()  # those of `jobs` whose spec is to be loaded too
     # Tenants and requests: idempotency records. Locked, also if there is none yet. The function makes the record that
-    # is saved if the request is answered now, so that an engine may store it at once and remove it if it is not.
+    # is saved if the request is answered now, so that an engine may store it at once and remove it if it is not. Of
+    # copies of one request it is the first one's; if that is refused, another one's may be saved instead.
     records: dict[tuple[str, RequestId], Callable[[], Record]] = {}
     grants: set[tuple[str, RequestId]] = set()  # tenants and requests: jobs whose last lease these got. Locked too
     queues: set[QueueKey] = set()  # queues (without needs): their modes. Locked against a change by others

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import EXPIRE_MAX, Expire
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
+from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import JobFinished
 from airunner.protocol.expiry import Expiry
@@ -23,7 +24,7 @@ from airunner.protocol.replies import (
     Refused,
     Verdict,
 )
-from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, ReleaseJob, RetryJob, UpdateJob, UpdateQueue
+from airunner.protocol.requests import ENQUEUE_MAX, CancelJob, EnqueueJob, ReleaseJob, RetryJob, UpdateJob, UpdateQueue
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES
@@ -41,6 +42,29 @@ def a_job_too_large_refuses_all_of_its_request_and_disturbs_no_other(driver: Dri
     assert isinstance(leased, JobsLeased)
     assert [lease.job_id for lease in leased.leases] == list(submitted.job_ids)
     assert applied.next_due_ms == START_MS + VISIBILITY_MS
+
+
+def copies_of_a_submission_in_one_batch_are_one(driver: Driver) -> None:
+    jobs = EnqueueJob(jobs=(JobSpec(command="a"),))
+    copies = [driver.ask(jobs, request_id=ID) for _ in range(3)]
+    other = driver.ask(EnqueueJob(jobs=(JobSpec(command="b"),)), request_id=ID)
+    *told, refused = [outcome.reply for outcome in driver.apply(*copies, other).done]
+    assert isinstance(refused, Refused)
+    assert refused.code == "conflict"
+    assert told == [JobsEnqueued(job_ids=(copies[0].minted[0].job_id,))] * 3
+    assert driver.reply(JobsEnqueued, jobs, request_id=ID) == told[0], "as a later copy is told"
+    assert driver.job(copies[0].minted[0].job_id).state is JobState.SCHEDULED
+
+
+def a_copy_of_a_refused_submission_in_its_batch_may_be_met(driver: Driver) -> None:
+    jobs = EnqueueJob(jobs=(JobSpec(command="a"),))
+    (waiting,) = driver.submit()
+    driver.quotas = Quotas(waiting_max=1)
+    copies = [driver.ask(jobs, request_id=ID) for _ in range(2)]
+    refused, _, told = driver.apply(copies[0], driver.ask(CancelJob(job_id=waiting)), copies[1]).done
+    assert isinstance(refused.reply, Refused)
+    assert told.reply == JobsEnqueued(job_ids=(copies[1].minted[0].job_id,))
+    assert driver.reply(JobsEnqueued, jobs, request_id=ID) == told.reply, "as a later copy is told"
 
 
 def nobody_else_speaks_for_an_attempt(driver: Driver) -> None:

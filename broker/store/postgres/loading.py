@@ -230,12 +230,15 @@ def _pairs(some: Iterable[tuple[str, Any]], second: Column = texts) -> tuple[byt
     return texts([first for first, _ in pairs]), second([other for _, other in pairs])
 
 
+def claims(records: list[Record]) -> list[bytes]:
+    """Convert idempotency records to arrays."""
+    return columns(records, Record.__struct_fields__, (texts, byteas, byteas, bigints, texts))
+
+
 def _ask_requests(trips: Trips, keys: Keys) -> None:
     if keys.records:
         records = [make() for _, make in sorted(keys.records.items(), key=itemgetter(0))]
-        fields = Record.__struct_fields__
-        kinds = (texts, byteas, byteas, bigints, texts)
-        trips.add("claimed", CLAIM, *columns(records, fields, kinds))
+        trips.add("claimed", CLAIM, *claims(records))
         trips.add("records", RECORDS, *_pairs(keys.records, byteas))
     if keys.grants:
         for name, statement in (("grant", GRANT), ("ungrant", UNGRANT)):

@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 
 from airunner.broker.store.postgres.arrays import COLUMN_OF, Column, bigints, byteas, columns, texts
 from airunner.broker.store.postgres.batches import Batch, Log, Memory
-from airunner.broker.store.postgres.loading import ANY_JOB
+from airunner.broker.store.postgres.loading import ANY_JOB, CLAIM, claims
 from airunner.broker.store.postgres.places import place_of
 from airunner.broker.store.postgres.schema import needs_key
 from airunner.broker.store.postgres.trips import Trips
@@ -154,10 +154,7 @@ def ask(trips: Trips, changes: Changes, batch: Batch, removals: Removals) -> Non
         trips.add("segments", ADD_SEGMENTS, *columns(changes.segments, _SEGMENT, kinds))
     if changes.facts:
         trips.add("facts", ADD_FACTS, *_transposed(changes.facts, texts, byteas, bigints))
-    answered = {(record.tenant, record.request_id) for record in changes.records}
-    assert answered <= batch.claimed, "a record that the keys of the batch did not name"
-    if unanswered := [*sorted(batch.claimed - answered), *removals.records]:
-        trips.add("records", REMOVE_RECORDS, *_transposed(unanswered, texts, byteas))
+    _ask_records(trips, changes, batch, removals)
     _ask_counts(trips, changes)
     if changes.secrets:
         fields = ("tenant", "queue", "name", "box", "set_ms")
@@ -171,6 +168,17 @@ def ask(trips: Trips, changes: Changes, batch: Batch, removals: Removals) -> Non
         trips.add("remove_brokers", REMOVE_BROKERS, texts(removals.brokers))
     if removals.logs:
         trips.add("remove_pending", REMOVE_PENDING, bigints(removals.logs))
+
+
+def _ask_records(trips: Trips, changes: Changes, batch: Batch, removals: Removals) -> None:
+    """Queue the removal of records of refused requests; that of a request's first copy may give way to another's."""
+    answered = {(record.tenant, record.request_id): record for record in changes.records}
+    assert answered.keys() <= batch.claimed, "a record that the keys of the batch did not name"
+    others = {key: record for key, record in answered.items() if record != batch.keys.records[key]()}
+    if unanswered := [*sorted(batch.claimed - (answered.keys() - others)), *removals.records]:
+        trips.add("records", REMOVE_RECORDS, *_transposed(unanswered, texts, byteas))
+    if others:
+        trips.add("other_records", CLAIM, *claims([*others.values()]))
 
 
 def _ask_changed(trips: Trips, changes: Changes) -> None:
