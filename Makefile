@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos failovers fuzz bench bench-store bench-peers kube-apiserver certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz bench bench-store bench-peers kube-apiserver certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ mutants: $(VENV)/.test ## show that the simulation finds each of its lies
 
 chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge what is left
 	@$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS)
+
+chaos-ha: $(VENV)/.test ## kill, stop and part three brokers on PostgreSQL for SECONDS=120, and judge what is left
+	@$(BIN)/python -m tests.acceptance.chaos_ha --seconds $(SECONDS)
 
 failovers: $(VENV)/.test ## fail PostgreSQL over to a standby N=20 times under load, and judge what is left; ASYNCHRONOUS=1
 	@$(BIN)/python -m tests.acceptance.failovers --failovers $(N) $(if $(ASYNCHRONOUS),--asynchronous)

@@ -19,7 +19,7 @@ from coverage import Coverage
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
-BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py")
+BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py", f"{CLUSTERS}/test_chaos_ha.py")
 """Tests that break processes, real or simulated ones: they run without coverage."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
 """Required coverage of each part, in percent of lines and branches."""

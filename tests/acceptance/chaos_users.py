@@ -1,8 +1,9 @@
 """The clients and monitors of a chaos run: small programs that can be killed at any instant and go on after it.
 
-`python -m tests.acceptance.chaos_users client|shell|monitor NAME FOLDER SEED`. What a user asked, was told and was
-shown is in its diary, as records of the simulation's histories, before it does anything else. What it asked and was not
-answered it asks again under the same request id, as a person would; a monitor goes on behind the last event.
+`python -m tests.acceptance.chaos_users client|shell|monitor|parker NAME FOLDER SEED`. What a user asked, was told and
+was shown is in its diary, as records of the simulation's histories, before it does anything else. What it asked and was
+not answered it asks again under the same request id, as a person would; a monitor goes on behind the last event. A
+parker asks for jobs of a queue that has none, and is to be told so when it has waited as long as it wanted.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from typing import Final
 import anyio
 
 from airunner import Client, JobSpec, Patience, PeerError
+from airunner.client.reach import reach
+from airunner.protocol.names import SEED_BYTES
+from airunner.protocol.requests import DequeueJob
+from airunner.transport.channel import Channel
 from tests.acceptance.chaos_jobs import job_spec
 from tests.simulation.history import Acknowledged, FollowEnded, Invoked, Monitored, Record, pack, unpack, wall_ms
 
 STOP: Final = "stop"  # a file of this name: begin nothing more
 CLIENT_KINDS: Final = ("client", "shell")
 NEWEST: Final = 2  # of each client's jobs, which a monitor chooses from
+PARKED: Final = "parked"  # queue without jobs
+PARKED_MS: Final = 2_000
 PAUSE_S: Final = 6.0  # at the most, between two jobs of one user
 
 
@@ -117,6 +124,25 @@ async def follow(client: Client, diary: Diary, name: str, job_id: str, first: in
     diary.note(FollowEnded, **shown)
 
 
+async def park(name: str, folder: Path, _: str) -> None:
+    """Ask for a job that nobody submits, again and again, with a patience that a broker is to know of."""
+    diary = Diary(folder, name)
+    access = reach()
+    channel = Channel(access.network, access.endpoints, access.token, access.edges, Patience())
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run)
+        while not (folder / STOP).exists():
+            request_id = access.edges.new_request_id()
+            common = {"machine": name, "request_id": request_id, "kind": PARKED}
+            seed = access.edges.random_bytes(SEED_BYTES)
+            asked = DequeueJob(agent=name, queues=(PARKED,), visibility_ms=60_000, wait_ms=PARKED_MS, token_seed=seed)
+            diary.note(Invoked, **common)
+            await channel.ask(asked, request_id=request_id, wait_ms=PARKED_MS)
+            diary.note(Acknowledged, **common)
+        group.cancel_scope.cancel()
+    access.close()
+
+
 async def pause() -> None:
     """Until the next thing that this user wants; real users wait for real."""
     with anyio.move_on_after(random.random() * PAUSE_S):
@@ -126,7 +152,7 @@ async def pause() -> None:
 def main() -> None:
     """Be one of them until killed."""
     kind, name, folder, seed = sys.argv[1:]
-    run = {"client": submit, "shell": submit_by_shell, "monitor": monitor}[kind]
+    run = {"client": submit, "shell": submit_by_shell, "monitor": monitor, "parker": park}[kind]
     anyio.run(run, name, Path(folder), seed)
 
 
