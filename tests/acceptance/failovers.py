@@ -37,7 +37,7 @@ BROKERS: Final = 2
 AGENTS: Final = 2
 USERS: Final = ("client", "client", "shell", "client", "monitor", "monitor")
 VISIBILITY_S: Final = 5
-PARTED_S: Final = 1.0  # in which a primary that waits for no standby acknowledges what the standby has not got
+PARTED_S: Final = 1.0  # without a standby, before the primary is killed
 WORK_JOBS: Final = 2  # that clients have to be told of after a failover, before the next one
 WORK_S_MAX: Final = 60.0
 DRAIN_S: Final = 120.0
@@ -102,7 +102,10 @@ class Failovers:
             if number == 0 and not self._pair.synchronous:
                 self._require_warnings()
             part(self._pair.standby)
-            self._wait(PARTED_S)
+            if self._pair.synchronous:
+                self._wait(PARTED_S)  # nothing is acknowledged meanwhile
+            else:
+                self._work(WORK_JOBS)  # which the standby has not got
             self._pair.fail_over()
             self._pair.mend()
             tell(f"{number + 1} of {failovers} failovers, {self._accepted} jobs accepted")
