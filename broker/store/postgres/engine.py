@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from airunner.broker.store.contract import Identity, Waiting
+from airunner.broker.store.contract import Fenced, Identity, Moved, Waiting
 from airunner.broker.store.postgres import loading, saving
 from airunner.broker.store.postgres.batches import Batch, Memory
 from airunner.broker.store.postgres.connecting import Link
@@ -22,7 +22,7 @@ from airunner.broker.store.postgres.durability import warnings_from
 from airunner.broker.store.postgres.opening import open_link
 from airunner.broker.store.postgres.pages import PageReader
 from airunner.broker.store.postgres.saving import Removals
-from airunner.broker.store.postgres.trips import BEGIN_READING, Trips
+from airunner.broker.store.postgres.trips import BEGIN_READING, FENCED, Trips
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, SecretRow, Usage
 
 ROW_BYTES: Final = 1_024  # bytes that a job and a segment take beside their contents, with their index entries
@@ -149,6 +149,8 @@ class PostgresEngine(PageReader):
             yield
             self._trips.add("commit", "COMMIT")
             self._trips.send(committing=True)
+        except Moved as moved:  # the reads see one instant, since when only another broker can have changed our row
+            raise Fenced(FENCED) from moved
         finally:
             self._reading = False
             self._trips.undo()
