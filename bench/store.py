@@ -171,15 +171,15 @@ def shared(url: str, brokers: int) -> float:
         return brokers * SHARED_BATCHES * BATCH / (time.perf_counter() - began_s)
 
 
-def leases_ms(url: str, *, open_transaction: bool) -> list[float]:
-    """Measure leases of `BATCH` jobs, after many others beside a transaction that is left open."""
+def leases_ms(url: str, leased_before: int) -> list[float]:
+    """Measure leases of `BATCH` jobs, after many others beside a transaction that is left open; 0: without one."""
     with ExitStack() as stack:
         batches = Batches(stack.enter_context(closing(open_engine(url, "first"))))
-        if open_transaction:
+        if leased_before:
             left = stack.enter_context(closing(psycopg.connect(url)))
             left.execute("SELECT count(*) FROM airunner.broker")
             left.execute("SELECT pg_current_xact_id()")
-            for _ in range(LEASED_BEFORE // BATCH):
+            for _ in range(leased_before // BATCH):
                 batches.lease()
         else:
             batches.lease()
@@ -250,8 +250,8 @@ class _Rounds:
         sample |= {f"{kind} {BATCH}, over a line of 2 ms": Reading(slow[kind]) for kind in KINDS}
         four, one = (self._call(shared, self._new(), brokers) for brokers in (BROKERS, 1))
         sample[f"{BROKERS} brokers on one queue, commits of 5 ms"] = Reading(four, one)
-        few = self._call(leases_ms, self._queues[FEW], open_transaction=False)
-        many = self._call(leases_ms, self._queues[MANY], open_transaction=True)
+        few = self._call(leases_ms, self._queues[FEW], 0)
+        many = self._call(leases_ms, self._queues[MANY], LEASED_BEFORE)
         sample[f"lease {BATCH} from {MANY:,} beside an open transaction"] = Reading(median(many), median(few))
         return sample
 
