@@ -95,6 +95,19 @@ async def voices(**seqs: int) -> AsyncIterator[list[Voice]]:
                 voice.close()
 
 
+async def test_a_batch_that_was_stored_unseen_is_hinted_at_as_every_queue_and_a_lost_hint_of_it_is_noticed() -> None:
+    async with voices(a=0, b=0) as (a, b):
+        a.seq += 1  # by a commit of which nothing is known; its second copy has changed nothing
+        a.bus.replay_all()
+        await wait_all_tasks_blocked()
+        assert (b.took(), b.bus.heard) == ({EVERY_QUEUE}, {"a": 0})
+        b.bus._ready.clear()
+        await a.commit()
+        assert (b.took(), b.bus.heard) == ({EVERY_QUEUE}, {"a": 2}), "number 1 is missing"
+        await a.commit()
+        assert b.took() == {CI}
+
+
 async def test_the_engine_looks_anew_in_what_others_have_made_ready_and_only_there() -> None:
     async with voices(a=0, b=0) as (a, b):
         await a.commit()
