@@ -102,6 +102,7 @@ class Broker:
         to_fleet, fleet_inbox = anyio.create_memory_object_stream[Beaten | Adopted](BEATS_MAX)
         clock = Clock(self._edges.wall_ms)
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
+        outage = Outage(self._store, clock, self._health, self._edges.random)
         watchers = Watchers(self._quotas.watched_max)
         gateway = Gateway(
             self._router,
@@ -115,6 +116,7 @@ class Broker:
             self._health,
             self._roster,
             self._show,
+            lambda: not outage.lasts,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         local = LocalBus(gateway, announcer, to_timekeeper)
@@ -132,7 +134,7 @@ class Broker:
             charge=lambda command, cost: self._admission.charge(
                 command.tenant, command.request, cost, self._edges.wall_ms()
             ),
-            outage=Outage(self._store, clock, self._health, self._edges.random),
+            outage=outage,
             fleet=to_fleet,
         )
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)

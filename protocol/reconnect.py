@@ -10,6 +10,7 @@ clock: methods take `now_ms`, any steadily rising count of milliseconds, and ret
 - Any traffic proves life. Silence for `HEARTBEAT_MS` while an answer is owed causes a Ping, and `MISSES_MAX`
   unanswered Pings end the connection: so a parked request may wait long, and a dead broker is noticed soon. Each Ping
   has its full time, however late `tick` is called: a process that was stopped for a while loses no connection.
+- A broker that says in a Pong that its store is away is left for the next one, if there are several.
 - While the broker may hold all requests that are owed, silence is expected: then the first Ping comes later, by the
   shortest time for which it may hold one. So thousands of idle agents do not keep a broker busy with Pings.
 - On a slow link a long transfer does not count as silence: bytes that move are signs of life, for as long as the
@@ -40,7 +41,7 @@ from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy
 from airunner.protocol.frames import BODY_BYTES_MAX, NO_REQUEST
 from airunner.protocol.names import RequestId
-from airunner.protocol.replies import Refused, Reply
+from airunner.protocol.replies import Pong, Refused, Reply
 from airunner.protocol.requests import Ping
 
 HEARTBEAT_MS: Final = 2_000  # of silence before a Ping, and then for its reply
@@ -190,6 +191,8 @@ class LazyPirate:
         self._heard = True
         self._heard_ms = now_ms
         self.unheard_since_ms = None
+        if isinstance(reply, Pong) and not reply.ready and len(self._endpoints) > 1:
+            return self.dropped(now_ms)  # it counts as a failure: if no broker is ready, the pauses grow
         self._failures = 0
         pending = self._pending.get(request_id)
         if pending is None:

@@ -38,6 +38,7 @@ class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
     """The broker's reply to a Ping, with the revisions that it serves; a broker of the first revision omits them."""
 
     revisions: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (FIRST,)
+    ready: bool = True  # false: its store is away, so another broker may answer sooner
 
 
 class JobsEnqueued(Message, frozen=True, kw_only=True):

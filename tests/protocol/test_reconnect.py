@@ -322,3 +322,25 @@ def test_no_request_is_ever_lost(script: list[tuple[str, int]], random: float) -
             now_ms = max(now_ms, asker.deadline_ms())
             wire.do(asker.tick(now_ms))
     assert len(set(wire.answered)) == len(wire.answered) == asked - forgotten
+
+
+def test_a_broker_whose_store_is_away_is_left_for_the_next_and_the_pauses_grow_while_none_is_ready() -> None:
+    asker = pirate(HIGHEST)
+    now_ms = 0
+    asker.ask(ONE, b"one", now_ms)
+    for place in ("b", "a", "b", "a"):
+        assert asker.heard(PING_ID, Pong(ready=False), now_ms) == [Disconnect()]
+        opened_ms = asker.deadline_ms()
+        assert opened_ms is not None
+        pause_ms, now_ms = opened_ms - now_ms, opened_ms
+        assert asker.tick(now_ms) == [Connect(place), Send(ONE, b"one")]
+    assert pause_ms > 4 * BACKOFF_FIRST_MS
+    assert asker.heard(PING_ID, Pong(), now_ms) == []
+    assert asker.heard(PING_ID, Pong(ready=False), now_ms) == [Disconnect()]
+    assert asker.deadline_ms() <= now_ms + BACKOFF_FIRST_MS
+
+
+def test_the_only_broker_is_not_left_because_its_store_is_away() -> None:
+    asker = pirate(HIGHEST, ("a",))
+    asker.ask(ONE, b"one", 0)
+    assert asker.heard(PING_ID, Pong(ready=False), 0) == []
