@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from airunner.transport.ports import Ending
 CONDITION: Final = "peers"  # name of the condition in /health
 PEERS_MAX: Final = 16  # peers to connect to: their endpoints fit into a packet, and their messages into memory
 ENDPOINT_CHARS_MAX: Final = 300  # of a peer's endpoint: the name of a host has 253 characters
+MISMATCHES_MIN: Final = 3  # failed handshakes in a row until another key is likely: a peer that ends causes one
 _ADVICE: Final = {
     Ending.REFUSED.name: "refuses this broker's key: list it there with `airunner certs add NAME --role broker`",
     Ending.MISMATCHED.name: "has another key than this broker: a fleet has one, see `airunner certs export`",
@@ -29,6 +31,7 @@ class PeerList:
         self._endpoints: tuple[str, ...] = ()
         self._left_out = ""  # why some are not connected to
         self._refused: dict[str, str] = {}  # by endpoint: why a peer cannot be connected to
+        self._mismatches: Counter[str] = Counter()  # by endpoint: failed handshakes in a row
 
     def packet(self) -> bytes:
         """Return the packet that names the peers to the relay process."""
@@ -40,6 +43,8 @@ class PeerList:
         changed = tuple(known) != self._endpoints
         self._endpoints = tuple(known)
         self._refused = {endpoint: why for endpoint, why in self._refused.items() if endpoint in known}
+        for gone in self._mismatches.keys() - set(known):
+            del self._mismatches[gone]
         more = len(endpoints) - len(known)
         self._left_out = f"only {len(known)} of {len(endpoints)} other brokers are connected to" if more else ""
         return changed
@@ -47,6 +52,12 @@ class PeerList:
     def note(self, peer: PeerState) -> None:
         """Note how the connection to a peer is; that a peer is gone, the broker knows from the store."""
         self._refused.pop(peer.endpoint, None)
+        if peer.ending != Ending.MISMATCHED.name:
+            del self._mismatches[peer.endpoint]
+        else:
+            self._mismatches[peer.endpoint] += 1
+            if self._mismatches[peer.endpoint] < MISMATCHES_MIN:
+                return
         if peer.endpoint in self._endpoints and (advice := _ADVICE.get(peer.ending or "")) is not None:
             self._refused[peer.endpoint] = f"the broker at {peer.endpoint} {advice}"
 

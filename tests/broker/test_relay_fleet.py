@@ -19,6 +19,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.health import Health
 from airunner.broker.lifecycle.commands import Appended
 from airunner.broker.relay import peerlist
+from airunner.broker.relay.line import PeerState
 from airunner.broker.relay.relay import Relay
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import PeerRole
@@ -30,7 +31,7 @@ from airunner.certs.sealed import hint_key, open_sealed, topic_of
 from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import PEER_TOPIC, TOPIC_BYTES
 from airunner.protocol.names import WatchKey
-from airunner.transport.ports import SYSTEM, Frames
+from airunner.transport.ports import SYSTEM, Ending, Frames
 from airunner.transport.sockets import CurveNetwork, new_context
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
@@ -235,3 +236,17 @@ async def test_too_many_peers_are_said_and_the_first_ones_connected_to(
         await sites[0].watchers.know_peers(2)
         sites[0].append([1])
         assert await sites[2].events(1) == [1]
+
+
+def test_a_peer_that_ends_during_a_handshake_is_not_said_to_have_another_key() -> None:
+    said: list[str] = []
+    health, peers = Health(said.append), peerlist.PeerList(bytes(16))
+    peers.set(["tcp://a:1"])
+    mismatched = PeerState("tcp://a:1", Ending.MISMATCHED.name)
+    for state in (mismatched, mismatched, PeerState("tcp://a:1", None), mismatched, mismatched):
+        peers.note(state)
+        peers.report(health)
+    assert not said
+    peers.note(mismatched)
+    peers.report(health)
+    assert "has another key" in said[0]
