@@ -62,7 +62,7 @@ class Batch(Struct):
         more: set[QueueKey] = set()
         locked: set[QueueKey] = set()
         for key, count in wanted.items():
-            own, seen = jobs.get(key, []), self.sought.get(key, [])
+            own, seen = sorted(jobs.get(key, []), key=place_of), self.sought.get(key, [])
             if key[:2] not in queues:
                 more |= {key} if own or seen else set()
                 continue

@@ -112,19 +112,31 @@ _WANTED: Final = (
     " coalesce(number, 0) AS number FROM fitting LEFT JOIN unnest(%b, %b, %b, %b, %b)"
     " AS kept(tenant, queue, needs, place, number) USING (tenant, queue, needs))"
 )
-_FROM_THERE: Final = (
-    "waiting.tenant = wanted.tenant AND waiting.queue = wanted.queue AND waiting.needs = wanted.needs"
-    " AND (waiting.place, waiting.number) >= (wanted.place, wanted.number)"
+_SEARCH: Final = (
+    "SELECT * FROM (SELECT {0} FROM airunner.waiting {1} WHERE waiting.tenant = wanted.tenant"
+    " AND waiting.queue = wanted.queue AND waiting.needs = wanted.needs"
+    " AND (waiting.place, waiting.number) {3} (wanted.place, wanted.number) {2}) AS part"
 )
+
+
+def _searched(columns: str, join: str, then: str) -> str:
+    """Build the search for waiting jobs from a place on; if there are too few, also of those before it.
+
+    A number is drawn before its job is committed, so a job of another broker may appear before the place.
+    """
+    both = " UNION ALL ".join(_SEARCH.format(columns, join, then, compared) for compared in (">=", "<"))
+    return f"({both} LIMIT wanted.jobs)"
+
+
+_ORDERED: Final = "ORDER BY waiting.place, waiting.number LIMIT wanted.jobs"
 SEEN: Final = (
     f"{_WANTED} SELECT tenant, queue, words, array_agg(seen.place), array_agg(seen.number) FROM wanted, LATERAL"
-    f" (SELECT waiting.place, waiting.number FROM airunner.waiting WHERE {_FROM_THERE}"
-    " ORDER BY waiting.place, waiting.number LIMIT wanted.jobs) AS seen GROUP BY tenant, queue, words"
+    f" {_searched('waiting.place, waiting.number', '', _ORDERED)} AS seen GROUP BY tenant, queue, words"
 )
+_JOINED: Final = "JOIN airunner.job ON job.number = waiting.number AND job.gate = 0 AND job.job_id != ALL(%b)"
 WAITING: Final = (
-    f"{_WANTED} SELECT job.* FROM wanted, LATERAL (SELECT {JOB} FROM airunner.waiting JOIN airunner.job"
-    f" ON job.number = waiting.number WHERE {_FROM_THERE} AND job.gate = 0 AND job.job_id != ALL(%b)"
-    " ORDER BY waiting.place, waiting.number LIMIT wanted.jobs FOR UPDATE OF job SKIP LOCKED) AS job"
+    f"{_WANTED} SELECT job.* FROM wanted, LATERAL"
+    f" {_searched(JOB, _JOINED, f'{_ORDERED} FOR UPDATE OF job SKIP LOCKED')} AS job"
 )
 BOXES: Final = (
     "SELECT secret.tenant, secret.queue, name, box, set_ms FROM unnest(%b, %b) AS key(tenant, queue)"
@@ -263,7 +275,7 @@ def _ask_waiting(trips: Trips, keys: Keys, memory: Memory, aside: bytes) -> None
     places = columns(memory.places.of(queues), fields, (texts, texts, byteas, bigints, bigints))
     values: list[Value] = [*asked, keys.ended + 2 * keys.due, *places]
     trips.add("seen", SEEN, *values)
-    trips.add("waiting", WAITING, *values, aside)
+    trips.add("waiting", WAITING, *values, aside, aside)
 
 
 def _ask_sweep(trips: Trips, sweep: Sweep, aside: bytes) -> None:

@@ -5,6 +5,7 @@ the head of `waiting` passes all of these. A place says that no row before it wa
 
 - When this broker adds a row before it, `lower` moves it there.
 - When another broker says that jobs may be leased, `forget` makes the next search begin at the head.
+- A search that finds too few jobs goes on before the place: none is missed while another broker's hint is on its way.
 """
 
 from __future__ import annotations
