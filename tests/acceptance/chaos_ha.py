@@ -66,8 +66,7 @@ LONG_STOP_S: Final = (16.0, 22.0)  # a broker is dead after 10 s of the others' 
 PARTED_S: Final = (2.0, 16.0)
 STEPPED_S: Final = (3.0, 12.0)
 DOWN_S: Final = (0.2, 4.0)
-ROUND_S: Final = 35.0  # in a run as long as this every fault has come round
-FENCED_S: Final = 90.0  # in one as long as this, a broker was adopted, and has found out
+ALL_SEEN_S: Final = 90.0  # in a run as long as this every fault has come round, and a broker has found itself adopted
 DRAIN_S: Final = 180.0
 SWEEP_S: Final = 15.0  # for what killed agents' keepers end
 TELL_S: Final = 5.0
@@ -211,8 +210,9 @@ class ChaosHa:
         self.findings.note(", ".join(f"{times} × {fault}" for fault, times in sorted(self._seen.items())))
         longest_s = max(waited_ms, default=0) / 1_000
         self.findings.note(f"{len(waited_ms)} parked requests were answered, each within {longest_s:.1f} s")
-        due = [*(self._faults if self._seconds >= ROUND_S else ()), *(RESULTS if self._seconds >= FENCED_S else ())]
-        self.findings.add("faults never seen", [fault for fault in due if not self._seen[fault]])
+        if self._seconds >= ALL_SEEN_S:
+            never = [fault for fault in [*self._faults, *RESULTS] if not self._seen[fault]]
+            self.findings.add("faults never seen", never)
 
     def end(self) -> None:
         """Kill all that still runs."""
