@@ -131,6 +131,17 @@ async def test_who_waits_is_answered_in_time_while_a_batch_hangs_on_the_way(line
     assert isinstance((await line.stage.reply()).reply, JobsEnqueued)
 
 
+async def test_after_an_outage_jobs_are_found_whose_hints_were_lost_in_it(line: Line) -> None:
+    line.send(dequeue(wait_ms=30_000))
+    await wait_all_tasks_blocked()
+    line.driver.store.apply([line.driver.ask(enqueue(), tenant="default")], line.driver.now_ms)  # by another broker
+    line.engine.cuts = [Cut.LOADING]
+    line.stage.ask(Expire())
+    leased = (await line.stage.reply()).reply
+    assert isinstance(leased, JobsLeased)
+    assert leased.leases
+
+
 async def test_what_comes_in_an_outage_waits_and_reads_do_too(line: Line) -> None:
     line.send(enqueue())
     enqueued = (await line.stage.reply()).reply
