@@ -246,12 +246,14 @@ class ChaosHa:
     # --- what is done; each returns whether it could be ---
 
     def _hurt(self) -> None:
-        """Do what is next in the deck and can be done now."""
+        """Do what is next in the deck and can be done now; what cannot waits for its turn."""
         if not self._deck:
             self._deck = self._random.sample(sorted(self._faults), len(self._faults))
-        for fault in self._deck:
+        others = self._random.sample(sorted(self._faults), len(self._faults))  # where what is left has to wait
+        for fault in [*self._deck, *others]:
             if self._faults[fault]():
-                self._deck.remove(fault)
+                if fault in self._deck:
+                    self._deck.remove(fault)
                 with (self.folder / "faults").open("a") as file:
                     file.write(f"{time.strftime('%H:%M:%S')} {fault}\n")
                 self._seen[fault] += not fault.startswith("cut")
