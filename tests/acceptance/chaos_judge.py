@@ -36,6 +36,7 @@ from tests.simulation.history import (
     ProcessWrote,
     Record,
     Started,
+    pack,
     wall_ms,
 )
 from tests.simulation.oracle import check
@@ -137,7 +138,9 @@ async def judge(cluster: Cluster, deaths: Sequence[Record], findings: Findings) 
             (await client.get(summary.id), [event async for event in client.replay(summary.id)])
             async for summary in all_jobs(client)
         ]
-    broken = check(history_of(cluster, [*records, *deaths], jobs))
+    history = history_of(cluster, [*records, *deaths], jobs)
+    (cluster.folder / "history").write_bytes(pack(history))  # kept with the folder, for whoever asks why
+    broken = check(history)
     several = len(cluster.broker.split()) > 1
     findings.add("laws broken", (str(one) for one in broken if not (several and one.law in OF_ONE_BROKER)))
     ends = [(job.id, job.result.reason) for job, _ in jobs if job.result is not None]
@@ -186,16 +189,18 @@ def _at_true_times(cluster: Cluster, job: Job) -> Job:
 
 
 def _attempts(cluster: Cluster, job: Job, events: tuple[Event, ...]) -> Iterator[Record]:
-    """Who was leased the job, and its processes."""
+    """Who was leased the job, and its processes. Of several brokers a later lease may have an earlier stamp."""
+    granted_ms = 0
     for lease in fold(events).leases:
         assert isinstance(lease.begin.body, JobLeased)
         machine, at_ms, named = lease.begin.body.agent, lease.begin.timestamp_ms, f"{job.id} {lease.attempt}"
+        granted_ms = max(granted_ms, at_ms)
         yield Granted(
-            at_ms=at_ms,
+            at_ms=granted_ms,
             machine=machine,
             broker="broker",
             request_id=named.encode(),
-            asked_at_ms=at_ms,
+            asked_at_ms=granted_ms,
             job_id=job.id,
             attempt=lease.attempt,
             visibility_ms=cluster.visibility_ms,
