@@ -56,10 +56,10 @@ SHORT: Final = f"from {FEW:,} waiting"
 KINDS: Final = ("enqueue", "lease", "publish", "complete")
 FIGURES: Final = (
     *(Figure(f"{kind} {BATCH}", "ms", Bound.MOST, factor=1.5, of=SQLITE) for kind in KINDS),
-    Figure(f"life of {BATCH}, all four", "ms", Bound.MOST, factor=1.5, of=SQLITE),
-    *(Figure(f"{kind} {BATCH}, over a line of 2 ms", "ms", Bound.MOST, offset=15) for kind in KINDS),
-    Figure(f"{BROKERS} brokers on one queue, commits of 5 ms", "jobs/s", Bound.LEAST, factor=2.5, of=ONE),
-    Figure(f"lease {BATCH} from {MANY:,} beside an open transaction", "ms", Bound.MOST, factor=2, of=SHORT),
+    Figure(f"life of {BATCH}", "ms", Bound.MOST, factor=1.5, of=SQLITE),
+    *(Figure(f"{kind} {BATCH}, 2 ms line", "ms", Bound.MOST, offset=15) for kind in KINDS),
+    Figure(f"{BROKERS} brokers, 5 ms commits", "jobs/s", Bound.LEAST, factor=2.5, of=ONE),
+    Figure(f"lease {BATCH} beside dead rows", "ms", Bound.MOST, factor=2, of=SHORT),
 )
 
 
@@ -247,16 +247,16 @@ class _Rounds:
         ours, sqlite = (_medians(found[name]) for name in ("postgres", "sqlite"))
         for kind in KINDS:
             sample[f"{kind} {BATCH}"] = Reading(ours[kind], sqlite[kind])
-        sample[f"life of {BATCH}, all four"] = Reading(sum(ours.values()), sum(sqlite.values()))
+        sample[f"life of {BATCH}"] = Reading(sum(ours.values()), sum(sqlite.values()))
         near = self._server.url(self._server.database(), tcp=True)
         with DelayLine(self._server.port, LINE_S) as line:
             slow = _medians(self._call(lives, near.replace(f":{self._server.port}/", f":{line.port}/"))["postgres"])
-        sample |= {f"{kind} {BATCH}, over a line of 2 ms": Reading(slow[kind]) for kind in KINDS}
+        sample |= {f"{kind} {BATCH}, 2 ms line": Reading(slow[kind]) for kind in KINDS}
         four, one = (self._call(shared, self._new(), brokers) for brokers in (BROKERS, 1))
-        sample[f"{BROKERS} brokers on one queue, commits of 5 ms"] = Reading(four, one)
+        sample[f"{BROKERS} brokers, 5 ms commits"] = Reading(four, one)
         few = self._call(leases_ms, self._queues[FEW], 0)
         many = self._call(leases_ms, self._queues[MANY], LEASED_BEFORE)
-        sample[f"lease {BATCH} from {MANY:,} beside an open transaction"] = Reading(median(many), median(few))
+        sample[f"lease {BATCH} beside dead rows"] = Reading(median(many), median(few))
         return sample
 
     def _new(self) -> str:

@@ -390,8 +390,10 @@ class Ledger:
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
         """Make the alarm for the Timekeeper; None: it will wake at that instant or earlier, and `send_same` is false.
 
-        An Expire that comes too early finds nothing. Otherwise each lease and each end of a job would wake it.
+        An Expire that comes too early finds nothing. What is due already may be locked by another broker's batch.
         """
+        if due_ms is not None and self._store.remote:
+            due_ms = max(due_ms, self._clock.now_ms() + LOCKED_MS)
         known_ms = self._alarm.due_ms
         if not send_same and (due_ms is None or (known_ms is not None and known_ms <= due_ms)):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.world import World
@@ -20,7 +20,7 @@ def load_answer(keys: Keys, command: TenantRequest, request: Once) -> None:
 
     Of copies of one request in a batch the first is decided, so the record is that of the first.
     """
-    record = cache(partial(_record, command, request, keys.now_ms))
+    record = partial(_record, command, request, keys.now_ms)
     keys.records.setdefault((command.tenant, command.request_id), record)
     if command.quotas.bytes_max is not None or command.quotas.waiting_max is not None:
         keys.tenants.add(command.tenant)

@@ -70,4 +70,7 @@ class Places:
         if keys is None:
             self._places.clear()
         for key in keys or ():
-            self._places.get(key[:2], {}).pop(needs_key(key.needs), None)
+            places = self._places.get(key[:2], {})
+            places.pop(needs_key(key.needs), None)
+            if not places:
+                self._places.pop(key[:2], None)

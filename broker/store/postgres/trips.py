@@ -4,7 +4,8 @@ A transaction begins with `OPENING`, which has four uses: it fences off a broker
 broker's sign of life; it makes every batch, also of reads, a write, so that no answer is drawn from rows that a standby
 has not got; and it sets, for this transaction only:
 
-- `idle_in_transaction_session_timeout`, so that the locks of a broker that was stopped amid a batch are given back;
+- `idle_in_transaction_session_timeout`, so that the locks of a broker that was stopped amid a batch are given back, and
+  `tcp_user_timeout`, for one that was stopped before it had read all rows: its session does not count as idle;
 - the planner's choices: each statement of a batch is written for nested loops over indexes in their order, whatever the
   statistics of tables that grow and shrink all the time may say, and is planned once; compiling plans (`jit`) would
   take longest of all. With sorts off, an order is asked of the few rows that lead to others, never of a whole table.
@@ -27,6 +28,7 @@ IDLE_S_MAX: Final = 5  # of a transaction, between its trips: half of the time a
 PREPARED_MAX: Final = 512  # statements that a session keeps prepared: more than there are, in all their variants
 SETTINGS: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S_MAX}s",
+    "tcp_user_timeout": f"{IDLE_S_MAX}s",
     "plan_cache_mode": "force_generic_plan",
     **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
