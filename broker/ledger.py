@@ -388,9 +388,9 @@ class Ledger:
         return math.inf if end_ms is None else self._clock.deadline_s(end_ms)
 
     def _next_alarm(self, due_ms: int | None, *, send_same: bool) -> Alarm | None:
-        """Make the alarm for the Timekeeper; None: it will wake by then, and `send_same` is false. Early is harmless."""
+        """Make the alarm for the Timekeeper; None: it will wake early enough, and `send_same` is false."""
         if due_ms is not None and self._store.remote:
-            due_ms = max(due_ms, self._clock.now_ms() + LOCKED_MS)  # another broker's batch may have locked what is due
+            due_ms = max(due_ms, self._clock.now_ms() + LOCKED_MS)  # another broker may lock what is due
         known_ms = self._alarm.due_ms
         if not send_same and (due_ms is None or (known_ms is not None and known_ms <= due_ms)):
             return None
