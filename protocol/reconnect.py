@@ -129,6 +129,7 @@ class LazyPirate:
         self._failures = 0
         self._heard = False
         self.unheard_since_ms: int | None = None  # since when a reply is owed in silence; None: not at present
+        self.away = False  # whether the store of the broker that was heard last is away: it answers nothing but Pings
         self._resend_ms = _NEVER_MS
 
     @property
@@ -190,8 +191,12 @@ class LazyPirate:
         self._begin_silence(now_ms)
         self._heard = True
         self._heard_ms = now_ms
-        self.unheard_since_ms = None
-        if isinstance(reply, Pong) and not reply.ready and len(self._endpoints) > 1:
+        self.away = isinstance(reply, Pong) and not reply.ready
+        if not self.away:
+            self.unheard_since_ms = None
+        elif self._pending and self.unheard_since_ms is None:
+            self.unheard_since_ms = now_ms
+        if self.away and len(self._endpoints) > 1:
             return self.dropped(now_ms)  # it counts as a failure: if no broker is ready, the pauses grow
         self._failures = 0
         pending = self._pending.get(request_id)
@@ -226,7 +231,7 @@ class LazyPirate:
             return self._reopen(now_ms) if now_ms >= self._reopen_ms else []
         if moved:
             self._moving = True
-            self.unheard_since_ms = None
+            self.unheard_since_ms = self.unheard_since_ms if self.away else None
         if now_ms < self._ping_ms:
             return self._resend(now_ms)
         if now_ms < (expected_ms := self._silent_since_ms + HEARTBEAT_MS + self._expected_ms()):

@@ -2,8 +2,7 @@
 
 `Channel` is the shell around `protocol.reconnect.LazyPirate`, which decides what to send and when. The Channel owns the
 socket, the clock and the waiting tasks; it is an actor: `run` is its loop, and `ask` its message. Agents and clients
-use the same class. At most `PENDING_MAX` requests are in flight (others wait), and `Patience` bounds the wait for a
-silent broker.
+use the same class. At most `PENDING_MAX` requests are in flight, and `Patience` bounds the wait for a silent broker.
 """
 
 from __future__ import annotations
@@ -288,13 +287,13 @@ class Channel:
             self._wake_in_time()
             return
         self._ever_heard = True
-        self.silent = False
         self._mismatches = 0
         self._refused.clear()
         if isinstance(reply, Nudge):
             self.nudged()
         reachable = self._pirate.reachable
         self._do(self._pirate.heard(request_id, reply, self.now_ms()))
+        self.silent = self.silent and self._pirate.away
         self._measure(request_id, len(body))
         if not reachable:
             self._reachable_changed.ring()
@@ -337,7 +336,8 @@ class Channel:
             if self._mismatches and not self._ever_heard:
                 self._fail(OperatorError(mismatched(self.endpoint), exit_code=EXIT_NO_PERMISSION))
             else:
-                self._fail(OperatorError(unanswered(self.endpoint, bound_s), exit_code=EXIT_UNAVAILABLE))
+                words = unanswered(self.endpoint, bound_s, away=self._pirate.away)
+                self._fail(OperatorError(words, exit_code=EXIT_UNAVAILABLE))
         elif waited_s >= NOTICE_S and not self.silent and self._patience.notice is not None:
             self.silent = True
             self._patience.notice(self.endpoint, None if bound_s is None else bound_s - waited_s)

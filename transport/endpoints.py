@@ -143,8 +143,13 @@ def require_loopback(endpoints: Sequence[str]) -> None:
     )
 
 
-def unanswered(endpoint: str, waited_s: float) -> str:
-    """Return the message that no broker answers at `endpoint`, and what to do about it."""
+def unanswered(endpoint: str, waited_s: float, *, away: bool) -> str:
+    """Return the message that no broker answers at `endpoint`, or that its store is `away`, and what to do about it."""
+    if away:
+        return (
+            f"the broker at {endpoint} cannot reach its store (waited {waited_s:g} s): nothing is lost, and it answers "
+            "when its database is back; its /health says more"
+        )
     advice = (
         "start one with `airunner broker`"
         if _is_loopback(endpoint)

@@ -344,3 +344,16 @@ def test_the_only_broker_is_not_left_because_its_store_is_away() -> None:
     asker = pirate(HIGHEST, ("a",))
     asker.ask(ONE, b"one", 0)
     assert asker.heard(PING_ID, Pong(ready=False), 0) == []
+
+
+def test_a_broker_whose_store_is_away_is_silent_until_it_answers() -> None:
+    asker = pirate(HIGHEST, ("a",))
+    asker.ask(ONE, b"one", 0)
+    asker.heard(PING_ID, Pong(), 0)
+    assert asker.unheard_since_ms is None
+    for now_ms in (1_000, 3_000):
+        asker.heard(PING_ID, Pong(ready=False), now_ms)
+        asker.tick(now_ms + 1, moved=True)
+        assert (asker.away, asker.unheard_since_ms) == (True, 1_000), "what it sends ends no silence"
+    asker.heard(PING_ID, Pong(), 5_000)
+    assert (asker.away, asker.unheard_since_ms) == (False, None)
