@@ -144,6 +144,8 @@ class Link:
             yield
         except psycopg.Error as error:
             connection = connection or self.connection
+            if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+                connection.close()  # an error of libpq's own, after which nobody knows what is under way
             raise meaning(error, self.shown, lost=connection.closed, committing=committing) from error
 
 

@@ -66,6 +66,21 @@ def test_a_fault_of_this_program_stays_what_it_is(link: Link):
         link.connection.execute("SELEC 1")
 
 
+def step_out(link: Link) -> None:
+    with link.connection.pipeline():
+        link.connection.pgconn.send_query_params(b"SELECT 1", None)
+        link.connection.pgconn.exit_pipeline_mode()
+
+
+@pytest.mark.parametrize(("committing", "meant"), [(False, StoreAway), (True, StoreUnsure)])
+def test_a_connection_that_libpq_finds_out_of_step_is_lost(*, committing: bool, meant: type[Exception], link: Link):
+    guard = link.committing() if committing else link.translated()
+    with pytest.raises(meant), guard:
+        step_out(link)
+    link.reconnect()
+    assert link.connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
 def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: Link, postgresql: Server):
     for committing, meant in ((False, StoreAway), (True, StoreUnsure)):
         postgresql.execute(f"SELECT pg_terminate_backend({link.connection.info.backend_pid}, 10000)")
