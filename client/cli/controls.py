@@ -80,7 +80,10 @@ async def queues_command(client: Client, console: Console, json: JsonOption = Fa
 
 @client_command()
 async def agents_command(client: Client, console: Console, json: JsonOption = False) -> None:
-    """List the agents that run jobs or were active in the last minutes, and how busy they are."""
+    """List the agents that run jobs or were active in the last minutes, and how busy they are.
+
+    With several brokers, idle agents are listed by the broker that they use: ask each with --broker.
+    """
     from airunner.client.cli.listing import AGENT_HEADINGS, agent_row
 
     await show_rows(console, client.agents(), agent_row, AGENT_HEADINGS, json=json)

@@ -80,8 +80,8 @@ def check_store(connection: Database, fleet: str) -> list[str]:
         owner = require_whole(connection)
     if owner != fleet:
         raise OperatorError(
-            "the store belongs to another fleet, whose brokers have another key: copy certs/broker.public and "
-            "certs/broker.secret of that fleet to this home, or name another database with --store"
+            "the store belongs to another fleet, whose brokers have another key: make this home with `airunner certs "
+            "import` from a file of that fleet's `airunner certs export`, or name another database with --store"
         )
     return warnings
 
