@@ -143,7 +143,7 @@ class Engine(Protocol):
         ...
 
     def load(self, keys: Keys) -> Loaded:
-        """Load the rows for `keys`. Raises `Fenced`."""
+        """Load the rows for `keys`. Raises, with several brokers: `Fenced`, `StoreAway`, `Moved`."""
         ...
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
@@ -183,7 +183,10 @@ class Engine(Protocol):
         ...
 
     def commit(self) -> None:
-        """End the transaction; all of it is on disk when this returns. Raises `Moved` too, if `remote`."""
+        """End the transaction; all of it is on disk when this returns.
+
+        Raises, if `remote`: `Moved`; `StoreUnsure`: whether it is on disk is not known.
+        """
         ...
 
     @property

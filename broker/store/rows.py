@@ -195,8 +195,8 @@ class Sweep(NamedTuple):
 class Keys(Struct):
     """Keys of the rows that a batch is decided on, with what is to be loaded for each.
 
-    An engine that several brokers use locks what is said to be locked, in the order of the fields and sorted within a
-    field, until the end of the transaction; that another transaction has locked, it waits for.
+    An engine that several brokers use locks what is said to be locked until the end of the transaction, and waits for
+    what another transaction has locked. All do so in one order: records, grants, queues, then jobs by their numbers.
     """
 
     now_ms: int = 0  # instant of the batch

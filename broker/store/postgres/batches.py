@@ -23,7 +23,6 @@ class Memory(Struct):
     aside: set[str] = set()  # ids of jobs that are set aside
     places: Places = msgspec.field(default_factory=Places)
     due_from_ms: int = 0  # no job of this broker is due before this instant
-    ready_seqs: dict[str, int] = {}  # of other brokers, as seen last
 
 
 class Log(Struct):
