@@ -204,7 +204,7 @@ def padded(size_bytes: int) -> Map:
 
 
 BY_TASK_TOKEN = {"UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob", "ReadJobStdin"}  # it proves the lease
-LISTS = {"ListJobs", "ListQueues", "ListSecrets", "ListAgents"}
+LISTS = {"ListJobs", "ListQueues", "ListSecrets", "ListAgents", "ListBrokers"}
 
 
 class Machine(Plain):
