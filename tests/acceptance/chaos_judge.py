@@ -139,7 +139,7 @@ async def judge(cluster: Cluster, deaths: Sequence[Record], findings: Findings) 
             async for summary in all_jobs(client)
         ]
     history = history_of(cluster, [*records, *deaths], jobs)
-    (cluster.folder / "history").write_bytes(pack(history))  # kept with the folder, for whoever asks why
+    (cluster.folder / "history").write_bytes(pack(history))  # kept with the folder, to find out why
     broken = check(history)
     several = len(cluster.broker.split()) > 1
     findings.add("laws broken", (str(one) for one in broken if not (several and one.law in OF_ONE_BROKER)))

@@ -84,7 +84,7 @@ async def voices(**seqs: int) -> AsyncIterator[list[Voice]]:
             others = [other.site.name for other in found if other is not voice]
             voice.bus.set_peers({name: name for name in others})
             voice.bus.heard.update({name: seqs[name] for name in others})
-        for site in fleet.values():  # what knows the hints' topic connects anew
+        for site in fleet.values():  # what knows the hints' topic connects again
             site.exchange.set_peers([])
             site.exchange.set_peers([name for name in fleet if name != site.name])
         await wait_all_tasks_blocked()

@@ -46,7 +46,7 @@ def test_a_server_and_its_files_end_with_a_killed_test_run(version: int, tmp_pat
         assert run.stdout
         root, port = run.stdout.readline().split()
         run.kill()
-        assert not run.stdout.read()  # to its end: whoever removes the files holds it open
+        assert not run.stdout.read()  # to its end: the process that removes the files holds it open
     assert not Path(root).exists()
     with pytest.raises(psycopg.OperationalError, match="refused"):
         psycopg.connect(f"postgresql://127.0.0.1:{port}/postgres")

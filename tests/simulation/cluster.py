@@ -226,7 +226,7 @@ class ClusterLine:
         self._cluster.send(self._session, act, to_server=True)
 
     async def open(self) -> None:
-        """Connect anew. Raises `StoreAway`."""
+        """Connect again. Raises `StoreAway`."""
         cluster = self._cluster
         if not self._session.over:
             cluster.hang_up(self._session)

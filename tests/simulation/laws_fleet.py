@@ -79,7 +79,14 @@ def a_pause_holds_at_every_broker(evidence: Evidence) -> Found:
     asked = [record for record in evidence.history.of(Invoked) if record.kind == "queue"]
     for pause in asked:
         since_ms = acknowledged.get(pause.request_id)
-        others_ms = [one.at_ms for one in asked if one.queue == pause.queue and one.mode != QueueMode.PAUSED]
+        others_ms = [
+            one.at_ms
+            for one in asked
+            if one.queue == pause.queue
+            and one.mode != QueueMode.PAUSED
+            # One that was answered before the pause was asked for has no effect after it.
+            and acknowledged.get(one.request_id, evidence.end_ms) >= pause.at_ms
+        ]
         if pause.mode != QueueMode.PAUSED or since_ms is None or any(at_ms <= since_ms for at_ms in others_ms):
             continue
         until_ms = min(others_ms, default=evidence.end_ms)

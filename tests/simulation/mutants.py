@@ -195,7 +195,7 @@ def mode_read_without_lock() -> None:
 
 
 def expiry_of_anothers_lease() -> None:
-    """A broker ends what is due by its own clock, whoever owns it."""
+    """A broker ends what is due by its own clock, also what another one owns."""
     Rows.ends = lambda *_: True
 
 

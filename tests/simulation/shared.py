@@ -37,7 +37,7 @@ class Transaction:
         self.open = True
         self.logged: int | None = None  # its place in the log: then nothing but a failover undoes it
         self.deeds: list[tuple[Deed, object]] = []  # with what each came to on the copy
-        self.changes = Changes()  # for whoever watches, as the two that follow
+        self.changes = Changes()  # for those that watch, as the two that follow
         self.adopted: frozenset[str] = frozenset()
         self.opens = False
 
@@ -185,7 +185,7 @@ class Server:
         return as_seen and self._free(transaction, ("broker", seen.broker), alone=True)
 
     def _named(self, keys: Keys, owners: set[str]) -> set[int]:
-        """Numbers of the jobs that are locked, whoever else works on them."""
+        """Numbers of the jobs that are locked, also by other transactions."""
         t = self.tables
         named = {t.numbers[job_id] for _, job_id in keys.jobs if job_id in t.numbers}
         granted = {job.number for job in t.jobs.values() if (job.tenant, job.lease_request) in keys.grants}
@@ -316,7 +316,7 @@ class Server:
         self._locks.clear()
         for transaction in self._log:
             transaction.open = False
-        self.tables, self._standby = self._standby, self._standby.copy()  # and has a standby anew
+        self.tables, self._standby = self._standby, self._standby.copy()  # and has a new standby
         del self._log[self._standby_has :]
         return self._standby_has
 
