@@ -108,7 +108,7 @@ class ServerDisk(Boundless):
 
     def look(self) -> Space:
         """See `Disk`."""
-        return Space(free_bytes=max(0, (self._bytes_max or 0) - self._size_bytes()))
+        return Space(free_bytes=0 if self._bytes_max is None else max(0, self._bytes_max - self._size_bytes()))
 
     def room(self, space: Space, wanted_bytes: int) -> Room:
         """See `Disk`."""

@@ -89,7 +89,6 @@ class FleetBus:
         self._counts = counts
         self._hinted_seq = ready_seq()  # number of the last hint
         self._ready: set[QueueKey] = set()  # queues that others have made ready
-        self._unsure = False  # a batch may have raised the number without a hint
         self._alone = True  # no other broker is live
         self._decoder = msgspec.msgpack.Decoder(Hint)
         relay.join(self._topic, self.hear)
@@ -98,11 +97,8 @@ class FleetBus:
         """See `Bus`."""
         self._local.publish(news)
         ready_seq = self._ready_seq()
-        after_seq = self._hinted_seq
-        if self._unsure and ready_seq > after_seq:
-            after_seq, self._unsure = ready_seq - 1, False  # a number before may be of the batch that was stored unseen
         if not self._alone and (ready_seq > self._hinted_seq or news.ready or news.nudged):
-            self._send(Hint(self._broker, after_seq, ready_seq, list(news.ready), news.nudged))
+            self._send(Hint(self._broker, self._hinted_seq, ready_seq, list(news.ready), news.nudged))
         self._hinted_seq = ready_seq  # also when alone: another broker then notices that it has missed these numbers
 
     def take_ready(self) -> set[QueueKey]:
@@ -127,9 +123,7 @@ class FleetBus:
     def replay_all(self) -> None:
         """Make every listener replay, and others try all: what a batch has done may never have been published."""
         self._relay.replay_all()
-        self._unsure = True
-        if not self._alone:
-            self._send(Hint(self._broker, self._hinted_seq, self._hinted_seq, None, []))
+        self.publish(BatchNews(ready={EVERY_QUEUE}))
 
     def hear(self, sealed: bytes) -> None:
         """Hear a hint of another broker; one that no broker of the fleet has sealed is dropped."""

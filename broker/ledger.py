@@ -233,10 +233,10 @@ class Ledger:
                 if not unsure:
                     changes = self._park_again(changes)
                 yield from self._wait_out(away)
-                continue
-            if unsure:  # the first copy may have been stored, with news that were never published
-                self._bus.replay_all()
-            return stored
+                if unsure:  # the copy before may have been stored, with news that were never published
+                    self._bus.replay_all()
+            else:
+                return stored
 
     def _park_again(self, changes: Sequence[ToApply]) -> list[ToApply]:
         """Park those requests again that were parked, so that they may time out; return the other changes."""

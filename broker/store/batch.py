@@ -39,7 +39,7 @@ from airunner.broker.store.needs import meets
 from airunner.broker.store.rows import Changes, Keys, QueueKey
 from airunner.protocol.errors import Busy
 
-TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy` because its jobs keep changing
+TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy`: its jobs change, or are damaged
 _NOTHING: Final = Changes()
 
 
@@ -79,14 +79,13 @@ class Store:
         return self._try(partial(self._stage, commands, now_ms))
 
     def _try(self, attempt: Callable[[], Applied]) -> Applied:
-        tries = 0
-        while tries < TRIES_MAX:
+        for _ in range(TRIES_MAX):
             try:
                 return attempt()
             except Undecodable as undecodable:
                 self.engine.set_aside(undecodable.job_id)
             except Moved:
-                tries += 1
+                continue
         raise Busy
 
     def commit(self) -> None:

@@ -201,7 +201,10 @@ class Engine(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the store as `store_bytes` counts them, when the brokers were last loaded; 0 if it is embedded."""
+        """Bytes of the store as `store_bytes` counts them, when the brokers were loaded last after this was read.
+
+        0 if it is embedded.
+        """
         ...
 
     def reading(self) -> AbstractContextManager[None]:

@@ -64,6 +64,7 @@ def plans(request: pytest.FixtureRequest, postgresql_servers: Servers) -> Iterat
             empty([engine])
             law(Driver(Store(engine)))
         Store(other).apply([Beat()], 1)
+        assert not engine.size_bytes, "it is measured with the next beat"
         Store(engine).apply([Beat(), Adopt(seen=BrokerSeen("broker-1", 1, 1))], 1)
         connection.execute(FILL)
         connection.commit()

@@ -94,6 +94,7 @@ class SharedEngine(Rows):
         trip = self._server.first(self._transaction, keys, renews=self._renews)
         self._answer = self._line.ask(self._transaction, trip, ends=False)
         self._now = self._answer.tables
+        self.ready_seq = self._now.brokers[self.broker].ready_seq
         loaded = super().load(keys)
         loaded.numbers = self._answer.numbers
         loaded.brokers = self.list_brokers() if keys.fleet else []

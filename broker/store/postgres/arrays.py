@@ -19,9 +19,7 @@ from psycopg.pq import Format as WireFormat
 from airunner.broker.store.rows import JobRow
 
 NUL_SHOWN: Final = "\u2400"
-_HEADER: Final = Format(
-    "!iiiii"
-)  # dimensions, whether there are NULLs, type of the elements, their number, first index
+_HEADER: Final = Format("!iiiii")  # dimensions, whether there are NULLs, type of elements, their number, first index
 _LENGTH: Final = Format("!i")
 _NULL: Final = _LENGTH.pack(-1)
 _BIGINT: Final = Format("!iq")

@@ -42,10 +42,11 @@ DEFAULTS: Final[dict[str, str | int]] = {  # the URL may override them
 PREPARED_AFTER: Final = 2  # uses of a statement until it is prepared: a broker has few, and uses them all the time
 WORDS_CHARS_MAX: Final = 300  # of an error of libpq or the server, in one line
 AWAY_CLASSES: Final = ("08", "57P", "53", "58")  # connection, shutdown, no resources, files of the server
+IDLE: Final = "25P03"  # ended between two trips of a transaction, before anything of the second was read
 AWAY: Final = {
     "25006",  # read-only transaction: a standby, or a primary that was demoted
     "25P02",  # the transaction has failed already, in a statement before
-    "25P03",  # idle in transaction for too long, as the administrator sees it
+    IDLE,
     "26000",  # a pooler has forgotten a prepared statement
     "55P03",  # a lock was not available in time, as the administrator sees it
     "57014",  # cancelled by the administrator
@@ -56,7 +57,7 @@ DISK_FULL: Final = "53100"
 GIVEN_UP: Final = ("01000", "57P01")  # a warning in COMMIT: committed here, but the wait for the standby was cancelled
 REFUSED: Final = {  # and what the operator has to do
     "42501": "the role lacks a right: run `airunner store init --store URL-OF-THE-OWNER --grant-to ROLE`",
-    "42P01": "a table is missing: run `airunner store init`",
+    "42P01": "restore a backup: `airunner store init` makes a whole store where there is none, but no single table",
     "3F000": "the schema is missing: run `airunner store init`",
     "3D000": "create the database, or name another with --store",
     "XX001": "the server's files are damaged: restore a backup",
@@ -157,7 +158,7 @@ def meaning(error: psycopg.Error, store: str, *, lost: bool, committing: bool) -
     """
     code = error.sqlstate
     words = f"the store {store}: {one_line(error)}"
-    if code in UNSURE or (lost and committing):
+    if code in UNSURE or (lost and committing and code != IDLE):
         return StoreUnsure(words)
     if code == DISK_FULL:
         return NoSpace(f"{words}; make room on the server's disk")

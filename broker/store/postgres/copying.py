@@ -90,7 +90,7 @@ def fill(url: str, identity: Identity, now_ms: Callable[[], int]) -> Generator[C
 
     def opened() -> Link:
         nonlocal epoch
-        link, epoch = open_link(url, identity, now_ms)
+        link, epoch, _ = open_link(url, identity, now_ms)
         return link
 
     with _connected(opened) as link:

@@ -32,8 +32,8 @@ NEVER_MS: Final = 2**62  # an instant after all others
 
 def open_postgres(url: str, identity: Identity, now_ms: Callable[[], int]) -> PostgresEngine:
     """Open the store at a URL for a broker. Raises `OperatorError`."""
-    link, epoch = open_link(url, identity, now_ms)
-    return PostgresEngine(link, identity.broker, epoch)
+    link, epoch, ready_seq = open_link(url, identity, now_ms)
+    return PostgresEngine(link, identity.broker, epoch, ready_seq)
 
 
 class PostgresEngine(PageReader):
@@ -43,13 +43,13 @@ class PostgresEngine(PageReader):
     alone = False
     remote = True
 
-    def __init__(self, link: Link, broker: str, epoch: int) -> None:
+    def __init__(self, link: Link, broker: str, epoch: int, ready_seq: int = 0) -> None:
         super().__init__(Trips(link, broker, epoch))
         self.broker = broker
         self._epoch = epoch
-        self.ready_seq = 0
+        self.ready_seq = ready_seq
         self.warnings = link.warnings
-        self.size_bytes = 0
+        self._size_bytes, self._sized = 0, False
         self._memory = Memory()
         self._reading = False
         self._removals = Removals()
@@ -77,16 +77,19 @@ class PostgresEngine(PageReader):
         if self._renewed_ms is not None or keys.adopted:
             memory.due_from_ms = 0
         loading.ask(self._trips, keys, memory, self._renewed_ms)
+        if keys.fleet and self._sized:
+            self._trips.add("size", loading.SIZE)
         self._batch = batch = Batch(keys, self._trips.send())
         try:
             found = loading.loaded(batch, memory.aside)
         except BaseException:
             self._trips.undo()
             raise
+        self.ready_seq = batch.rows["opening"][0][0]
         for row in batch.rows.get("durability", ()):
             self.warnings = warnings_from(*row)
         for logs_bytes, rows in batch.rows.get("size", ()):
-            self.size_bytes = logs_bytes + ROW_BYTES * rows
+            self._size_bytes, self._sized = logs_bytes + ROW_BYTES * rows, False
         return found
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
@@ -113,8 +116,7 @@ class PostgresEngine(PageReader):
         memory.due_from_ms = min([memory.due_from_ms, *instants])
         saving.ask_end(self._trips, memory, ready=changes.ready)
         rows = self._trips.send(committing=True)
-        for (ready_seq,) in rows.get("ready_seq", ()):
-            self.ready_seq = ready_seq
+        self.ready_seq += changes.ready
         self._next_due_ms = min((due_ms for (due_ms,) in rows["next_due"]), default=None)
         memory.due_from_ms = NEVER_MS if self._next_due_ms is None else self._next_due_ms
         ready, unready = saving.moved(changes)
@@ -183,6 +185,11 @@ class PostgresEngine(PageReader):
         return Counter(tenant for tenant, _ in self._removals.records)
 
     # --- the rest ---
+
+    @property
+    def size_bytes(self) -> int:
+        self._sized = True
+        return self._size_bytes
 
     def work(self) -> int:
         return self._trips.rows

@@ -129,9 +129,10 @@ def _searched(columns: str, join: str, then: str) -> str:
 
 
 _ORDERED: Final = "ORDER BY waiting.place, waiting.number LIMIT wanted.jobs"
+_OTHERS: Final = "AND waiting.number != ALL(ARRAY(SELECT number FROM airunner.job WHERE job_id = ANY(%b)))"
 SEEN: Final = (
     f"{_WANTED} SELECT tenant, queue, words, array_agg(seen.place), array_agg(seen.number) FROM wanted, LATERAL"
-    f" {_searched('waiting.place, waiting.number', '', _ORDERED)} AS seen GROUP BY tenant, queue, words"
+    f" {_searched('waiting.place, waiting.number', '', f'{_OTHERS} {_ORDERED}')} AS seen GROUP BY tenant, queue, words"
 )
 _JOINED: Final = "JOIN airunner.job ON job.number = waiting.number AND job.gate = 0 AND job.job_id != ALL(%b)"
 WAITING: Final = (
@@ -233,7 +234,6 @@ def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> Non
     if keys.fleet:
         trips.add("brokers", BROKERS)
         trips.add("durability", DURABILITY)
-        trips.add("size", SIZE)
 
 
 def _pairs(some: Iterable[tuple[str, Any]], second: Column = texts) -> tuple[bytes, bytes]:
@@ -274,8 +274,8 @@ def _ask_waiting(trips: Trips, keys: Keys, memory: Memory, aside: bytes) -> None
     fields = ("tenant", "queue", "needs", "place", "number")
     places = columns(memory.places.of(queues), fields, (texts, texts, byteas, bigints, bigints))
     values: list[Value] = [*asked, keys.ended + 2 * keys.due, *places]
-    trips.add("seen", SEEN, *values)
-    trips.add("waiting", WAITING, *values, aside, aside)
+    for name, statement in (("seen", SEEN), ("waiting", WAITING)):
+        trips.add(name, statement, *values, aside, aside)
 
 
 def _ask_sweep(trips: Trips, sweep: Sweep, aside: bytes) -> None:

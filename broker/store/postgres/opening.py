@@ -21,17 +21,9 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
 PACKAGE: Final = "airunner"
 OLDEST: Final = 150_000  # PostgreSQL 15, as the server numbers it
-SKEW_MS_MAX: Final = (
-    2_000  # between the clocks of this machine and the server's: timestamps in logs and delays follow it
-)
+SKEW_MS_MAX: Final = 2_000  # between the clocks of this machine and the server's: delays and timestamps follow it
 MAKE_TRIES: Final = 10  # when brokers make the schema at the same time, one of them does, and the others look again
-_MADE_BY_ANOTHER: Final = (
-    "23505",
-    "42P06",
-    "42P07",
-    "40P01",
-    "XX000",
-)  # unique, schema, table, deadlock, "concurrently"
+_MADE_BY_ANOTHER: Final = ("23505", "42P06", "42P07", "40P01", "XX000")  # row, schema, table; deadlock, "concurrently"
 _INSTALLED: Final = "SELECT version, compatible, fleet FROM airunner.installed"
 _IS_INSTALLED: Final = "SELECT to_regclass('airunner.installed') IS NOT NULL"
 _SERVER: Final = "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_database()"
@@ -40,7 +32,7 @@ _REGISTER: Final = (
     "INSERT INTO airunner.broker AS own (broker, epoch, requests, events, version, knows, opened_ms)"
     " VALUES (%s, 1, %s, %s, %s, %s, %s) ON CONFLICT (broker) DO UPDATE SET epoch = own.epoch + 1, beat = own.beat + 1,"
     " dead = false, requests = excluded.requests, events = excluded.events, version = excluded.version,"
-    " knows = excluded.knows, opened_ms = excluded.opened_ms RETURNING epoch"
+    " knows = excluded.knows, opened_ms = excluded.opened_ms RETURNING epoch, ready_seq"
 )
 _GRANTS: Final = (
     "GRANT USAGE ON SCHEMA airunner TO {}",
@@ -51,21 +43,21 @@ _GRANTS: Final = (
 )
 
 
-def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[Link, int]:
-    """Open a store for a broker; return the link and the broker's epoch. Raises `OperatorError`."""
+def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[Link, int, int]:
+    """Open a store for a broker; return the link, and its row's epoch and `ready_seq`. Raises `OperatorError`."""
     try:
         link = Link(url, lambda connection: check_store(connection, identity.fleet))
         try:
             with link.translated():
                 check_clock(link.connection, now_ms)
                 own = (identity.broker, identity.requests, identity.events, version(PACKAGE))
-                ((epoch,),) = link.connection.execute(_REGISTER, (*own, VERSION, now_ms())).fetchall()
+                ((epoch, ready_seq),) = link.connection.execute(_REGISTER, (*own, VERSION, now_ms())).fetchall()
         except BaseException:
             link.close()
             raise
     except (StoreAway, NoSpace) as error:
         raise OperatorError(f"cannot use {error}", exit_code=EXIT_UNAVAILABLE) from error
-    return link, epoch
+    return link, epoch, ready_seq
 
 
 def check_store(connection: Database, fleet: str) -> list[str]:

@@ -46,6 +46,7 @@ class Places:
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str], dict[bytes, Place]] = {}
+        self._count = 0
 
     def of(self, queues: Iterable[tuple[str, str]]) -> list[Remembered]:
         """List the places that are remembered in these queues."""
@@ -54,9 +55,11 @@ class Places:
 
     def set(self, key: QueueKey, place: Place) -> None:
         """Remember a place of a queue and needs."""
-        if sum(map(len, self._places.values())) >= PLACES_MAX:
-            self._places.clear()
-        self._places.setdefault(key[:2], {})[needs_key(key.needs)] = place
+        if self._count >= PLACES_MAX:
+            self.forget(None)
+        places, needs = self._places.setdefault(key[:2], {}), needs_key(key.needs)
+        self._count += needs not in places
+        places[needs] = place
 
     def lower(self, jobs: Iterable[JobRow]) -> None:
         """Move places so that the next search finds these jobs too."""
@@ -68,9 +71,9 @@ class Places:
     def forget(self, keys: Collection[QueueKey] | None) -> None:
         """Forget the places of these queues and needs; None: all."""
         if keys is None:
-            self._places.clear()
+            self._places, self._count = {}, 0
         for key in keys or ():
             places = self._places.get(key[:2], {})
-            places.pop(needs_key(key.needs), None)
+            self._count -= places.pop(needs_key(key.needs), None) is not None
             if not places:
                 self._places.pop(key[:2], None)

@@ -103,7 +103,7 @@ REMOVE_SEGMENTS: Final = (
 REMOVE_PENDING: Final = "DELETE FROM airunner.pending_deletion WHERE number = ANY(%b)"
 REMOVE_BROKERS: Final = "DELETE FROM airunner.broker WHERE broker = ANY(%b)"
 SKIP_NUMBERS: Final = "SELECT setval('airunner.job_number', greatest(last_value, %b)) FROM airunner.job_number"
-READY: Final = "UPDATE airunner.broker SET ready_seq = ready_seq + 1 WHERE broker = %b RETURNING ready_seq"
+READY: Final = "UPDATE airunner.broker SET ready_seq = ready_seq + 1 WHERE broker = %b"
 NEXT_DUE: Final = " UNION ALL ".join(
     f"SELECT * FROM (SELECT {column} FROM airunner.job WHERE broker = %b AND {column} >= %b AND job_id != ALL(%b)"
     f" ORDER BY {column} LIMIT 1) AS {column}"

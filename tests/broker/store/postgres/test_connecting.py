@@ -82,9 +82,16 @@ def test_a_connection_that_libpq_finds_out_of_step_is_lost(*, committing: bool, 
 
 
 def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: Link, postgresql: Server):
-    for committing, meant in ((False, StoreAway), (True, StoreUnsure)):
-        postgresql.execute(f"SELECT pg_terminate_backend({link.connection.info.backend_pid}, 10000)")
-        with pytest.raises(StoreAway) as failed, link.translated(committing=committing):
+    idle = "SET idle_in_transaction_session_timeout = '1ms'"  # nothing of the second trip was read then
+    for committing, meant in ((False, StoreAway), (True, StoreUnsure), (idle, StoreAway)):
+        pid = link.connection.info.backend_pid
+        if committing is idle:
+            link.connection.execute(idle)
+            link.connection.execute("BEGIN")
+            postgresql.wait_for(f"SELECT FROM pg_stat_activity WHERE pid = {pid}", [])
+        else:
+            postgresql.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
+        with pytest.raises(StoreAway) as failed, link.translated(committing=bool(committing)):
             link.connection.execute("SELECT 1")
         assert type(failed.value) is meant
         link.reconnect()

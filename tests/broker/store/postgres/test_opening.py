@@ -35,7 +35,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def opened(url: str, identity: Identity = ME) -> tuple[Link, int]:
+def opened(url: str, identity: Identity = ME) -> tuple[Link, int, int]:
     return open_link(url, identity, now_ms)
 
 
@@ -49,7 +49,7 @@ def refused(url: str, identity: Identity = ME, *, ahead_ms: int = 0) -> str:
 
 
 def epoch(url: str, identity: Identity = ME) -> int:
-    link, number = opened(url, identity)
+    link, number, _ = opened(url, identity)
     link.close()
     return number
 
@@ -108,11 +108,15 @@ def test_a_role_without_rights_is_told_of_store_init(other: str, database: str):
     assert epoch(other) == 2
 
 
-def test_a_right_that_is_taken_away_is_named(other: str, database: str, postgresql: Server):
+def test_a_right_that_is_taken_away_and_a_table_that_is_missing_are_named(
+    other: str, database: str, postgresql: Server
+):
     initialise(database, OTHER)
     name = database.rpartition("/")[2].partition("?")[0]
     postgresql.execute(f"REVOKE UPDATE ON airunner.broker FROM {OTHER}", database=name)
     assert "permission denied for table broker; the role lacks a right: run `airunner store init" in refused(other)
+    postgresql.execute("DROP TABLE airunner.broker", database=name)
+    assert 'relation "airunner.broker" does not exist; restore a backup: ' in refused(other)
 
 
 def test_an_encoding_other_than_utf8_is_refused(postgresql: Server):
@@ -161,7 +165,7 @@ def test_an_older_schema_is_upgraded_and_brokers_that_do_not_know_the_new_one_ar
         step = Step(compatible=compatible, statements=f"ALTER TABLE airunner.queue ADD COLUMN extra_{compatible} text")
         monkeypatch.setattr(opening, "STEPS", (*opening.STEPS, step))
         monkeypatch.setattr(opening, "VERSION", len(opening.STEPS))
-        link, _ = opened(database, SECOND)
+        link = opened(database, SECOND)[0]
         with closing(link):
             link.connection.execute("SELECT extra_1 FROM airunner.queue")
             rows = link.connection.execute(

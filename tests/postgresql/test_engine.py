@@ -1,0 +1,72 @@
+"""Engine on PostgreSQL: what it finds in rows that have no like in the other engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import pytest
+
+from airunner.broker.lifecycle.commands import Beat
+from airunner.broker.store.batch import TRIES_MAX, Store
+from airunner.broker.store.contract import StoreUnsure
+from airunner.broker.store.postgres.engine import PostgresEngine
+from airunner.protocol.errors import Busy
+from tests.conformance.driving import Driver
+from tests.postgresql.fleets import fleet, open_engine
+from tests.postgresql.serving import Servers
+
+pytestmark = pytest.mark.timeout(120)  # the first test makes a cluster
+
+
+@pytest.fixture
+def database(postgresql_servers: Servers) -> Iterator[str]:
+    server = postgresql_servers(15)
+    name = server.database()
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def engines(database: str) -> Iterator[Sequence[PostgresEngine]]:
+    with fleet(database, 2) as opened:
+        yield opened
+
+
+def execute(engine: PostgresEngine, statement: str) -> None:
+    engine._trips.link.connection.execute(statement.encode())
+
+
+def test_a_waiting_job_that_is_set_aside_is_not_one_that_another_broker_has_locked(engines: Sequence[PostgresEngine]):
+    driver = Driver(Store(engines[0]))
+    driver.submit(*map(str, range(TRIES_MAX + 1)))
+    execute(engines[0], r"UPDATE airunner.job SET spec = '\xc1'")
+    with pytest.raises(Busy):  # a batch does not go through all of a damaged queue
+        driver.outcome(driver.dequeue())
+    for _ in range(2):
+        (done,) = driver.apply(driver.ask(driver.dequeue())).done
+        assert (done.news.locked, done.news.exhausted) == (set(), {("home", "default", "")})
+    assert engines[0].damage == (TRIES_MAX + 1, TRIES_MAX + 1)
+
+
+def test_the_number_of_the_last_batch_with_ready_jobs_is_known_after_a_start_and_after_a_commit_that_was_unsure(
+    database: str, engines: Sequence[PostgresEngine], monkeypatch: pytest.MonkeyPatch
+):
+    driver = Driver(Store(engines[0]))
+    driver.submit("a")
+    send = engines[0]._trips.send
+
+    def lost(*, committing: bool = False) -> object:
+        rows = send(committing=committing)
+        if committing:
+            raise StoreUnsure
+        return rows
+
+    with monkeypatch.context() as cut:
+        cut.setattr(engines[0]._trips, "send", lost)
+        with pytest.raises(StoreUnsure):
+            driver.submit("b")
+    assert engines[0].ready_seq == 1
+    driver.apply(Beat())
+    with closing(open_engine(database, "broker-0")) as again:
+        assert (engines[0].ready_seq, again.ready_seq) == (2, 2)
