@@ -22,7 +22,7 @@ from airunner.transport.channel import Channel
 from airunner.transport.http import open_http
 from airunner.transport.patience import Patience
 from airunner.transport.ports import SYSTEM
-from airunner.transport.sockets import CurveNetwork, new_context
+from airunner.transport.sockets import CurveNetwork, open_context
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -50,28 +50,29 @@ async def run(
     tokens = token_source(
         os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=say
     )
-    network = CurveNetwork(new_context(), load_client_pair(home), load_broker_public(home))
-    channel = Channel(
-        network,
-        endpoints,
-        lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
-        SYSTEM,
-        Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
-    )
-    reports = Reports(lambda lines: say(*lines))
-    agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server)
-    async with anyio.create_task_group() as obeying:
-        obeying.start_soon(_obey_signals, agent, launcher, say)
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(reports.run)
-                group.start_soon(launcher.watch)
-                await agent.run()
-                group.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await launcher.aclose()
-        obeying.cancel_scope.cancel()
+    with open_context() as context:
+        network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
+        channel = Channel(
+            network,
+            endpoints,
+            lambda: tokens.token_at(SYSTEM.wall_ms() / 1_000),
+            SYSTEM,
+            Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
+        )
+        reports = Reports(lambda lines: say(*lines))
+        agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server)
+        async with anyio.create_task_group() as obeying:
+            obeying.start_soon(_obey_signals, agent, launcher, say)
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(reports.run)
+                    group.start_soon(launcher.watch)
+                    await agent.run()
+                    group.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await launcher.aclose()
+            obeying.cancel_scope.cancel()
     for number in SIGNALS:  # another signal changes nothing now, nor the exit code
         signal.signal(number, signal.SIG_IGN)
     say("airunner agent stopped")

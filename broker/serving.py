@@ -45,7 +45,7 @@ from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
 from airunner.protocol.printable import own_lines
 from airunner.transport.http import open_http
 from airunner.transport.ports import SYSTEM
-from airunner.transport.sockets import CurveRouter, bind_gatekeeper, new_context
+from airunner.transport.sockets import CurveRouter, bind_gatekeeper, open_context
 from airunner.transport.workthread import WorkThread
 
 
@@ -69,7 +69,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
             ends.enter_context(locked_home(home.store.parent))
         else:
             embedded = ends.enter_context(closing(open_engine(store_url)))
-        context = new_context()
+        context = ends.enter_context(open_context())
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(
             bind_gatekeeper(context),

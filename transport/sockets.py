@@ -13,8 +13,8 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import zmq
@@ -68,6 +68,19 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     """Make a context whose automatic routing ids cannot be predicted."""
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     return zmq.Context()
+
+
+@contextmanager
+def open_context() -> Generator[zmq.Context[zmq.Socket[bytes]]]:
+    """Make a context for this block, and close all its sockets at the end, however that comes about.
+
+    The garbage collector must not do it: it may end the context first, which then waits for its sockets for ever.
+    """
+    context = new_context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
 
 
 class CurveSubscriber:

@@ -43,7 +43,7 @@ from airunner.certs.home import Home
 from airunner.protocol.errors import OperatorError
 from airunner.transport.bell import Bell
 from airunner.transport.ports import Ending
-from airunner.transport.sockets import CurveNetwork, CurvePublisher, bind_gatekeeper, new_context
+from airunner.transport.sockets import CurveNetwork, CurvePublisher, bind_gatekeeper, open_context
 
 COUNTS_S: Final = 0.1  # seconds between two reports of counters to the broker
 _PR_SET_PDEATHSIG: Final = 1
@@ -97,11 +97,10 @@ async def _run(settings: Settings) -> None:
     broker = PacketSocket(socket.socket(fileno=settings.descriptor))
     home = Home(Path(settings.home))
     counts = ReportedCounts()
-    context = new_context()
-    allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker reports faults of the same file
-    rates = Rates(settings.connections_per_s, settings.connections_burst_s)
-    gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, rates)
-    try:
+    with open_context() as context:
+        allowed = AllowList(home.allowed_clients, lambda _: None)  # the broker reports faults of the same file
+        rates = Rates(settings.connections_per_s, settings.connections_burst_s)
+        gatekeeper = Gatekeeper(bind_gatekeeper(context), allowed, counts, rates)
         async with anyio.create_task_group() as group:
             group.start_soon(gatekeeper.run)
             try:
@@ -119,8 +118,6 @@ async def _run(settings: Settings) -> None:
                 group.start_soon(_report_counts, counts, broker)
                 await _obey(broker, exchange, counts)
             group.cancel_scope.cancel()
-    finally:
-        context.destroy(linger=0)
 
 
 async def _obey(broker: PacketSocket, exchange: Exchange, counts: Counts) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,22 +18,30 @@ from airunner.certs.secretfile import create
 from tests.acceptance.running import Cluster, RunningBroker, make_home
 
 
-def make_homes(folder: Path, count: int) -> list[Path]:
-    """Homes of brokers of one fleet, the first of which has all keys."""
-    first, *others = (folder / f"home-{number}" for number in range(count))
-    make_home(first)
-    add(Home(first), "fleet", [PeerRole.BROKER], None, None)
-    keys = folder / "fleet.keys"
-    create(keys, export(Home(first), "fleet"))
-    for other in others:
+def make_homes(home: Path, count: int) -> list[Path]:
+    """Make the homes of the brokers of a fleet: the first has all keys, and the others are in it."""
+    make_home(home)
+    add(Home(home), "fleet", [PeerRole.BROKER], None, None)
+    keys = home / "fleet.keys"
+    create(keys, export(Home(home), "fleet"))
+    homes = [home, *(home / f"home-{number}" for number in range(1, count))]
+    for other in homes[1:]:
         import_keys(Home(other), keys, force=False)
-    return [first, *others]
+    return homes
 
 
 def cut_bus(homes: list[Path]) -> None:
     """Have the brokers refuse one another; those that are connected already stay so."""
     for home in homes:
         revoke(Home(home), "fleet")
+
+
+def listed(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """What a broker lists, by the endpoint of each."""
+    done = cluster.airunner("brokers", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {row["endpoint"]: row for row in rows}
 
 
 @contextmanager

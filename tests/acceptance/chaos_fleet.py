@@ -6,18 +6,18 @@ clock can be set, where libfaketime is installed.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from tests.acceptance import stepping
-from tests.acceptance.chaos_processes import Victim
-from tests.acceptance.failovers import free_ports
+from tests.acceptance.brokers import make_homes
+from tests.acceptance.chaos_processes import Victim, connects_from
 from tests.acceptance.partlink import PartLink, StoreLink
-from tests.acceptance.running import airunner
+from tests.acceptance.running import free_ports
 from tests.postgresql.serving import VERSIONS, Server, programs, serving
 
 FENCED: Final = "another broker has taken this one for dead"
@@ -75,7 +75,7 @@ class Member(Victim):
 
 
 class Fleet:
-    """Server, brokers and links; the homes of brokers are in `home`, so that all processes are found by it."""
+    """Server, brokers and links; the homes of brokers are `home` and in it, so that all processes are found by it."""
 
     def __init__(self, folder: Path, home: Path, count: int, ends: ExitStack) -> None:
         version = next((version for version in VERSIONS if programs(version)), None)
@@ -86,15 +86,11 @@ class Fleet:
         self.down = False
         self.members: list[Member] = []
         self.endpoints: list[str] = []
-        self._folder = folder
         url = self.server.url(self.server.database(), tcp=True, **PLAIN)
-        airunner(home, "certs", "add", "fleet", "--role", "broker")
-        for number in range(count):
-            self._add(number, home, url, ends, self.clock if number == count - 1 else None)
+        for number, own in enumerate(make_homes(home, count)):
+            self._add(number, own, url, ends, self.clock if number == count - 1 else None)
 
     def _add(self, number: int, home: Path, url: str, ends: ExitStack, clock: StepClock | None) -> None:
-        own = home / f"home-{number}"
-        shutil.copytree(home / "certs", own / "certs")
         requests, events, http = free_ports()
         store = StoreLink(("127.0.0.1", self.server.port))
         others = PartLink(("127.0.0.1", events), (f"127.0.1.{number + 1}", events))  # as other brokers reach it
@@ -104,7 +100,7 @@ class Fleet:
         options = [*doors, "--http", f"127.0.0.1:{http}", "--advertise", others.address[0]]
         url = url.replace(f"127.0.0.1:{self.server.port}", f"127.0.0.1:{store.address[1]}")
         words = [stepping.MODULE if clock else "airunner", "broker", *options, "--store", url]
-        self.members.append(Member(f"broker-{number}", words, own, store, others, clock))
+        self.members.append(Member(f"broker-{number}", words, home, store, others, clock))
         self.endpoints.append(f"tcp://127.0.0.1:{requests}")
 
     def kill_server(self) -> None:
@@ -118,6 +114,12 @@ class Fleet:
         if self.down:
             self.server.start()
         self.down = False
+
+    def part_bus(self, member: Member | None) -> list[PartLink]:
+        """Part a broker from its peers, in both directions, or all from one another; return what has to be joined."""
+        for other in self.members:
+            other.events.part(None if member in (None, other) else partial(connects_from, member.pid))
+        return [other.events for other in self.members]
 
     def count(self, words: str) -> int:
         """How often brokers have said these words."""

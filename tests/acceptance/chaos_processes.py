@@ -99,6 +99,10 @@ class Victim:
         """How often it has said them."""
         return self._log.read_bytes().count(words.encode())
 
+    def has_said(self, words: str) -> bool:
+        """Whether it has said them since it was started last."""
+        return words.encode() in self._log.read_bytes()[self._said_bytes :]
+
     def _told(self) -> str:
         return f"exited with {self._process.returncode}: {self._last_words()}"
 
@@ -107,6 +111,7 @@ class Victim:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
+            self._said_bytes = log.tell()
             return subprocess.Popen(
                 [sys.executable, "-m", *self._arguments],
                 env=self._environ,
@@ -157,6 +162,14 @@ def two_at_once(processes: Iterable[JobProcess]) -> dict[str, list[int]]:
     return found
 
 
+def connects_from(pid: int, port: int) -> bool:
+    """Check whether a process, or a child of it, has the connection from this port of 127.0.0.1."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    names = {f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}"}
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(names & set(_opened(one, "socket:")) for one in (pid, *map(int, children)))
+
+
 def airunner_processes(home: Path) -> list[int]:
     """Every process of airunner itself in this home: brokers, agents, clients, and launchers and keepers, who hold
     the lock of their agent's folder and have no environment to speak of.
@@ -164,7 +177,7 @@ def airunner_processes(home: Path) -> list[int]:
     with_home = [
         pid for pid, variables in _all_variables() if Path(variables.get("AIRUNNER_HOME", "/")).is_relative_to(home)
     ]
-    with_lock = [pid for pid in _all_pids() if any(_opened(pid, home))]
+    with_lock = [pid for pid in _all_pids() if any(_opened(pid, f"{home}/"))]
     return sorted({*with_home, *with_lock} - {os.getpid()})
 
 
@@ -195,12 +208,12 @@ def _all_variables() -> Iterator[tuple[int, dict[str, str]]]:
             yield pid, variables
 
 
-def _opened(pid: int, folder: Path) -> Iterator[str]:
-    """What the process has open in there."""
+def _opened(pid: int, start: str) -> Iterator[str]:
+    """What the process has open whose name starts so."""
     with suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                if (target := str(link.readlink())).startswith(f"{folder}/"):
+                if (target := str(link.readlink())).startswith(start):
                     yield target
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance import holding
 from tests.acceptance.running import Cluster, Gate, RunningBroker, make_home, running_broker, running_cluster, warm
 from tests.acceptance.test_plain_msgpack import Map, Plain
+from tests.postgresql.serving import VERSIONS, Servers
 
 TIMEOUT_S = 120  # a cluster and a dozen commands, one after the other, on a busy machine
 
@@ -50,6 +51,15 @@ def cluster(home: Path) -> Iterator[Cluster]:
     """A broker whose store is on disk, so that `kill` and `start` lose nothing; agents are added by the test."""
     with running_cluster(home) as running:
         yield running
+
+
+@pytest.fixture
+def store(postgresql_servers: Servers) -> Iterator[str]:
+    """URL of a new database, on a server of the oldest version."""
+    server = postgresql_servers(VERSIONS[0])
+    name = server.database()
+    yield server.url(name)
+    server.drop(name)
 
 
 @pytest.fixture(scope="session")

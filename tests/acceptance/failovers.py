@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
-import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -25,10 +23,11 @@ from urllib.request import urlopen
 
 import anyio
 
+from tests.acceptance.brokers import make_homes
 from tests.acceptance.chaos_judge import Cluster, Findings, drain, judge
 from tests.acceptance.chaos_processes import Victim, airunner_processes, job_processes, kill, run_in_folder
 from tests.acceptance.chaos_users import CLIENT_KINDS, STOP, accepted, diaries
-from tests.acceptance.running import airunner, environment, run
+from tests.acceptance.running import environment, free_ports, run
 from tests.postgresql.serving import VERSIONS
 from tests.postgresql.standby import Pair, part
 from tests.simulation.history import Killed, Record, wall_ms
@@ -70,12 +69,7 @@ class Failovers:
 
     def start(self) -> None:
         """Start everything; agents and users wait for their brokers."""
-        airunner(self.home, "certs", "init")
-        airunner(self.home, "certs", "add", "fleet", "--role", "broker")
-        for number in range(BROKERS):
-            home = self.home / str(number) if number else self.home  # in the first, so that all processes are found
-            if number:
-                shutil.copytree(self.home / "certs", home / "certs")
+        for number, home in enumerate(make_homes(self.home, BROKERS)):
             requests, events, http = free_ports()
             self._http = f"http://127.0.0.1:{http}/health"
             self._endpoints.append(f"tcp://127.0.0.1:{requests}")
@@ -172,15 +166,6 @@ class Failovers:
             victim.end()
         for pid in [*airunner_processes(self.home), *(process.pid for process in job_processes(self.home))]:
             kill(pid)
-
-
-def free_ports() -> list[int]:
-    """Find three at once, so that they differ."""
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        probes = (one, two, three)
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def tell(line: str) -> None:

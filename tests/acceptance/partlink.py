@@ -1,17 +1,18 @@
 """Links that can be parted: TCP proxies on this machine, one of which knows PostgreSQL's COMMIT and can cut there.
 
-A parted link is silent, as a network is that delivers nothing: connections stay, and what was sent waits. One that is
-parted for `GIVEN_UP_S` is lost at the near end, as its kernel would have it; the far end hears of that when the link is
-joined again.
+A parted link is silent, as a network is that delivers nothing: connections stay, and what was sent waits. It may be
+parted for one process of those that use it. One that is parted for `GIVEN_UP_S` is lost at the near end, as its kernel
+would have it; the far end hears of that when the link is joined again.
 """
 
 from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
+from functools import cache
 from threading import Event, Thread
 from typing import Final
 
@@ -39,12 +40,14 @@ class PartLink:
         self.address: tuple[str, int] = self._listener.getsockname()
         self._whole = Event()
         self._whole.set()
+        self._of: Callable[[int], bool] | None = None
         self._closed = False
         self._ends: list[socket.socket] = []
         Thread(target=self._accept, daemon=True).start()
 
-    def part(self) -> None:
-        """Deliver nothing from now on."""
+    def part(self, of: Callable[[int], bool] | None = None) -> None:
+        """Deliver nothing from now on; `of`: nothing of connections from such ports."""
+        self._of = None if of is None else cache(of)
         self._whole.clear()
 
     def join(self) -> None:
@@ -65,7 +68,7 @@ class PartLink:
 
     def _carry(self, near: socket.socket) -> None:
         with near, suppress(OSError):
-            if not self._whole.wait(GIVEN_UP_S):
+            if not self._waited(near):
                 return
             with socket.create_connection(self._target) as far:
                 for end in (near, far):
@@ -90,11 +93,16 @@ class PartLink:
 
     def _delivers(self, near: socket.socket) -> bool:
         """Wait while the link is parted; False: the near end has given up meanwhile."""
-        if not self._whole.wait(GIVEN_UP_S):
+        if not self._waited(near):
             hang_up(near)
             self._whole.wait()
             return False
         return not self._closed
+
+    def _waited(self, near: socket.socket) -> bool:
+        """Wait while the link is parted for a connection; False: it has been for too long."""
+        parted = not self._whole.is_set() and (self._of is None or self._of(near.getpeername()[1]))
+        return not parted or self._whole.wait(GIVEN_UP_S)
 
 
 class StoreLink(PartLink):

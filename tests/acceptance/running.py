@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,15 @@ def run(
 def make_home(root: Path) -> None:
     """As `airunner certs init` does."""
     init(Home(root))
+
+
+def free_ports() -> list[int]:
+    """Find three at once, so that they differ."""
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        probes = (one, two, three)
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str:
@@ -267,7 +277,7 @@ def submit(cluster: Cluster, script: str) -> str:
 
 def events(cluster: Cluster, job_id: str) -> Iterator[dict[str, object]]:
     """Its whole log, once it has ended."""
-    done = cluster.airunner("monitor", "--json", job_id, timeout_s=40)
+    done = cluster.airunner("monitor", "--json", job_id, timeout_s=60)
     for line in done.stdout.splitlines():
         yield json.loads(line)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Cluster, RunningBroker, environment, run, submitted
+from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run, submitted
 
 
 def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
@@ -82,3 +82,25 @@ def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> 
         "broker.public is missing: run `airunner certs init`"
         in doctor(home, "--broker", "tcp://127.0.0.1:1")[1]["keys"][1]
     )
+
+
+def test_a_broker_says_in_one_line_what_is_wrong_with_its_database(home: Path, database: str, tmp_path: Path) -> None:
+    doors = ["--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
+
+    def refused(store: str, home: Path = home, module: str = "airunner") -> tuple[int, list[str]]:
+        done = run(environment(home), "broker", *doors, "--store", store, module=module)
+        return done.returncode, done.stderr.decode().splitlines()
+
+    code, (line,) = refused("postgresql://me:sesame@127.0.0.1:1/jobs", module="tests.acceptance.collected")
+    assert (code, "me:***@127.0.0.1" in line, "sesame" in line) == (69, True, False)
+    assert line.endswith("Connection refused; start PostgreSQL, or correct --store")
+    broker = RunningBroker(home, database)
+    try:
+        code, (line,) = refused(database)
+        assert (code, "a broker already runs in" in line) == (69, True)
+        make_home(tmp_path / "other")
+        code, (line,) = refused(database, tmp_path / "other")
+        assert (code, "belongs to another fleet" in line) == (2, True)
+        assert broker.process.running
+    finally:
+        assert broker.stop() == 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +19,9 @@ from airunner.protocol.names import JobId
 from tests.acceptance.chaos_fleet import PLAIN, StepClock
 from tests.acceptance.chaos_ha import CALM, STEP_MS
 from tests.acceptance.chaos_judge import Cluster, history_of
-from tests.acceptance.chaos_processes import breaking
+from tests.acceptance.chaos_processes import breaking, connects_from
 from tests.acceptance.chaos_waits import ANSWERED_MS, lost_by, unanswered
-from tests.acceptance.partlink import Cut, StoreLink
+from tests.acceptance.partlink import Cut, PartLink, StoreLink
 from tests.postgresql.serving import VERSIONS, Servers, missing, require
 from tests.simulation.history import Acknowledged, Invoked
 from tests.simulation.oracle import check
@@ -61,6 +65,26 @@ def test_a_connection_is_cut_before_the_server_commits_or_after(
     finally:
         link.close()
         server.drop(database)
+
+
+def test_a_link_may_be_parted_for_one_process_of_those_that_use_it() -> None:
+    with ExitStack() as ends:
+        target = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        link = ends.enter_context(closing(PartLink(target.getsockname())))
+        near = [ends.enter_context(socket.create_connection(link.address)) for _ in range(2)]
+        ports = [end.getsockname()[1] for end in near]
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+            owners = [[connects_from(pid, port) for port in ports] for pid in (os.getpid(), other.pid)]
+        assert owners == [[True, True], [False, False]]
+        far = [ends.enter_context(target.accept()[0]) for _ in near]
+        link.part(ports[0].__eq__)
+        for end in far:
+            end.sendall(b"news")
+        assert near[1].recv(4) == b"news"
+        with pytest.raises(BlockingIOError):
+            near[0].recv(4, socket.MSG_DONTWAIT)
+        link.join()
+        assert near[0].recv(4) == b"news"
 
 
 def insert(connection: psycopg.Connection[tuple[int, ...]]) -> None:

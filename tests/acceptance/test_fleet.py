@@ -9,95 +9,103 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.acceptance.fleets import RunningFleet, running_fleet
-from tests.acceptance.running import Gate, RunningBroker, start
+from tests.acceptance.brokers import listed, make_homes, running_brokers
+from tests.acceptance.running import Cluster, Gate, RunningBroker, events, start, submit
+from tests.postgresql.serving import Servers
 
 ADOPTED_S_MAX = 60.0
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[RunningFleet]:
-    with running_fleet(tmp_path) as running:
-        yield running
+def brokers(store: str, tmp_path: Path) -> Iterator[list[Cluster]]:
+    with running_brokers(make_homes(tmp_path / "home", 2), store) as found:
+        yield found
 
 
-def require_one_run(log: list[dict[str, object]]) -> None:
+def require_one_run(cluster: Cluster, job_id: str) -> None:
     """The log is dense, and of one attempt that came to its end."""
+    log = list(events(cluster, job_id))
     assert [event["sequence"] for event in log] == list(range(1, len(log) + 1))
     assert {event["attempt"] for event in log if event["kind"] != "JOB_SCHEDULED"} == {1}
     assert sum(event["kind"] == "JOB_LEASED" for event in log) == 1
-    assert log[-1]["kind"] == "JOB_FINISHED"
-    assert log[-1]["state"] == "COMPLETED"
+    assert (log[-1]["kind"], log[-1]["state"]) == ("JOB_FINISHED", "COMPLETED")
 
 
-def test_what_is_submitted_at_one_broker_is_run_by_an_agent_at_another(fleet: RunningFleet) -> None:
-    a, b = fleet.brokers
-    fleet.agent(a)
-    require_one_run(fleet.log(fleet.submit("echo hello", b), b))
-    rows = fleet.listed(b)
-    assert set(rows) == {a.requests, b.requests}
-    assert rows[b.requests]["asked"]
+def test_what_is_submitted_at_one_broker_is_run_by_an_agent_at_another(brokers: list[Cluster]) -> None:
+    a, b = brokers
+    a.agent()
+    require_one_run(b, submit(b, "echo hello"))
+    rows = listed(b)
+    assert set(rows) == {a.broker.requests, b.broker.requests}
+    assert rows[b.broker.requests]["asked"]
     assert not any(row.get("dead") for row in rows.values())
 
 
 @pytest.mark.parametrize("gently", [True, False], ids=["stopped", "killed"])
 def test_a_broker_that_ends_is_adopted_and_its_job_runs_on_to_its_end(
-    fleet: RunningFleet, gate: Gate, *, gently: bool
+    brokers: list[Cluster], gate: Gate, *, gently: bool
 ) -> None:
-    a, b = fleet.brokers
-    fleet.agent(a, b)
-    job_id = fleet.submit(gate.script, a)
+    a, b = brokers
+    b.agent("--broker", a.broker.requests)
+    job_id = submit(a, gate.script)
     gate.wait()
-    assert fleet.listed(b)[a.requests]["leases"] == 1
+    owner, heir = (a, b) if listed(b)[a.broker.requests]["leases"] else (b, a)
+    gone = f"airunner broker: broker {_id(owner.broker)} at {owner.broker.requests}"
     if gently:
-        assert a.stop() == 0
-        b.process.line(f"airunner broker: broker {_id(a)} at {a.requests} has ended", ADOPTED_S_MAX)
+        assert owner.broker.stop() == 0
+        heir.broker.process.line(f"{gone} has ended", ADOPTED_S_MAX)
     else:
-        a.kill()
-        b.process.line(f"airunner broker: broker {_id(a)} at {a.requests} has written nothing", ADOPTED_S_MAX)
-    rows = fleet.listed(b)
-    assert (rows[a.requests]["dead"], rows[a.requests]["leases"], rows[b.requests]["leases"]) == (True, 0, 1)
+        owner.broker.kill()
+        heir.broker.process.line(f"{gone} has written nothing", ADOPTED_S_MAX)
+    rows = listed(heir)
+    assert [
+        (row.get("dead", False), row["leases"]) for row in (rows[owner.broker.requests], rows[heir.broker.requests])
+    ] == [(True, 0), (False, 1)]
     gate.open(1)
-    require_one_run(fleet.log(job_id, b))
+    require_one_run(heir, job_id)
 
 
-def test_a_broker_that_is_started_again_at_once_owns_its_leases(fleet: RunningFleet, gate: Gate) -> None:
-    a, b = fleet.brokers
-    fleet.agent(a)
-    job_id = fleet.submit(gate.script, a)
+def test_a_broker_that_is_started_again_at_once_owns_its_leases(brokers: list[Cluster], gate: Gate) -> None:
+    a, b = brokers
+    a.agent()
+    job_id = submit(a, gate.script)
     gate.wait()
-    a.kill()
-    a.start()
-    row = fleet.listed(b)[a.requests]
+    a.broker.kill()
+    a.broker.start()
+    row = listed(b)[a.broker.requests]
     assert (row["leases"], row.get("dead", False)) == (1, False)
     gate.open(1)
-    require_one_run(fleet.log(job_id, b))
+    require_one_run(b, job_id)
 
 
-def test_while_the_database_is_down_what_was_asked_waits_and_probes_see_it(fleet: RunningFleet, gate: Gate) -> None:
-    a, b = fleet.brokers
-    fleet.agent(a, b)
-    running = fleet.submit(gate.script, a)
+def test_while_the_database_is_down_what_was_asked_waits_and_probes_see_it(
+    brokers: list[Cluster], gate: Gate, postgresql_servers: Servers
+) -> None:
+    a, b = brokers
+    a.agent("--broker", b.broker.requests)
+    running = submit(a, gate.script)
     gate.wait()
-    fleet.server.stop()
-    a.process.line("airunner broker: unavailable: away: the store has been away", ADOPTED_S_MAX)
-    assert (_status(a, "ready"), _status(a, "live")) == (503, 200)
-    gate.open(1)
-    with start(fleet.environ(a), "submit", "--", "sh", "-c", "echo later", stdout=-1, stderr=-1) as waiting:
-        fleet.server.start()
-        a.process.line("airunner broker: condition over: away", ADOPTED_S_MAX)
-        said, _ = waiting.communicate(timeout=60)
-        assert (waiting.returncode, said) == (0, b"later\n")
-    require_one_run(fleet.log(running, b))
-    assert _status(a, "ready") == 200
+    server, said = postgresql_servers(15), a.broker.process
+    server.stop()
+    try:
+        said.line("airunner broker: unavailable: away: the store has been away", ADOPTED_S_MAX)
+        assert (_status(a.broker, "ready"), _status(a.broker, "live")) == (503, 200)
+        gate.open(1)
+        waiting = start(a.environ, "submit", "--", "sh", "-c", "echo later", stdout=-1, stderr=-1)
+    finally:
+        server.start()
+    with waiting:
+        said.line("airunner broker: condition over: away", ADOPTED_S_MAX)
+        shown, _ = waiting.communicate(timeout=60)
+        assert (waiting.returncode, shown) == (0, b"later\n")
+    require_one_run(b, running)
+    assert _status(a.broker, "ready") == 200
 
 
-def test_a_home_has_one_broker(fleet: RunningFleet) -> None:
-    a, _ = fleet.brokers
-    with start(fleet.environ(), "broker", "--store", a.options[1], "--listen", "tcp://127.0.0.1:0", stderr=-1) as other:
-        _, said = other.communicate(timeout=60)
-    assert b"a broker already runs in" in said
-    assert other.returncode != 0
+def test_a_home_has_one_broker(brokers: list[Cluster], store: str) -> None:
+    done = brokers[0].airunner("broker", "--store", store, "--listen", "tcp://127.0.0.1:0")
+    assert b"a broker already runs in" in done.stderr
+    assert done.returncode != 0
 
 
 def _id(broker: RunningBroker) -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from tests.acceptance.running import Cluster, Gate, airunner, events, submit, submitted
-from tests.postgresql.serving import Servers
 
 
-def test_a_running_job_outlives_the_move_of_its_store(
-    cluster: Cluster, gate: Gate, postgresql_servers: Servers
-) -> None:
-    server = postgresql_servers(15)
-    url = server.url(server.database())
+def test_a_running_job_outlives_the_move_of_its_store(cluster: Cluster, gate: Gate, store: str) -> None:
     cluster.agent()
     ended = submitted(cluster, "--", "seq", "1000")
     whole = list(events(cluster, ended))
     running = submit(cluster, gate.script)
     gate.wait()
     cluster.broker.stop()
-    airunner(cluster.home, "store", "copy", f"sqlite:///{cluster.home}/broker/airunner.db", url)
-    cluster.broker.options = ["--store", url]
+    airunner(cluster.home, "store", "copy", f"sqlite:///{cluster.home}/broker/airunner.db", store)
+    cluster.broker.options = ["--store", store]
     cluster.broker.start()
     gate.open(1)
     assert list(events(cluster, ended)) == whole

@@ -14,18 +14,8 @@ import pytest
 
 from tests.acceptance.brokers import counted, cut_bus, make_homes, running_brokers
 from tests.acceptance.running import Cluster, Gate, start, submit, submitted
-from tests.postgresql.serving import Server, Servers
 
 LINES = 300
-
-
-@pytest.fixture
-def store(postgresql_servers: Servers) -> Iterator[str]:
-    """URL of a new database, on a server of the oldest version."""
-    server: Server = postgresql_servers(15)
-    name = server.database()
-    yield server.url(name)
-    server.drop(name)
 
 
 @pytest.fixture(params=[False, True], ids=["bus", "cut"])
@@ -38,7 +28,7 @@ def cut(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def brokers(store: str, tmp_path: Path, *, cut: bool) -> Iterator[list[Cluster]]:
     """Two brokers that know each other."""
-    homes = make_homes(tmp_path, 2)
+    homes = make_homes(tmp_path / "home", 2)
     if cut:
         cut_bus(homes)
     with running_brokers(homes, store) as found:
