@@ -196,6 +196,7 @@ class Cluster:
             ended=tuple(ended),
             ready=tuple(ready),
             unready=tuple(unready),
+            modes=tuple((queue.queue, str(mode)) for queue, mode in changes.modes.items()),
             opens=transaction.opens,
             adopted=tuple(sorted(transaction.adopted)),
         )

@@ -16,7 +16,6 @@ from tests.simulation.forgeries import (
     dropped,
     forged,
     found,
-    paused_for_good,
 )
 from tests.simulation.history import Committed, History, Leased, RefusedReply
 
@@ -59,7 +58,9 @@ FLEET_FORGERIES: Final[dict[str, dict[str, Forgery]]] = {
     },
     "a_request_leases_once": {"a request is granted another job": twice},
     "a_refusal_means_that_nothing_was_done": {"what was done is refused": refused},
-    "a_pause_holds_at_every_broker": {"a paused queue leases": paused_for_good},
+    "a_pause_holds_at_every_broker": {
+        "an opening is not stored": changed(Committed, lambda commit: commit.modes, modes=())
+    },
     "no_job_waits_beside_a_parked_agent": {
         "a job is never leased": changed(Committed, lambda commit: commit.unready, unready=())
     },

@@ -221,6 +221,7 @@ class Committed(Record, frozen=True, kw_only=True):
 
     `answered`: requests whose answer it stored. `leased`: jobs, attempts, and the requests that these are granted to.
     `ended`: attempts that have ended, and of which jobs. `ready`: jobs that may be leased now; `unready`: no longer.
+    `modes`: queues and the modes that they are in from now on.
     `opens`: the broker has opened the database. `adopted`: brokers that are dead from now on, until they open it again.
     """
 
@@ -231,6 +232,7 @@ class Committed(Record, frozen=True, kw_only=True):
     ended: tuple[tuple[str, int], ...] = ()
     ready: tuple[str, ...] = ()
     unready: tuple[str, ...] = ()
+    modes: tuple[tuple[str, str], ...] = ()
     opens: bool = False
     adopted: tuple[str, ...] = ()
 

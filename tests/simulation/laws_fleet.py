@@ -74,26 +74,18 @@ def a_refusal_means_that_nothing_was_done(evidence: Evidence) -> Found:
 
 
 def a_pause_holds_at_every_broker(evidence: Evidence) -> Found:
-    """Once a pause is acknowledged, no lease from the queue becomes visible until somebody asks to open it."""
-    acknowledged = {record.request_id: record.at_ms for record in evidence.history.of(Acknowledged)}
-    asked = [record for record in evidence.history.of(Invoked) if record.kind == "queue"]
-    for pause in asked:
-        since_ms = acknowledged.get(pause.request_id)
-        others_ms = [
-            one.at_ms
-            for one in asked
-            if one.queue == pause.queue
-            and one.mode != QueueMode.PAUSED
-            # One that was answered before the pause was asked for has no effect after it.
-            and acknowledged.get(one.request_id, evidence.end_ms) >= pause.at_ms
-        ]
-        if pause.mode != QueueMode.PAUSED or since_ms is None or any(at_ms <= since_ms for at_ms in others_ms):
-            continue
-        until_ms = min(others_ms, default=evidence.end_ms)
-        for commit in evidence.commits:
-            for job_id, _, _ in commit.leased if since_ms < commit.at_ms < until_ms else ():
-                if job_id in evidence.cases and evidence.cases[job_id].job.spec.queue == pause.queue:
-                    yield job_id, f"was leased at {commit.at_ms} from a queue paused since {since_ms}"
+    """Once a pause is visible no lease from the queue becomes visible, until another mode of the queue has."""
+    paused_ms: dict[str, int] = {}
+    for commit in evidence.commits:
+        for queue, mode in commit.modes:
+            paused_ms.pop(queue, None)
+            if mode == QueueMode.PAUSED:
+                paused_ms[queue] = commit.at_ms
+        changed = {queue for queue, _ in commit.modes}  # in a batch that leases from it before or after
+        for job_id, _, _ in commit.leased:
+            queue = evidence.cases[job_id].job.spec.queue if job_id in evidence.cases else None
+            if queue in paused_ms and queue not in changed:
+                yield job_id, f"was leased at {commit.at_ms} from a queue paused since {paused_ms[queue]}"
 
 
 def no_job_waits_beside_a_parked_agent(evidence: Evidence) -> Found:

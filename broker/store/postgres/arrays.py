@@ -5,16 +5,10 @@ A text cannot contain NUL in PostgreSQL. The few that a peer may choose freely a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, repeat
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from struct import Struct as Format
-from struct import pack
-from typing import Any, Final
-
-from psycopg import Connection
-from psycopg.adapt import Dumper
-from psycopg.pq import Format as WireFormat
+from typing import Any, Final, TypeVar
 
 from airunner.broker.store.rows import JobRow
 
@@ -22,40 +16,48 @@ NUL_SHOWN: Final = "\u2400"
 _HEADER: Final = Format("!iiiii")  # dimensions, whether there are NULLs, type of elements, their number, first index
 _LENGTH: Final = Format("!i")
 _NULL: Final = _LENGTH.pack(-1)
-_BIGINT: Final = Format("!iq")
-_BIGINT_TYPE, _TEXT_TYPE, _BYTEA_TYPE = 20, 25, 17
+_ELEMENT: Final = Format("!iq")
+_BIGINT, _TEXT, BYTEA = 20, 25, 17
+T = TypeVar("T")
 
 
-class Bigints(bytes):
+class Array(bytes):
+    """Array in PostgreSQL's binary format; `oid` is its type."""
+
+    oid = 0
+
+
+class Bigints(Array):
     """Array of type bigint[]; PostgreSQL assigns its elements to integer columns too."""
 
+    oid = 1016
 
-class Texts(bytes):
+
+class Texts(Array):
     """Array of type text[]."""
 
+    oid = 1009
 
-class Byteas(bytes):
+
+class Byteas(Array):
     """Array of type bytea[]."""
+
+    oid = 1001
 
 
 def bigints(values: Sequence[int | None]) -> Bigints:
     """Convert integers to an array."""
-    if None in values:
-        parts = [_NULL if value is None else _BIGINT.pack(8, value) for value in values]
-        return Bigints(_HEADER.pack(1, 1, _BIGINT_TYPE, len(values), 1) + b"".join(parts))
-    elements: Iterable[Any] = chain.from_iterable(zip(repeat(8), values, strict=False))
-    return Bigints(pack("!iiiii" + "iq" * len(values), 1, 0, _BIGINT_TYPE, len(values), 1, *elements))
+    return Bigints(_array(_BIGINT, values, lambda value: _ELEMENT.pack(8, value)))
 
 
 def texts(values: Sequence[str | None]) -> Texts:
     """Convert texts to an array."""
-    encoded = [None if value is None else text(value).encode() for value in values]
-    return Texts(_elements(_TEXT_TYPE, encoded))
+    return Texts(_array(_TEXT, values, lambda value: _sized(text(value).encode())))
 
 
 def byteas(values: Sequence[bytes | None]) -> Byteas:
     """Convert bytes to an array."""
-    return Byteas(_elements(_BYTEA_TYPE, values))
+    return Byteas(_array(BYTEA, values, _sized))
 
 
 def text(value: str) -> str:
@@ -63,8 +65,16 @@ def text(value: str) -> str:
     return value.replace("\0", NUL_SHOWN) if "\0" in value else value
 
 
-def _elements(kind: int, values: Sequence[bytes | None]) -> bytes:
-    parts = [_NULL if value is None else _LENGTH.pack(len(value)) + value for value in values]
+def _sized(element: bytes) -> bytes:
+    return _LENGTH.pack(len(element)) + element
+
+
+def _array(kind: int, values: Sequence[T | None], convert: Callable[[T], bytes]) -> bytes:
+    """Convert values to an array; many a column has the same in all rows of a batch, which is converted once."""
+    if values and values.count(values[0]) == len(values):
+        parts = [_NULL if values[0] is None else convert(values[0])] * len(values)
+    else:
+        parts = [_NULL if value is None else convert(value) for value in values]
     return _HEADER.pack(1, None in values, kind, len(values), 1) + b"".join(parts)
 
 
@@ -80,28 +90,3 @@ COLUMN_OF: Final[dict[str, Column]] = {
 def columns(rows: Sequence[Any], fields: Sequence[str], kinds: Sequence[Column]) -> list[bytes]:
     """Convert rows to one array for each of these fields."""
     return [kind(list(map(attrgetter(field), rows))) for field, kind in zip(fields, kinds, strict=True)]
-
-
-class _Dumper(Dumper):
-    format = WireFormat.BINARY
-
-    def dump(self, obj: bytes) -> bytes:
-        return obj
-
-
-class _BigintsDumper(_Dumper):
-    oid = 1016
-
-
-class _TextsDumper(_Dumper):
-    oid = 1009
-
-
-class _ByteasDumper(_Dumper):
-    oid = 1001
-
-
-def register(connection: Connection[Any]) -> None:
-    """Register the arrays as parameters (`%b`) of a connection's statements."""
-    for kind, dumper in ((Bigints, _BigintsDumper), (Texts, _TextsDumper), (Byteas, _ByteasDumper)):
-        connection.adapters.register_dumper(kind, dumper)

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from airunner.broker.store.contract import Waiting
+from airunner.broker.store.postgres.pipeline import Rows
 from airunner.broker.store.postgres.places import Place, Places, place_of
-from airunner.broker.store.postgres.trips import Rows
 from airunner.broker.store.rows import JobRow, Keys, QueueKey
 from airunner.protocol.names import RequestId
 

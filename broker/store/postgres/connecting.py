@@ -39,7 +39,6 @@ DEFAULTS: Final[dict[str, str | int]] = {  # the URL may override them
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms: likewise, for what was sent and not acknowledged
 }
-PREPARED_AFTER: Final = 2  # uses of a statement until it is prepared: a broker has few, and uses them all the time
 WORDS_CHARS_MAX: Final = 300  # of an error of libpq or the server, in one line
 AWAY_CLASSES: Final = ("08", "57P", "53", "58")  # connection, shutdown, no resources, files of the server
 IDLE: Final = "25P03"  # ended between two trips of a transaction, before anything of the second was read
@@ -91,7 +90,6 @@ class Link:
             connection: Database = psycopg.connect(
                 **self._parameters,
                 autocommit=True,
-                prepare_threshold=PREPARED_AFTER,
                 fallback_application_name="airunner",
             )
         except psycopg.Error as error:

@@ -18,12 +18,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+import msgspec
+
 from airunner.broker.store.contract import Moved
 from airunner.broker.store.postgres.adopting import FOUND, TIMED, ask_owned
 from airunner.broker.store.postgres.arrays import Column, bigints, byteas, columns, texts
 from airunner.broker.store.postgres.batches import Batch, Log, Memory
 from airunner.broker.store.postgres.durability import DURABILITY
-from airunner.broker.store.postgres.trips import Rows, Trips, Value
+from airunner.broker.store.postgres.pipeline import Rows, Value
+from airunner.broker.store.postgres.trips import Trips
 from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
     BrokerRow,
@@ -45,13 +48,9 @@ ANY_JOB: Final = (
     "(SELECT job.number FROM airunner.job WHERE job.tenant = queue.tenant AND job.queue = queue.name LIMIT 1)"
 )
 _RECORD: Final = "tenant, request_id, body_hash, answered_ms, job_ids"
-CLAIM: Final = (
-    f"INSERT INTO airunner.record ({_RECORD}) SELECT * FROM unnest(%b, %b, %b, %b, %b)"
-    " ON CONFLICT DO NOTHING RETURNING tenant, request_id"
-)
-RECORDS: Final = (
-    "SELECT record.tenant, record.request_id, body_hash, answered_ms, job_ids"
-    " FROM unnest(%b, %b) AS key(tenant, request_id) JOIN airunner.record USING (tenant, request_id)"
+CLAIM: Final = (  # a row that was there is locked, and has an xmax
+    f"INSERT INTO airunner.record AS own ({_RECORD}) SELECT * FROM unnest(%b, %b, %b, %b, %b)"
+    f" ON CONFLICT (tenant, request_id) DO UPDATE SET tenant = own.tenant RETURNING {_RECORD}, xmax != 0"
 )
 GRANT: Final = (
     "INSERT INTO airunner.lease_grant (tenant, request_id) SELECT * FROM unnest(%b, %b) ON CONFLICT DO NOTHING"
@@ -250,8 +249,7 @@ def claims(records: list[Record]) -> list[bytes]:
 def _ask_requests(trips: Trips, keys: Keys) -> None:
     if keys.records:
         records = [make() for _, make in sorted(keys.records.items(), key=itemgetter(0))]
-        trips.add("claimed", CLAIM, *claims(records))
-        trips.add("records", RECORDS, *_pairs(keys.records, byteas))
+        trips.add("records", CLAIM, *claims(records))
     if keys.grants:
         for name, statement in (("grant", GRANT), ("ungrant", UNGRANT)):
             trips.add(name, statement, *_pairs(keys.grants, byteas))
@@ -296,12 +294,11 @@ def loaded(batch: Batch, aside: set[str]) -> Loaded:
     keys, rows = batch.keys, batch.rows
     jobs = batch.read("jobs", list[JobRow])
     keys.add_retried(jobs)
-    batch.claimed = {(tenant, request_id) for tenant, request_id in rows.get("claimed", ())}
-    found = Loaded(jobs=jobs, damaged=set(aside))
-    records = batch.read("records", list[Record])
-    found.records = [record for record in records if (record.tenant, record.request_id) not in batch.claimed]
-    if len(found.records) + len(batch.claimed) < len(keys.records):
-        raise Moved
+    records: list[Record] = msgspec.convert(
+        [row for *row, was_there in rows.get("records", ()) if was_there], list[Record]
+    )
+    found = Loaded(jobs=jobs, records=records, damaged=set(aside))
+    batch.claimed = keys.records.keys() - {(record.tenant, record.request_id) for record in records}
     batch.opened = {QueueKey(tenant, name) for tenant, name in rows.get("opened", ())}
     modes = {QueueKey(tenant, name): QueueMode(mode) for tenant, name, mode in rows.get("queues", ())}
     if not modes.keys() >= keys.opened | keys.updated:

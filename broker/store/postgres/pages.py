@@ -11,7 +11,8 @@ from airunner.broker.store.contract import JobFilter, Page
 from airunner.broker.store.postgres.arrays import text, texts
 from airunner.broker.store.postgres.batches import Batch
 from airunner.broker.store.postgres.loading import ANY_JOB, BRIEF, JOB, KINDS
-from airunner.broker.store.postgres.trips import Trips, Value
+from airunner.broker.store.postgres.pipeline import Value
+from airunner.broker.store.postgres.trips import Trips
 from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
     BrokerRow,

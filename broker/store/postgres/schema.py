@@ -49,7 +49,7 @@ _FIRST: Final = f"""
         last_sequence bigint NOT NULL, next_index bigint NOT NULL, agent text COLLATE "C", token_hash bytea,
         lease_request bytea, settled text COLLATE "C", cancel_requested_ms bigint, origin text COLLATE "C",
         broker text COLLATE "C" NOT NULL, result bytea, spec bytea NOT NULL
-    ) WITH (fillfactor = 80);
+    ) WITH (fillfactor = 50);
     CREATE INDEX job_deadline ON airunner.job (broker, deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;
     CREATE INDEX job_due ON airunner.job (broker, due_ms) WHERE due_ms IS NOT NULL;
     CREATE INDEX job_granted ON airunner.job (lease_request) WHERE lease_request IS NOT NULL;

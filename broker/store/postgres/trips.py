@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from airunner.broker.store.contract import Fenced, Moved
-from airunner.broker.store.postgres.arrays import register
 from airunner.broker.store.postgres.connecting import Link
+from airunner.broker.store.postgres.pipeline import Pipeline, Rows, Value
 
 IDLE_S_MAX: Final = 5  # of a transaction, between its trips: half of the time after which a broker is taken for dead
-PREPARED_MAX: Final = 512  # statements that a session keeps prepared: more than there are, in all their variants
 SETTINGS: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S_MAX}s",
     "tcp_user_timeout": f"{IDLE_S_MAX}s",
@@ -43,8 +42,6 @@ FENCED: Final = (
     "another broker has taken this one for dead, because it had not written to the store for too long, and has adopted "
     "its jobs: it has to be started again"
 )
-Value = str | int | bytes | None
-Rows = list[tuple[Any, ...]]
 
 
 class Trips:
@@ -59,11 +56,7 @@ class Trips:
         self.rows = 0
         self._epoch = epoch
         self._queued: list[tuple[str, str, Sequence[Value]]] = []
-        self._prepare()
-
-    def _prepare(self) -> None:
-        register(self.link.connection)
-        self.link.connection.prepared_max = PREPARED_MAX
+        self._pipeline = Pipeline(link.connection)
 
     def begin(self, how: str = BEGIN) -> None:
         """Undo a transaction that was not committed, and queue the beginning of the next one."""
@@ -96,17 +89,12 @@ class Trips:
         return found
 
     def _fetched(self, queued: list[tuple[str, str, Sequence[Value]]]) -> dict[str, Rows]:
-        connection = self.link.connection
-        cursors: dict[str, psycopg.Cursor[tuple[Any, ...]]] = {}
+        names = [name for name, _, _ in queued]
+        assert len(set(names)) == len(names), names
         try:
-            with connection.pipeline():  # its end sends the only sync
-                for name, statement, values in queued:
-                    assert name not in cursors, name
-                    cursors[name] = cursor = connection.cursor(binary=True)
-                    cursor.execute(statement.encode(), values)
+            return dict(zip(names, self._pipeline.run([sent[1:] for sent in queued]), strict=True))
         except psycopg.errors.DivisionByZero as error:  # of `saving.COUNTED`
             raise Moved from error
-        return {name: cursor.fetchall() if cursor.description else [] for name, cursor in cursors.items()}
 
     def undo(self) -> None:
         """Undo the transaction, if there is one, so that it holds no lock any longer."""
@@ -120,4 +108,4 @@ class Trips:
         """Connect again. Raises `StoreAway`, `OperatorError`."""
         self._queued = []
         self.link.reconnect()
-        self._prepare()
+        self._pipeline = Pipeline(self.link.connection)
