@@ -230,5 +230,5 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str]]] = MappingP
     }
 )
 """Each mutant, and the kind of disk on which its lie can show."""
-RARE: Final = frozenset({"without-the-opening-write", "without-grant-rows", "mode-read-without-lock"})
+RARE: Final = frozenset({"without-the-opening-write", "without-grant-rows"})
 """Mutants that few seeds show: `make mutants` runs these too, and `make test` does not."""
