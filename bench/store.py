@@ -10,10 +10,12 @@ import os
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
-from threading import Thread
+from threading import BrokenBarrierError
 from typing import Final
 
 import psycopg
@@ -29,7 +31,7 @@ from airunner.protocol.events import Output, Stream, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Result
 from airunner.protocol.names import JOB_ID_RANDOM_BYTES, WatchKey, new_job_id
-from airunner.protocol.replies import JobLease, JobsLeased
+from airunner.protocol.replies import JobLease, JobsLeased, Refused
 from airunner.protocol.requests import CompleteJob, EnqueueJob, EventBatch, PublishJobEvents, StoreRequest
 from bench.delayline import DelayLine
 from bench.figures import Bound, Figure, Reading, Sample
@@ -53,6 +55,7 @@ LEASED_BEFORE: Final = 64_000  # jobs leased while a transaction is left open
 SQLITE: Final = "SQLite"
 ONE: Final = "one broker"
 SHORT: Final = f"from {FEW:,} waiting"
+PROCESSES: Final = get_context("fork")
 KINDS: Final = ("enqueue", "lease", "publish", "complete")
 FIGURES: Final = (
     *(Figure(f"{kind} {BATCH}", "ms", Bound.MOST, factor=1.5, of=SQLITE) for kind in KINDS),
@@ -97,13 +100,16 @@ class Batches:
                 return leases
         raise Unmeasured(f"{len(leases)} of {BATCH} jobs were leased")
 
-    def apply(self, kind: str, requests: Sequence[StoreRequest]) -> list[object]:
+    def apply(self, kind: str, requests: Sequence[StoreRequest]) -> Sequence[object]:
         """Apply a batch, and note how long it took."""
         commands = [_command(request) for request in requests]
         began_s = time.perf_counter()
         applied = self._store.apply(commands, _now_ms())
         self.taken[kind].append((time.perf_counter() - began_s) * 1_000)
-        return [done.reply for done in applied.done]
+        replies = [done.reply for done in applied.done]
+        for refused in (reply for reply in replies if isinstance(reply, Refused)):
+            raise Unmeasured(f"a request to {kind} was refused: {refused.message}")
+        return replies
 
 
 class SlowCommits(PostgresEngine):
@@ -146,33 +152,36 @@ def lives(url: str, sqlite: str | None = None) -> dict[str, Taken]:
 
 
 def shared(url: str, brokers: int) -> float:
-    """Measure the jobs a second that brokers in threads of their own bring through one queue."""
-    with ExitStack() as stack:
-        engines: list[Batches] = []
-        for number in range(brokers):
-            engine = stack.enter_context(closing(open_engine(url, f"broker{number}")))
+    """Measure the jobs a second that brokers, each a process, bring through one queue."""
+    all_there = PROCESSES.Barrier(brokers + 1)
+    running = [PROCESSES.Process(target=_live_often, args=(url, number, all_there)) for number in range(brokers)]
+    for process in running:
+        process.start()
+    with suppress(BrokenBarrierError):
+        all_there.wait()
+    began_s = time.perf_counter()
+    for process in running:
+        process.join()
+    took_s = time.perf_counter() - began_s
+    if any(process.exitcode for process in running):
+        raise Unmeasured("a broker failed, as it has printed")
+    return brokers * SHARED_BATCHES * BATCH / took_s
+
+
+def _live_often(url: str, number: int, all_there: Barrier) -> None:
+    """Bring batches through the queue, once all brokers are there."""
+    try:
+        with closing(open_engine(url, f"broker{number}")) as engine:
             engine.__class__ = SlowCommits
-            engines.append(Batches(engine))
-        failed: list[BaseException] = []
-
-        def work(batches: Batches, times: int) -> None:
-            try:
-                for _ in range(times):
-                    batches.live()
-            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-                failed.append(error)
-
-        for each in engines:
-            work(each, 2)
-        began_s = time.perf_counter()
-        threads = [Thread(target=work, args=(each, SHARED_BATCHES)) for each in engines]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failed:
-            raise failed[0]
-        return brokers * SHARED_BATCHES * BATCH / (time.perf_counter() - began_s)
+            batches = Batches(engine)
+            batches.live()
+            batches.live()
+            all_there.wait()
+            for _ in range(SHARED_BATCHES):
+                batches.live()
+    except BaseException:
+        all_there.abort()
+        raise
 
 
 def leases_ms(url: str, leased_before: int) -> list[float]:
