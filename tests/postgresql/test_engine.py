@@ -79,18 +79,18 @@ def test_a_server_that_answers_nothing_is_away(engines: Sequence[PostgresEngine]
     driver, server = Driver(Store(engines[0])), engines[0]._trips.link.connection.info.backend_pid
     os.kill(server, signal.SIGSTOP)
     try:
-        with monkeypatch.context() as impatient, pytest.raises(StoreAway, match="has not answered"):
+        with monkeypatch.context() as impatient:
             impatient.setattr(pipeline, "ANSWER_S_MAX", 1)
-            driver.apply(Beat())
+            with pytest.raises(StoreAway, match="has not answered"):
+                driver.apply(Beat())
     finally:
         os.kill(server, signal.SIGCONT)
     engines[0].reconnect()
     driver.submit("a")
 
 
-def test_statements_beyond_those_that_a_session_keeps_are_not_prepared(
-    database: str, engines: Sequence[PostgresEngine], monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("engines")
+def test_statements_beyond_those_that_a_session_keeps_are_not_prepared(database: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pipeline, "PREPARED_MAX", 3)
     with closing(open_engine(database, "broker-3")) as engine:
         Driver(Store(engine)).submit("a")
