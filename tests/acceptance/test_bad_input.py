@@ -7,9 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run, submitted
+from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run
 
 
 def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
@@ -34,23 +32,6 @@ def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:
     words = [sys.executable, "-c", MORTAL, "broker", "--store", "memory:", *doors]
     done = subprocess.run(words, env=environment(home), capture_output=True, timeout=30, check=False)
     assert (done.returncode, b"the Gatekeeper was killed" in done.stderr) == (1, True)
-
-
-@pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
-@pytest.mark.parametrize("command", ["submit", "run", "monitor"])
-def test_the_exit_code_is_the_jobs_whatever_the_standard_streams_are(
-    standing: Cluster, command: str, redirected: str
-) -> None:
-    job = ("--", "sh", "-c", "echo out; echo err >&2; exit 7")
-    given = (submitted(standing, *job),) if command == "monitor" else job
-    words = ["sh", "-c", f'exec "$0" -m airunner "$@" {redirected}', sys.executable, command, *given]
-    done = subprocess.run(
-        words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-    )
-    assert (done.returncode, done.stdout) == (
-        7,
-        b"" if redirected.startswith(">") or "<&- " in redirected else b"out\n",
-    )
 
 
 def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:

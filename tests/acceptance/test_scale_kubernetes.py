@@ -27,7 +27,16 @@ from airunner.client.scale.scaler import Scaler, Terms
 from tests.acceptance.kubeapi import JOBS, NAMESPACE, Kube, apiserver, fake, real
 from tests.acceptance.kubedoor import door_before
 from tests.acceptance.kubelet import complete, running_kubelet
-from tests.acceptance.running import REPOSITORY, Cluster, Process, environment, run, submitted
+from tests.acceptance.running import (
+    REPOSITORY,
+    Cluster,
+    Process,
+    environment,
+    make_home,
+    run,
+    running_broker,
+    submitted,
+)
 from tests.acceptance.scaling import agent_command, run_jobs
 
 # A scaler that replaces an ended Job and adds one asks: a dry run, two lists, a deletion, and two creations.
@@ -49,6 +58,17 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def kube(server: Kube) -> Iterator[Kube]:
     yield server
     server.clear()
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A broker with two jobs that no agent will run."""
+    make_home(home := tmp_path_factory.mktemp("waiting") / "home")
+    with running_broker(home, "memory:") as broker:
+        cluster = Cluster(broker)
+        for _ in range(2):
+            submitted(cluster, "--", "true")
+        yield cluster
 
 
 def template(folder: Path, command: list[str], **spec: object) -> Path:
@@ -78,26 +98,24 @@ def test_from_none_to_five_agents_and_back_for_fifty_jobs(cluster: Cluster, kube
 
 @pytest.mark.parametrize(("at", "cut"), CUTS)
 def test_a_scaler_that_is_killed_at_any_step_and_its_successor_start_no_agent_twice(
-    cluster: Cluster, kube: Kube, tmp_path: Path, at: int, cut: str
+    waiting: Cluster, kube: Kube, tmp_path: Path, at: int, cut: str
 ) -> None:
     job = template(tmp_path, ["sleep", "60"])  # an agent that the broker does not know yet
     units = read_template(job)
     ended = kube.ask("POST", JOBS, units.manifest_of("a", "a-0"))
     complete(kube, "a-0", 0)
-    for _ in range(2):
-        submitted(cluster, "--", "true")
 
     async def succeed() -> None:
         access = find_access(kube.kubeconfig(tmp_path / "config"), {})
         async with (
-            Client(cluster.broker.requests, home=cluster.home) as client,
+            Client(waiting.broker.requests, home=waiting.home) as client,
             JobsApi.open(access, NAMESPACE, f"{LABEL}=a") as api,
         ):
             await Scaler(client, KubernetesJobs(api, units, "a"), Terms("a", "default", 5), print).look()
 
     with door_before(kube) as door:
         door.cut_at, door.cut = at, cut
-        killed = scaler(cluster, kube.kubeconfig(tmp_path / "door", door.url), job, "--name", "a")
+        killed = scaler(waiting, kube.kubeconfig(tmp_path / "door", door.url), job, "--name", "a")
         door.pid = killed.pid
         assert killed.wait() == -9, killed.lines
         anyio.run(succeed)
@@ -164,9 +182,9 @@ def uids(kube: Kube) -> dict[str, Any]:
     return {job["metadata"]["name"]: job["metadata"]["uid"] for job in kube.ask("GET", JOBS)["items"]}
 
 
-def test_what_cannot_be_started_is_one_line(cluster: Cluster, kube: Kube, tmp_path: Path) -> None:
+def test_what_cannot_be_started_is_one_line(waiting: Cluster, kube: Kube, tmp_path: Path) -> None:
     def refused(kubeconfig: Path, **spec: object) -> str:
-        scaling = scaler(cluster, kubeconfig, template(tmp_path, ["true", "--disconnect-after-job"], **spec))
+        scaling = scaler(waiting, kubeconfig, template(tmp_path, ["true", "--disconnect-after-job"], **spec))
         assert scaling.wait() == 2
         (line,) = scaling.lines
         return line

@@ -1,14 +1,16 @@
-"""What stands on a client's standard input is the job's."""
+"""What stands on a client's standard input is the job's; its exit code does not depend on the standard streams."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from airunner.protocol.fields import STDIN_BYTES_MAX
-from tests.acceptance.running import Cluster, environment, run
+from tests.acceptance.running import Cluster, environment, run, submitted
 
 EVERY_BYTE = bytes(range(256)) * (STDIN_BYTES_MAX // 256)
 
@@ -44,3 +46,20 @@ def test_the_size_of_stdin_is_shown_and_a_repeat_with_another_is_refused(standin
     assert "stdin:        6 bytes\n" in shown[0]
     assert json.loads(shown[1])["spec"] == {"command": "sh", "stdin_bytes": 6}
     assert all("exit 3\n" not in one for one in shown)
+
+
+@pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
+@pytest.mark.parametrize("command", ["submit", "run", "monitor"])
+def test_the_exit_code_is_the_jobs_whatever_the_standard_streams_are(
+    standing: Cluster, command: str, redirected: str
+) -> None:
+    job = ("--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    given = (submitted(standing, *job),) if command == "monitor" else job
+    words = ["sh", "-c", f'exec "$0" -m airunner "$@" {redirected}', sys.executable, command, *given]
+    done = subprocess.run(
+        words, env=standing.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (
+        7,
+        b"" if redirected.startswith(">") or "<&- " in redirected else b"out\n",
+    )

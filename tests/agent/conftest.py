@@ -1,30 +1,21 @@
-"""A launcher for tests of the agent, into which coverage follows."""
+"""A launcher, and an agent on stage, for tests of the agent."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from math import inf
 from pathlib import Path
 
 import anyio
 import pytest
 
-from airunner.agent.launcher import launcherprocess
 from airunner.agent.launcher.contract import LaunchSpec
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.agent.launcher.process import KeptProcess
 from tests.agent.playing import Stage, staged
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"  # how coverage reaches the processes that a measured one starts
 TEST_S = 15.0  # less than the timeout of a test, so that the launcher is closed first
-
-
-@pytest.fixture(autouse=True, scope="session")
-def measured_launcher() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcherprocess, "_PASSED_ON", (*launcherprocess._PASSED_ON, COVERAGE_VARIABLE))
-        yield
 
 
 @pytest.fixture

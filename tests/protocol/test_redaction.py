@@ -17,6 +17,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import command_summary
 from airunner.protocol.redaction import is_secret_name, secret_values
 from airunner.protocol.shownspec import hiding, shown_command, shown_spec
+from tests.quoting import QUOTED, bash_quoted, for_pages
 
 VALUE = "s3cr3t/T0ken"
 
@@ -131,16 +132,6 @@ ODD = "p<a>&ss'w\"o;r d/ä€+%41"
 KEY = "-----BEGIN KEY-----\n  MIIEvQ/IBADAN\n  Bgkqhk+iG9w0"
 
 
-def bash_quoted(text: str) -> str:
-    """What `printf %q` of bash prints for a text without control characters."""
-    return re.sub(r"([^A-Za-z0-9_@%+=:,./-])", r"\\\1", text)
-
-
-def for_pages(text: str) -> str:
-    """JSON as Go, Rails and PHP write it into pages."""
-    return json.dumps(text).translate({ord(char): f"\\u{ord(char):04x}" for char in "<>&"}).replace("/", "\\/")
-
-
 @pytest.mark.parametrize(
     ("secret", "written"),
     [
@@ -151,31 +142,16 @@ def for_pages(text: str) -> str:
         ("1+2 3+4=ten", quote_plus("1+2 3+4=ten")),
         ("p@55%w0rd", "p@55%%w0rd"),
         (ODD, quote(ODD)),
-        (ODD, quote(ODD).lower()),
         (ODD, urlencode({"": ODD})[1:]),
-        (ODD, quote(ODD, safe="<>;").replace("%C3%A4", "%c3%A4")),
-        (ODD, quote(quote(ODD))),
-        (ODD, bash_quoted(ODD)),
         (ODD, bash_quoted(bash_quoted(ODD))),
         (ODD, shlex.quote(ODD)),
-        (ODD, shlex.quote(shlex.quote(ODD))),
-        (ODD, "$'" + ODD.replace("'", "\\'").replace("ä", r"\303\244").replace("€", r"\342\202\254") + "'"),
         (ODD, '"' + re.sub(r"([\\\"$`])", r"\\\1", ODD) + '"'),
-        (ODD, json.dumps(ODD)),
         (ODD, json.dumps(json.dumps(ODD))),
-        (ODD, for_pages(ODD)),
         (ODD, shlex.quote(for_pages(json.dumps(ODD)))),
         (ODD, bash_quoted(json.dumps(ODD, ensure_ascii=False))),
-        (ODD, ascii(ODD)),
         (ODD, "".join(f"\\u{{{ord(char):x}}}" for char in ODD)),
         (ODD, "".join(f"\\U{ord(char):08X}" for char in ODD)),
         ("a&nosuch;b&#9999999;", json.dumps("a&nosuch;b&#9999999;")),
-        (ODD, repr(ODD.encode())[1:]),
-        (ODD, html.escape(ODD)),
-        (ODD, html.escape(ODD).replace("&#x27;", "&apos;").replace("ä", "&auml;").replace("€", "&#8364;")),
-        (ODD, "".join(f"&#X{ord(char):04X};" for char in ODD)),
-        (ODD, bash_quoted(html.escape(ODD))),
-        (ODD, quote(html.escape(ODD))),
         (ODD, html.escape(json.dumps(ODD)[1:-1])),
         (ODD, json.dumps(quote(html.escape(ODD)))),
         (KEY, base64.b64encode(KEY.encode()).decode().rstrip("=")[:-1]),
@@ -183,6 +159,7 @@ def for_pages(text: str) -> str:
         (ODD, base64.urlsafe_b64encode(ODD.encode()).decode().rstrip("=")[:-1]),
         (ODD, ODD.encode().hex()),
         (ODD, ODD.encode().hex().upper()),
+        *((ODD, how(ODD)) for how in QUOTED),
         ("C:\\new\\table", json.dumps("C:\\new\\table")),
         ("C:\\neü\\table", json.dumps("C:\\neü\\table")),
         ("rocket🚀s", json.dumps("rocket🚀s")),
