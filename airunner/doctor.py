@@ -152,7 +152,7 @@ def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: 
     from airunner.transport.patience import Patience
 
     async def ask() -> None:
-        patience = Patience(first_s=timeout_s or BROKER_S)
+        patience = Patience(timeout_s or BROKER_S, timeout_s or BROKER_S)  # a broker without its store may be heard
         async with Client(broker, token=token, home=home.root, patience=patience) as client:
             await client.list_jobs(page_size=1)
 

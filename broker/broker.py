@@ -116,7 +116,6 @@ class Broker:
             self._health,
             self._roster,
             self._show,
-            lambda: not outage.lasts,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         local = LocalBus(gateway, announcer, to_timekeeper)

@@ -1,4 +1,4 @@
-"""Conditions of the broker that are looked for each time that /health is shown: damage, descriptors, durability."""
+"""Conditions that the broker looks for every few seconds, and when /health is shown: damage, descriptors and so on."""
 
 from __future__ import annotations
 

@@ -92,7 +92,6 @@ class Gateway:
         health: Health,
         roster: Roster | None = None,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
-        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self._router = router
         self._ledger = ledger
@@ -105,7 +104,6 @@ class Gateway:
         self._health = health
         self._roster = roster or Roster()
         self._show = show
-        self._ready = ready
         self._tarpit = Tarpit()
         self._earlier = Bell()
         self._next_delayed_ms = math.inf
@@ -163,7 +161,9 @@ class Gateway:
         admitted = self._admission.admit(incoming.frames, incoming.key, now_ms)
         frames, request, principal = admitted.frames, admitted.request, admitted.principal
         if isinstance(request, Ping):
-            self._send(incoming.peer, frames.request_id, Pong(revisions=SERVED, ready=self._ready()), frames.revision)
+            self._send(
+                incoming.peer, frames.request_id, Pong(revisions=SERVED, ready=self._health.is_ready), frames.revision
+            )
             return None
         if _log.isEnabledFor(logging.DEBUG):
             name = type(request).__name__

@@ -3,13 +3,18 @@
 Without a condition the broker is `ok`. With a condition it is `degraded`: it still serves requests, so a load balancer
 should keep sending it traffic. While the store answers no request it is `unavailable`. Everybody who can reach /health
 can read the words: they contain no key or token, nothing of a job, and no tenant's name. The broker writes one line to
-stderr when a condition begins, and one when it is over.
+stderr when a condition begins, and one when it is over; it looks for itself, also where nobody asks for /health.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
+
+import anyio
+
+LOOK_S: Final = 5.0  # between two looks of the broker: what comes and goes is not said more often
 
 
 class Status(StrEnum):
@@ -32,6 +37,17 @@ class Health:
     def watch(self, look: Callable[[], None]) -> None:
         """Register `look`, a check that sets or clears a condition; it is called each time that health is shown."""
         self._watched.append(look)
+
+    async def run(self) -> None:
+        """Call the registered checks every `LOOK_S`, until cancelled."""
+        while True:
+            self._look()
+            await anyio.sleep(LOOK_S)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the store answered requests when somebody looked last."""
+        return not self._failed
 
     @property
     def status(self) -> Status:

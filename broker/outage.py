@@ -48,11 +48,6 @@ class Outage:
         self._why = ""
         health.watch(self._judge)
 
-    @property
-    def lasts(self) -> bool:
-        """Whether the store is away now."""
-        return self._since_s is not None
-
     def wait_out(self, why: StoreAway, pause: Pause) -> Steps[None]:
         """Wait until the store is there again and this broker's leases are renewed. Raises `Fenced`, `OperatorError`.
 

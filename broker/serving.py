@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 import anyio
 
@@ -31,7 +32,7 @@ from airunner.broker.relay.relay import Relay
 from airunner.broker.settings import Settings
 from airunner.broker.stalls import DISK, SERVER, Stalls
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Engine, Fenced, Identity, StoreAway
+from airunner.broker.store.contract import Engine, Identity
 from airunner.broker.store.open import is_postgres, open_engine, open_shared_engine, path_of
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.certs.allowlist import AllowList
@@ -47,6 +48,8 @@ from airunner.transport.http import open_http
 from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveRouter, bind_gatekeeper, open_context
 from airunner.transport.workthread import WorkThread
+
+END_S: Final = 5.0  # for a server to finish what it was sent, when the broker ends
 
 
 async def serve(settings: Settings, relay: Relay) -> None:
@@ -84,13 +87,12 @@ async def serve(settings: Settings, relay: Relay) -> None:
             router = CurveRouter(context, pair, settings.listen)
             await relay.ready()
             group.start_soon(relay.run, counts, health, name="Relay")
-            engine = embedded or ends.enter_context(
-                _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
-            )
+            identity = _identity(home, pair, settings, router.endpoint, relay.endpoint)
+            engine = embedded or ends.enter_context(closing(open_shared_engine(store_url, identity, SYSTEM.wall_ms)))
+            thread = ends.enter_context(_work_thread(engine))
             health.watch(lambda: judge_store(engine.damage, health))
             health.watch(lambda: judge_durability(engine.warnings, health))
-            judge_durability(engine.warnings, health)  # at once, so that it is in the log
-            thread = ends.enter_context(closing(WorkThread()))
+            group.start_soon(health.run, name="Health")
             path = None if embedded is None else path_of(store_url)
             broker = Broker(
                 store=Store(engine),
@@ -115,7 +117,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 group.start_soon(control.run, name="ControlSocket")
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {server.address}")
-        _say("airunner broker stopped")
+    _say("airunner broker stopped")
 
 
 def _identity(home: Home, pair: CurvePair, settings: Settings, requests: str, events: str) -> Identity:
@@ -129,17 +131,22 @@ def _identity(home: Home, pair: CurvePair, settings: Settings, requests: str, ev
 
 
 @contextmanager
-def _shared_engine(url: str, identity: Identity) -> Generator[Engine]:
-    """Open the engine of a store of several brokers. At the end the others are told to adopt this one's jobs at once.
+def _work_thread(engine: Engine) -> Generator[WorkThread]:
+    """Run the thread of an engine. At the end the others of its store are told to adopt this broker's jobs at once.
 
-    If the store is away then, they find out by themselves.
+    If the store is away then, they find out by themselves. For a server that does not answer nobody waits: the kernel
+    closes what this process has open.
     """
-    with closing(open_shared_engine(url, identity, SYSTEM.wall_ms)) as engine:
-        try:
-            yield engine
-        finally:
-            with suppress(StoreAway, Fenced):
-                engine.retire()
+    thread = WorkThread()
+    failed = True
+    try:
+        yield thread
+        failed = False
+    finally:
+        last, within_s = (None, None) if engine.alone else (engine.retire, END_S)
+        if not thread.close(last, within_s):
+            _say("airunner broker stopped: the store's server did not answer; other brokers will adopt its jobs")
+            os._exit(int(failed))
 
 
 def _disk_under(

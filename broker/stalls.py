@@ -14,15 +14,15 @@ from airunner.broker.health import Health
 from airunner.broker.offload import Offload, Then, Work
 
 STALLED_S: Final = 10.0  # duration of a read or write that counts as a stall; a slow disk takes some 0.1 s
-DISK: Final = "the store's disk has not finished a read or write"
-SERVER: Final = "the store's server has not answered"
+DISK: Final = "the store's disk has not finished a read or write for {:.0f} s: look at the disk"
+SERVER: Final = "the store is away: its server has not answered for {:.0f} s: look at the server, and the network to it"
 CONDITION: Final = "stall"  # name of the condition in /health
 
 
 class Stalls:
     """Stall detector: wraps `offload`, and reports to `health` when a piece of work does not end.
 
-    `subject` names what does not finish: `DISK` or `SERVER`.
+    `subject` says what does not finish: `DISK` or `SERVER`.
     """
 
     def __init__(self, offload: Offload, health: Health, subject: str = DISK) -> None:
@@ -46,7 +46,6 @@ class Stalls:
         since_s = self._since_s
         stalled_s = 0.0 if since_s is None else anyio.current_time() - since_s
         if stalled_s >= STALLED_S:
-            words = f"{self._subject} for {stalled_s:.0f} s; all requests wait for it"
-            self._health.fail(CONDITION, words)
+            self._health.fail(CONDITION, f"{self._subject.format(stalled_s)}; requests wait and nothing is lost")
         else:
             self._health.clear(CONDITION)

@@ -14,7 +14,14 @@ import jwt
 import msgspec
 
 from airunner.certs.allowlist import parse
-from airunner.certs.curve import load_broker_pair, load_broker_public, load_client_pair, load_pair, raw_key
+from airunner.certs.curve import (
+    is_brokers_only,
+    load_broker_pair,
+    load_broker_public,
+    load_client_pair,
+    load_pair,
+    raw_key,
+)
 from airunner.certs.findings import Finding, Severity
 from airunner.certs.home import Home
 from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, home_fault, unsafe_reason
@@ -88,7 +95,7 @@ def _broker(home: Home) -> _Result:
 
 
 def _client(home: Home) -> _Result:
-    if home.broker_secret.exists() and not (home.client_secret.exists() or home.token_secret.exists()):
+    if is_brokers_only(home):
         return Severity.FAIR, "it has no key pair: a broker of a fleet can run on this home, and no agent or client"
     public = load_client_pair(home).public
     if home.allowed_clients.exists():

@@ -80,6 +80,8 @@ def load_client_pair(home: Home) -> CurvePair:
         file = "with a file from `airunner certs export` on the broker's machine"
         remedy = f"run `airunner certs import FILE`, {file}"
         if_mismatched = f"run `airunner certs import --force FILE`, {file}"
+    elif is_brokers_only(home):
+        remedy = "this home is a further broker's of a fleet: use one with the keys of an agent or client"
     elif not home.broker_secret.exists():
         remedy = f"{RUN_INIT}, or `airunner certs import FILE` if the broker is on another machine"
     return load_pair(
@@ -90,6 +92,11 @@ def load_client_pair(home: Home) -> CurvePair:
 def is_carried(home: Home) -> bool:
     """Return whether the keys were imported from the broker's machine, so `airunner certs init` cannot make them."""
     return home.broker_public.exists() and not home.broker_secret.exists()
+
+
+def is_brokers_only(home: Home) -> bool:
+    """Return whether the keys are those of a further broker of a fleet, which no agent or client has."""
+    return home.broker_secret.exists() and not (home.client_secret.exists() or home.token_secret.exists())
 
 
 def load_broker_public(home: Home) -> bytes:

@@ -40,13 +40,17 @@ class WorkThread:
         self._then = then
         self._give(work)
 
-    def close(self) -> None:
-        """End the thread after the work that it was given, and wait for it."""
+    def close(self, last: _Work | None = None, within_s: float | None = None) -> bool:
+        """End the thread after the work that it was given and `last`, and wait for it; False: not for this long."""
+        if last is not None:
+            self._give(last)
         self._give(None)
-        self._thread.join()
-        self._loop.remove_reader(self._ended)
-        os.close(self._given)
-        os.close(self._ended)
+        self._thread.join(within_s)
+        if ended := not self._thread.is_alive():
+            self._loop.remove_reader(self._ended)
+            os.close(self._given)
+            os.close(self._ended)
+        return ended
 
     def _give(self, work: _Work | None) -> None:
         self._work.append(work)

@@ -90,6 +90,7 @@ def test_while_the_database_is_down_what_was_asked_waits_and_probes_see_it(
     try:
         said.line("airunner broker: unavailable: away: the store has been away", ADOPTED_S_MAX)
         assert (_status(a.broker, "ready"), _status(a.broker, "live")) == (503, 200)
+        assert b"cannot reach its store" in a.airunner("doctor").stdout
         gate.open(1)
         waiting = start(a.environ, "submit", "--", "sh", "-c", "echo later", stdout=-1, stderr=-1)
     finally:

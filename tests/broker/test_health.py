@@ -10,8 +10,8 @@ import pytest
 
 from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.counts import Counts
-from airunner.broker.health import Health, Status
-from airunner.broker.stalls import SERVER, STALLED_S, Stalls
+from airunner.broker.health import LOOK_S, Health, Status
+from airunner.broker.stalls import DISK, SERVER, STALLED_S, Stalls
 from tests.broker.stage import Disk
 
 
@@ -59,21 +59,31 @@ def test_counters_rise() -> None:
         counts.add("nonsense")
 
 
-async def test_a_disk_that_does_not_answer_makes_the_broker_unavailable_until_it_does() -> None:
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [(DISK, "the store's disk has not finished a read or write for 10 s"), (SERVER, "the store is away: its server")],
+)
+async def test_a_store_that_does_not_answer_is_said_by_the_broker_itself_until_it_does(
+    subject: str, words: str
+) -> None:
     said: list[str] = []
     health = Health(said.append)
     disk = Disk()
     done: list[object] = []
     disk.hold()
-    Stalls(disk, health)(lambda: done.append("committed"), done.append)
-    await anyio.sleep(STALLED_S - 1)  # virtual
-    assert health.status is Status.OK
-    await anyio.sleep(2)  # virtual
-    assert health.status is Status.UNAVAILABLE
-    assert "has not finished a read or write for 11 s" in health.conditions["stall"]
-    disk.let_go()
-    assert (done, health.status, health.conditions) == (["committed", None], Status.OK, {})
-    assert said[-1] == "condition over: stall"
+    async with anyio.create_task_group() as group:
+        Stalls(disk, health, subject)(lambda: done.append("committed"), done.append)
+        group.start_soon(health.run)
+        await anyio.sleep(STALLED_S - 0.5)  # virtual
+        assert (said, health.is_ready) == ([], True)
+        await anyio.sleep(LOOK_S + 1)  # virtual
+        assert (len(said), health.is_ready) == (1, False)
+        assert said[0].startswith(f"unavailable: stall: {words}")
+        disk.let_go()
+        await anyio.sleep(LOOK_S)  # virtual
+        assert (done, health.is_ready) == (["committed", None], True)
+        assert said[1:] == ["condition over: stall"]
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -92,11 +102,3 @@ def test_what_may_lose_acknowledged_work_is_a_condition_while_it_is_so() -> None
     assert health.conditions == {"durability": "fsync is off; a standby is attached asynchronously"}
     judge_durability([], health)
     assert health.status is Status.OK
-
-
-async def test_a_server_that_does_not_answer_is_named_as_one() -> None:
-    health, server = Health(), Disk()
-    server.hold()
-    Stalls(server, health, SERVER)(lambda: None, lambda _: None)
-    await anyio.sleep(STALLED_S + 1)  # virtual
-    assert health.conditions["stall"].startswith("the store's server has not answered for 11 s")

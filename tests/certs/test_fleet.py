@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airunner.certs.allowlist import Entry, PeerRole, parse
-from airunner.certs.curve import load_broker_pair, raw_key
+from airunner.certs.curve import load_broker_pair, load_client_pair, raw_key
 from airunner.certs.home import Home
 from airunner.certs.machines import machines
 from airunner.certs.tokenkeys import load_verifying_keys
@@ -49,6 +49,8 @@ def test_a_further_broker_has_the_fleets_key_its_allow_list_and_verifies_its_tok
     entry = parse(elsewhere.allowed_clients.read_bytes())[0][raw_key(load_broker_pair(broker).public)]
     assert entry == Entry("fleet", frozenset({PeerRole.BROKER}))
     assert run(elsewhere, "certs", "doctor").exit_code == 0
+    with pytest.raises(OperatorError, match=r"a further broker's of a fleet: use one with the keys of an agent"):
+        load_client_pair(elsewhere)
 
 
 def test_a_changed_allow_list_is_carried_again_with_force(

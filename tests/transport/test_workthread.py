@@ -54,7 +54,7 @@ async def test_what_work_raises_is_told_where_it_was_given_and_the_thread_works_
     assert done == ["more"]
 
 
-async def test_the_loop_goes_on_meanwhile_and_who_closes_the_thread_waits_for_the_end_of_its_work() -> None:
+async def test_the_loop_goes_on_meanwhile_and_who_closes_the_thread_waits_for_its_work_or_no_longer() -> None:
     began, end = threading.Event(), threading.Event()
     done: list[str] = []
 
@@ -63,10 +63,12 @@ async def test_the_loop_goes_on_meanwhile_and_who_closes_the_thread_waits_for_th
         end.wait(timeout=10)
         done.append("work")
 
-    with closing(WorkThread()) as thread:
-        thread(work, lambda _: done.append("then"))
-        while not began.is_set():
-            await anyio.lowlevel.checkpoint()
-        assert done == []
-        end.set()
-    assert done[0] == "work"
+    thread = WorkThread()
+    thread(work, lambda _: done.append("then"))
+    while not began.is_set():
+        await anyio.lowlevel.checkpoint()
+    assert not thread.close(lambda: done.append("last"), within_s=0)
+    assert done == []
+    end.set()
+    assert thread.close()
+    assert done == ["work", "last"]
