@@ -3,7 +3,7 @@
 ```
  Fleet ── Beat, Adopt ──► Ledger          every second; the reply has the rows of all brokers
        ◄─ Beaten, Adopted ─┘
-       ── set_peers, ready_all ──► Bus    whom to hear, and that hints were missed
+       ── set_peers, miss ──► Bus         whom to hear, and which hints have to have come
 ```
 
 While the store is away a beat has no reply, and no other is sent: nothing is concluded from the silence of the others.
@@ -29,7 +29,14 @@ HINT_S: Final = 0.25  # seconds for a hint to come whose number is in the store:
 class PeerBus(Protocol):
     """Bus of a fleet, as the Fleet sees it; see `FleetBus`."""
 
-    heard: dict[str, int]
+    @property
+    def heard(self) -> Mapping[str, int]:
+        """For each broker that was heard, the number up to which none of its hints is missing."""
+        ...
+
+    def miss(self, stored: Mapping[str, int]) -> None:
+        """Make every queue ready if hints with the numbers that are `stored` have not come."""
+        ...
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set the other live brokers, by id, and the endpoints of their live events."""
@@ -79,14 +86,8 @@ class Fleet:
         for seen in concluded.dead:
             await self._adopt(by_id[seen.broker], seen)
         if concluded.unheard:
-            await self._find_missed(concluded.unheard)
-
-    async def _find_missed(self, unheard: Mapping[str, int]) -> None:
-        """Make everything ready if hints with these numbers have not come; they may have been on their way."""
-        await anyio.sleep(HINT_S)
-        if missed := {broker: seq for broker, seq in unheard.items() if seq > self._bus.heard.get(broker, -1)}:
-            self._bus.heard |= missed
-            self._bus.ready_all()
+            await anyio.sleep(HINT_S)
+            self._bus.miss(concluded.unheard)
 
     async def _adopt(self, row: BrokerRow, seen: BrokerSeen) -> None:
         """Adopt the jobs of a broker; if that fails, for example because it is at work again, the next beat decides."""

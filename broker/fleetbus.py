@@ -9,7 +9,7 @@
 A hint names queues that have become ready, so that requests parked at another broker are tried again, and jobs whose
 agents are to be nudged. Hints may be lost. So each batch with ready queues raises the number `ready_seq` in the
 broker's row of the store, and a hint says which numbers it covers: `heard` is, for each broker, the number up to which
-nothing is missing. A gap makes every queue ready. The Fleet compares `heard` with the rows at each beat.
+nothing is missing. A gap makes every queue ready. At each beat the Fleet compares `heard` with the rows, and says so.
 
 Hints are sealed with a key of the fleet. Any other machine sees only ciphertext, and what it might send is dropped.
 """
@@ -75,7 +75,7 @@ class FleetBus:
         counts: Counts,
         forget_places: Callable[[Collection[QueueKey] | None], None] = nothing_known,
     ) -> None:
-        self.heard: dict[str, int] = {}  # by broker: nothing with a number up to this one is missing
+        self._heard: dict[str, int] = {}  # by broker: nothing with a number up to this one is missing
         self._local = local
         self._relay = relay
         self._gateway = gateway
@@ -111,12 +111,28 @@ class FleetBus:
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set the other live brokers, by id, and the endpoints of their live events; a repeat changes nothing."""
         self._alone = not peers
-        self.heard = {broker: seq for broker, seq in self.heard.items() if broker in peers}
+        self._heard = {broker: seq for broker, seq in self._heard.items() if broker in peers}
         self._relay.set_peers([peers[broker] for broker in sorted(peers)])
+
+    @property
+    def heard(self) -> Mapping[str, int]:
+        """For each broker that was heard, the number up to which none of its hints is missing."""
+        return self._heard
+
+    def miss(self, stored: Mapping[str, int]) -> None:
+        """Make every queue ready if hints with the numbers that are `stored` have not come; they never will."""
+        if missed := {broker: seq for broker, seq in stored.items() if seq > self._heard.get(broker, -1)}:
+            self._note_missed(missed)
+
+    def _note_missed(self, seqs: Mapping[str, int]) -> None:
+        """Take these numbers for heard; that a broker was not heard before is no loss: it or this one has begun."""
+        if not self._heard.keys().isdisjoint(seqs):
+            self._counts.add("hints_missed")
+        self._heard |= seqs
+        self.ready_all()
 
     def ready_all(self) -> None:
         """Make every queue ready on which a request is parked."""
-        self._counts.add("hints_missed")
         self._ready.add(EVERY_QUEUE)
         self._wake()
 
@@ -135,10 +151,9 @@ class FleetBus:
         if hint.broker == self._broker:
             return
         self._counts.add("hints_heard")
-        known_seq = self.heard.get(hint.broker)
-        self.heard[hint.broker] = hint.ready_seq
+        known_seq = self._heard.get(hint.broker)
         if known_seq is None or not hint.after_seq <= known_seq <= hint.ready_seq:  # or it has begun to count again
-            self.ready_all()
+            self._note_missed({hint.broker: hint.ready_seq})
         elif hint.ready is None:
             self._ready.add(EVERY_QUEUE)
             self._wake()
@@ -147,6 +162,7 @@ class FleetBus:
             if len(self._ready) > READY_MAX:
                 self._ready = {EVERY_QUEUE}
             self._wake()
+        self._heard[hint.broker] = hint.ready_seq
         if hint.nudged:
             self._gateway.send(hint.nudged)
 

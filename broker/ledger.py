@@ -172,7 +172,7 @@ class Ledger:
                 if len(batch) < self._store.batch_max:
                     batch.append(parked)
                 else:
-                    self._parking.park(parked.pending, parked.until_ms)
+                    self._parking.park(parked.pending, parked.until_ms, parked.turn)
         return batch
 
     def _find_waiting(self) -> bool:
@@ -214,8 +214,8 @@ class Ledger:
                 entry.done.set()
             elif (execution := execution_of(entry)) is Execution.CHANGE:
                 changes.append(entry)
-            else:
-                (look_ups if execution is Execution.LOOK_UP else lists).append(entry)
+            else:  # over a network all reads share a transaction: the line takes the longest
+                (look_ups if execution is Execution.LOOK_UP and not self._remote else lists).append(entry)
         if look_ups:
             yield from self._read(look_ups, long=False)
         if lists:
@@ -242,7 +242,7 @@ class Ledger:
         """Park those requests again that were parked, so that they may time out; return the other changes."""
         for entry in changes:
             if isinstance(entry, Parked):
-                parked = self._parking.park(entry.pending, entry.until_ms)
+                parked = self._parking.park(entry.pending, entry.until_ms, entry.turn)
                 assert parked, "no place for a request that had one"
         return [entry for entry in changes if not isinstance(entry, Parked)]
 
@@ -329,14 +329,14 @@ class Ledger:
                 if reply is not None and pending.peer is not None:
                     responses.append(respond(pending, reply, repeated=news.repeated))
             else:
-                published.ready |= self._tell(entry, news)
+                self._tell(entry, news)
         if responses:
             self._gateway.send(responses)
         self._counts.add("events", sum([appended.segment.count for appended in published.appended]))
         self._bus.publish(published)
 
-    def _tell(self, entry: Entry, news: News) -> set[QueueKey]:
-        """Tell the actor that waits for the end of its command; return what is ready after it besides."""
+    def _tell(self, entry: Entry, news: News) -> None:
+        """Tell the actor that waits for the end of its command."""
         if isinstance(entry, Retain):
             self._janitor.send_nowait(Swept(news.more))
         elif isinstance(entry, Beat):
@@ -344,8 +344,8 @@ class Ledger:
         elif isinstance(entry, Adopt):
             self._fleet.send_nowait(Adopted(frozenset(news.adopted)))
             self._counts.add("adoptions", len(news.adopted))
-            return {EVERY_QUEUE} if news.adopted else set()  # the dead broker may have told nobody of its last jobs
-        return set()
+            if news.adopted:
+                self._bus.ready_all()  # the dead broker may have told nobody of its last jobs
 
     def _note_locked(self, queues: set[QueueKey]) -> None:
         """Note that other brokers' batches had locked jobs in these queues: they are asked again a little later."""
@@ -368,8 +368,9 @@ class Ledger:
             return msgspec.structs.replace(reply, queued=isinstance(entry, Pending))
         if pending.peer is None or not request.wait_ms:
             return reply
-        until_ms = entry.until_ms if isinstance(entry, Parked) else self._clock.now_ms() + request.wait_ms
-        return None if self._parking.park(pending, until_ms) else refusal(Busy())
+        waits = entry if isinstance(entry, Parked) else None
+        until_ms = self._clock.now_ms() + request.wait_ms if waits is None else waits.until_ms
+        return None if self._parking.park(pending, until_ms, waits.turn if waits else None) else refusal(Busy())
 
     def _answer_timed_out(self) -> None:
         if self._parking.next_end_ms() is None:

@@ -1,12 +1,13 @@
 """Parked long-polls: DequeueJobs that found no job and wait for one. Pure.
 
 When jobs become ready, the Ledger calls `take` for the requests to try again. Within one queue, of the requests whose
-agents' tags meet the job's needs, the one that was parked first comes first.
+agents' tags meet the job's needs, the one that was parked first comes first, also if it was tried in vain since then.
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -52,7 +53,7 @@ class Parking:
 
     def __init__(self) -> None:
         self._parked: dict[Key, Parked] = {}
-        self._by_queue: dict[QueueKey, dict[Facts, dict[Key, int]]] = {}
+        self._by_queue: dict[QueueKey, dict[Facts, list[tuple[int, Key]]]] = {}  # by turn
         self._ends: list[tuple[int, Key]] = []
         self._turns = 0
         self._places: Counter[str] = Counter()  # by tenant: the queues that its requests wait on, in all
@@ -61,8 +62,8 @@ class Parking:
     def __len__(self) -> int:
         return len(self._parked)
 
-    def park(self, pending: Pending, until_ms: int) -> bool:
-        """Park a request; False: its tenant has reached a bound."""
+    def park(self, pending: Pending, until_ms: int, turn: int | None = None) -> bool:
+        """Park a request, or park it again in its `turn`; False: its tenant has reached a bound."""
         facts = facts_of(_request(pending))
         key = pending.command.tenant, pending.command.request_id
         before = self._parked.get(key)
@@ -77,12 +78,14 @@ class Parking:
             before = None
         if before is None:
             self._turns += 1
+            turn = self._turns if turn is None else turn
             self._places[pending.command.tenant] += len(queues)
             kinds[facts] += 1
-        turn = self._turns if before is None else before.turn
+            for queue in queues:
+                insort(self._by_queue.setdefault(queue, {}).setdefault(facts, []), (turn, key))
+        else:
+            turn = before.turn
         self._parked[key] = Parked(pending, until_ms, turn, facts)
-        for queue in queues:
-            self._by_queue.setdefault(queue, {}).setdefault(facts, {})[key] = turn
         heapq.heappush(self._ends, (until_ms, key))
         return True
 
@@ -150,8 +153,7 @@ class Parking:
         """Find the request that was parked first of those whose agent may run a job of this queue with its needs."""
         groups = self._by_queue.get(QueueKey(queue.tenant, queue.queue), {})
         wanted = needed(queue.needs)
-        heads = [next(iter(keys.items())) for facts, keys in groups.items() if wanted <= facts]
-        return min(heads, key=lambda head: head[1])[0] if heads else None
+        return min((turns[0] for facts, turns in groups.items() if wanted <= facts), default=(0, None))[1]
 
     def _remove(self, key: Key) -> Parked:
         parked = self._parked.pop(key)
@@ -163,9 +165,9 @@ class Parking:
             del kinds[parked.facts]
         for queue in queues_of(parked.pending):
             groups = self._by_queue[queue]
-            keys = groups[parked.facts]
-            del keys[key]
-            if not keys:
+            turns = groups[parked.facts]
+            del turns[bisect_left(turns, (parked.turn, key))]
+            if not turns:
                 del groups[parked.facts]
             if not groups:
                 del self._by_queue[queue]

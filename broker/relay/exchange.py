@@ -25,7 +25,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from airunner.broker.relay.links import Connect, Link
+from airunner.broker.relay.links import Connect, PeerLink
 from airunner.broker.relay.listeners import Listeners
 from airunner.protocol.frames import PEER_TOPIC, PEER_TOPIC_BYTES
 from airunner.transport.bell import Bell
@@ -66,10 +66,11 @@ class Exchange:
         self._hear: Callable[[bytes], None] = _ignore
         self._hint_topic: bytes | None = None
         self._group: TaskGroup | None = None
-        self._links: dict[str, Link] = {}  # by endpoint
+        self._links: dict[str, PeerLink] = {}  # by endpoint
         self._accepted: set[bytes] = set()  # topics of listeners here that the broker has confirmed
         self._unwelcomed: dict[bytes, float] = {}  # by topic: when its listeners are welcomed at the latest
         self._waits = Bell()
+        self._replaying = anyio.CancelScope()
 
     async def run(self) -> None:
         """Keep the links to the peers, and welcome late, until cancelled."""
@@ -109,7 +110,7 @@ class Exchange:
             self._links.pop(endpoint).scope.cancel()
         for endpoint in endpoints:
             if endpoint not in self._links:
-                link = Link(endpoint, self._connect, self._topics, self._receive, self._ended, self._random)
+                link = PeerLink(endpoint, self._connect, self._topics, self._receive, self._ended, self._random)
                 self._links[endpoint] = link
                 if self._group is not None:
                     self._group.start_soon(link.run)
@@ -119,7 +120,9 @@ class Exchange:
     def replay_all(self) -> None:
         """See `ports.PeerPublisher`."""
         assert self._group is not None, "not running"
-        self._group.start_soon(self._replay_all)
+        self._replaying.cancel()  # this one covers what that one has left
+        self._replaying = anyio.CancelScope()
+        self._group.start_soon(self._replay_all, self._replaying)
 
     def close(self) -> None:
         """Close the socket."""
@@ -164,7 +167,7 @@ class Exchange:
             for link in self._links.values():
                 link.unsubscribe(topic)
 
-    def _receive(self, link: Link, frames: Frames) -> None:
+    def _receive(self, link: PeerLink, frames: Frames) -> None:
         """Receive a message of a peer: a segment or a welcome for the listeners here, or a hint for the broker."""
         if len(frames) != 2 or len(frames[0]) != PEER_TOPIC_BYTES:  # noqa: PLR2004 - topic and payload
             return
@@ -183,7 +186,7 @@ class Exchange:
         else:
             self._publisher.publish([topic, payload])
 
-    def _ended(self, link: Link, ending: Ending) -> None:
+    def _ended(self, link: PeerLink, ending: Ending) -> None:
         self._report(link.endpoint, ending)
 
     def _welcome_if_due(self, topic: bytes) -> None:
@@ -204,10 +207,11 @@ class Exchange:
                     await anyio.sleep_until(due_s)
             await self._waits.wait()
 
-    async def _replay_all(self) -> None:
+    async def _replay_all(self, scope: anyio.CancelScope) -> None:
         """Welcome every listener again, here and at the peers: it then replays."""
         topics = [*self._listeners.topics, *(PEER_TOPIC + topic for topic in self._listeners.peer_topics)]
-        for number, topic in enumerate(topics):
-            self._publisher.publish([topic, WELCOME])
-            if number % DRAIN_MESSAGES_MAX == 0:
-                await anyio.lowlevel.checkpoint()
+        with scope:
+            for number, topic in enumerate(topics):
+                if number % DRAIN_MESSAGES_MAX == 0:
+                    await anyio.lowlevel.checkpoint()
+                self._publisher.publish([topic, WELCOME])

@@ -25,7 +25,7 @@ Connect = Callable[[str], Peer]
 """Connect to the live events at an endpoint. Raises `OperatorError`: it is not an endpoint."""
 
 
-class Link:
+class PeerLink:
     """Link to the peer at `endpoint`; cancel `scope` to end it.
 
     `topics` lists those to subscribe to when a connection begins. `receive` is called with each message, and `ended`
@@ -37,8 +37,8 @@ class Link:
         endpoint: str,
         connect: Connect,
         topics: Callable[[], Iterable[bytes]],
-        receive: Callable[[Link, Frames], None],
-        ended: Callable[[Link, Ending], None],
+        receive: Callable[[PeerLink, Frames], None],
+        ended: Callable[[PeerLink, Ending], None],
         random: Callable[[], float],
     ) -> None:
         self.endpoint = endpoint

@@ -130,7 +130,8 @@ async def test_all_listeners_replay_here_and_at_peers() -> None:
         await wait_all_tasks_blocked()
         for monitor in monitors:
             heard(monitor)
-        fleet["a"].exchange.replay_all()
+        for _ in range(2):  # the second, which has to be whole, takes the place of the first
+            fleet["a"].exchange.replay_all()
         await wait_all_tasks_blocked()
         assert [numbers(monitor) for monitor in monitors] == [[0], [0]]
 

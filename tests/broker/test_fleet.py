@@ -30,6 +30,10 @@ class Bus:
         self.peers: dict[str, str] = {}
         self.made_ready = 0
 
+    def miss(self, stored: Mapping[str, int]) -> None:
+        self.made_ready += any(seq > self.heard.get(broker, -1) for broker, seq in stored.items())
+        self.heard |= stored
+
     def set_peers(self, peers: Mapping[str, str]) -> None:
         self.peers = dict(peers)
 

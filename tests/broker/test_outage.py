@@ -17,8 +17,8 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Fenced
 from airunner.broker.store.rows import BrokerSeen, QueueKey
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased
-from airunner.protocol.requests import EnqueueJob, GetJob, StoreRequest
+from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed
+from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, StoreRequest
 from tests.broker.ledgering import Stage
 from tests.broker.stage import dequeue
 from tests.conformance.driving import Driver
@@ -147,12 +147,12 @@ async def test_what_comes_in_an_outage_waits_and_reads_do_too(line: Line) -> Non
     enqueued = (await line.stage.reply()).reply
     assert isinstance(enqueued, JobsEnqueued)
     line.engine.cuts, line.engine.reconnects_failing = [Cut.READING], 3
-    line.send(GetJob(job_id=enqueued.job_ids[0]))
+    line.send(GetJob(job_id=enqueued.job_ids[0]), ListJobs())
     line.send(enqueue())
-    found = (await line.stage.reply()).reply
-    assert isinstance(found, JobFound)
-    assert isinstance((await line.stage.reply()).reply, JobsEnqueued)
+    replies = [type(response.reply) for _ in range(2) for response in await line.stage.news()]
+    assert replies == [JobFound, JobsListed, JobsEnqueued]
     assert "renew" in line.engine.steps
+    assert line.engine.steps.count("read") == 1, "a look-up and a list take one trip"
 
 
 async def test_the_pauses_grow_to_a_bound(line: Line) -> None:
@@ -197,10 +197,14 @@ async def test_after_an_adoption_every_queue_on_which_somebody_waits_is_asked(li
     await wait_all_tasks_blocked()
     line.driver.store.apply([line.driver.ask(enqueue(), tenant="default")], line.driver.now_ms)  # by a broker that died
     line.engine.adopts = {"dead"}
+    forgotten: list[bool] = []
+    ready_all = line.stage.bus.ready_all
+    line.stage.bus.ready_all = lambda: forgotten.append(True) or ready_all()  # type: ignore[method-assign, func-returns-value]
     line.stage.ask(Adopt(BrokerSeen("dead", 1, 1)))
     leased = (await line.stage.reply()).reply
     assert isinstance(leased, JobsLeased)
     assert leased.leases
+    assert forgotten, "so that its engine forgets where it has looked"
 
 
 async def test_an_outage_is_shown_with_what_to_do_until_it_is_over() -> None:

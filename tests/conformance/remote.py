@@ -83,4 +83,5 @@ class RemoteEngine(MemoryEngine):
     @contextmanager
     def reading(self) -> Generator[None]:
         self._pass(Cut.READING)
+        self.steps.append("read")
         yield
