@@ -169,6 +169,8 @@ class Gateway:
             name = type(request).__name__
             _log.debug("%s %s from %s of tenant %s", name, frames.request_id.hex(), principal.subject, principal.tenant)
         self._counts.add("requests")
+        if isinstance(request, DequeueJob) and not self._health.is_ready:
+            raise Busy  # its agent may leave for another broker, and a lease would later find nobody here
         if isinstance(request, (DequeueJob, UpdateJob)):
             self._roster.record_request(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)

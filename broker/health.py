@@ -46,7 +46,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the store answered requests when somebody looked last."""
+        """Whether the store answered requests at the last look, or at the last change of a condition."""
         return not self._failed
 
     @property

@@ -73,9 +73,10 @@ class Outage:
         if self._since_s is None:
             self._health.clear(CONDITION)
             return
-        away_s = anyio.current_time() - self._since_s
+        away_s = int(anyio.current_time() - self._since_s)
+        since = f" for {away_s} s" if away_s else ""
         self._health.fail(
             CONDITION,
-            f"the store has been away for {away_s:.0f} s: {self._why or 'no connection'}; requests wait and nothing is "
-            "lost: start the database, or mend the network to it",
+            f"the store is away{since}: {self._why or 'no connection'}; requests wait and nothing is lost: start the "
+            "database, or mend the network to it",
         )

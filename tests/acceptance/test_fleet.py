@@ -88,7 +88,7 @@ def test_while_the_database_is_down_what_was_asked_waits_and_probes_see_it(
     server, said = postgresql_servers(15), a.broker.process
     server.stop()
     try:
-        said.line("airunner broker: unavailable: away: the store has been away", ADOPTED_S_MAX)
+        said.line("airunner broker: unavailable: away: the store is away: ", ADOPTED_S_MAX)
         assert (_status(a.broker, "ready"), _status(a.broker, "live")) == (503, 200)
         assert b"cannot reach its store" in a.airunner("doctor").stdout
         gate.open(1)

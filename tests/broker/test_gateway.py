@@ -55,7 +55,7 @@ class Stage:
 
     def __init__(self, inbox_max: int = 100, rates: Rates | None = None, unattributed: Rates | None = None) -> None:
         self.router = FakeRouter()
-        self.counts = Counts()
+        self.counts, self.health = Counts(), Health()
         self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
         self.admission = Admission(FakeAuthority(), self.listed.get, rates or Rates(), unattributed or Rates())
         self.to_ledger = ToLedger[Pending | Expire | Retain](inbox_max)
@@ -73,7 +73,7 @@ class Stage:
             EVENTS_PORT,
             self.counts,
             Watchers(1),
-            Health(),
+            self.health,
         )
 
         async def told() -> None:

@@ -12,7 +12,9 @@ from airunner.broker.conditions import judge_descriptors, judge_durability, judg
 from airunner.broker.counts import Counts
 from airunner.broker.health import LOOK_S, Health, Status
 from airunner.broker.stalls import DISK, SERVER, STALLED_S, Stalls
-from tests.broker.stage import Disk
+from airunner.protocol.requests import Ping
+from tests.broker.stage import Disk, dequeue
+from tests.broker.test_gateway import Stage
 
 
 def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> None:
@@ -84,6 +86,20 @@ async def test_a_store_that_does_not_answer_is_said_by_the_broker_itself_until_i
         assert (done, health.is_ready) == (["committed", None], True)
         assert said[1:] == ["condition over: stall"]
         group.cancel_scope.cancel()
+
+
+async def test_while_the_store_is_away_agents_hear_so_and_no_request_waits_whose_agent_may_be_gone_later() -> None:
+    stage = Stage()
+    async with stage.running():
+        for fails, ready in ((True, False), (False, True)):
+            (stage.health.fail if fails else stage.health.degrade)("away", "the store is away")
+            stage.router.hear(Ping())
+            assert (await stage.reply()).ready is ready
+            stage.router.hear(dequeue(), token=b"work")
+            if fails:
+                assert await stage.code() == "busy"
+        assert (await stage.asked()).command.request == dequeue()
+        assert stage.nothing_asked()
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ async def test_an_outage_is_shown_with_what_to_do_until_it_is_over() -> None:
         await anyio.sleep(60)  # virtual
         assert health.status is Status.UNAVAILABLE
         words = health.conditions[CONDITION]
-        assert words.startswith("the store has been away for 60 s: still no way there")
+        assert words.startswith("the store is away for 60 s: still no way there")
         line.engine.reconnects_failing = 0
         await anyio.sleep(PAUSE_LAST_MS / 1_000)  # virtual
         assert health.status is Status.OK
