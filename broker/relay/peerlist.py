@@ -18,7 +18,8 @@ ENDPOINT_CHARS_MAX: Final = 300  # of a peer's endpoint: the name of a host has 
 MISMATCHES_MIN: Final = 3  # failed handshakes in a row until another key is likely: a peer that ends causes one
 _ADVICE: Final = {
     Ending.REFUSED.name: "refuses this broker's key: list it there with `airunner certs add NAME --role broker`",
-    Ending.MISMATCHED.name: "has another key than this broker: a fleet has one, see `airunner certs export`",
+    Ending.MISMATCHED.name: "has another key than this broker (a fleet has one, see `airunner certs export`), or what "
+    "forwards to it does not reach it",
     Ending.UNRESOLVED.name: "cannot be found by its name: check --advertise there, and this machine's name service",
 }
 

@@ -1,12 +1,11 @@
 """Several brokers, really killed: `python -m tests.acceptance.chaos_ha --seconds 600 [--seed N]`.
 
 Three brokers share a PostgreSQL server; four agents, six clients, four monitors and three parkers work. Every second
-something of this happens, in a drawn order in which each comes round: PostgreSQL gets SIGKILL, whole; a broker, an
-agent or a user gets SIGKILL, or SIGSTOP for seconds; a broker gets SIGSTOP for longer than it takes the others to adopt
-its jobs; the connection of a broker to PostgreSQL is cut in COMMIT, before the server has it or after; a broker is
-parted from PostgreSQL, from the other brokers, or from both, or all from one another; the clock of one is set by three
-hours. One agent is hurt
-by nothing of that but through its brokers.
+something of this happens, in a drawn order in which each comes round: PostgreSQL gets SIGKILL or SIGSTOP, whole; a
+broker, an agent or a user gets SIGKILL, or SIGSTOP for seconds; a broker gets SIGSTOP for longer than it takes the
+others to adopt its jobs; the connection of a broker to PostgreSQL is cut in COMMIT, before the server has it or after;
+a broker is parted from PostgreSQL, from the other brokers, or from both, or all from one another; the clock of one is
+set by three hours. One agent is hurt by nothing of that but through its brokers.
 
 Then everything is mended and drained, and judged as in `chaos`. It exits with 1, and keeps its folder, unless nothing
 was lost, done twice, holed, run twice at once or left behind, the agent that nobody hurt has lost no job, and everybody
@@ -63,6 +62,7 @@ class ChaosHa(Driver):
         super().__init__(folder, seed, RESTARTED, UNANSWERED)
         self._fleet = Fleet(folder, self.home, BROKERS, ends)
         self._brokers += self._fleet.members
+        self._stopped = ExitStack()  # the server is, while this is open
         self._deck: list[str] = []
         self._away = False  # a broker is, for longer than a moment: only one at a time
         self._seen: Counter[str] = Counter()
@@ -75,6 +75,7 @@ class ChaosHa(Driver):
             "user killed": lambda: self._one(self._kill, self._users[: -USERS.count("parker")]),
             "user stopped": lambda: self._one(self._stop, self._users[: -USERS.count("parker")]),
             "PostgreSQL killed": self._kill_server,
+            "PostgreSQL stopped": self._stop_server,
             "cut before COMMIT": lambda: self._cut(Cut.BEFORE),
             "cut after COMMIT": lambda: self._cut(Cut.AFTER),
             "parted from PostgreSQL": lambda: self._part(lambda member: [_parted(member.store)]),
@@ -115,6 +116,7 @@ class ChaosHa(Driver):
         return Victim(name, words, self.home, {"AIRUNNER_BROKER": endpoints, "AIRUNNER_TOKEN": token})
 
     def _mend(self) -> None:
+        self._stopped.close()
         self._fleet.mend_server()
         self._fleet.clock.set(0)
         for member in self._fleet.members:
@@ -185,6 +187,15 @@ class ChaosHa(Driver):
             return False
         self._fleet.kill_server()
         self._soon(DOWN_S, self._fleet.mend_server)
+        return True
+
+    def _stop_server(self) -> bool:
+        if self._fleet.down or self._away:
+            return False
+        self._stopped.enter_context(self._fleet.server.stopped())
+        stopped_s = self._random.uniform(*PARTED_S)
+        self._later(time.monotonic() + stopped_s, self._stopped.close)
+        self._be_away(stopped_s)
         return True
 
     def _cut(self, where: Cut) -> bool:

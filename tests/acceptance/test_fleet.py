@@ -103,6 +103,12 @@ def test_while_the_database_is_down_what_was_asked_waits_and_probes_see_it(
     assert _status(a.broker, "ready") == 200
 
 
+def test_a_broker_ends_though_its_server_does_not_answer(brokers: list[Cluster], postgresql_servers: Servers) -> None:
+    with postgresql_servers(15).stopped():
+        assert brokers[0].broker.stop() == 0
+    assert brokers[0].broker.process.lines[-1].startswith("airunner broker stopped: the store's server did not answer")
+
+
 def test_a_home_has_one_broker(brokers: list[Cluster], store: str) -> None:
     done = brokers[0].airunner("broker", "--store", store, "--listen", "tcp://127.0.0.1:0")
     assert b"a broker already runs in" in done.stderr

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker.health import Health, Status
 from airunner.broker.inbox import Pending, Response
-from airunner.broker.ledger import LOCKED_MS
+from airunner.broker.ledger import LOCKED_MS, READY_JOBS_GUESS
 from airunner.broker.lifecycle.commands import Adopt, Expire
 from airunner.broker.outage import CONDITION, PAUSE_LAST_MS
 from airunner.broker.store.batch import Store
@@ -190,6 +190,18 @@ async def test_jobs_that_another_broker_had_locked_are_looked_for_again_a_little
     assert isinstance(leased, JobsLeased)
     assert leased.leases
     assert anyio.current_time() - began_s <= (LOCKED_MS + 2) / 1_000
+
+
+async def test_who_was_asked_for_in_vain_keeps_its_turn(line: Line) -> None:
+    first, second = dequeue(slots=READY_JOBS_GUESS, wait_ms=30_000), dequeue(wait_ms=30_000)
+    line.send(first, second)
+    await wait_all_tasks_blocked()
+    line.stage.bus.ready_all()  # only as many are tried as may have slots for jobs of an unknown number
+    line.stage.asks.wake()
+    await wait_all_tasks_blocked()
+    line.send(enqueue())
+    replies = {type(response.reply): response.command.request for response in await line.stage.news()}
+    assert replies[JobsLeased] == first
 
 
 async def test_after_an_adoption_every_queue_on_which_somebody_waits_is_asked(line: Line) -> None:

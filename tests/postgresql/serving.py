@@ -163,10 +163,24 @@ class Server:
     def kill(self) -> None:
         """Kill the server: all of its processes, as a power cut does, so that no session answers any more."""
         os.kill(self.pid, signal.SIGSTOP)  # so that it starts no further one
+        self._signal_children(signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all processes of the server while the block runs: its connections stay, and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self._signal_children(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_children(signal.SIGCONT)
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _signal_children(self, number: signal.Signals) -> None:
         for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
-        self._end(signal.SIGKILL)
+                os.kill(int(child), number)
 
     def stop(self) -> None:
         """Stop the server with a checkpoint; sessions are ended."""
