@@ -10,7 +10,7 @@ from airunner.broker.parking import Parked
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.needs import needs_of
 from airunner.broker.store.rows import QueueKey
-from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin
+from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSecret, SetSecret, UpdateQueue
 
 ToApply = Pending | Expire | RenewAll | Retain | Beat | Adopt | Parked
 Entry = ToApply | BetweenBatches
@@ -41,6 +41,11 @@ def price_of(entry: Entry) -> int:
 def execution_of(entry: ToApply) -> Execution:
     """Return how an entry is executed."""
     return kind_of(entry.command.request).execution if isinstance(entry, Pending) else Execution.CHANGE
+
+
+def is_alone(entry: Entry) -> bool:
+    """Check whether an entry is a batch of its own: it changes a queue, and waits until other brokers leave that."""
+    return isinstance(entry, Pending) and isinstance(entry.command.request, UpdateQueue | SetSecret | RemoveSecret)
 
 
 def jobs_of(batch: Iterable[Entry]) -> Iterator[QueueKey]:

@@ -299,7 +299,7 @@ class Engine(Protocol):
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
         """Remove old idempotency records; return how many were removed, by tenant.
 
-        Also remove dead brokers that were opened as long ago and own no job.
+        Also remove dead brokers that were opened as long ago and own nothing, up to `limit` of them.
         """
         ...
 

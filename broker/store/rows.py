@@ -146,7 +146,7 @@ class BrokerRow(Struct, frozen=True, kw_only=True, array_like=True):
     """Row of a broker that uses the database.
 
     `leases`: how many leases it owns, in a list of brokers. In `Loaded.brokers`: more than 0 if the broker is dead and
-    still owns a job (a lease, a delay or an expiry), because nobody has adopted it; 0 for live brokers.
+    still owns a job (a lease, a delay or an expiry) or counts, because nobody has adopted it; 0 for live brokers.
     """
 
     broker: str

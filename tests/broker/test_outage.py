@@ -17,8 +17,8 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Fenced
 from airunner.broker.store.rows import BrokerSeen, QueueKey
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed
-from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, StoreRequest
+from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed, QueueMode
+from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, StoreRequest, UpdateQueue
 from tests.broker.ledgering import Stage
 from tests.broker.stage import dequeue
 from tests.conformance.driving import Driver
@@ -235,3 +235,9 @@ async def test_an_outage_is_shown_with_what_to_do_until_it_is_over() -> None:
         await anyio.sleep(PAUSE_LAST_MS / 1_000)  # virtual
         assert health.status is Status.OK
     assert [words.partition(":")[0] for words in said] == ["unavailable", "condition over"]
+
+
+async def test_a_change_of_a_queue_is_a_batch_of_its_own(line: Line) -> None:
+    """With several brokers it waits for all that use the queue, and then they wait for it."""
+    line.send(enqueue(), enqueue(), UpdateQueue(queue="default", mode=QueueMode.PAUSED), enqueue())
+    assert [len(await line.stage.news()) for _ in range(3)] == [2, 1, 1]

@@ -9,12 +9,16 @@ from contextlib import closing
 
 import pytest
 
-from airunner.broker.lifecycle.commands import Beat
+from airunner.broker.lifecycle.commands import Adopt, Beat, Retain
 from airunner.broker.store.batch import TRIES_MAX, Store
 from airunner.broker.store.contract import StoreAway, StoreUnsure
 from airunner.broker.store.postgres import pipeline
 from airunner.broker.store.postgres.engine import PostgresEngine
+from airunner.broker.store.rows import BrokerSeen
 from airunner.protocol.errors import Busy
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.requests import EnqueueJob
+from tests.conformance import counters
 from tests.conformance.driving import Driver
 from tests.postgresql.fleets import fleet, open_engine
 from tests.postgresql.serving import Servers
@@ -96,3 +100,19 @@ def test_statements_beyond_those_that_a_session_keeps_are_not_prepared(database:
         Driver(Store(engine)).submit("a")
         ((kept,),) = engine._trips.link.connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchall()
         assert kept == 3
+
+
+def test_the_counts_of_a_broker_that_ends_with_nothing_due_are_adopted(engines: Sequence[PostgresEngine]):
+    first, second = (Driver(Store(engine)) for engine in engines)
+    second.outcome(EnqueueJob(jobs=(JobSpec(command="true", require={"os": "linux"}),)))
+    engines[1].retire()
+    (beat,) = first.apply(Beat()).done
+    (ended,) = [row for row in beat.news.brokers if row.dead and row.leases]
+    first.apply(Adopt(BrokerSeen(ended.broker, ended.epoch, ended.beat)))
+    (beat,) = first.apply(Beat()).done
+    assert [row.leases for row in beat.news.brokers] == [0, 0]
+    counters.require_right_in_postgres(engines[0])
+    first.now_ms = 2**60
+    first.apply(Retain(finished_before_ms=first.now_ms))
+    (beat,) = first.apply(Beat()).done
+    assert [row.broker for row in beat.news.brokers] == ["broker-0"]

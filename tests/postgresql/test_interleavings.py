@@ -192,6 +192,25 @@ def test_two_batches_do_what_one_after_the_other_does(name: str, ground: Ground)
             assert ground.run(pair, order) in serial, (name, other, order)
 
 
+def test_a_queue_is_not_paused_while_a_lease_goes_on_and_no_later_lease_passes_who_waits_to_pause_it(ground: Ground):
+    """Both orders of their replies would be right, so the comparison would not see that nobody waits."""
+    ground.restore()
+    first, pausing, later = (Stepped(engine, ground.server) for engine in ground.engines)
+    for broker, name in ((first, "dequeue"), (pausing, "pause"), (later, "dequeue one")):
+        broker.begin([ground.commands[name]], ground.driver.now_ms)
+    order = (first, pausing, pausing, later, later, first)  # the second one finds the row locked, and locks the table
+    for broker in order:
+        broker.step()
+    over = [broker.over for broker in (first, pausing, later)]
+    while not (pausing.over and later.over):
+        pausing.step()
+        later.step()
+    for broker in (first, pausing, later):
+        broker.close()
+    assert over == [True, False, False]
+    assert [len(broker.applied().done[0].reply.leases) for broker in (first, later)] == [2, 0]
+
+
 def test_a_request_is_answered_once_by_two_brokers(ground: Ground):
     """The comparison would not see it if both orders were wrong."""
     asked = ground.commands["enqueue"]

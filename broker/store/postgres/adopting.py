@@ -20,15 +20,15 @@ FOUND: Final = (  # `|| ''`: no index begins with that; a plan made for an empty
     " UNION SELECT found.number FROM unnest(%b, %b) AS key(tenant, request_id) JOIN airunner.job AS found"
     " ON found.lease_request = key.request_id AND found.tenant || '' = key.tenant"
 )
-TIMED: Final = (
+_TIMED: Final = (
     "SELECT number FROM airunner.job WHERE broker {0} AND deadline_ms IS NOT NULL"
     " UNION SELECT number FROM airunner.job WHERE broker {0} AND due_ms IS NOT NULL"
 )
 _BURIED: Final = (  # by this transaction
     "SELECT broker FROM airunner.broker WHERE broker = ANY({}) AND dead AND xmin = pg_current_xact_id()::xid"
 )
-_OWNED: Final = TIMED.format("= ANY(%b)")
-_LEFT: Final = TIMED.format(f"IN ({_BURIED.format('%b')})")
+_OWNED: Final = _TIMED.format("= ANY(%b)")
+_LEFT: Final = _TIMED.format(f"IN ({_BURIED.format('%b')})")
 LOCK_OWNED: Final = (
     f"SELECT count(*) FROM (SELECT number FROM ({FOUND} UNION {_OWNED} UNION {_LEFT}) AS all_of ORDER BY 1) AS found,"
     " LATERAL (SELECT FROM airunner.job WHERE number = found.number FOR UPDATE) AS locked"

@@ -23,6 +23,7 @@ class Memory(Struct):
     aside: set[str] = set()  # ids of jobs that are set aside
     places: Places = msgspec.field(default_factory=Places)
     due_from_ms: int = 0  # no job of this broker is due before this instant
+    tries: int = 0  # of the batch that is not committed yet
 
 
 class Log(Struct):

@@ -64,6 +64,7 @@ class PostgresEngine(PageReader):
     def begin(self) -> None:
         self._batch, self._removals, self._renewed_ms = Batch(), Removals(), None
         self._trips.begin()
+        self._memory.tries += 1
 
     def renew_all(self, now_ms: int) -> None:
         self._renewed_ms = now_ms
@@ -119,6 +120,7 @@ class PostgresEngine(PageReader):
         self.ready_seq += changes.ready
         self._next_due_ms = min((due_ms for (due_ms,) in rows["next_due"]), default=None)
         memory.due_from_ms = NEVER_MS if self._next_due_ms is None else self._next_due_ms
+        memory.tries = 0
         ready, unready = saving.moved(changes)
         self._batch.remember(memory.places, {job.number for job in unready})
         memory.places.lower(ready)

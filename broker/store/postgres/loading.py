@@ -9,6 +9,8 @@ it waited for a lock.
   waits for the first, and then finds its record. `saving` removes the record of a request that is refused.
 - The row of a lease request is inserted and removed at once: until the end of the transaction, others wait for it.
 - A queue to which jobs are added, or whose mode is changed, has to have a row that can be locked.
+- Batches that share a row's lock pass one that waits to have it alone, for ever if there are many. So a batch that
+  changes a mode does not wait for the row, but, tried again, for the table, whose locks are given in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from airunner.broker.store.contract import Moved
-from airunner.broker.store.postgres.adopting import FOUND, TIMED, ask_owned
+from airunner.broker.store.postgres.adopting import FOUND, ask_owned
 from airunner.broker.store.postgres.arrays import Column, bigints, byteas, columns, texts
 from airunner.broker.store.postgres.batches import Batch, Log, Memory
 from airunner.broker.store.postgres.durability import DURABILITY
@@ -70,10 +72,11 @@ OPEN_QUEUES: Final = (
 _QUEUES: Final = (
     "SELECT queue.tenant, queue.name, queue.mode"
     f" FROM ({_NAMED.format('%b', '%b', '%b', '%b')} ORDER BY 1, 2 OFFSET 0) AS named"
-    " JOIN airunner.queue USING (tenant, name) ORDER BY named.tenant, named.name FOR {} OF queue"
+    " JOIN airunner.queue USING (tenant, name) ORDER BY named.tenant, named.name FOR "
 )
-QUEUES_READ: Final = _QUEUES.format("SHARE")
-QUEUES_CHANGED: Final = _QUEUES.format("UPDATE")
+QUEUES_READ: Final = _QUEUES + "SHARE OF queue"
+QUEUES_CHANGED: Final = _QUEUES + "UPDATE OF queue SKIP LOCKED"
+QUEUES_ALONE: Final = "LOCK TABLE airunner.queue IN EXCLUSIVE MODE"
 NUMBERS: Final = "SELECT nextval('airunner.job_number') FROM generate_series(1, %b)"
 JOBS: Final = (
     f"SELECT job.* FROM (SELECT number FROM ({FOUND}) AS named ORDER BY number) AS found, LATERAL (SELECT {BRIEF},"
@@ -95,10 +98,10 @@ KINDS_OF: Final = (
     "SELECT tenant, count(*) FROM (SELECT tenant FROM airunner.kind WHERE tenant = ANY(%b)"
     " GROUP BY tenant, queue, needs HAVING sum(jobs) > 0) AS found GROUP BY tenant"
 )
-USAGE: Final = (
-    "SELECT tenant, sum(size_bytes)::bigint, sum(waiting)::bigint FROM airunner.tally WHERE tenant = ANY(%b)"
-    " AND queue = '' GROUP BY tenant"
+USAGES: Final = (
+    "SELECT tenant, sum(size_bytes)::bigint, sum(waiting)::bigint FROM airunner.tally WHERE queue = '' GROUP BY tenant"
 )
+USAGE: Final = USAGES.replace("WHERE", "WHERE tenant = ANY(%b) AND")
 _WANTED: Final = (
     "WITH asked AS (SELECT tenant, queue, string_to_array(facts, E'\\n') AS facts, jobs FROM unnest(%b, %b, %b, %b)"
     " AS asked(tenant, queue, facts, jobs)), within AS (SELECT DISTINCT kind.tenant, kind.queue, kind.needs, kind.words"
@@ -147,10 +150,16 @@ STDIN: Final = (
     " FROM unnest(%b, %b) AS key(tenant, job_id) JOIN airunner.job USING (tenant, job_id)"
     f" JOIN airunner.segment ON segment.number = job.number AND first_sequence = {STDIN_SEQUENCE}"
 )
+_OWNED: Final = (
+    "job WHERE deadline_ms IS NOT NULL AND",
+    "job WHERE due_ms IS NOT NULL AND",
+    "tally WHERE",
+    "kind WHERE",
+)
+_OWNS: Final = " OR ".join(f"EXISTS (SELECT FROM airunner.{table} broker = of.broker)" for table in _OWNED)
 BROKERS: Final = (
     "SELECT broker, epoch, beat, ready_seq, requests, events, version, dead,"
-    f" (dead AND EXISTS ({TIMED.format('= broker.broker').replace('WHERE broker', 'WHERE job.broker')}))::int"
-    " FROM airunner.broker ORDER BY broker"
+    f" (dead AND ({_OWNS}))::int FROM airunner.broker AS of ORDER BY broker"
 )
 FINISHED: Final = (
     f"SELECT {JOB} FROM airunner.job WHERE finished_ms < %b AND job_id != ALL(%b) ORDER BY finished_ms LIMIT %b"
@@ -163,8 +172,8 @@ PENDING_LOGS: Final = (
     " ORDER BY first_sequence LIMIT %b) AS log ON true"
 )
 OLD_BROKERS: Final = (
-    "SELECT broker FROM airunner.broker WHERE dead AND opened_ms < %b AND NOT EXISTS"
-    f" ({TIMED.format('= broker.broker').replace('WHERE broker', 'WHERE job.broker')}) FOR UPDATE SKIP LOCKED"
+    "SELECT broker FROM airunner.broker AS of"
+    f" WHERE dead AND opened_ms < %b AND NOT ({_OWNS}) LIMIT %b FOR UPDATE SKIP LOCKED"
 )
 OLD_RECORDS: Final = (
     "SELECT tenant, request_id FROM airunner.record WHERE answered_ms < %b ORDER BY answered_ms LIMIT %b"
@@ -181,9 +190,6 @@ QUEUES_OF_LARGE: Final = (
     f"SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN (SELECT job.* FROM ({_LARGEST}) AS large, LATERAL"
     " (SELECT tenant, queue FROM airunner.job WHERE job.tenant = large.tenant AND finished_ms IS NOT NULL"
     " ORDER BY finished_ms LIMIT 1) AS job) FOR UPDATE SKIP LOCKED"
-)
-USAGES: Final = (
-    "SELECT tenant, sum(size_bytes)::bigint, sum(waiting)::bigint FROM airunner.tally WHERE queue = '' GROUP BY tenant"
 )
 ROW_COUNT: Final = (  # as the server estimates it
     "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class"
@@ -202,7 +208,7 @@ QUEUES_EMPTIED: Final = (
 def ask(trips: Trips, keys: Keys, memory: Memory, renewed_ms: int | None) -> None:
     """Queue the statements that load a batch; `renewed_ms`: all of the broker's leases are renewed at this instant."""
     _ask_requests(trips, keys)
-    _ask_queues(trips, keys)
+    _ask_queues(trips, keys, memory)
     if keys.new_jobs:
         trips.add("numbers", NUMBERS, keys.new_jobs)
     named = (*_pairs(keys.jobs), *_pairs(keys.grants, byteas))
@@ -255,8 +261,10 @@ def _ask_requests(trips: Trips, keys: Keys) -> None:
             trips.add(name, statement, *_pairs(keys.grants, byteas))
 
 
-def _ask_queues(trips: Trips, keys: Keys) -> None:
+def _ask_queues(trips: Trips, keys: Keys, memory: Memory) -> None:
     stored = keys.opened | keys.updated
+    if keys.updated and memory.tries > 1:
+        trips.add("alone", QUEUES_ALONE)
     if stored or keys.retried:
         trips.add("opened", OPEN_QUEUES, *_pairs({key[:2] for key in stored}), *_pairs(keys.retried))
     if keys.queues or keys.updated or keys.retried:
@@ -280,8 +288,8 @@ def _ask_sweep(trips: Trips, sweep: Sweep, aside: bytes) -> None:
     trips.add("finished", FINISHED, sweep.finished_before_ms, aside, sweep.jobs_max)
     trips.add("emptied", QUEUES_EMPTIED, sweep.finished_before_ms, sweep.jobs_max)
     trips.add("logs", PENDING_LOGS, sweep.segments_max, sweep.segments_max + 1)
-    trips.add("old_brokers", OLD_BROKERS, sweep.records_before_ms)
-    trips.add("old_records", OLD_RECORDS, sweep.records_before_ms, sweep.records_max)
+    for name, statement in (("old_brokers", OLD_BROKERS), ("old_records", OLD_RECORDS)):
+        trips.add(name, statement, sweep.records_before_ms, sweep.records_max)
     if sweep.measured:
         trips.add("usages", USAGES)
         trips.add("row_count", ROW_COUNT)

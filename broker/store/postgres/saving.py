@@ -35,27 +35,25 @@ def _unnest(count: int) -> str:
     return f"unnest({', '.join(['%b'] * count)})"
 
 
+def _delete(table: str, *key: str) -> str:
+    """Build the statement that removes the rows with these columns."""
+    own, old = (", ".join(f"{name}.{column}" for column in key) for name in (table, "old"))
+    return f"DELETE FROM airunner.{table} USING {_unnest(len(key))} AS old({', '.join(key)}) WHERE ({own}) = ({old})"
+
+
 ADD_JOBS: Final = f"INSERT INTO airunner.job ({', '.join(FIELDS)}) SELECT * FROM {_unnest(len(FIELDS))}"
-REMOVE_JOBS: Final = COUNTED.format(
-    f"DELETE FROM airunner.job USING {_unnest(len(CHECKED))} AS old({_OLD}) WHERE {_AS_LOADED}"
-)
+REMOVE_JOBS: Final = COUNTED.format(_delete("job", *CHECKED))
 REMOVE_FACTS: Final = "DELETE FROM airunner.metadata WHERE number = ANY(%b)"
 ADD_PENDING: Final = f"INSERT INTO airunner.pending_deletion (number, tenant) SELECT * FROM {_unnest(2)}"
 _WAITING: Final = ("tenant", "queue", "needs", "place", "number")
 ADD_WAITING: Final = f"INSERT INTO airunner.waiting ({', '.join(_WAITING)}) SELECT * FROM {_unnest(5)}"
-REMOVE_WAITING: Final = (
-    f"DELETE FROM airunner.waiting USING {_unnest(5)} AS old({', '.join(_WAITING)})"
-    f" WHERE {' AND '.join(f'waiting.{column} = old.{column}' for column in _WAITING)}"
-)
+REMOVE_WAITING: Final = _delete("waiting", *_WAITING)
 _SEGMENT: Final = Segment.__struct_fields__
 ADD_SEGMENTS: Final = f"INSERT INTO airunner.segment ({', '.join(_SEGMENT)}) SELECT * FROM {_unnest(len(_SEGMENT))}"
 ADD_FACTS: Final = (
     f"INSERT INTO airunner.metadata (tenant, fact, number) SELECT * FROM {_unnest(3)} ON CONFLICT DO NOTHING"
 )
-REMOVE_RECORDS: Final = (
-    f"DELETE FROM airunner.record USING {_unnest(2)} AS old(tenant, request_id)"
-    " WHERE record.tenant = old.tenant AND record.request_id = old.request_id"
-)
+REMOVE_RECORDS: Final = _delete("record", "tenant", "request_id")
 _COUNTS: Final = ("waiting", "delayed", "running", "size_bytes")
 COUNT: Final = (
     f"INSERT INTO airunner.tally AS own (broker, tenant, queue, {', '.join(_COUNTS)}) SELECT %b, * FROM {_unnest(6)}"
@@ -84,22 +82,13 @@ SET_SECRETS: Final = (
     f"INSERT INTO airunner.secret (tenant, queue, name, box, set_ms) SELECT * FROM {_unnest(5)}"
     " ON CONFLICT (tenant, queue, name) DO UPDATE SET box = excluded.box, set_ms = excluded.set_ms"
 )
-REMOVE_SECRETS: Final = (
-    f"DELETE FROM airunner.secret USING {_unnest(3)} AS old(tenant, queue, name)"
-    " WHERE (secret.tenant, secret.queue, secret.name) = (old.tenant, old.queue, old.name)"
-)
+REMOVE_SECRETS: Final = _delete("secret", "tenant", "queue", "name")
 SET_MODES: Final = (
     f"UPDATE airunner.queue SET mode = new.mode FROM {_unnest(3)} AS new(tenant, name, mode)"
     " WHERE queue.tenant = new.tenant AND queue.name = new.name"
 )
-FORGET_QUEUES: Final = (
-    f"DELETE FROM airunner.queue USING {_unnest(2)} AS old(tenant, name) WHERE queue.tenant = old.tenant"
-    f" AND queue.name = old.name AND mode = 'open' AND {ANY_JOB} IS NULL"
-)
-REMOVE_SEGMENTS: Final = (
-    f"DELETE FROM airunner.segment USING {_unnest(2)} AS old(number, first_sequence)"
-    " WHERE segment.number = old.number AND segment.first_sequence = old.first_sequence"
-)
+FORGET_QUEUES: Final = f"{_delete('queue', 'tenant', 'name')} AND mode = 'open' AND {ANY_JOB} IS NULL"
+REMOVE_SEGMENTS: Final = _delete("segment", "number", "first_sequence")
 REMOVE_PENDING: Final = "DELETE FROM airunner.pending_deletion WHERE number = ANY(%b)"
 REMOVE_BROKERS: Final = "DELETE FROM airunner.broker WHERE broker = ANY(%b)"
 SKIP_NUMBERS: Final = "SELECT setval('airunner.job_number', greatest(last_value, %b)) FROM airunner.job_number"
@@ -157,8 +146,8 @@ def ask(trips: Trips, changes: Changes, batch: Batch, removals: Removals) -> Non
     _ask_records(trips, changes, batch, removals)
     _ask_counts(trips, changes)
     if changes.secrets:
-        fields = ("tenant", "queue", "name", "box", "set_ms")
-        trips.add("secrets", SET_SECRETS, *columns(changes.secrets, fields, (texts, texts, texts, byteas, bigints)))
+        rows = list(map(astuple, changes.secrets))
+        trips.add("secrets", SET_SECRETS, *_transposed(rows, texts, texts, texts, byteas, bigints))
     if changes.secrets_removed:
         trips.add("no_secrets", REMOVE_SECRETS, *_transposed(changes.secrets_removed, texts, texts, texts))
     _ask_queues(trips, changes, batch)
@@ -193,12 +182,8 @@ def _ask_changed(trips: Trips, changes: Changes) -> None:
         kinds = [COLUMN_OF[name] for name in (*changed, *CHECKED)]
         trips.add(f"change {at}", _update(changed), *_transposed(rows, *kinds), len(rows))
     if changes.removed:
-        trips.add(
-            "remove",
-            REMOVE_JOBS,
-            *columns(changes.removed, CHECKED, [COLUMN_OF[name] for name in CHECKED]),
-            len(changes.removed),
-        )
+        kinds = [COLUMN_OF[name] for name in CHECKED]
+        trips.add("remove", REMOVE_JOBS, *columns(changes.removed, CHECKED, kinds), len(changes.removed))
         numbers = bigints([job.number for job in changes.removed])
         trips.add("no_facts", REMOVE_FACTS, numbers)
         trips.add("pending", ADD_PENDING, numbers, texts([job.tenant for job in changes.removed]))

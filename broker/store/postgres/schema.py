@@ -99,10 +99,12 @@ _FIRST: Final = f"""
         size_bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY (tenant, queue, broker)
     ) WITH ({_BUSY});
     CREATE INDEX tally_usage ON airunner.tally (tenant) WHERE queue = '';
+    CREATE INDEX tally_of ON airunner.tally (broker);
     CREATE TABLE airunner.kind (
         broker text COLLATE "C" NOT NULL, tenant text COLLATE "C" NOT NULL, queue text COLLATE "C" NOT NULL,
         needs bytea NOT NULL, words text NOT NULL, jobs bigint NOT NULL, PRIMARY KEY (tenant, queue, needs, broker)
     ) WITH ({_BUSY});
+    CREATE INDEX kind_of ON airunner.kind (broker);
     CREATE TABLE airunner.broker (
         broker text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, beat bigint NOT NULL DEFAULT 0,
         ready_seq bigint NOT NULL DEFAULT 0, requests text NOT NULL, events text NOT NULL, version text NOT NULL,
