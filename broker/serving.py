@@ -87,8 +87,9 @@ async def serve(settings: Settings, relay: Relay) -> None:
             router = CurveRouter(context, pair, settings.listen)
             await relay.ready()
             group.start_soon(relay.run, counts, health, name="Relay")
-            identity = _identity(home, pair, settings, router.endpoint, relay.endpoint)
-            engine = embedded or ends.enter_context(closing(open_shared_engine(store_url, identity, SYSTEM.wall_ms)))
+            engine = embedded or ends.enter_context(
+                _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
+            )
             thread = ends.enter_context(_work_thread(engine))
             health.watch(lambda: judge_store(engine.damage, health))
             health.watch(lambda: judge_durability(engine.warnings, health))
@@ -118,6 +119,11 @@ async def serve(settings: Settings, relay: Relay) -> None:
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {server.address}")
     _say("airunner broker stopped")
+
+
+def _shared_engine(url: str, identity: Identity) -> closing[Engine]:
+    """Open the engine of a store of several brokers, among which this one has to have an identity."""
+    return closing(open_shared_engine(url, identity, SYSTEM.wall_ms))
 
 
 def _identity(home: Home, pair: CurvePair, settings: Settings, requests: str, events: str) -> Identity:
