@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from airunner.certs.allowlist import PeerRole
 from airunner.certs.home import Home
@@ -55,10 +52,3 @@ def running_brokers(homes: list[Path], store: str) -> Iterator[list[Cluster]]:
             stack.callback(cluster.close)
             found.append(cluster)
         yield found
-
-
-def counted(cluster: Cluster, name: str) -> float:
-    """A counter of the broker's."""
-    with urllib.request.urlopen(f"http://{cluster.broker.http}/metrics") as response:
-        families = text_string_to_metric_families(response.read().decode())
-    return sum(sample.value for family in families for sample in family.samples if sample.name == name)

@@ -25,12 +25,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubeapiserver import CACHED
 
+from tests.acceptance.running import free_ports, stop
+
 NAMESPACE: Final = "default"
 JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 TOKEN: Final = "a-token-of-the-cluster"
 READY_S_MAX: Final = 60
 ENDING: Final = ("setpriv", "--pdeathsig", "KILL")  # however the tests end, what they have started ends too
-STOP_S_MAX: Final = 10
 
 
 class Kube:
@@ -110,7 +111,7 @@ def real(folder: Path) -> Iterator[Kube]:
     """A kube-apiserver with etcd while the block runs."""
     program = apiserver()
     assert program is not None
-    etcd, peers, port = _free_ports(3)
+    etcd, peers, port = free_ports()
     (folder / "tokens.csv").write_text(f'{TOKEN},tests,1,"system:masters"\n')
     subprocess.run(["openssl", "genrsa", "-out", folder / "sa.key", "2048"], check=True, stderr=subprocess.DEVNULL)
     urls = [f"--{kind}-client-urls=http://127.0.0.1:{etcd}" for kind in ("listen", "advertise")]
@@ -126,7 +127,7 @@ def real(folder: Path) -> Iterator[Kube]:
         for command in commands:
             log = processes.enter_context((folder / f"{Path(command[0]).name}.log").open("wb"))
             process = processes.enter_context(subprocess.Popen([*ENDING, *command], stdout=log, stderr=log))
-            processes.callback(_stop, process)
+            processes.callback(stop, process)
             _wait_for(etcd if command[0] == "etcd" else port, process)
         kube = Kube(f"https://127.0.0.1:{port}", folder / "certs" / "apiserver.crt")
         # It answers before all of it has begun; this request waits for the namespace.
@@ -151,22 +152,6 @@ def process_wait(process: subprocess.Popen[bytes]) -> None:
         process.wait(0.05)
     except subprocess.TimeoutExpired:
         return
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S_MAX)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(closing(socket.socket())) for _ in range(number)]
-        for each in bound:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in bound]
 
 
 class _Fake(ThreadingHTTPServer):

@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
+from urllib.request import urlopen
 
 from airunner.certs.home import Home
 from airunner.certs.init import init
@@ -75,13 +76,11 @@ def make_home(root: Path) -> None:
     init(Home(root))
 
 
-def free_ports() -> list[int]:
-    """Find three at once, so that they differ."""
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        probes = (one, two, three)
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def free_ports(number: int = 3) -> list[int]:
+    """Find TCP ports that no process uses; all at once, so that they differ."""
+    with ExitStack() as probes:
+        bound = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [probe.getsockname()[1] for probe in bound]
 
 
 def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str:
@@ -89,6 +88,22 @@ def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str
     done = run(environment(home), *arguments, timeout_s=timeout_s)
     assert done.returncode == 0, f"airunner {' '.join(arguments)} exited with {done.returncode}\n{done.stderr.decode()}"
     return done.stdout.decode()
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """SIGTERM, and SIGKILL where that is not heard."""
+    process.terminate()
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def metrics(http: str) -> dict[str, float]:
+    """What /metrics of a broker says, by name and labels."""
+    with urlopen(f"http://{http}/metrics", timeout=STOP_S_MAX) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(number) for name, _, number in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
 
 class Process:
@@ -129,11 +144,7 @@ class Process:
 
     def stop(self) -> int:
         """SIGTERM, and SIGKILL where that is not heard; the exit code."""
-        self._popen.terminate()
-        try:
-            self._popen.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
+        stop(self._popen)
         return self._collect()
 
     def wait(self, timeout_s: float = STOP_S_MAX) -> int:

@@ -9,15 +9,15 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.acceptance.running import free_ports, stop
 from tests.postgresql.serving import missing
 
 DAEMONS: Final = ("munged", "slurmctld", "slurmd")
 ENDING: Final = ("setpriv", "--pdeathsig", "KILL")  # however the tests end, what they have started ends too
-STOP_S_MAX: Final = 10
 CPUS: Final = 16  # more agents than that wait
 CONFIGURATION: Final = """
 ClusterName=scratch
@@ -107,7 +107,7 @@ def running_slurm() -> Iterator[Slurm]:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         host = socket.gethostname().split(".")[0]
-        control, node = _free_ports()
+        control, node = free_ports(2)
         (folder / "slurm.conf").write_text(
             CONFIGURATION.format(
                 folder=folder, host=host, user=getpass.getuser(), control=control, node=node, cpus=CPUS
@@ -148,19 +148,4 @@ def _start(daemons: ExitStack, slurm: Slurm, *command: str, ready: str) -> None:
         raise AssertionError(f"{command[0]} has ended: {''.join(said)}")
     # What it says from now on goes to a file, so that no pipe is full.
     daemons.enter_context(subprocess.Popen(["tee", log], stdin=process.stderr, stdout=subprocess.DEVNULL))
-    daemons.callback(_stop, process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S_MAX)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
-def _free_ports() -> tuple[int, int]:
-    with closing(socket.socket()) as one, closing(socket.socket()) as other:
-        for each in (one, other):
-            each.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    daemons.callback(stop, process)

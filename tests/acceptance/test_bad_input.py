@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run
+from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run, running_broker
 
 
 def test_a_key_that_is_not_listed_is_not_let_in(broker: RunningBroker, home: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> 
     )
 
 
-def test_a_broker_says_in_one_line_what_is_wrong_with_its_database(home: Path, database: str, tmp_path: Path) -> None:
+def test_a_broker_says_in_one_line_what_is_wrong_with_its_database(home: Path, store: str, tmp_path: Path) -> None:
     doors = ["--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
 
     def refused(store: str, home: Path = home, module: str = "airunner") -> tuple[int, list[str]]:
@@ -75,13 +75,10 @@ def test_a_broker_says_in_one_line_what_is_wrong_with_its_database(home: Path, d
     code, (line,) = refused("postgresql://me:sesame@127.0.0.1:1/jobs", module="tests.acceptance.collected")
     assert (code, "me:***@127.0.0.1" in line, "sesame" in line) == (69, True, False)
     assert line.endswith("Connection refused; start PostgreSQL, or correct --store")
-    broker = RunningBroker(home, database)
-    try:
-        code, (line,) = refused(database)
+    with running_broker(home, store) as broker:
+        code, (line,) = refused(store)
         assert (code, "a broker already runs in" in line) == (69, True)
         make_home(tmp_path / "other")
-        code, (line,) = refused(database, tmp_path / "other")
+        code, (line,) = refused(store, tmp_path / "other")
         assert (code, "belongs to another fleet" in line) == (2, True)
-        assert broker.process.running
-    finally:
         assert broker.stop() == 0

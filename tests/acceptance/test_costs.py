@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from airunner import Client
-from tests.acceptance.running import Cluster
+from tests.acceptance.running import Cluster, metrics
 from tests.counting import needs_strace
 
 JOBS = 16  # one after the other, so that no two share a batch, and each costs what a lone job costs
@@ -74,12 +73,6 @@ def traced(folder: Path, roles: Mapping[str, list[int]]) -> Iterator[Callable[[]
             tracer.wait()
 
 
-def metrics(cluster: Cluster) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://{cluster.broker.http}/metrics") as response:
-        lines = response.read().decode().splitlines()
-    return {name: float(number) for name, number in (line.split() for line in lines if line[:1] != "#")}
-
-
 @needs_strace
 def test_a_lone_job_takes_no_more_system_calls_than_it_did(cluster: Cluster, tmp_path: Path) -> None:
     agent = cluster.agent()
@@ -101,8 +94,8 @@ def test_a_lone_job_takes_no_more_system_calls_than_it_did(cluster: Cluster, tmp
 def test_a_lone_job_takes_no_more_messages_and_commits_than_it_did(cluster: Cluster) -> None:
     cluster.agent()
     anyio.run(run_jobs, cluster, 4)
-    before = metrics(cluster)
+    before = metrics(cluster.broker.http)
     anyio.run(run_jobs, cluster, JOBS)
-    after = metrics(cluster)
+    after = metrics(cluster.broker.http)
     found = {name: (after[name] - before[name]) / JOBS for name in COUNTED}
     assert not {name: bound for name, bound in COUNTED.items() if found[name] > bound}, found

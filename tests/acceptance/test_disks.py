@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -16,7 +17,7 @@ from airunner import Client
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.events import JobReleased
 from airunner.protocol.job import JobState
-from tests.acceptance.running import Cluster, RunningBroker, environment, submitted
+from tests.acceptance.running import Cluster, RunningBroker, environment, running_broker, submitted
 from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import commit, new_repository
 from tests.postgresql.serving import NOBODY, Server
@@ -44,10 +45,8 @@ def squeezed(home: Path, tmp_path: Path) -> Iterator[Cluster]:
     """A cluster whose store is on a small disk."""
     with small_disk(tmp_path / "disk", "24m") as disk:
         running = Cluster(RunningBroker(home, f"sqlite:///{disk}/airunner.db", "--reserve-mib", "4"))
-        try:
+        with closing(running):
             yield running
-        finally:
-            running.close()
 
 
 def test_a_flood_fills_the_store_and_ends_nobody_elses_job(squeezed: Cluster) -> None:
@@ -105,17 +104,20 @@ def test_no_room_is_needed_for_what_a_job_writes(tmp_path: Path) -> None:
     assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 300_001))
 
 
+async def fill(client: Client) -> list[str]:
+    """Submit jobs until there is no room for one more."""
+    jobs: list[str] = []
+    try:
+        while True:
+            jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
+    except NoSpace:
+        return jobs
+
+
 def test_a_full_database_server_refuses_jobs_and_loses_none(home: Path, postgresql: Server) -> None:
     async def run() -> None:
         async with Client(broker.requests, home=home) as client:
-            jobs: list[str] = []
-
-            async def fill() -> None:
-                while True:
-                    jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
-
-            with pytest.raises(NoSpace):
-                await fill()
+            jobs = await fill(client)
             assert "the disk of the database server is full" in health(Cluster(broker))["conditions"]["disk"]
             await anyio.run_process(["mount", "-o", "remount,size=64m", str(disk)])
             jobs.append((await client.submit(command="true")).id)
@@ -126,31 +128,20 @@ def test_a_full_database_server_refuses_jobs_and_loses_none(home: Path, postgres
     with small_disk(postgresql.root / place, "24m", uid=NOBODY) as disk:
         postgresql.execute(f"CREATE TABLESPACE {place} OWNER airunner LOCATION '{disk}'")
         postgresql.execute(f"CREATE DATABASE {place} OWNER airunner TEMPLATE template0 TABLESPACE {place}")
-        broker = RunningBroker(home, postgresql.url(place))
         try:
-            anyio.run(run)
+            with running_broker(home, postgresql.url(place)) as broker:
+                anyio.run(run)
         finally:
-            broker.stop()
             postgresql.drop(place)
             postgresql.execute(f"DROP TABLESPACE {place}")
 
 
-def test_a_bounded_store_on_a_server_refuses_jobs_and_serves_what_is_there(home: Path, database: str) -> None:
+def test_a_bounded_store_on_a_server_refuses_jobs_and_serves_what_is_there(home: Path, store: str) -> None:
     async def run() -> None:
         async with Client(broker.requests, home=home) as client:
-            jobs: list[str] = []
-
-            async def fill() -> None:
-                while True:
-                    jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
-
-            with pytest.raises(NoSpace):
-                await fill()
+            jobs = await fill(client)
             assert "(--store-gib): new jobs" in health(Cluster(broker))["conditions"]["disk"]
             assert await client.cancel(jobs[0]) is JobState.CANCELLED
 
-    broker = RunningBroker(home, database, "--store-gib", "0.004", "--reserve-mib", "2")
-    try:
+    with running_broker(home, store, "--store-gib", "0.004", "--reserve-mib", "2") as broker:
         anyio.run(run)
-    finally:
-        broker.stop()

@@ -31,16 +31,6 @@ def require_one_run(cluster: Cluster, job_id: str) -> None:
     assert (log[-1]["kind"], log[-1]["state"]) == ("JOB_FINISHED", "COMPLETED")
 
 
-def test_what_is_submitted_at_one_broker_is_run_by_an_agent_at_another(brokers: list[Cluster]) -> None:
-    a, b = brokers
-    a.agent()
-    require_one_run(b, submit(b, "echo hello"))
-    rows = listed(b)
-    assert set(rows) == {a.broker.requests, b.broker.requests}
-    assert rows[b.broker.requests]["asked"]
-    assert not any(row.get("dead") for row in rows.values())
-
-
 @pytest.mark.parametrize("gently", [True, False], ids=["stopped", "killed"])
 def test_a_broker_that_ends_is_adopted_and_its_job_runs_on_to_its_end(
     brokers: list[Cluster], gate: Gate, *, gently: bool
@@ -68,12 +58,15 @@ def test_a_broker_that_ends_is_adopted_and_its_job_runs_on_to_its_end(
 def test_a_broker_that_is_started_again_at_once_owns_its_leases(brokers: list[Cluster], gate: Gate) -> None:
     a, b = brokers
     a.agent()
-    job_id = submit(a, gate.script)
+    job_id = submit(b, gate.script)
     gate.wait()
     a.broker.kill()
     a.broker.start()
-    row = listed(b)[a.broker.requests]
-    assert (row["leases"], row.get("dead", False)) == (1, False)
+    rows = listed(b)
+    assert {at: (row["leases"], row.get("asked", False), row.get("dead", False)) for at, row in rows.items()} == {
+        a.broker.requests: (1, False, False),
+        b.broker.requests: (0, True, False),
+    }
     gate.open(1)
     require_one_run(b, job_id)
 
@@ -107,12 +100,6 @@ def test_a_broker_ends_though_its_server_does_not_answer(brokers: list[Cluster],
     with postgresql_servers(15).stopped():
         assert brokers[0].broker.stop() == 0
     assert brokers[0].broker.process.lines[-1].startswith("airunner broker stopped: the store's server did not answer")
-
-
-def test_a_home_has_one_broker(brokers: list[Cluster], store: str) -> None:
-    done = brokers[0].airunner("broker", "--store", store, "--listen", "tcp://127.0.0.1:0")
-    assert b"a broker already runs in" in done.stderr
-    assert done.returncode != 0
 
 
 def _id(broker: RunningBroker) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import zmq
 
 from tests.acceptance.holding import RIGHT, handshake, token
-from tests.acceptance.running import RunningBroker, running_broker
+from tests.acceptance.running import RunningBroker, metrics, running_broker
 from tests.acceptance.test_plain_msgpack import Map, Plain
 
 
@@ -57,17 +56,11 @@ def test_what_a_tenant_asks_for_and_keeps_and_a_machine_connects_is_bounded_for_
         assert {answer["code"] for answer in answers} == {"not-found", "quota"}
         assert submit(other)["type"] == "JobsEnqueued"
         crowd = [one.socket(zmq.DEALER, broker.requests) for _ in range(MANY)]
-        while crowd and not metric(broker, "peers_deferred_total"):
+        while crowd and not metrics(broker.http)["airunner_peers_deferred_total"]:
             pass  # until they have knocked
         others = {name: one.key(file) for name, file in RIGHT.items()}
         others.update(curve_publickey=public, curve_secretkey=secret)
         assert handshake(one.context, broker.requests, others) == zmq.EVENT_HANDSHAKE_SUCCEEDED
-
-
-def metric(broker: RunningBroker, name: str) -> float:
-    with urlopen(f"http://{broker.http}/metrics", timeout=10) as answer:
-        lines = dict(line.rsplit(b" ", 1) for line in answer.read().splitlines() if not line.startswith(b"#"))
-    return float(lines[f"airunner_{name}".encode()])
 
 
 def test_without_tokens_all_is_the_default_tenants_and_keys_still_guard_the_door(home: Path) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import urllib.request
 from pathlib import Path
 from typing import Final
 
 import apsw
 
-from tests.acceptance.running import RunningBroker
+from tests.acceptance.running import RunningBroker, metrics
 
 WARM_UP_SHARE: Final = 0.2  # of the messages: by then every cache, queue and pool has been as full as it gets
 GROWTH_MIB_MAX: Final = 24.0
 """What memory may be above the highest of the warm-up: room for an allocator's moods. Of 1,600,000 messages that follow
 it, each may leave 15 bytes behind; the smallest object of Python's that a table holds takes several times that."""
 FILES_MORE_MAX: Final = 16  # open at the end and not at the beginning: connections whose end is not yet seen
-METRICS_S_MAX: Final = 10.0
 _KIB_A_MIB: Final = 1_024
 
 
@@ -62,10 +60,8 @@ class Vitals:
 
     def counted(self) -> dict[str, float]:
         """What /metrics says."""
-        with urllib.request.urlopen(f"http://{self._broker.http}/metrics", timeout=METRICS_S_MAX) as answer:
-            lines = answer.read().decode().splitlines()
-        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name.removeprefix("airunner_").removesuffix("_total"): float(count) for name, count in pairs}
+        counted = metrics(self._broker.http)
+        return {name.removeprefix("airunner_").removesuffix("_total"): count for name, count in counted.items()}
 
     def _memory_mib(self) -> float:
         try:
