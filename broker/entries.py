@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from airunner.broker.inbox import BetweenBatches, Pending, Response
 from airunner.broker.lifecycle.commands import Adopt, Beat, Command, Expire, RenewAll, Retain, StoreReply
@@ -14,6 +15,9 @@ from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSe
 
 ToApply = Pending | Expire | RenewAll | Retain | Beat | Adopt | Parked
 Entry = ToApply | BetweenBatches
+
+ALONE: Final = 2**20  # price of a batch of its own: a change of a queue, which waits until no other broker uses that
+_ALONE: Final = (UpdateQueue, SetSecret, RemoveSecret)
 
 
 def command_of(entry: ToApply) -> Command:
@@ -34,18 +38,15 @@ def respond(pending: Pending, reply: StoreReply, *, repeated: bool = False) -> R
 
 
 def price_of(entry: Entry) -> int:
-    """Return the price of an entry: its expected work, in units of some 100 µs."""
-    return entry.price if isinstance(entry, Pending) else 1
+    """Return the price of an entry: its expected work, in units of some 100 µs; or `ALONE`."""
+    if not isinstance(entry, Pending):
+        return 1
+    return ALONE if entry.command.request.__class__ in _ALONE else entry.price
 
 
 def execution_of(entry: ToApply) -> Execution:
     """Return how an entry is executed."""
     return kind_of(entry.command.request).execution if isinstance(entry, Pending) else Execution.CHANGE
-
-
-def is_alone(entry: Entry) -> bool:
-    """Check whether an entry is a batch of its own: it changes a queue, and waits until other brokers leave that."""
-    return isinstance(entry, Pending) and isinstance(entry.command.request, UpdateQueue | SetSecret | RemoveSecret)
 
 
 def jobs_of(batch: Iterable[Entry]) -> Iterator[QueueKey]:

@@ -29,7 +29,7 @@ from airunner.broker.bus import EVERY_QUEUE, BatchNews, Bus
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Disk
-from airunner.broker.entries import Entry, ToApply, command_of, execution_of, is_alone, jobs_of, price_of, respond
+from airunner.broker.entries import ALONE, Entry, ToApply, command_of, execution_of, jobs_of, price_of, respond
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.inbox import (
     Adopted,
@@ -157,15 +157,14 @@ class Ledger:
 
     def _gather(self) -> list[Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
-        batch, units = list[Entry](), 0
+        batch: list[Entry] = []
+        units = 0
         while (waiting := self._inbox.next()) is not None:
             units += price_of(waiting)
-            if batch and (is_alone(waiting) or units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
+            if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
                 break
             batch.append(self._inbox.receive_nowait())
-            if is_alone(waiting):
-                return batch
-        if self._parking:
+        if self._parking and units < ALONE:
             for entry in batch:
                 if isinstance(entry, Pending) and isinstance(entry.command.request, DequeueJob):
                     self._parking.discard(entry)  # this is a repeat, if it is parked
