@@ -27,7 +27,11 @@ BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "a
 """Required coverage of each part, in percent of lines and branches."""
 COVERED_LAWS: Final = "15-3-brokers or 18-1-brokers or 18-3-brokers"
 """Combinations of PostgreSQL and brokers whose laws run without coverage: they cover the lines of the first one."""
-PROPERTIES: Final = "tests/agent/output/test_encodings.py"
+PROPERTIES: Final = (
+    "tests/agent/output/test_encodings.py",
+    "tests/broker/test_waiting_work.py",
+    "tests/conformance/test_batches.py",
+)
 """Tests of many random examples that run without coverage: they cover the lines of a few of them."""
 COMMANDS: Final = (
     "agents",
@@ -56,10 +60,10 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     commands = [f"{CLUSTERS}/test_{name}.py" for name in COMMANDS]
     return {
-        "parts": [*measuring, "-k", f"not ({COVERED_LAWS})", *_without(CLUSTERS, PROPERTIES, *BREAKING)],
+        "parts": [*measuring, "-k", f"not ({COVERED_LAWS})", *_without(CLUSTERS, *PROPERTIES, *BREAKING)],
         "laws": [*bare, "-k", COVERED_LAWS, "tests/conformance/test_postgres.py"],
         "commands": [*measuring, *commands],
-        "clusters": [*bare, CLUSTERS, PROPERTIES, *_without(*commands, *BREAKING)],
+        "clusters": [*bare, CLUSTERS, *PROPERTIES, *_without(*commands, *BREAKING)],
         "breaking": [*bare, *BREAKING],
     }
 
