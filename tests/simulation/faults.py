@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from tests.simulation.history import Killed, Slept
+from tests.simulation.links import Weather
 from tests.simulation.machine import Machine, true_s
-from tests.simulation.network import Weather
 from tests.simulation.processes import SimKeepers
 
 if TYPE_CHECKING:

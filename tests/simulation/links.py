@@ -1,14 +1,34 @@
-"""Slow links of the simulated network: one way of one connection carries its messages one after the other."""
+"""Links of the simulated network: its weather, and one way of one connection, whose messages go one after the other."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
 
+from msgspec import Struct
+
 from tests.simulation.machine import true_s
 
 ENVELOPE_BYTES: Final = 100  # around a message: frames, boxes, packets
 LONG_S: Final = 4.0  # on its way: then it counts as rare
+
+
+class Weather(Struct):
+    """How the network is just now; probabilities for each message, delays in seconds."""
+
+    loss: float = 0.0
+    doubling: float = 0.0
+    delay_s: float = 0.001  # at the least
+    jitter_s: float = 0.002
+    slow: float = 0.0  # of taking much longer
+    slow_s: float = 2.0
+
+
+class Waiting(Struct):
+    """The most that has waited for a subscriber, and the largest message of it."""
+
+    bytes: int = 0
+    message_bytes: int = 0
 
 
 class Way:

@@ -22,7 +22,6 @@ from itertools import count
 from random import Random
 
 import anyio
-from msgspec import Struct
 
 from airunner.protocol.coding import decode_reply, decode_request
 from airunner.protocol.errors import PeerError
@@ -31,31 +30,13 @@ from airunner.protocol.requests import DequeueJob, Ping, Request
 from airunner.transport.memory import MemoryDealer, MemoryPublisher, MemoryRouter, MemorySubscriber
 from airunner.transport.ports import EVENTS_MESSAGES_MAX, Frames, Incoming, Sent, Subscription
 from tests.simulation.history import Asked
-from tests.simulation.links import LONG_S, Way
+from tests.simulation.links import LONG_S, Waiting, Way, Weather
 from tests.simulation.machine import Machine, this_machine, true_s
 from tests.simulation.recording import Recorder
 
 REQUESTS_PORT = 7070
 EVENTS_PORT = 7071
 KEEPALIVE_S = 11.0  # until a connection to a machine that is silent is given up
-
-
-class Weather(Struct):
-    """How the network is just now; probabilities for each message, delays in seconds."""
-
-    loss: float = 0.0
-    doubling: float = 0.0
-    delay_s: float = 0.001  # at the least
-    jitter_s: float = 0.002
-    slow: float = 0.0  # of taking much longer
-    slow_s: float = 2.0
-
-
-class Waiting(Struct):
-    """The most that has waited for a subscriber, and the largest message of it."""
-
-    bytes: int = 0
-    message_bytes: int = 0
 
 
 class SimNetwork:

@@ -49,8 +49,9 @@ from tests.simulation.history import (
     Woken,
 )
 from tests.simulation.homes import may_be_full
+from tests.simulation.links import Weather
 from tests.simulation.machine import Machine, true_s
-from tests.simulation.network import REQUESTS_PORT, SimNetwork, Weather
+from tests.simulation.network import REQUESTS_PORT, SimNetwork
 from tests.simulation.processes import SimKeepers
 from tests.simulation.recording import Recorder
 from tests.simulation.tags import tags_of
