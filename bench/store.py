@@ -246,9 +246,7 @@ class _Rounds:
         self._call = product.call
         self._server = server
         self._folder = folder
-        self._queues = {jobs: self._new() for jobs in (FEW, MANY)}
-        for jobs, url in self._queues.items():
-            self._call(fill, url, jobs)
+        self._many = self._filled(MANY)
 
     def measure(self) -> Sample:
         sample: dict[str, Reading] = {}
@@ -263,10 +261,15 @@ class _Rounds:
         sample |= {f"{kind} {BATCH}, 2 ms line": Reading(slow[kind]) for kind in KINDS}
         four, one = (self._call(shared, self._new(), brokers) for brokers in (BROKERS, 1))
         sample[f"{BROKERS} brokers, 5 ms commits"] = Reading(four, one)
-        few = self._call(leases_ms, self._queues[FEW], 0)
-        many = self._call(leases_ms, self._queues[MANY], LEASED_BEFORE)
+        few = self._call(leases_ms, self._filled(FEW), 0)
+        many = self._call(leases_ms, self._many, LEASED_BEFORE)
         sample[f"lease {BATCH} beside dead rows"] = Reading(median(many), median(few))
         return sample
+
+    def _filled(self, jobs: int) -> str:
+        url = self._new()
+        self._call(fill, url, jobs)
+        return url
 
     def _new(self) -> str:
         return self._server.url(self._server.database())
