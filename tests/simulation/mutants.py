@@ -212,7 +212,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "without-dedup": (without_dedup, "all", 0),
         "lease-without-deadline-check": (lease_without_deadline_check, "all", 0),
         "deadline-from-after-the-reply": (deadline_from_after_the_reply, "all", 15),
-        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "all", 7),
+        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "all", 14),
         "megabytes-whatever-the-link": (megabytes_whatever_the_link, "all", 3),
         "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "all", 1),
         "renewals-refused-when-full": (renewals_refused_when_full, "all", 1),
@@ -220,13 +220,13 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "synchronous-normal": (synchronous_normal, "sqlite", 3),
         "save-without-its-version-check": (save_without_its_version_check, "dicts", 0),
         "without-the-brokers-fence": (without_the_brokers_fence, "shared", 5),
-        "without-the-opening-write": (without_the_opening_write, "shared", 0),
+        "without-the-opening-write": (without_the_opening_write, "shared", 79),
         "asynchronous-standby": (asynchronous_standby, "shared", 5),
-        "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 0),
-        "without-grant-rows": (without_grant_rows, "shared", 0),
+        "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 17),
+        "without-grant-rows": (without_grant_rows, "shared", 39),
         "mode-read-without-lock": (mode_read_without_lock, "shared", 18),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
-        "hints-without-number": (hints_without_number, "shared", 0),
+        "hints-without-number": (hints_without_number, "shared", 9),
     }
 )
 """Each mutant, the kind of disk on which its lie can show, and a seed that showed it: it is the first that is run."""
