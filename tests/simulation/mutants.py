@@ -224,11 +224,11 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "asynchronous-standby": (asynchronous_standby, "shared", 5),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 17),
         "without-grant-rows": (without_grant_rows, "shared", 39),
-        "mode-read-without-lock": (mode_read_without_lock, "shared", 18),
+        "mode-read-without-lock": (mode_read_without_lock, "shared", 80),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
         "hints-without-number": (hints_without_number, "shared", 9),
     }
 )
 """Each mutant, the kind of disk on which its lie can show, and a seed that showed it: it is the first that is run."""
-RARE: Final = frozenset({"without-the-opening-write", "without-grant-rows"})
+RARE: Final = frozenset({"without-the-opening-write", "without-grant-rows", "mode-read-without-lock"})
 """Mutants that few seeds show: `make mutants` runs these too, and `make test` does not."""
