@@ -160,9 +160,10 @@ class Ledger:
         batch: list[Entry] = []
         units = 0
         while (waiting := self._inbox.next()) is not None:
-            units += price_of(waiting)
-            if batch and (units > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
+            price = price_of(waiting)
+            if batch and (units + price > BATCH_UNITS_MAX or len(batch) == self._store.batch_max):
                 break
+            units += price
             batch.append(self._inbox.receive_nowait())
         if self._parking and units < ALONE:
             for entry in batch:

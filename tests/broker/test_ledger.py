@@ -17,11 +17,20 @@ from airunner.broker.lifecycle.commands import Command, Done, Expire, News, Rene
 from airunner.broker.store.room import Room
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NoSpace, NotFound
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import DEFAULT_QUEUE, JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId
-from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, Refused
-from airunner.protocol.requests import QUEUES_MAX, CancelJob, DequeueJob, EnqueueJob, GetJob, ListJobs, StoreRequest
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsLeased, JobsListed, QueueMode, Refused
+from airunner.protocol.requests import (
+    QUEUES_MAX,
+    CancelJob,
+    DequeueJob,
+    EnqueueJob,
+    GetJob,
+    ListJobs,
+    StoreRequest,
+    UpdateQueue,
+)
 from tests.broker.ledgering import DEFAULT, LAST, MORE, RUN, Stage
 from tests.broker.stage import LEASE, WALL_MS, ScriptedStore, asked, dequeue, enqueue
 from tests.broker.test_calls import calls
@@ -97,13 +106,15 @@ async def test_an_enqueue_takes_a_parked_dequeue_along_and_replies_keep_the_orde
     stage.ask(asked(1, dequeue(wait_ms=30_000), peer=b"agent"))
     await wait_all_tasks_blocked()
     assert stage.silent()
-    stage.ask(asked(2, enqueue("true"), peer=b"client"))
+    before = len(stage.store.batches)
+    alone = UpdateQueue(queue=DEFAULT_QUEUE, mode=QueueMode.OPEN)  # it comes behind, in a batch of its own
+    stage.ask(asked(2, enqueue("true"), peer=b"client"), asked(3, alone, peer=b"operator"))
     batch = await stage.answers.receive()
     assert [(answer.peer, type(answer.reply)) for answer in batch if isinstance(answer, Response)] == [
         (b"client", JobsEnqueued),
         (b"agent", JobsLeased),
     ]
-    kinds = [type(command.request) for command in stage.store.batches[-1] if isinstance(command, TenantRequest)]
+    kinds = [type(command.request) for command in stage.store.batches[before] if isinstance(command, TenantRequest)]
     assert kinds == [EnqueueJob, DequeueJob]
 
 
