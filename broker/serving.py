@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Generator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ from airunner.broker.relay.relay import Relay
 from airunner.broker.settings import Settings
 from airunner.broker.stalls import DISK, SERVER, Stalls
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Engine, Identity
+from airunner.broker.store.contract import Engine, Fenced, Identity, StoreAway
 from airunner.broker.store.open import is_postgres, open_engine, open_shared_engine, path_of
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.certs.allowlist import AllowList
@@ -43,6 +44,7 @@ from airunner.certs.ownership import own_home, refuse_unsafe
 from airunner.certs.sealed import hint_key
 from airunner.certs.tokenkeys import load_verifying_keys
 from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.printable import own_lines
 from airunner.transport.http import open_http
 from airunner.transport.ports import SYSTEM
@@ -140,19 +142,33 @@ def _identity(home: Home, pair: CurvePair, settings: Settings, requests: str, ev
 def _work_thread(engine: Engine) -> Generator[WorkThread]:
     """Run the thread of an engine. At the end the others of its store are told to adopt this broker's jobs at once.
 
-    If the store is away then, they find out by themselves. For a server that does not answer nobody waits: the kernel
-    closes what this process has open.
+    If the store is away then, they find out by themselves. For a server that does not answer nobody waits longer than
+    `END_S`, not even for a batch that is being committed: the kernel closes what this process has open.
     """
     thread = WorkThread()
-    failed = True
+    failed: BaseException | None = None
     try:
         yield thread
-        failed = False
+    except BaseException as error:
+        failed = error
+        raise
     finally:
         last, within_s = (None, None) if engine.alone else (engine.retire, END_S)
-        if not thread.close(last, within_s):
-            _say("airunner broker stopped: the store's server did not answer; other brokers will adopt its jobs")
-            os._exit(int(failed))
+        with suppress(StoreAway, Fenced):
+            if not thread.close(last, within_s):
+                _say("airunner broker stopped: the store's server did not answer; other brokers will adopt its jobs")
+                os._exit(_say_why(failed))
+
+
+def _say_why(failed: BaseException | None) -> int:
+    """Say what has ended the broker, and return its exit code."""
+    if failed is None:
+        return 0
+    if isinstance(failed, OperatorError):
+        _say(failed.message)
+        return failed.exit_code
+    traceback.print_exception(failed)
+    return 1
 
 
 def _disk_under(

@@ -30,6 +30,7 @@ class Stalls:
         self._health = health
         self._subject = subject
         self._since_s: float | None = None
+        self._stalled = False  # as it was judged last
         health.watch(self._judge)
 
     def __call__(self, work: Work, then: Then) -> None:
@@ -37,6 +38,8 @@ class Stalls:
 
         def ended(failed: BaseException | None) -> None:
             self._since_s = None
+            if self._stalled:  # it is over at once, not at the next look
+                self._judge()
             then(failed)
 
         self._since_s = anyio.current_time()
@@ -45,7 +48,8 @@ class Stalls:
     def _judge(self) -> None:
         since_s = self._since_s
         stalled_s = 0.0 if since_s is None else anyio.current_time() - since_s
-        if stalled_s >= STALLED_S:
+        self._stalled = stalled_s >= STALLED_S
+        if self._stalled:
             self._health.fail(CONDITION, f"{self._subject.format(stalled_s)}; requests wait and nothing is lost")
         else:
             self._health.clear(CONDITION)

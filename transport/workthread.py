@@ -15,6 +15,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 
 _Work = Callable[[], object]
@@ -41,15 +42,21 @@ class WorkThread:
         self._give(work)
 
     def close(self, last: _Work | None = None, within_s: float | None = None) -> bool:
-        """End the thread after the work that it was given and `last`, and wait for it; False: not for this long."""
+        """End the thread after the work that it was given and `last`; return whether it has ended within `within_s`.
+
+        Raises what `last` has raised.
+        """
+        raised: list[BaseException] = []
         if last is not None:
-            self._give(last)
+            self._give(partial(_run_last, last, raised))
         self._give(None)
         self._thread.join(within_s)
         if ended := not self._thread.is_alive():
             self._loop.remove_reader(self._ended)
             os.close(self._given)
             os.close(self._ended)
+        for error in raised:
+            raise error
         return ended
 
     def _give(self, work: _Work | None) -> None:
@@ -75,3 +82,10 @@ class WorkThread:
     def _next(self) -> _Work | None:
         os.eventfd_read(self._given)
         return self._work.popleft()
+
+
+def _run_last(last: _Work, raised: list[BaseException]) -> None:
+    try:
+        last()
+    except BaseException as error:  # noqa: BLE001 - `close` raises it
+        raised.append(error)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -11,7 +9,7 @@ import pytest
 
 from airunner.broker.lifecycle.commands import Adopt, Beat, Retain
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import StoreAway, StoreUnsure
+from airunner.broker.store.contract import StoreUnsure
 from airunner.broker.store.postgres import pipeline
 from airunner.broker.store.postgres.engine import PostgresEngine
 from airunner.broker.store.rows import BrokerSeen
@@ -77,20 +75,6 @@ def test_the_number_of_the_last_batch_with_ready_jobs_is_known_after_a_start_and
     driver.apply(Beat())
     with closing(open_engine(database, "broker-0")) as again:
         assert (engines[0].ready_seq, again.ready_seq) == (2, 2)
-
-
-def test_a_server_that_answers_nothing_is_away(engines: Sequence[PostgresEngine], monkeypatch: pytest.MonkeyPatch):
-    driver, server = Driver(Store(engines[0])), engines[0]._trips.link.connection.info.backend_pid
-    os.kill(server, signal.SIGSTOP)
-    try:
-        with monkeypatch.context() as impatient:
-            impatient.setattr(pipeline, "ANSWER_S_MAX", 1)
-            with pytest.raises(StoreAway, match="has not answered"):
-                driver.apply(Beat())
-    finally:
-        os.kill(server, signal.SIGCONT)
-    engines[0].reconnect()
-    driver.submit("a")
 
 
 @pytest.mark.usefixtures("engines")

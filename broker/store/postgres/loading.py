@@ -285,8 +285,8 @@ def _ask_waiting(trips: Trips, keys: Keys, memory: Memory, aside: bytes) -> None
 
 
 def _ask_sweep(trips: Trips, sweep: Sweep, aside: bytes) -> None:
-    trips.add("finished", FINISHED, sweep.finished_before_ms, aside, sweep.jobs_max)
     trips.add("emptied", QUEUES_EMPTIED, sweep.finished_before_ms, sweep.jobs_max)
+    trips.add("finished", FINISHED, sweep.finished_before_ms, aside, sweep.jobs_max)
     trips.add("logs", PENDING_LOGS, sweep.segments_max, sweep.segments_max + 1)
     for name, statement in (("old_brokers", OLD_BROKERS), ("old_records", OLD_RECORDS)):
         trips.add(name, statement, sweep.records_before_ms, sweep.records_max)

@@ -5,7 +5,9 @@ broker's sign of life; it makes every batch, also of reads, a write, so that no 
 has not got; and it sets, for this transaction only:
 
 - `idle_in_transaction_session_timeout`, so that the locks of a broker that was stopped amid a batch are given back, and
-  `tcp_user_timeout`, for one that was stopped before it had read all rows: its session does not count as idle;
+  `tcp_user_timeout`, for one that was stopped before it had read all rows: its session does not count as idle; and
+  keepalives, for one whose machine was lost before all of a trip had left it (for a process that is stopped there, in
+  the midst of a large trip, nothing does: its locks last until it goes on or is killed);
 - the planner's choices: each statement of a batch is written for nested loops over indexes in their order, whatever the
   statistics of tables that grow and shrink all the time may say, and is planned once; compiling plans (`jit`) would
   take longest of all. With sorts off, an order is asked of the few rows that lead to others, never of a whole table.
@@ -28,6 +30,7 @@ IDLE_S_MAX: Final = 5  # of a transaction, between its trips: half of the time a
 SETTINGS: Final = {
     "idle_in_transaction_session_timeout": f"{IDLE_S_MAX}s",
     "tcp_user_timeout": f"{IDLE_S_MAX}s",
+    **{f"tcp_keepalives_{name}": count for name, count in (("idle", "5"), ("interval", "2"), ("count", "3"))},
     "plan_cache_mode": "force_generic_plan",
     **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
