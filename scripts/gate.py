@@ -79,8 +79,7 @@ def run_tests(options: Sequence[str]) -> int:
         running: dict[int, tuple[str, subprocess.Popen[bytes], IO[bytes] | None]] = {}
         for name, command in lanes(options).items():
             output = ends.enter_context(tempfile.TemporaryFile()) if running else None
-            later = ["nice", "-n", "5"] if running else []  # the first lane takes longest
-            started = subprocess.Popen([*later, *command], cwd=CHECKOUT, stdout=output, stderr=output)
+            started = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
             ends.callback(started.kill)
             running[started.pid] = name, started, output
         while running:

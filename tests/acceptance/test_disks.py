@@ -104,12 +104,12 @@ def test_no_room_is_needed_for_what_a_job_writes(tmp_path: Path) -> None:
     assert done.stdout == b"".join(b"%d\n" % number for number in range(1, 300_001))
 
 
-async def fill(client: Client) -> list[str]:
-    """Submit jobs until there is no room for one more."""
+async def fill(client: Client, argument_bytes: int = 30_000) -> list[str]:
+    """Submit jobs of this size until there is no room for one more."""
     jobs: list[str] = []
     try:
         while True:
-            jobs.append((await client.submit(command="true", args=(os.urandom(30_000).hex(),))).id)
+            jobs.append((await client.submit(command="true", args=(os.urandom(argument_bytes).hex(),))).id)
     except NoSpace:
         return jobs
 
@@ -140,6 +140,7 @@ def test_a_bounded_store_on_a_server_refuses_jobs_and_serves_what_is_there(home:
     async def run() -> None:
         async with Client(broker.requests, home=home) as client:
             jobs = await fill(client)
+            await fill(client, argument_bytes=1)
             assert "(--store-gib): new jobs" in health(Cluster(broker))["conditions"]["disk"]
             assert await client.cancel(jobs[0]) is JobState.CANCELLED
 

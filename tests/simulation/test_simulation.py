@@ -71,6 +71,7 @@ def test_every_mutant_is_found_but_the_rare_ones() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("store", ["sqlite", "dicts", "shared"])
 def test_a_seed_is_the_same_whenever_it_is_run(store: str) -> None:
     first, second = (simulate("--seed", "5", "--store", store, "--trace") for _ in range(2))

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import Transformer
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from airunner.broker.store.postgres.arrays import BYTEA, Array, text
@@ -55,8 +55,7 @@ class Pipeline:
             prepares = [self._send(_numbered(statement), values) for statement, values in statements]
             self._pgconn.pipeline_sync()
             self._unsent = True
-            while (result := self._next()) is None or result.status != ExecStatus.PIPELINE_SYNC:
-                results += [result] if result else []  # each is followed by None
+            self._gather(results)
             self._pgconn.exit_pipeline_mode()
         except BaseException as error:
             self._connection.close()  # nobody knows what is under way
@@ -88,6 +87,14 @@ class Pipeline:
         else:
             self._pgconn.send_query_prepared(name, parameters, formats, _BINARY)
         return key if prepares else None
+
+    def _gather(self, results: list[PGresult]) -> None:
+        """Gather the results of all that was sent, up to the sync; each is followed by None."""
+        while (result := self._next()) is None or result.status != ExecStatus.PIPELINE_SYNC:
+            if result is not None:
+                results.append(result)
+            elif self._pgconn.status == ConnStatus.BAD:
+                raise psycopg.OperationalError("the connection is lost")
 
     def _next(self) -> PGresult | None:
         while self._unsent or self._pgconn.is_busy():

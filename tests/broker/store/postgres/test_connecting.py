@@ -12,6 +12,7 @@ import pytest
 from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
 from airunner.broker.store.postgres.connecting import Link
 from airunner.broker.store.postgres.opening import check_server
+from airunner.broker.store.postgres.pipeline import Pipeline
 from airunner.protocol.errors import NoSpace, OperatorError
 from tests.postgresql.serving import VERSIONS, Server, require, serving
 
@@ -84,7 +85,7 @@ def test_a_connection_that_libpq_finds_out_of_step_is_lost(*, committing: bool, 
 def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: Link, postgresql: Server):
     idle = "SET idle_in_transaction_session_timeout = '1ms'"  # nothing of the second trip was read then
     for committing, meant in ((False, StoreAway), (True, StoreUnsure), (idle, StoreAway)):
-        pid = link.connection.info.backend_pid
+        pid, pipeline = link.connection.info.backend_pid, Pipeline(link.connection)
         if committing is idle:
             link.connection.execute(idle)
             link.connection.execute("BEGIN")
@@ -92,7 +93,7 @@ def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: 
         else:
             postgresql.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
         with pytest.raises(StoreAway) as failed, link.translated(committing=bool(committing)):
-            link.connection.execute("SELECT 1")
+            pipeline.run([("SELECT 1", ())])
         assert type(failed.value) is meant
         link.reconnect()
         link.connection.execute("SELECT 1")
