@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Thread
+from typing import Final
 
+EVENTFD_BYTES: Final = 8  # what a read of an eventfd returns
 _Work = Callable[[], object]
 _Then = Callable[[BaseException | None], object]
 
@@ -80,7 +82,7 @@ class WorkThread:
             os.eventfd_write(self._ended, 1)
 
     def _next(self) -> _Work | None:
-        os.eventfd_read(self._given)
+        os.read(self._given, EVENTFD_BYTES)  # `os.eventfd_read` would raise when a signal interrupts it
         return self._work.popleft()
 
 

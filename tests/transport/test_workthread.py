@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -72,3 +73,17 @@ async def test_the_loop_goes_on_meanwhile_and_who_closes_the_thread_waits_for_it
     end.set()
     assert thread.close()
     assert done == ["work", "last"]
+
+
+async def test_signals_that_interrupt_the_thread_do_not_end_it() -> None:
+    thread = WorkThread()
+    before = signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        for _ in range(300):
+            assert await outcome(thread, lambda: None) is None
+            signal.pthread_kill(thread._thread.ident or 0, signal.SIGURG)
+    finally:
+        signal.signal(signal.SIGURG, before)
+    done: list[str] = []
+    assert thread.close(lambda: done.append("last"))
+    assert done == ["last"]
