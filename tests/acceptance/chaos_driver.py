@@ -9,6 +9,7 @@ import argparse
 import heapq
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,7 +43,7 @@ SWEEP_S: Final = 15.0  # for what killed agents' keepers end
 TELL_S: Final = 5.0
 
 
-class Driver:
+class Driver(ABC):
     """The processes of a run, and what becomes of them; `tick_s` lies between two that are hurt."""
 
     tick_s: float
@@ -68,29 +69,29 @@ class Driver:
     # --- what a subclass says ---
 
     @property
+    @abstractmethod
     def cluster(self) -> Cluster:
         """The brokers that users speak to."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _hurts(self) -> str:
         """How much was done to them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> None:
         """Start everything; who is there before its broker waits for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _hurt(self) -> None:
         """Do the next thing to them."""
-        raise NotImplementedError
 
     def _mend(self) -> None:
         """Mend what is no process."""
 
+    @abstractmethod
     def _is_expected(self, victim: Victim, died: str) -> bool:
         """Whether a process may have ended so, and its supervisor starts it again."""
-        raise NotImplementedError
 
     def _awake(self) -> list[JobProcess]:
         """Processes of jobs that can run now."""
