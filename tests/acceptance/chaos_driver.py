@@ -86,6 +86,7 @@ class Driver(ABC):
     def _hurt(self) -> None:
         """Do the next thing to them."""
 
+    @abstractmethod
     def _mend(self) -> None:
         """Mend what is no process."""
 
@@ -97,6 +98,7 @@ class Driver(ABC):
         """Processes of jobs that can run now."""
         return job_processes(self.home)
 
+    @abstractmethod
     def _judge_more(self, kept: Kept) -> None:
         """Judge what is left by more laws, once all processes have ended."""
 

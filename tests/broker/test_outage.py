@@ -204,14 +204,21 @@ async def test_who_was_asked_for_in_vain_keeps_its_turn(line: Line) -> None:
     assert replies[JobsLeased] == first
 
 
-async def test_after_an_adoption_every_queue_on_which_somebody_waits_is_asked(line: Line) -> None:
+async def test_after_an_adoption_every_queue_on_which_somebody_waits_is_asked(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line.send(dequeue(wait_ms=10_000), dequeue("other", wait_ms=10_000, tags={"os": "linux"}))
     await wait_all_tasks_blocked()
     line.driver.store.apply([line.driver.ask(enqueue(), tenant="default")], line.driver.now_ms)  # by a broker that died
     line.engine.adopts = {"dead"}
-    forgotten: list[bool] = []
-    ready_all = line.stage.bus.ready_all
-    line.stage.bus.ready_all = lambda: forgotten.append(True) or ready_all()  # type: ignore[method-assign, func-returns-value]
+    bus, forgotten = line.stage.bus, list[bool]()
+    ready_all = bus.ready_all
+
+    def forget() -> None:
+        forgotten.append(True)
+        ready_all()
+
+    monkeypatch.setattr(bus, "ready_all", forget)
     line.stage.ask(Adopt(BrokerSeen("dead", 1, 1)))
     leased = (await line.stage.reply()).reply
     assert isinstance(leased, JobsLeased)
