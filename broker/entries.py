@@ -16,7 +16,7 @@ from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSe
 ToApply = Pending | Expire | RenewAll | Retain | Beat | Adopt | Parked
 Entry = ToApply | BetweenBatches
 
-ALONE: Final = 2**20  # price of a batch of its own: a change of a queue, which waits until no other broker uses that
+ALONE: Final = 2**20  # price of a batch of its own: a change of a queue waits until no other broker uses the queue
 _ALONE: Final = (UpdateQueue, SetSecret, RemoveSecret)
 
 

@@ -127,7 +127,7 @@ class Store:
         done = [decide(world, engine, command) for command in commands]
         changes = world.changes()
         if not engine.alone:
-            changes.ready = any(outcome.news.ready or outcome.news.adopted for outcome in done)
+            changes.ready = any(outcome.news.ready for outcome in done)
         engine.save(changes)
         self._kept.save(changes)
         only_requests = {TenantRequest}.issuperset(map(type, commands))  # the engine writes for others

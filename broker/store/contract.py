@@ -201,9 +201,9 @@ class Engine(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the store as `store_bytes` counts them, when the brokers were loaded last after this was read.
+        """Bytes of the store as `store_bytes` counts them; 0 if it is embedded.
 
-        0 if it is embedded.
+        They are of a beat in the past; reading this has the next beat count them again.
         """
         ...
 
