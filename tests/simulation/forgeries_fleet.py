@@ -9,14 +9,8 @@ from msgspec.structs import replace
 
 from airunner.protocol.errors import NoSpace
 from tests.simulation.evidence import Evidence
-from tests.simulation.forgeries import (
-    FORGERIES,
-    Forgery,
-    changed,
-    dropped,
-    forged,
-    found,
-)
+from tests.simulation.forgeries import FORGERIES
+from tests.simulation.forging import Forgery, changed, dropped, forged, found
 from tests.simulation.history import Committed, History, Leased, RefusedReply
 
 ANOTHER: Final = "another job"
