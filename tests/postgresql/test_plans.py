@@ -46,13 +46,25 @@ WHOLE: Final = (  # what runs, at an adoption, or for lists of brokers and agent
 ORDERED: Final = (loading.WAITING, loading.SEEN, loading.EXPIRED, loading.DELAYED, loading.FINISHED, saving.NEXT_DUE)
 
 
-@pytest.fixture(scope="module", params=["analyzed", "unknown"])
-def plans(request: pytest.FixtureRequest, postgresql_servers: Servers) -> Iterator[dict[str, Any]]:
-    """How each statement is answered that the laws make the engine send; with statistics, and without."""
+ONE_TENANT: Final = """
+DELETE FROM airunner.job WHERE tenant <> 'filled';
+UPDATE airunner.job SET state = 'SUCCEEDED', finished_ms = number WHERE number % 2 = 0;
+"""
+STATISTICS: Final = ("unknown", "analyzed", "one tenant")
+BY_HAND: Final = """
+DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'airunner' LOOP
+    EXECUTE format('ALTER TABLE airunner.%I SET (autovacuum_enabled = off)', name); END LOOP; END $$
+"""
+
+
+@pytest.fixture(scope="module")
+def planned(postgresql_servers: Servers) -> Iterator[Mapping[str, dict[str, Any]]]:
+    """How each statement is answered that the laws make the engine send, by what the server knows of the tables."""
     server = postgresql_servers(18)  # which can plan a statement before its values are known
     database = server.database()
     asked: dict[str, Sequence[Value]] = {}
     with fleet(server.url(database), 2) as (engine, other), psycopg.connect(server.url(database)) as connection:
+        server.execute(BY_HAND, database=database)
         trips, add = engine._trips, engine._trips.add
 
         def noted(name: str, statement: str, *values: Value) -> None:
@@ -66,14 +78,25 @@ def plans(request: pytest.FixtureRequest, postgresql_servers: Servers) -> Iterat
         Store(other).apply([Beat()], 1)
         assert not engine.size_bytes, "it is measured with the next beat"
         Store(engine).apply([Beat(), Adopt(seen=BrokerSeen("broker-1", 1, 1))], 1)
-        connection.execute(FILL)
-        connection.commit()
-        if request.param == "analyzed":
-            server.execute("ANALYZE", database=database)
-        for name, value in SETTINGS.items():
-            connection.execute("SELECT set_config(%s, %s, true)", (name, value))
-        yield {sql: explained(connection, sql, values) for sql, values in asked.items() if is_planned(sql)}
+
+        def plans() -> dict[str, Any]:
+            for name, value in SETTINGS.items():
+                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+            return {sql: explained(connection, sql, values) for sql, values in asked.items() if is_planned(sql)}
+
+        server.execute(FILL, database=database)
+        found = [plans()]
+        for change in ("SELECT 1", ONE_TENANT):
+            server.execute(change, "ANALYZE", database=database)
+            found.append(plans())
+        yield dict(zip(STATISTICS, found, strict=True))
     server.drop(database)
+
+
+@pytest.fixture(params=STATISTICS)
+def plans(request: pytest.FixtureRequest, planned: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """How each statement is answered."""
+    return planned[request.param]
 
 
 def is_planned(sql: str) -> bool:

@@ -182,14 +182,15 @@ OLD_RECORDS: Final = (
 _LARGEST: Final = (
     "SELECT tenant FROM airunner.tally WHERE queue = '' GROUP BY tenant ORDER BY sum(size_bytes) DESC, tenant LIMIT %b"
 )
-FINISHED_OF: Final = (
-    f"SELECT job.* FROM ({_LARGEST}) AS large, LATERAL (SELECT {JOB} FROM airunner.job WHERE job.tenant = large.tenant"
-    " AND finished_ms IS NOT NULL AND job_id != ALL(%b) ORDER BY finished_ms LIMIT 1 FOR UPDATE SKIP LOCKED) AS job"
+_OF_LARGE: Final = (  # in an order that only the index of tenants has: the one of all jobs could be read to its end
+    f"SELECT job.* FROM ({_LARGEST}) AS large, LATERAL (SELECT {{}} FROM airunner.job WHERE finished_ms IS NOT NULL"
+    " AND (job.tenant, finished_ms) >= (large.tenant, 0){} ORDER BY job.tenant, finished_ms LIMIT 1{}) AS job"
+    " WHERE job.tenant = large.tenant"
 )
+FINISHED_OF: Final = _OF_LARGE.format(JOB, " AND job_id != ALL(%b)", " FOR UPDATE SKIP LOCKED")
 QUEUES_OF_LARGE: Final = (
-    f"SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN (SELECT job.* FROM ({_LARGEST}) AS large, LATERAL"
-    " (SELECT tenant, queue FROM airunner.job WHERE job.tenant = large.tenant AND finished_ms IS NOT NULL"
-    " ORDER BY finished_ms LIMIT 1) AS job) FOR UPDATE SKIP LOCKED"
+    "SELECT tenant, name FROM airunner.queue WHERE (tenant, name) IN"
+    f" ({_OF_LARGE.format('tenant, queue', '', '')}) FOR UPDATE SKIP LOCKED"
 )
 ROW_COUNT: Final = (  # as the server estimates it
     "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class"

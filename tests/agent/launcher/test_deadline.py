@@ -125,9 +125,10 @@ async def test_what_a_command_left_is_bound_by_the_deadline_too(launcher: ChildL
 
 
 async def test_a_deadline_binds_one_job_and_not_the_next_of_its_keeper(launcher: ChildLauncher) -> None:
-    soon_s = boot_s() + LATER_S
-    process = await launcher.launch(shell("exit 3"), soon_s)
+    process = await launcher.launch(shell("exit 3"))
     assert await process.wait() == Exit(3, None)
+    soon_s = boot_s() + LATER_S
+    process.keep_until(soon_s)
     await process.end(TIMEOUT_S)
     process.keep_until(boot_s())  # nobody hears it
     process.close()
