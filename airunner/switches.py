@@ -14,7 +14,7 @@ from functools import wraps
 from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -90,8 +90,9 @@ class _Words:
             return self._path(value)
         if self._kind in (int, float) and self._info.parser is None:
             return self._number(value)
-        if isinstance(self._kind, type) and issubclass(self._kind, StrEnum):
-            return self._choice(value)
+        kind, *_ = get_args(self._kind) or (self._kind,)
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return [self._choice(kind, word) for word in value] if self._several else self._choice(kind, value)
         return self._full().coerce(value, **context)
 
     def _path(self, value: str | Path) -> Path:
@@ -102,9 +103,9 @@ class _Words:
             raise OperatorError(f"{self._name}: expected a file, not stdin or stdout; a file of the name - is ./-")
         return Path(value)
 
-    def _choice(self, value: str) -> StrEnum:
+    def _choice(self, kind: type[StrEnum], value: str) -> StrEnum:
         """Read one of several words, in any case. Raises `OperatorError`."""
-        words: dict[str, StrEnum] = {str(word).lower(): word for word in self._kind}
+        words = {str(word).lower(): word for word in kind}
         if value.lower() not in words:
             raise OperatorError(f"{self._name}: expected {' or '.join(words)}, not {value!r}")
         return words[value.lower()]

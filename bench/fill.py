@@ -108,7 +108,7 @@ def fill_waiting(path: Path, jobs: int) -> None:
             left -= count
             now_ms = SYSTEM.wall_ms()
             request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
-            minted = tuple(_minted(now_ms) for _ in range(count))
+            minted = tuple(_minted() for _ in range(count))
             asked.append(TenantRequest(tenant=TENANT, request_id=request_id(now_ms), request=request, minted=minted))
         store.apply(asked, SYSTEM.wall_ms())
     store.close()
@@ -122,8 +122,8 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 - apsw's own types need Python 3
     return connection
 
 
-def _minted(now_ms: int) -> MintedJob:
-    return MintedJob(new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
+def _minted() -> MintedJob:
+    return MintedJob(new_job_id(os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
 
 
 def _together(lived: Iterator[_Lived]) -> Changes | None:
@@ -144,7 +144,7 @@ def _copies(templates: list[_Lived], jobs: int, now_ms: int) -> Iterator[_Lived]
     for number in range(1, jobs + 1):
         template = templates[number % len(templates)]
         shift_ms = now_ms - (jobs - number) * APART_MS - (template.job.finished_ms or 0)
-        job_id = new_job_id(template.job.submitted_ms + shift_ms, os.urandom(JOB_ID_RANDOM_BYTES))
+        job_id = new_job_id(os.urandom(JOB_ID_RANDOM_BYTES))
         old = template.job
         yield _Lived(
             replace(
@@ -191,7 +191,7 @@ def _lived() -> list[_Lived]:
     lived: list[_Lived] = []
     for number in range(TEMPLATES):
         engine.saved.clear()
-        minted = _minted(now_ms)
+        minted = _minted()
         spec = JobSpec(command="make test", queue=QUEUE, metadata={"branch": f"branch-{number}"})
         ask(EnqueueJob(jobs=(spec,)), (minted,))
         leased: JobsLeased = ask(

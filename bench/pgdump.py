@@ -41,7 +41,7 @@ BROKER: Final = Identity(broker="bench", fleet="bench", requests="tcp://bench:1"
 def ask(store: Store, request: StoreRequest, jobs: int = 0) -> StoreReply:
     """Apply one request."""
     now_ms = SYSTEM.wall_ms()
-    ids = (new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)) for _ in range(jobs))
+    ids = (new_job_id(os.urandom(JOB_ID_RANDOM_BYTES)) for _ in range(jobs))
     minted = tuple(MintedJob(job_id, WatchKey(os.urandom(32))) for job_id in ids)
     command = TenantRequest(tenant=TENANT, request_id=request_id(now_ms), request=request, minted=minted)
     reply = store.apply([command], now_ms).done[0].reply

@@ -128,7 +128,7 @@ def _now_ms() -> int:
 def _command(request: StoreRequest) -> TenantRequest:
     now_ms = _now_ms()
     minted = tuple(
-        MintedJob(new_job_id(now_ms, os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
+        MintedJob(new_job_id(os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
         for _ in range(kind_of(request).mints(request))
     )
     return TenantRequest(tenant="bench", request_id=request_id(now_ms), request=request, minted=minted)

@@ -180,7 +180,7 @@ class Gateway:
             tenant=principal.tenant,
             request_id=frames.request_id,
             request=request,
-            minted=self._mint(count, now_ms) if count else (),
+            minted=self._mint(count) if count else (),
             quotas=self._quotas,
             queues=principal.queues,
         )
@@ -197,11 +197,11 @@ class Gateway:
         else:
             self._health.clear(AGENTS)
 
-    def _mint(self, count: int, now_ms: int) -> tuple[MintedJob, ...]:
+    def _mint(self, count: int) -> tuple[MintedJob, ...]:
         drawn = self._edges.random_bytes(count * _MINTED_BYTES)
         minted = [  # a list: faster than a generator
             MintedJob(
-                new_job_id(now_ms, drawn[start : start + JOB_ID_RANDOM_BYTES]),
+                new_job_id(drawn[start : start + JOB_ID_RANDOM_BYTES]),
                 WatchKey(drawn[start + JOB_ID_RANDOM_BYTES : start + _MINTED_BYTES]),
             )
             for start in range(0, len(drawn), _MINTED_BYTES)

@@ -30,6 +30,7 @@ from airunner.broker.lifecycle.reading import (
     list_secrets,
     read_stdin,
     replay_job,
+    states_of,
     watch_job,
 )
 from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_retry, retry
@@ -155,7 +156,8 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
 def looks_through_many(request: ListJobs) -> bool:
     """Check whether a list has several filters (queue and state count as one): the store may search many jobs."""
     by_place = request.queue is not None or request.state is not None
-    return int(by_place) + int(request.owner is not None) + len(request.metadata) > 1
+    others = int(request.owner is not None) + int(request.name is not None) + len(request.metadata)
+    return len(states_of(request)) > 1 or int(by_place) + others > 1
 
 
 def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin) -> int:

@@ -19,13 +19,14 @@ from contextlib import aclosing
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 from uuid import UUID
 
 import anyio
 import msgspec
 from msgspec import Struct
 
+from airunner.client.filters import JobFilters
 from airunner.client.follower import PAGES_MAX, Connection, Events
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
@@ -236,14 +237,11 @@ class Client:
     async def list_jobs(
         self,
         *,
-        queue: str | None = None,
-        state: JobState | None = None,
-        owner: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         before: str | None = None,
         page: int = 1,
         page_size: int = 20,
         count: bool = False,
+        **filters: Unpack[JobFilters],
     ) -> JobsListed:
         """List a page of jobs that match all filters, newest first; `more` says whether another page follows.
 
@@ -251,16 +249,10 @@ class Client:
 
         Pages count from 1. While new jobs are submitted, pass the last id of a page as `before` to get the next page.
         """
-        request = requests.ListJobs(
-            queue=queue,
-            state=state,
-            owner=owner,
-            metadata=dict(metadata or {}),
-            before=before,
-            page=page,
-            page_size=page_size,
-            count=count,
-        )
+        wanted: dict[str, Any] = {**filters, "metadata": dict(filters.get("metadata") or {})}
+        if (state := filters.get("state")) is not None and not isinstance(state, JobState):
+            wanted["state"] = tuple(state)
+        request = requests.ListJobs(before=before, page=page, page_size=page_size, count=count, **wanted)
         first = reply = await self._ask(request)
         jobs = reply.jobs
         while reply.going_on is not None and len(jobs) < page_size:
@@ -273,14 +265,7 @@ class Client:
         return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
 
     async def jobs(
-        self,
-        *,
-        queue: str | None = None,
-        state: JobState | None = None,
-        owner: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        before: str | None = None,
-        page_size: int = requests.PAGE_SIZE_MAX,
+        self, *, before: str | None = None, page_size: int = requests.PAGE_SIZE_MAX, **filters: Unpack[JobFilters]
     ) -> AsyncIterator[JobSummary]:
         """List all jobs that match all filters, newest first, older than the job `before`, if given.
 
@@ -290,14 +275,7 @@ class Client:
         known: list[str] = []  # ids of the last page: retention may remove some of them meanwhile
         while True:
             try:
-                page = await self.list_jobs(
-                    queue=queue,
-                    state=state,
-                    owner=owner,
-                    metadata=metadata,
-                    before=known[-1] if known else before,
-                    page_size=page_size,
-                )
+                page = await self.list_jobs(before=known[-1] if known else before, page_size=page_size, **filters)
             except NotFound:
                 if len(known) <= 1:
                     raise

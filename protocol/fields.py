@@ -6,7 +6,6 @@ Options, the reader of job files and `show` are made from this table; `make docs
 docs/PROTOCOL.md from it, and `jobfields`, for type checkers. A new field is an entry in `JobSpec`, and nothing else.
 """
 
-import shlex
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from operator import attrgetter
@@ -35,6 +34,7 @@ from airunner.protocol.names import (
     Text,
     Variable,
 )
+from airunner.protocol.printable import shell_line
 
 DEFAULT_QUEUE: Final = "default"
 PRIORITY_MAX: Final = 100  # the lowest priority is -100
@@ -78,6 +78,7 @@ Variables = Annotated[dict[VariableName, Argument], Meta(max_length=VARIABLES_MA
 Metadata = Annotated[dict[VariableName, Argument], Meta(max_length=METADATA_MAX)]
 Secrets = Annotated[tuple[Label, ...], Meta(max_length=SECRETS_MAX)]
 SecretFiles = Annotated[tuple[Variable, ...], Meta(max_length=SECRETS_MAX)]
+JobTitle = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Owner = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]  # bounded, so that a page of jobs fits in one reply
 Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Attempts = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
@@ -112,7 +113,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     command: Annotated[
-        Command, Field("Program to run: a path, or a name on PATH.", show=lambda job: shlex.join(job.argv))
+        Command,
+        Field("Program to run: a path, or a name on PATH.", show=lambda job: shell_line(job.argv)),
     ]
     args: Annotated[
         Arguments, Field("Arguments of the program; there is no shell.", Form.WORDS, metavar="ARG", show=lambda _: "")
@@ -266,6 +268,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ),
         ),
     ] = None
+    name: Annotated[
+        JobTitle,
+        Field("Name of the job, by which commands find it: of several jobs, the newest is meant.", plain=True),
+    ] = ""
     owner: Annotated[Owner, Field("Person or system that the job is for; shown in lists.", plain=True)] = ""
     metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input

@@ -20,7 +20,7 @@ from airunner.protocol.fields import PLAIN, JobSpec
 from airunner.protocol.gitaddress import is_ref_name, split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.names import JobId, Natural
-from airunner.protocol.printable import escaped, is_plain
+from airunner.protocol.printable import escaped, is_plain, shell_word
 from airunner.protocol.redaction import without_credentials
 
 SPEC_BYTES_MAX: Final = 65_536  # of an encoded spec; 16 leases fit in one reply
@@ -171,6 +171,7 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
 
     queue: str
     command: str
+    name: str = ""
     owner: str = ""
     repository: str = ""
     priority: int = 0
@@ -215,9 +216,13 @@ def _refuse_invisible(field: str, words: Mapping[object, str]) -> NoReturn:
 
 
 def command_summary(spec: JobSpec, hide: Callable[[str], str] = without_credentials) -> str:
-    """Return the command and its arguments as a short text; `hide` removes the spec's secrets."""
-    line = hide(" ".join(spec.argv))
-    return line if len(line) <= SUMMARY_COMMAND_CHARS else line[: SUMMARY_COMMAND_CHARS - 1] + "…"
+    """Return the command and its arguments, quoted for a shell, as a short text; `hide` removes the spec's secrets."""
+    line = ""
+    for word in spec.argv:
+        line += f"{' ' if line else ''}{shell_word(hide(word))}"
+        if len(line) > SUMMARY_COMMAND_CHARS:
+            return line[: SUMMARY_COMMAND_CHARS - 1] + "…"
+    return line
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -44,6 +44,7 @@ class JobFields(TypedDict, total=False):
     expires: Expiry | None
     max_attempts: int
     retry: RetryPolicy | None
+    name: str
     owner: str
     metadata: Mapping[str, str]
     # end of job fields

@@ -12,7 +12,8 @@ a line of a log) or `own_lines` (a message of ours that quotes several lines).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -27,6 +28,8 @@ _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _SPACES: Final = str.maketrans("\n\t", "  ")
+_NAMED: Final = {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r", ord("\x1b"): "\\e"}
+_ASCII_MAX: Final = 0x7F
 _BYTE_MAX: Final = 0xFF
 _BASIC_PLANE_MAX: Final = 0xFFFF
 
@@ -51,6 +54,19 @@ def escaped(text: str) -> str:
     return text if is_plain(text) else "".join(_escapes(text, _python))
 
 
+def shell_word(word: str) -> str:
+    r"""Quote a word so that it can be pasted into bash, zsh or ksh; a word with a control character as `$'a\nb'`."""
+    if is_plain(word):
+        return shlex.quote(word)
+    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{''.join(_escapes(quoted, _dollar))}'"
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Quote words so that they can be pasted into a shell, as `shell_word` does."""
+    return " ".join(map(shell_word, words))
+
+
 def json_line(value: object) -> str:
     """Encode `value` as one line of JSON, without a newline; a parser reads the escapes as the original characters."""
     text = msgspec.json.encode(value).decode()  # msgspec escapes ASCII controls only
@@ -65,6 +81,13 @@ def _escapes(text: str, escape: Callable[[int], str]) -> Iterator[str]:
 def _python(code: int) -> str:
     if code <= _BYTE_MAX:
         return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= _BASIC_PLANE_MAX else f"\\U{code:08x}"
+
+
+def _dollar(code: int) -> str:
+    r"""Escape a character in a `$'...'` of a shell: control characters as octal digits, which no digit can extend."""
+    if code <= _ASCII_MAX:
+        return _NAMED.get(code) or f"\\{code:03o}"
     return f"\\u{code:04x}" if code <= _BASIC_PLANE_MAX else f"\\U{code:08x}"
 
 

@@ -43,6 +43,7 @@ LAST_BYTES_MAX: Final = 65_536  # of last events that are stored with their comp
 AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100  # jobs on one page of a list
 PAGE_MAX: Final = 10_000
+PREFIX_CHARS_MIN: Final = 4  # of a job's id: one job in 65,536 has these
 FILTERS_MAX: Final = 8  # metadata entries in one filter
 REPLAY_BYTES_MAX: Final = 1_048_576  # of events on a page, which ends before a further segment would exceed it
 CONTENT_BYTES_MAX: Final = 2 * REPLAY_BYTES_MAX  # of a page's events, decompressed: memory of its reader
@@ -235,11 +236,16 @@ class ListBrokers(Asking[replies.BrokersListed], frozen=True, kw_only=True):
     """List the brokers of the store, by id: none if one broker has a store of its own. Role `read`."""
 
 
+States = Annotated[tuple[JobState, ...], Meta(min_length=1, max_length=len(JobState))]
+
+
 class ListJobs(Asking[replies.JobsListed], frozen=True, kw_only=True):
     """List jobs, newest first; with `metadata`, only those that have all of these entries. Role `read`."""
 
+    prefix: Annotated[str, Meta(min_length=PREFIX_CHARS_MIN, max_length=64)] | None = None  # of the jobs' ids
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
     queue: Name | None = None
-    state: JobState | None = None
+    state: JobState | States | None = None  # one state, or any of several
     owner: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)] | None = None
     metadata: Annotated[dict[Label, Argument], Meta(max_length=FILTERS_MAX)] = {}
     before: JobName | None = None  # the last id of the page before, instead of `page`: new jobs do not shift this page

@@ -113,6 +113,7 @@ def shown_spec(spec: JobSpec) -> JobSpec:
         repository=shown_address(*hide([spec.repository], TEXT_CHARS_MAX)),
         working_directory="".join(hide([spec.working_directory], TEXT_CHARS_MAX)),
         environment={name: shown.get(name, REDACTED) for name in spec.environment},
+        name="".join(hide([spec.name], NAME_CHARS_MAX)),
         owner="".join(hide([spec.owner], NAME_CHARS_MAX)),
         metadata=dict(zip(spec.metadata, hide(spec.metadata.values()), strict=True)),
     )

@@ -29,7 +29,7 @@ def run(environ: Mapping[str, str], *words: str) -> int:
 def newest(environ: Mapping[str, str]) -> tuple[str, int]:
     """Return the newest job's id, and the number of events in its log."""
     listed = subprocess.run(
-        ["airunner", "list", "--page-size", "1", "--json"], env=environ, check=True, capture_output=True
+        ["airunner", "list", "--limit", "1", "--json"], env=environ, check=True, capture_output=True
     )
     job_id = json.loads(listed.stdout)["id"]
     shown = subprocess.run(["airunner", "show", job_id, "--json"], env=environ, check=True, capture_output=True)

@@ -14,7 +14,7 @@ from airunner.broker.lifecycle.commands import (
 )
 from airunner.broker.lifecycle.leasing import ready_ms
 from airunner.broker.lifecycle.replaying import replay, stdin_in
-from airunner.broker.lifecycle.submitting import fact_of
+from airunner.broker.lifecycle.submitting import facts_of
 from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.needs import meets, tag_facts
 from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys, QueueKey, QueueRow
@@ -107,6 +107,13 @@ def _find(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec:
     raise CorruptLog if job_id in loaded.damaged else NotFound
 
 
+def states_of(request: ListJobs) -> tuple[JobState, ...]:
+    """Return the states that a list is limited to, each once; empty: any."""
+    if isinstance(request.state, JobState):
+        return (request.state,)
+    return tuple(dict.fromkeys(request.state or ()))
+
+
 def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> JobsListed:
     """List a page of jobs, newest first; one more row is read, which shows whether another page follows.
 
@@ -118,13 +125,14 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
     before = None if request.before is None else _find(engine, tenant, request.before, None).number
     wanted = JobFilter(
         tenant=tenant,
+        prefix=request.prefix,
         queue=request.queue,
-        state=request.state,
+        states=states_of(request),
         owner=request.owner,
-        facts=tuple(fact_of(name, value) for name, value in request.metadata.items()),
+        facts=facts_of(request.metadata, request.name or ""),
         queues=None if request.queue is not None else queues,
     )
-    looked_max = LOOKED_MAX // max(1, len(request.metadata))  # for each job, each of these filters is looked up
+    looked_max = LOOKED_MAX // max(1, len(wanted.facts))  # for each job, each of these filters is looked up
     skip = request.skip + (request.page - 1) * request.page_size
     page = engine.jobs(wanted, before, skip, request.page_size + 1, looked_max)
     summaries = tuple(_summary(engine, job) for job in page.jobs[: request.page_size])
@@ -213,6 +221,7 @@ def _summary(engine: Engine, job: JobRow) -> JobSummary:
         **_view(engine, job, spec),
         queue=spec.queue,
         command=command_summary(spec, hide),
+        name=hide(spec.name)[:NAME_CHARS_MAX],
         owner=hide(spec.owner)[:NAME_CHARS_MAX],
         repository=shown_address(hide(spec.repository))[:TEXT_CHARS_MAX],
         priority=spec.priority,

@@ -92,9 +92,10 @@ def _remove(world: World, jobs: Iterable[JobRow]) -> bool:
     removed = False
     for job in jobs:
         removed |= world.remove_job(job)
-        metadata = len(world.spec(job).metadata)
-        world.add_work(WRITE_POINTS * metadata)
-        pairs += metadata
+        spec = world.spec(job)
+        facts = len(spec.metadata) + bool(spec.name)
+        world.add_work(WRITE_POINTS * facts)
+        pairs += facts
         if pairs >= PAIRS_PER_STEP:
             break
     return removed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -27,9 +27,11 @@ from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RetryJob
 FACT_BYTES: Final = 16  # size of a fact: long enough that no two pairs of metadata have the same hash
 
 
-def fact_of(name: str, value: str) -> bytes:
-    """Hash a pair of metadata, for the index."""
-    return blake2b(f"{name}={value}".encode(), digest_size=FACT_BYTES).digest()  # a name has no equals sign
+def facts_of(metadata: Mapping[str, str], name: str) -> tuple[bytes, ...]:
+    """Hash the pairs of a job's metadata, and its name, for the index; the name's pair has an empty first part."""
+    pairs = [*metadata.items(), *([("", name)] if name else [])]
+    # No first part has an equals sign.
+    return tuple(blake2b(f"{key}={value}".encode(), digest_size=FACT_BYTES).digest() for key, value in pairs)
 
 
 def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> None:
@@ -146,7 +148,7 @@ def _add(
         broker=world.broker,
         spec=raw,
     )
-    world.add_job(job, [fact_of(name, value) for name, value in spec.metadata.items()] if spec.metadata else ())
+    world.add_job(job, facts_of(spec.metadata, spec.name) if spec.metadata or spec.name else ())
     world.write(job, [JobScheduled(timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin)])
     return job
 

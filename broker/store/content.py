@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol, assert_never
 
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.submitting import fact_of
+from airunner.broker.lifecycle.submitting import facts_of
 from airunner.broker.lifecycle.tallies import ENDED, Tallies, standing_of
 from airunner.broker.lifecycle.world import QUEUE_BYTES, RECORD_BYTES
 from airunner.broker.store.contract import Engine
@@ -99,8 +99,8 @@ def chunks(rows: Iterable[Row], broker: str) -> Iterator[Changes]:
         match row:
             case JobRow():
                 changes.added.append(replace(row, broker=broker))
-                pairs = decode_spec(row.spec).metadata.items()
-                changes.facts += [(tenant, fact_of(*pair), row.number) for pair in pairs]
+                spec = decode_spec(row.spec)
+                changes.facts += [(tenant, fact, row.number) for fact in facts_of(spec.metadata, spec.name)]
             case Segment():
                 changes.segments.append(row)
             case Record():

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -92,12 +92,19 @@ class Identity(Struct, frozen=True, kw_only=True):
     events: str
 
 
+ABOVE_ALL_CHARACTERS: Final = "\U0010ffff"  # of the ids with a prefix, none is as high as the prefix and this
+
+
 class JobFilter(Struct, frozen=True, kw_only=True):
-    """Filter of a list of jobs: all conditions have to hold; None: any. `facts`: see `Changes.facts`."""
+    """Filter of a list of jobs: all conditions have to hold; None: any. `facts`: see `Changes.facts`.
+
+    A `prefix` has at least `PREFIX_CHARS_MIN` characters of job ids, so that few jobs have it.
+    """
 
     tenant: str
+    prefix: str | None = None
     queue: str | None = None
-    state: str | None = None
+    states: tuple[str, ...] = ()  # empty: any
     owner: str | None = None
     facts: tuple[bytes, ...] = ()
     queues: frozenset[str] | None = None

@@ -18,6 +18,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from airunner.client.cli.console import Console
+from airunner.client.cli.jobname import NoJob
 from airunner.client.cli.options import with_parameters
 from airunner.client.cli.standardstreams import ReaderGone
 from airunner.protocol.durations import duration_ms, of_flag
@@ -85,17 +86,9 @@ QuietOption = Annotated[
 ]
 
 
-def _plain_id(text: str) -> str:
-    """Return a job's id as the broker has it: a copied id may have blanks around it, or capital letters."""
-    return text.strip().lower()
-
-
-def _plain_ids(texts: list[str]) -> list[str]:
-    return list(map(_plain_id, texts))
-
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", callback=_plain_id)]
-JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="The jobs' ids.", callback=_plain_ids)]
+_JOB: Final = "id, its first characters (4 or more), its name, or @last; @last~1 is the job before that."
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help=f"The job: its {_JOB}")]
+JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help=f"The jobs: of each its {_JOB}")]
 
 
 def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
@@ -118,7 +111,6 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
         ) -> None:
             timeout_s = timeout_of(timeout)
             console = Console(quiet=quiet, raw=raw)
-            console.job_id = options.get("job", "")
             if iscoroutinefunction(function):
                 work: Work = partial(function, console=console, **options)
             else:
@@ -201,13 +193,8 @@ def _run(
             console.end_line()
             if not console.job_id or not isinstance(error, NotFound):
                 raise
-            raise OperatorError(no_job(console.job_id), exit_code=1) from error
+            raise NoJob(console.job_id) from error
         if code is None:
             console.say_farewell()
             code = interrupts.exit_code
         raise typer.Exit(code or console.exit_code)
-
-
-def no_job(job_id: str) -> str:
-    """Return the message for a job that does not exist."""
-    return f"there is no job {job_id}; `airunner list` lists the jobs"

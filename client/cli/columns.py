@@ -1,7 +1,8 @@
 """Columns of a list of jobs: a table of all columns, and how to fit them to a terminal or a pipe.
 
-A terminal gets the columns that fit: empty columns are left out, then the least important ones, but never id and state,
-because people copy the id. A pipe gets every column of `PIPE`, whole, so that a script finds them in the same place.
+A terminal gets the columns that fit: empty columns are left out, then the least important ones, but never id and state.
+Its ids are short: as many characters as tell the jobs of the list apart, which commands accept. A pipe gets every
+column of `PIPE`, whole, so that a script finds them in the same place.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.client.cli.console import DUMB
-from airunner.client.cli.wording import CELLS, duration_text, instant_text
+from airunner.client.cli.wording import CELLS, duration_text, instant_text, short_duration
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.job import JobState, JobSummary, Reason
 from airunner.protocol.printable import one_line
 
 GAP: Final = 2  # spaces between columns
-COMMAND_CHARS_MIN: Final = 16  # least width of the command's column
+TITLE_CHARS_MIN: Final = 16  # least width of the columns in `_STRETCHED`
+TITLE_CHARS: Final = 40  # width that they have before less important columns are shown
+ID_CHARS_MIN: Final = 8  # of a short id
+SPARED: Final = 1  # columns of this number or a lower one are left out before titles are cut to less
+_STRETCHED: Final = ("title", "command")  # columns that get the room that is left
 REPOSITORY_CHARS_MAX: Final = 32  # on a terminal, which gets the end of a longer address
 NOTHING: Final = "-"  # an empty cell in a pipe: scripts that split lines at spaces count columns
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
@@ -44,14 +49,26 @@ class Column(Struct, frozen=True):
     kept: int | None  # if there is no room, the column with the lowest number is left out first; None: it stays
 
 
+_ENDS: Final = {Reason.TIMEOUT: "TIMED OUT", Reason.AGENT_LOST: "AGENT LOST", Reason.EXPIRED: "EXPIRED"}
+
+
 def state_text(job: JobSummary) -> str:
-    """Format a state: `FAILED 3`, `FAILED signal 9`, `FAILED agent-lost`; other states by name."""
+    """Format a state: `FAILED 3`, `FAILED signal 9`, `TIMED OUT`, `AGENT LOST`; other states by name."""
     result = job.result
     if result is None or job.state is not JobState.FAILED:
         return str(job.state)
+    if result.reason in _ENDS:
+        return _ENDS[result.reason]
     if result.signal is not None:
         return f"{job.state} signal {result.signal}"
     return f"{job.state} {result.exit_code if result.exit_code is not None else result.reason or ''}".rstrip()
+
+
+def short_took(job: JobSummary) -> str:
+    """Format how long a job ran, shortly; empty before its end."""
+    if job.started_ms is None or job.finished_ms is None:
+        return ""
+    return short_duration(job.finished_ms - job.started_ms)
 
 
 def took_text(started_ms: int | None, finished_ms: int | None) -> str:
@@ -63,11 +80,13 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
     {
         "id": Column("ID", lambda job, _: job.id, None),
         "state": Column("STATE", lambda job, _: state_text(job), None),
+        "title": Column("NAME OR COMMAND", lambda job, _: job.name or job.command, 5),
+        "name": Column("NAME", lambda job, _: job.name, 4),
         "queue": Column("QUEUE", lambda job, _: job.queue, 3),
-        "owner": Column("OWNER", lambda job, _: job.owner, 2),
-        "age": Column("AGE", lambda job, now_ms: duration_text(max(0, now_ms - job.submitted_ms)), 4),
+        "owner": Column("OWNER", lambda job, _: job.owner, 1),
+        "age": Column("AGE", lambda job, now_ms: short_duration(max(0, now_ms - job.submitted_ms)), 4),
         "submitted": Column("SUBMITTED", lambda job, _: instant_text(job.submitted_ms), 4),
-        "took": Column("TOOK", lambda job, _: took_text(job.started_ms, job.finished_ms), 1),
+        "took": Column("TOOK", lambda job, _: short_took(job), 2),
         "repository": Column("REPOSITORY", lambda job, _: job.repository, 0),
         "command": Column("COMMAND", lambda job, _: job.command, 5),
         **{name: Column(name.upper(), cell, 5) for name, cell in CELLS.items()},
@@ -75,8 +94,8 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
 )
 """Columns by name."""
 
-TERMINAL: Final = ("id", "state", "queue", "owner", "age", "took", "repository", "command")
-PIPE: Final = ("id", "state", "queue", "owner", "submitted", "took", "repository", "command")
+TERMINAL: Final = ("id", "state", "title", "queue", "age", "took", "owner", "repository")
+PIPE: Final = ("id", "state", "name", "queue", "owner", "submitted", "took", "repository", "command")
 
 
 def columns_of(text: str) -> tuple[str, ...]:
@@ -94,13 +113,19 @@ def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = T
 
     width = shutil.get_terminal_size().columns
     cells = {name: [_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for job in jobs] for name in names}
+    if "id" in cells:
+        cells["id"] = short_ids(jobs)
     widths = {name: max(map(cell_len, (COLUMNS[name].heading, *column))) for name, column in cells.items()}
     some = [name for name in names if any(cells[name]) or COLUMNS[name].kept is None or not jobs]
     shown = fitting(some, widths, width)
-    if COLUMNS[shown[-1]].kept is not None:
-        widths[shown[-1]] = max(0, width - sum(widths[name] + GAP for name in shown[:-1]))
+    stretched = next((name for name in reversed(shown) if name in _STRETCHED), None)
+    if stretched is None and COLUMNS[shown[-1]].kept is not None:
+        stretched = shown[-1]
+    if stretched is not None:
+        left = max(0, width - sum(widths[name] + GAP for name in shown if name != stretched))
+        widths[stretched] = left if stretched == shown[-1] else min(left, widths[stretched])
     elif sum(widths[name] + GAP for name in shown) - GAP > width:
-        return "".join(_stacked(job, now_ms, width, names) for job in jobs)
+        return "".join(_stacked(texts, width) for texts in zip(*(cells[name] for name in names), strict=True))
     coloured = os.environ.get("TERM", DUMB) != DUMB and not os.environ.get("NO_COLOR")
     columns: list[list[str]] = []
     for name in shown:
@@ -121,13 +146,22 @@ def _cell(text: str, style: int, width: int, *, coloured: bool) -> str:
 
 
 def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
-    """Select the columns that fit in `width`, with at least `COMMAND_CHARS_MIN` for the command."""
+    """Select the columns that fit in `width`, with room for titles: some for every column, more for the last two."""
     shown = list(names)
-    needed = {name: COMMAND_CHARS_MIN if name == "command" else GAP + widths[name] for name in names}
-    for _, name in sorted((kept, name) for name in names if (kept := COLUMNS[name].kept) is not None):
-        if sum(needed[shown_name] for shown_name in shown) > width:
-            shown.remove(name)
+    removable = sorted((kept, name) for name in names if (kept := COLUMNS[name].kept) is not None)
+    for kept, removed in removable:
+        title = TITLE_CHARS if kept <= SPARED else TITLE_CHARS_MIN
+        needed = {name: min(title, widths[name]) if name in _STRETCHED else widths[name] for name in shown}
+        if sum(needed.values()) + GAP * (len(shown) - 1) > width:
+            shown.remove(removed)
     return shown
+
+
+def short_ids(jobs: Sequence[JobSummary]) -> list[str]:
+    """Shorten ids to as many characters, at least `ID_CHARS_MIN`, as tell these jobs apart."""
+    ids = {job.id for job in jobs}
+    chars = next(chars for chars in range(ID_CHARS_MIN, 65) if len({job_id[:chars] for job_id in ids}) == len(ids))
+    return [job.id[:chars] for job in jobs]
 
 
 class Table:
@@ -163,11 +197,11 @@ def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None) 
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _stacked(job: JobSummary, now_ms: int, width: int, names: Sequence[str]) -> str:
+def _stacked(texts: Sequence[str], width: int) -> str:
     """Stack a job on two lines: the first column, which the terminal may wrap, and below it the columns that fit."""
     from rich.cells import set_cell_size
 
-    first, *rest = (_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for name in names)
+    first, *rest = texts
     below = set_cell_size("  " + "  ".join(filter(None, rest)), max(1, width - 1)).rstrip()
     return f"{first}\n{below}\n"
 

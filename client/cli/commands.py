@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command, no_job
+from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.options import Given, with_job_options
 from airunner.client.cli.standardstreams import OutputLost
@@ -103,18 +103,18 @@ def submit_command(
 
 @client_command()
 async def show_command(client: Client, console: Console, jobs: JobsArgument, json: JsonOption = False) -> int:
-    """Show jobs: their fields, state and result. Exits with 1 if a job does not exist."""
+    """Show jobs: their fields, state and result. Exits with 66 if there is no such job."""
+    from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
     from airunner.client.cli.listing import job_lines
     from airunner.client.cli.waiting import waiting_hint
     from airunner.protocol.errors import NotFound
 
-    missed = 0
-    for number, job in enumerate(jobs):
+    exit_code = 0
+    for number, operand in enumerate(jobs):
         try:
-            found = await client.get(job)
-        except NotFound:
-            console.must_say(no_job(job))
-            missed = 1
+            found = await client.get(await job_id_of(client, operand))
+        except (NoJob, NotFound) as error:
+            exit_code = say_no_job(console, operand, error)
             continue
         if json:
             console.out_json(found)
@@ -123,7 +123,7 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             console.out_line("")
         for line in job_lines(found, await waiting_hint(client, found)):
             console.out_line(line)
-    return missed
+    return exit_code
 
 
 def words_after_dashes(argv: Sequence[str]) -> int | None:

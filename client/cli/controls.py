@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JobsArgument, JsonOption, client_command, no_job
+from airunner.client.cli.clientcommand import JobArgument, JobsArgument, JsonOption, client_command
 from airunner.client.cli.commands import CancelOption, MonitorOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
+from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
+from airunner.protocol.errors import NotFound
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
 
 T = TypeVar("T")
+EXIT_ENDED: Final = 65  # EX_DATAERR of sysexits.h
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
 
@@ -31,17 +34,16 @@ async def cancel_command(
 ) -> int:
     """Cancel jobs: a waiting job ends at once, a running job is ended by its agent.
 
-    Exits with 0 if all jobs are cancelled or being cancelled, with 1 if a job does not exist or had ended otherwise.
+    Exits with 0 if all jobs are cancelled or being cancelled, with 66 if there is no such job, and with 65 if a job had
+    ended otherwise.
     """
-    from airunner.protocol.errors import NotFound
-
-    missed = 0
-    for job in jobs:
+    exit_code = 0
+    for operand in jobs:
         try:
+            job = await job_id_of(client, operand)
             state = await client.cancel(job)
-        except NotFound:
-            console.must_say(no_job(job))
-            missed = 1
+        except (NoJob, NotFound) as error:
+            exit_code = say_no_job(console, operand, error)
             continue
         if json:
             console.out_json({"job_id": job, "state": state})
@@ -51,8 +53,8 @@ async def cancel_command(
             console.say(f"job {job} is being cancelled; its agent ends it now")
         else:
             console.must_say(f"job {job} had already ended: {state}")
-            missed = 1
-    return missed
+            exit_code = exit_code or EXIT_ENDED
+    return exit_code
 
 
 @client_command("quiet", "raw")
@@ -66,7 +68,7 @@ async def retry_command(
 ) -> int:
     """Submit a finished job again as a new job, follow the new job, and exit with its exit code, as `submit` does."""
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
-    submit = partial(client.retry, job)
+    submit = partial(client.retry, await job_id_of(client, job))
     return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
 

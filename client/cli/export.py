@@ -16,6 +16,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JobArgument, client_command
 from airunner.client.cli.console import Console
+from airunner.client.cli.jobname import job_id_of
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Event, Output, Stream
 from airunner.protocol.printable import json_line
@@ -64,6 +65,7 @@ async def export_command(
     ] = None,
 ) -> None:
     """Export a job's log; if the job has not finished, the log so far."""
+    console.job_id = job = await job_id_of(client, job)
     found = await client.get(job)
     convert = _converter(format_, found)
     # On a terminal the output is filtered.

@@ -1,8 +1,8 @@
-"""Command `airunner list`: lists a page of jobs, or all, newest first, once or as they change."""
+"""Command `airunner list`: lists the newest jobs, or all, newest first, once or as they change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -10,49 +10,79 @@ from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.console import Console
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState
-from airunner.protocol.requests import PAGE_MAX, PAGE_SIZE_MAX
+from airunner.protocol.requests import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from airunner.client.client import Client
     from airunner.protocol.job import JobSummary
     from airunner.protocol.replies import JobsListed
 
+JOBS: Final = 20  # of a list without --limit
+
 
 @client_command()
 def list_command(
     console: Console,
-    queue: Annotated[str | None, typer.Option(help="List only jobs of this queue.", show_default="all")] = None,
     state: Annotated[
-        JobState | None, typer.Option(case_sensitive=False, help="List only jobs in this state.", show_default="all")
+        list[JobState] | None,
+        typer.Option(
+            "--state",
+            "--status",
+            "-s",
+            case_sensitive=False,
+            help="List only jobs in this state; may be repeated, for jobs in any of these states.",
+            show_default="all",
+        ),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="List only jobs of this owner.", show_default="all")] = None,
+    queue: Annotated[str | None, typer.Option(help="List only jobs of this queue.", show_default="all")] = None,
+    name: Annotated[str | None, typer.Option(help="List only jobs of this name.", show_default="all")] = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="List only jobs with this metadata; may be repeated.", show_default="all"
+            "--label",
+            "--metadata",
+            "-l",
+            metavar="NAME=VALUE",
+            help="List only jobs with this metadata; may be repeated, for jobs with all of it.",
+            show_default="all",
         ),
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="List only jobs of this owner.", show_default="all")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INSTANT",
+            help="List only jobs submitted since: 10m for ten minutes ago, or 2027-01-31T03:00:00Z.",
+            show_default="any time",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="INSTANT", help="List only jobs submitted until then.", show_default="now"),
     ] = None,
     before: Annotated[
         str | None,
         typer.Option(
             "--after",
             metavar="JOB",
-            help="List jobs older than this one: with the last job of a page, the next page, whatever is submitted "
-            "meanwhile.",
+            help="List jobs older than this one: with the last job of a list, its continuation.",
             show_default="the newest job",
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="List all jobs, and not one page.")] = False,
-    page: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Number of the page, counted from 1.")] = 1,
-    page_size: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="Jobs on one page.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="Number of jobs to list, the newest first.")
+    ] = JOBS,
+    every: Annotated[bool, typer.Option("--all", "-a", help="List all jobs, however many.")] = False,
+    ids: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the jobs' ids, one a line.")] = False,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Columns to show: id, state, queue, owner, age, submitted, took, repository, command; and from the "
-            "job's usage: waited, checkout, events, stdout, stderr, cpu, memory, read, written.",
+            help="Columns to show: id, state, title (name or command), name, queue, owner, age, submitted, took, "
+            "repository, command; and from the job's usage: waited, checkout, events, stdout, stderr, cpu, memory, "
+            "read, written.",
             show_default="those that fit",
         ),
     ] = None,
@@ -63,24 +93,26 @@ def list_command(
     import sys
 
     from airunner.client.cli.columns import PIPE, TERMINAL, Table, columns_of, table_text
-    from airunner.client.cli.request import pairs_of
     from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
     from airunner.transport.ports import SYSTEM
 
-    chosen = columns_of(columns) if columns is not None else None
-    notes = pairs_of("--metadata", metadata or ())
-    if len(notes) < len(set(metadata or ())):
-        raise OperatorError("--metadata: a job has one value for each name, so no job matches two values of a name")
-    if every and (watch or page > 1):
-        raise OperatorError(f"--all lists every page: leave out {'--watch' if watch else '--page'}")
-    terminal = sys.stdout.isatty()
-
+    chosen = ("id",) if ids else columns_of(columns) if columns is not None else None
+    wanted: dict[str, Any] = {"state": state or None, "metadata": _labels(metadata or ())}
+    wanted |= {"queue": queue, "name": name, "owner": owner}
+    since_ms, until_ms = (_instant(*option, SYSTEM.wall_ms()) for option in (("--since", since), ("--until", until)))
+    for option, given in (("--all", every), ("--since", since), ("--until", until), ("--after", before)):
+        if watch and given:
+            raise OperatorError(f"--watch shows the newest jobs as they change: leave out {option}")
+    terminal = sys.stdout.isatty() and not ids
     table = Table()
 
     def show(jobs: Sequence[JobSummary]) -> None:
         if json:
             for job in jobs:
                 console.out_json(job)
+        elif ids:
+            for job in jobs:
+                console.out_line(job.id)
         elif terminal:
             console.out(table_text(jobs, SYSTEM.wall_ms(), chosen or TERMINAL).encode(errors="replace"))
         else:
@@ -88,56 +120,88 @@ def list_command(
                 console.out_line(line)
 
     async def run(client: Client) -> None:
-        console.job_id = before or ""
-
-        async def ask() -> JobsListed:
-            return await client.list_jobs(
-                queue=queue,
-                state=state,
-                owner=owner,
-                metadata=notes,
-                before=before,
-                page=page,
-                page_size=page_size,
-                count=not watch and not json and before is None,
-            )
+        from airunner.client.cli.jobname import job_id_of
 
         if watch:
+
+            async def ask() -> JobsListed:
+                return await client.list_jobs(**wanted, page_size=min(limit, PAGE_SIZE_MAX))
+
             view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
             await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
             return
-        if every:
-            jobs = client.jobs(queue=queue, state=state, owner=owner, metadata=notes, before=before)
-            await show_all(jobs, show)
-            return
-        found = await ask()
-        show(found.jobs)
-        if not json and (summary := page_text(found, page, page_size, before)):
-            console.say(summary)
+        after = None if before is None else await job_id_of(client, before)
+        size = PAGE_SIZE_MAX if every or since or until else min(limit + 1, PAGE_SIZE_MAX)  # one more: are there more?
+        found = within(client.jobs(**wanted, before=after, page_size=size), since_ms, until_ms)
+        last = await show_some(found, show, None if every else limit)
+        if last is not None and not json and not ids:
+            of_all = since is until is before is None
+            counted = await client.list_jobs(**wanted, page_size=1, count=True) if of_all else None
+            console.say(more_text(counted, limit, last))
 
     return run
 
 
-async def show_all(jobs: AsyncIterator[JobSummary], show: Callable[[Sequence[JobSummary]], None]) -> None:
-    """Show jobs in pieces, so that a list of any length takes little memory."""
-    piece: list[JobSummary] = []
-    shown = False
+def _labels(words: Sequence[str]) -> Mapping[str, str]:
+    """Read labels. Raises `OperatorError`: two values of one name."""
+    from airunner.client.cli.request import pairs_of
+
+    labels = pairs_of("--label", words)
+    if len(labels) < len(set(words)):
+        raise OperatorError("--label: a job has one value for each name, so no job matches two values of a name")
+    return labels
+
+
+def _instant(option: str, text: str | None, now_ms: int) -> int | None:
+    """Read an instant of the past, if it is given. Raises `OperatorError`."""
+    from airunner.client.cli.instants import Side, instant_ms
+
+    try:
+        return None if text is None else instant_ms(text, Side.PAST, now_ms)
+    except OperatorError as error:
+        raise OperatorError(f"{option} {error.message}") from error
+
+
+async def within(
+    jobs: AsyncIterator[JobSummary], since_ms: int | None, until_ms: int | None
+) -> AsyncIterator[JobSummary]:
+    """Limit a list, newest first, to the jobs that were submitted in a time; it ends with the first older job."""
     async for job in jobs:
+        if since_ms is not None and job.submitted_ms < since_ms:
+            return
+        if until_ms is None or job.submitted_ms <= until_ms:
+            yield job
+
+
+async def show_some(
+    jobs: AsyncIterator[JobSummary], show: Callable[[Sequence[JobSummary]], None], limit: int | None
+) -> JobSummary | None:
+    """Show jobs in pieces, so that a list of any length takes little memory; None for the limit: all.
+
+    Returns the last job that was shown if there are more than the limit.
+    """
+    piece: list[JobSummary] = []
+    last: JobSummary | None = None
+    shown = 0
+    more = False
+    async for job in jobs:
+        if limit is not None and shown + len(piece) == limit:
+            more = True
+            break
         piece.append(job)
+        last = job
         if len(piece) == PAGE_SIZE_MAX:
             show(piece)
-            piece, shown = [], True
+            piece, shown = [], shown + PAGE_SIZE_MAX
     if piece or not shown:
         show(piece)
+    return last if more else None
 
 
-def page_text(found: JobsListed, page: int, page_size: int, after: str | None = None) -> str:
-    """Format the page's number, and the numbers of pages and jobs; empty if one page has all jobs."""
-    going_on = f"; there are more: --after {found.jobs[-1].id}, or --all" if found.more and found.jobs else ""
-    if found.total is None or after is not None:  # an older broker does not count; and the pages before are not known
-        return going_on.removeprefix("; ")
-    if page == 1 and not found.more:
-        return ""
-    if found.beyond:
-        return f"page {page}, more than {found.total} jobs{going_on}"
-    return f"page {page} of {-(-found.total // page_size)}, {found.total} jobs{going_on}"
+def more_text(counted: JobsListed | None, shown: int, last: JobSummary) -> str:
+    """Say how many jobs a list leaves out, and how to get them."""
+    if counted is None or counted.total is None:
+        there = "1 job" if shown == 1 else f"{shown:,} jobs"
+    else:
+        there = f"the newest {shown:,} of {'over ' if counted.beyond else ''}{counted.total:,} jobs"
+    return f"{there}; go on with --after {last.id}, or list --all"

@@ -54,6 +54,7 @@ def monitor_command(
     With --event-filter the broker leaves out most other events; the exit code is still the job's.
     """
     from airunner.client.cli.instants import Side, instant_ms
+    from airunner.client.cli.jobname import job_id_of
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch
     from airunner.transport.ports import SYSTEM
@@ -70,9 +71,10 @@ def monitor_command(
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
 
     async def run(client: Client) -> int:
+        console.job_id = await job_id_of(client, job)
         return await watch(
             client,
-            job,
+            console.job_id,
             printer.show,
             console,
             from_sequence=max(1, from_sequence),

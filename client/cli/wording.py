@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -30,6 +31,11 @@ def duration_text(ms: int | None) -> str:
     if ms < _DAY_MS:
         return f"{ms // _HOUR_MS} h {ms % _HOUR_MS // _MINUTE_MS:02} min"
     return f"{ms // _DAY_MS} d {ms % _DAY_MS // _HOUR_MS:02} h"
+
+
+def short_duration(ms: int) -> str:
+    """Format a duration for a column: `350ms`, `4.2s`, `3m07s`, `2h05m`, `3d04h`."""
+    return re.sub(r" (ms|s|m|h|d)(in)? ?", r"\1", duration_text(ms))
 
 
 def instant_text(ms: int | None) -> str:

@@ -45,7 +45,7 @@ def test_a_broker_is_backed_up_while_it_works_and_the_restored_one_serves_all_of
     with running_broker(cluster.home, elsewhere) as broker:
         restored = Cluster(broker)
         assert list(events(restored, ended)) == whole
-        listed = map(json.loads, restored.airunner("list", "--json", "--page-size", "30").stdout.splitlines())
+        listed = map(json.loads, restored.airunner("list", "--json", "--limit", "30").stdout.splitlines())
         states = {job["id"]: job["state"] for job in listed}
         assert states == {ended: "COMPLETED", running: "RUNNING", **dict.fromkeys(waiting, "SCHEDULED")}
         stored(restored, running, "OUTPUT")

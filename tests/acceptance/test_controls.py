@@ -28,7 +28,7 @@ def test_jobs_are_cancelled_waiting_or_running_and_what_had_ended_is_said(cluste
     cluster.agent()
     ended = submit_and_wait(cluster, "true")
     done = cluster.airunner("cancel", "--json", running, ended, "no-such-job")
-    assert done.returncode == 1
+    assert done.returncode == 66
     said = done.stderr.decode()
     assert f"job {running} is being cancelled" in said
     assert f"job {ended} had already ended: COMPLETED" in said
@@ -50,7 +50,7 @@ def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(standing: Cluster) 
     assert f"as a retry of {first}" in done.stderr.decode()
     (second,) = lines(standing, "retry", "--no-monitor", first)
     assert json.loads(standing.airunner("show", "--json", second).stdout)["origin"] == first
-    assert "there is no job nothing" in told(standing, "retry", "nothing", code=1)
+    assert "there is no job nothing" in told(standing, "retry", "nothing", code=66)
 
 
 def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> None:

@@ -124,7 +124,7 @@ def test_the_log_names_what_is_too_short_to_be_redacted(standing: Cluster) -> No
     done = standing.airunner("submit", *variables, *out, "--", "echo", "s3cr3t-value default true in-the-open")
     assert done.stdout == b"[REDACTED] default true in-the-open\n", done.stderr
     assert b"airunner: not redacted, since too short or too common: B_TOKEN\n" in done.stderr
-    for asked in (("list", "--page-size", "5"), ("list", "--json"), ("list", "--columns", "command")):
+    for asked in (("list", "--limit", "5"), ("list", "--json"), ("list", "--columns", "command")):
         shown = standing.airunner(*asked).stdout
         assert b"[REDACTED] default true" in shown
         assert b"s3cr3t-value" not in shown

@@ -8,12 +8,16 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from ptyprocess import PtyProcess
 
+from airunner import Client, JobSpec
+from airunner.protocol.requests import ENQUEUE_MAX
 from tests.acceptance.running import Cluster, start, submitted
 
 SCRIPT = r"""
@@ -47,9 +51,9 @@ def test_a_job_is_shown_as_it_is_asked_for(standing: Cluster, tmp_path: Path) ->
     assert recording.read_bytes() == "caf\u00e9\r\ndone\r\n".encode()
     every = standing.airunner("monitor", "--json", job)
     assert standing.airunner("export", "--format", "jsonl", job).stdout == every.stdout
-    assert standing.airunner("export", "no-such-job").returncode == 1
+    assert standing.airunner("export", "no-such-job").returncode == 66
     shown = standing.airunner("show", "--json", job, "no-such-job", f" {job.upper()}\n")
-    assert (shown.returncode, [json.loads(line)["id"] for line in shown.stdout.splitlines()]) == (1, [job, job])
+    assert (shown.returncode, [json.loads(line)["id"] for line in shown.stdout.splitlines()]) == (66, [job, job])
     assert shown.stderr.startswith(b"airunner: there is no job no-such-job;")
 
 
@@ -81,13 +85,13 @@ def test_a_job_in_a_queue_that_no_agent_serves_says_so(standing: Cluster) -> Non
 
 def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster: Cluster) -> None:
     first, second, third = (submitted(cluster, "--", "true") for _ in range(3))
-    listed = cluster.airunner("list", "--page-size", "2")
+    listed = cluster.airunner("list", "-n", "2")
     assert [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ID", third, second]
-    assert listed.stderr == f"airunner: page 1 of 2, 3 jobs; there are more: --after {second}, or --all\n".encode()
-    after = cluster.airunner("list", "--page-size", "1", "--after", third)
+    assert listed.stderr == f"airunner: the newest 2 of 3 jobs; go on with --after {second}, or list --all\n".encode()
+    after = cluster.airunner("list", "-n", "1", "--after", third)
     assert after.stdout.decode().splitlines()[1].split()[0] == second
-    assert after.stderr == f"airunner: there are more: --after {second}, or --all\n".encode()
-    assert cluster.airunner("list", "--after", "").stderr == b"airunner: --after: expected text, and it is empty\n"
+    assert after.stderr == f"airunner: 1 job; go on with --after {second}, or list --all\n".encode()
+    assert cluster.airunner("list", "--after", "").stderr.startswith(b"airunner: the job's id is empty;")
     assert cluster.airunner("list", "--after", "nope").stderr.startswith(b"airunner: there is no job nope")
     every = cluster.airunner("list", "--all", "--json").stdout.splitlines()
     assert [json.loads(line)["id"] for line in every] == [third, second, first]
@@ -167,3 +171,42 @@ def test_what_a_job_used_is_in_its_log_in_show_and_in_lists(standing: Cluster) -
     assert shown["waited_ms"] <= shown["finished_ms"] - shown["submitted_ms"]
     listed = standing.airunner("list", "--columns", "id,events,stdout").stdout.decode().splitlines()
     assert listed[1].split() == [job_id["job_id"], str(used["events"]), "3", "bytes"]
+
+
+def test_a_job_is_found_by_a_beginning_of_its_id_its_name_or_its_place(standing: Cluster) -> None:
+    first = submitted(standing, "--name", "lint", "--", "true")
+    second = submitted(standing, "--name", "lint", "--", "false")
+
+    def found(operand: str, code: int = 0) -> str:
+        shown = standing.airunner("show", "--json", operand)
+        assert shown.returncode == code, shown.stderr
+        return json.loads(shown.stdout)["id"] if shown.stdout else shown.stderr.decode()
+
+    assert [found(word) for word in ("lint", "@last", "@last~0", "@last~1")] == [second, second, second, first]
+    for chars in (8, 13, 35, 36):
+        assert found(first[:chars].upper()) == first
+    assert "at least 4 characters" in found(first[:3], 66)
+    assert "there is no job nope" in found("nope", 66)
+    assert "there are not as many" in found("@last~9999", 66)
+    ids = [standing.airunner("list", *words).stdout.split() for words in (["-q", "-n", "2"], ["-q", "--name", "lint"])]
+    assert ids == [[second.encode(), first.encode()]] * 2
+
+
+def test_a_beginning_of_several_ids_lists_them(standing: Cluster) -> None:
+    async def submit() -> list[str]:
+        async with Client(standing.broker.requests, home=standing.home) as client:
+            batches = [
+                await client.submit_many([JobSpec(command="true", queue="off")] * ENQUEUE_MAX) for _ in range(32)
+            ]
+            return [job.id for batch in batches for job in batch]
+
+    ids = anyio.run(submit)
+    counts = Counter(job_id[:4] for job_id in ids)
+    beginning = next(text for text, count in counts.items() if count > 1)
+    shown = standing.airunner("show", beginning)
+    assert shown.returncode == 2
+    lines = shown.stderr.decode().splitlines()
+    assert lines[0] == f"airunner: {beginning} is the beginning of several ids:"
+    alike = {job_id for job_id in ids if job_id.startswith(beginning)}
+    assert {line.split()[1] for line in lines[1:-1]} <= alike
+    assert lines[-1] == "| Give more characters of the id."

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed, QueuesListed
-from airunner.protocol.requests import EnqueueJob, GetJob, ListJobs, ListQueues, ReplayJobEvents, WatchJob
+from airunner.protocol.requests import (
+    PREFIX_CHARS_MIN,
+    EnqueueJob,
+    GetJob,
+    ListJobs,
+    ListQueues,
+    ReplayJobEvents,
+    WatchJob,
+)
 from tests.conformance.driving import Driver
 
 
@@ -34,7 +45,7 @@ def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> 
     assert shown.environment == {**hidden, "MODE": "fast"}
     assert (shown.secrets, shown.args) == (spec.secrets, ("[REDACTED]",))
     (listed,) = driver.reply(JobsListed, ListJobs()).jobs
-    assert (listed.command, listed.owner, listed.repository) == ("echo [REDACTED]", "[REDACTED]", "/[REDACTED]")
+    assert (listed.command, listed.owner, listed.repository) == ("echo '[REDACTED]'", "[REDACTED]", "/[REDACTED]")
 
 
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
@@ -71,6 +82,35 @@ def a_summary_and_a_job_say_the_same(driver: Driver) -> None:
     same = ("id", "state", "submitted_ms", "attempt", "started_ms", "finished_ms", "result", "due_ms", "origin")
     for field in (*same, "cancel_requested_ms"):
         assert getattr(job, field) == getattr(summary, field), field
+
+
+def a_list_is_limited_to_a_prefix_a_name_and_states(driver: Driver) -> None:
+    names = ("lint", "lint", "test")
+    specs = [JobSpec(command="true", name=name, metadata={"name": "x"}) for name in names]
+    first, second, third = driver.enqueue(*specs)
+    (other,) = driver.submit("true", tenant="other")
+    driver.cancel(first)
+    driver.complete(driver.lease_one())
+
+    def listed(**wanted: Any) -> tuple[str, ...]:
+        return tuple(job.id for job in driver.reply(JobsListed, ListJobs(**wanted)).jobs)
+
+    assert listed(name="lint") == (second, first)
+    assert listed(name="lin") == listed(name="x") == ()
+    for job_id in (first, second, third):
+        assert listed(prefix=job_id) == (job_id,)
+        assert job_id in listed(prefix=job_id[:PREFIX_CHARS_MIN])
+        assert listed(prefix=f"{job_id}0") == ()
+    assert listed(prefix=other) == ()
+    assert listed(prefix=first, name="lint", state=JobState.CANCELLED) == (first,)
+    assert listed(prefix=first, name="test") == listed(prefix=first, state=JobState.RUNNING) == ()
+    assert listed(prefix=first, before=second) == (first,)
+    assert listed(prefix=second, before=second) == ()
+    assert listed(state=(JobState.CANCELLED, JobState.SCHEDULED)) == (third, first)
+    assert listed(state=(JobState.CANCELLED, JobState.SCHEDULED), name="lint") == (first,)
+    assert listed(state=(JobState.RUNNING,)) == ()
+    (summary,) = driver.reply(JobsListed, ListJobs(prefix=third)).jobs
+    assert summary.name == "test"
 
 
 def jobs_that_may_be_leased_are_counted_by_queue_and_needs_and_all_in_total(driver: Driver) -> None:

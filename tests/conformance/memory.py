@@ -210,8 +210,9 @@ class MemoryEngine(Embedded):
 
     def _fits(self, job: JobRow, wanted: JobFilter) -> bool:
         return (
-            wanted.queue in (None, job.queue)
-            and wanted.state in (None, job.state)
+            job.job_id.startswith(wanted.prefix or "")
+            and wanted.queue in (None, job.queue)
+            and job.state in (wanted.states or (job.state,))
             and wanted.owner in (None, job.owner)
             and (wanted.queues is None or job.queue in wanted.queues)
             and self._now.facts.get(job.number, frozenset()) >= set(wanted.facts)

@@ -26,11 +26,11 @@ from airunner.protocol.names import (
 )
 
 
-@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
-def test_a_job_id_is_a_uuid_of_version_7_and_so_sorts_by_time(now_ms: int, randomness: bytes):
-    number = UUID(job_id := new_job_id(now_ms, randomness))
+@given(st.binary(min_size=16, max_size=16))
+def test_a_job_id_is_a_random_uuid_from_its_first_character(randomness: bytes):
+    number = UUID(job_id := new_job_id(randomness))
     assert str(number) == job_id
-    assert (number.version, number.variant, number.int >> 80) == (7, RFC_4122, now_ms)
+    assert (number.version, number.variant, number.bytes[:6]) == (4, RFC_4122, randomness[:6])
 
 
 @given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10), st.binary(min_size=10, max_size=10))
@@ -41,7 +41,7 @@ def test_a_request_id_sorts_by_time_and_keeps_all_randomness(now_ms: int, random
 
 
 def test_randomness_is_used_to_the_last_byte():
-    assert len({new_job_id(0, bytes([0] * at + [255] + [0] * (9 - at))) for at in range(10)}) == 10
+    assert len({new_job_id(bytes([0] * at + [255] + [0] * (15 - at))) for at in range(16)}) == 16
 
 
 def test_a_grants_token_is_the_same_again_and_no_other():

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from airunner.protocol.errors import FieldError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import command_summary
+from airunner.protocol.printable import shell_line
 from airunner.protocol.redaction import is_secret_name, secret_values
 from airunner.protocol.shownspec import hiding, shown_command, shown_spec
 from tests.quoting import QUOTED, bash_quoted, for_pages
@@ -125,7 +126,7 @@ def test_no_reader_of_a_job_sees_a_secret_of_its_environment_anywhere() -> None:
     assert shown_command(replace(SPEC, command=f"./{VALUE}.sh")) == "./[REDACTED].sh"
     assert (shown.owner, shown.working_directory, shown.queue) == ("[REDACTED]", "x/[REDACTED]", "fast")
     assert shown.metadata == {"url": "https://h/[REDACTED]", "mode": "public"}
-    assert command_summary(SPEC, hiding(SPEC)) == " ".join(("curl", *shown.args))
+    assert command_summary(SPEC, hiding(SPEC)) == shell_line(("curl", *shown.args))
 
 
 ODD = "p<a>&ss'w\"o;r d/ä€+%41"

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from airunner.broker.store.contract import JobFilter, Page
+from airunner.broker.store.contract import ABOVE_ALL_CHARACTERS, JobFilter, Page
 from airunner.broker.store.postgres.arrays import text, texts
 from airunner.broker.store.postgres.batches import Batch
 from airunner.broker.store.postgres.loading import ANY_JOB, BRIEF, JOB, KINDS
@@ -88,6 +88,7 @@ SEGMENTS: Final = (
     " WHERE number = %b AND first_sequence <= %b), 0) ORDER BY first_sequence LIMIT %b) AS piece) AS summed"
     " WHERE before_bytes < %b ORDER BY first_sequence"
 )
+PREFIXED: Final = "(SELECT * FROM airunner.job WHERE job_id >= %b AND job_id < %b OFFSET 0) AS job"
 _HAS_FACT: Final = (
     "EXISTS (SELECT FROM airunner.metadata WHERE metadata.tenant = %b AND fact = %b AND metadata.number = job.number)"
 )
@@ -202,14 +203,19 @@ class PageReader:
         is the last of `looked_max` if no index has the matching jobs in order, or with `bounded`; otherwise None.
         """
         tenant, facts = wanted.tenant, wanted.facts
-        equal = {"queue": wanted.queue, "state": wanted.state, "owner": wanted.owner}
+        (state,) = wanted.states if len(wanted.states) == 1 else (None,)
+        equal = {"queue": wanted.queue, "state": state, "owner": wanted.owner}
         given = {name: value for name, value in equal.items() if value is not None}
-        both = {*given} == {"queue", "state"} and not facts
-        # A fact, or one column, leads to the jobs; the rest is compared.
+        prefixed = wanted.prefix is not None
+        both = {*given} == {"queue", "state"} and not facts and not prefixed
+        # A prefix, a fact or one column leads to the jobs; the rest is compared.
+        led: dict[str, Any]
         first = "state" if both else next(iter(given), None)
-        if facts:
+        if prefixed:  # few jobs have it: they are searched, whatever else is asked, and then sorted
+            source, rows, led = PREFIXED, "job", {}
+        elif facts:
             source, rows = "airunner.metadata AS found JOIN airunner.job USING (number)", "found"
-            led: dict[str, Any] = {"fact": facts[0]}
+            led = {"fact": facts[0]}
         else:
             source, rows, led = "airunner.job", "job", {first: given.pop(first)} if first else {}
         asked, ordered = _led(rows, {"tenant": tenant, **led})
@@ -217,15 +223,20 @@ class PageReader:
         if wanted.owner is not None:
             asked.append(("job.owner != ''",))  # as the partial index `job_by_owner` has it
         asked.append(_within("job.queue", wanted.queues))
-        asked += [(_HAS_FACT, tenant, fact) for fact in facts[1:]]
+        if len(wanted.states) > 1:
+            asked.append(_within("job.state", frozenset(wanted.states)))
+        asked += [(_HAS_FACT, tenant, fact) for fact in (facts if prefixed else facts[1:])]
         if before is not None:
             asked.append((f"{rows}.number < %b", before))
-        things = (wanted.queue is not None or wanted.state is not None) + (wanted.owner is not None) + len(facts)
+        things = (wanted.queue is not None or state is not None) + (wanted.owner is not None) + len(facts)
+        scoped = wanted.queues is not None and wanted.queue is None
         last: JobId | None = None
-        if bounded or both or things > 1 or (wanted.queues is not None and wanted.queue is None):
-            last, lowest = self._last(tenant, wanted.state if both else None, before, looked_max)
+        if not prefixed and (bounded or both or things > 1 or len(wanted.states) > 1 or scoped):
+            last, lowest = self._last(tenant, state if both else None, before, looked_max)
             asked += [(f"{rows}.number >= %b", lowest)] if last is not None else []
         where, values = _joined(asked)
+        if wanted.prefix is not None:
+            values = [wanted.prefix, wanted.prefix + ABOVE_ALL_CHARACTERS, *values]
         return f"FROM {source} WHERE {where}", ordered, values, last
 
     def _last(self, tenant: str, state: str | None, before: int | None, looked_max: int) -> tuple[JobId | None, int]:

@@ -8,7 +8,7 @@ from typing import Final
 import apsw
 import msgspec
 
-from airunner.broker.store.contract import JobFilter, Page
+from airunner.broker.store.contract import ABOVE_ALL_CHARACTERS, JobFilter, Page
 from airunner.broker.store.rows import JobRow, QueueCounts, QueueKey, QueueRow, SecretRow, Segment
 from airunner.broker.store.sqlite.rows import COLUMNS, Damaged, Row, RowReader, Values
 from airunner.protocol.bounds import UNDECODABLE
@@ -122,23 +122,30 @@ class PageReader(RowReader):
         tenant, facts = wanted.tenant, wanted.facts
         source, number = "job", "job.number"
         asked: list[Values] = [("job.tenant = ?", tenant)]
-        equal = {"queue": wanted.queue, "state": wanted.state, "owner": wanted.owner}
+        (state,) = wanted.states if len(wanted.states) == 1 else (None,)
+        equal = {"queue": wanted.queue, "state": state, "owner": wanted.owner}
         asked += [(f"job.{column} = ?", value) for column, value in equal.items() if value is not None]
+        if len(wanted.states) > 1:
+            asked.append(_within("+job.state", frozenset(wanted.states)))
         if wanted.owner is not None:
             asked.append(("job.owner != ''",))  # without it SQLite does not use the partial index `job_by_owner`
         asked.append(_within("+job.queue", wanted.queues))  # plus: SQLite must not use an index in another order
-        if facts:
+        if wanted.prefix is not None:  # few jobs have it: they are searched, whatever else is asked, and then sorted
+            source = "job INDEXED BY sqlite_autoindex_job_1"
+            asked.append(("job.job_id >= ? AND job.job_id < ?", wanted.prefix, wanted.prefix + ABOVE_ALL_CHARACTERS))
+        elif facts:
             source, number = "metadata AS found CROSS JOIN job ON job.number = found.number", "found.number"
             asked.append(("found.tenant = ? AND found.fact = ?", tenant, facts[0]))
-        asked += [(_HAS_FACT, tenant, fact) for fact in facts[1:]]
+        asked += [(_HAS_FACT, tenant, fact) for fact in (facts if wanted.prefix is not None else facts[1:])]
         if before is not None:
             asked.append((f"{number} < ?", before))
-        things = (wanted.queue is not None or wanted.state is not None) + (wanted.owner is not None) + len(facts)
-        both = things == 1 and wanted.queue is not None and wanted.state is not None
-        states = (wanted.state,) if both else ()  # the queue's jobs are looked for among all of this state
+        things = (wanted.queue is not None or state is not None) + (wanted.owner is not None) + len(facts)
+        both = wanted.prefix is None and things == 1 and wanted.queue is not None and state is not None
+        states = (state,) if both else ()  # the queue's jobs are looked for among all of this state
         source = "job INDEXED BY job_by_state" if both else source
         last: list[tuple[int, JobId]] = []
-        if bounded or both or things > 1 or (wanted.queues is not None and wanted.queue is None):
+        scoped = wanted.queues is not None and wanted.queue is None
+        if wanted.prefix is None and (bounded or both or things > 1 or len(wanted.states) > 1 or scoped):
             lowest = _LOWEST.format(*(("job_by_state", "AND job.state = ?") if both else ("job_listed", "")))
             key = (tenant, *states, _ABOVE_ALL if before is None else before, looked_max - 1)
             last = self._page(list[tuple[int, JobId]], lowest, key)

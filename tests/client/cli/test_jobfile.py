@@ -24,6 +24,7 @@ repository: https://example.org/x.git
 commit: abc
 ref: refs/heads/main
 branch: main
+name: lint
 owner: ann
 queue: fast
 priority: -3

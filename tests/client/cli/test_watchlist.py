@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.client.cli.columns import PIPE, TERMINAL
-from airunner.client.cli.joblist import page_text
+from airunner.client.cli.joblist import more_text
 from airunner.client.cli.watchlist import WATCH_S, JsonLines, Lines, Screen, watch_list
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsListed
@@ -23,7 +23,7 @@ def test_a_pipe_is_given_the_list_and_then_what_is_new_or_has_changed_oldest_fir
     view.show([job("b"), job("a")], 99_000)
     view.show([job("d"), job("c"), job("b", JobState.RUNNING), job("a")], 99_000)
     heading, *rows = files.written[0].decode().splitlines()
-    assert heading.split()[:3] == ["ID", "STATE", "QUEUE"]
+    assert heading.split()[:3] == ["ID", "STATE", "NAME"]
     assert [row[0] for row in rows] == ["b", "a", "b", "c", "d"]
     assert ["RUNNING" in row for row in rows] == [False, False, True, False, False]
     assert len({row.index(" q ") for row in rows}) == 1, "in the columns of the first"
@@ -37,7 +37,7 @@ def test_json_is_an_object_for_each_job_that_is_new_or_has_changed(files: Files)
     assert [json.loads(line)["state"] for line in files.written[0].splitlines()] == ["SCHEDULED", "COMPLETED"]
 
 
-@pytest.mark.parametrize("width", [80, 40])
+@pytest.mark.parametrize("width", [80, 16])
 def test_a_terminal_is_given_a_table_over_the_one_before_of_as_many_jobs_as_it_has_room_for(
     width: int, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,11 +72,10 @@ async def test_the_list_is_asked_for_one_interval_after_each_answer() -> None:
 
 def test_which_page_of_how_many_is_told() -> None:
     last = job("b")
-    more = f"there are more: --after {last.id}, or --all"
-    listed = JobsListed(jobs=(job("a"), last), more=True, total=45)
-    assert page_text(listed, 1, 20) == f"page 1 of 3, 45 jobs; {more}"
-    assert page_text(replace(listed, more=False), 3, 20) == "page 3 of 3, 45 jobs"
-    assert page_text(replace(listed, more=False, total=3), 1, 20) == ""
-    assert page_text(replace(listed, beyond=True), 2, 20) == f"page 2, more than 45 jobs; {more}"
-    for after in (replace(listed, total=None), listed):
-        assert page_text(after, 1, 20, "c") == more
+    go_on = f"go on with --after {last.id}, or list --all"
+    counted = JobsListed(jobs=(last,), more=True, total=1_045)
+    assert more_text(counted, 20, last) == f"the newest 20 of 1,045 jobs; {go_on}"
+    assert more_text(replace(counted, beyond=True), 1_000, last) == f"the newest 1,000 of over 1,045 jobs; {go_on}"
+    for uncounted in (replace(counted, total=None), None):
+        assert more_text(uncounted, 20, last) == f"20 jobs; {go_on}"
+    assert more_text(None, 1, last) == f"1 job; {go_on}"
