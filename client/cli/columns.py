@@ -57,7 +57,7 @@ def state_text(job: JobSummary) -> str:
     result = job.result
     if result is None or job.state is not JobState.FAILED:
         return str(job.state)
-    if result.reason in _ENDS:
+    if result.reason is not None and result.reason in _ENDS:
         return _ENDS[result.reason]
     if result.signal is not None:
         return f"{job.state} signal {result.signal}"
