@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "submit": "airunner.client.cli.commands:submit_command",
     "show": "airunner.client.cli.commands:show_command",
     "monitor": "airunner.client.cli.monitor:monitor_command",
+    "logs": "airunner.client.cli.logs:logs_command",
     "list": "airunner.client.cli.joblist:list_command",
     "export": "airunner.client.cli.export:export_command",
     "cancel": "airunner.client.cli.controls:cancel_command",

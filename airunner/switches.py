@@ -145,7 +145,7 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
             on = _TRUTHS[value.lower()] is (name in switches)
             written += (option.opts if on else option.secondary_opts)[:1]  # none: false for a switch without --no-
             continue
-        if word in _BARE:
+        if word in _BARE and word in takers:
             written.append(f"{word}={_BARE[word]}")
             continue
         written.append(word)

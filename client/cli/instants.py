@@ -50,6 +50,14 @@ def instant_ms(text: str, side: Side, now_ms: int, expected: str = "") -> int:
     return ms
 
 
+def past_ms(option: str, text: str | None, now_ms: int) -> int | None:
+    """Parse an option's instant of the past, if it is given. Raises `OperatorError`, which names the option."""
+    try:
+        return None if text is None else instant_ms(text, Side.PAST, now_ms)
+    except OperatorError as error:
+        raise OperatorError(f"{option} {error.message}") from error
+
+
 def _duration(text: str, side: Side) -> int | None:
     """Parse a duration on a side of the present: `10m`, `+10m`, or `10m`, `-10m`, `10m ago`; None: it is not one."""
     length = text.removeprefix("+") if side is Side.FUTURE else text.removeprefix("-").removesuffix("ago").rstrip()

@@ -93,13 +93,14 @@ def list_command(
     import sys
 
     from airunner.client.cli.columns import PIPE, TERMINAL, Table, columns_of, table_text
+    from airunner.client.cli.instants import past_ms
     from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
     from airunner.transport.ports import SYSTEM
 
     chosen = ("id",) if ids else columns_of(columns) if columns is not None else None
     wanted: dict[str, Any] = {"state": state or None, "metadata": _labels(metadata or ())}
     wanted |= {"queue": queue, "name": name, "owner": owner}
-    since_ms, until_ms = (_instant(*option, SYSTEM.wall_ms()) for option in (("--since", since), ("--until", until)))
+    since_ms, until_ms = (past_ms(*option, SYSTEM.wall_ms()) for option in (("--since", since), ("--until", until)))
     for option, given in (("--all", every), ("--since", since), ("--until", until), ("--after", before)):
         if watch and given:
             raise OperatorError(f"--watch shows the newest jobs as they change: leave out {option}")
@@ -150,16 +151,6 @@ def _labels(words: Sequence[str]) -> Mapping[str, str]:
     if len(labels) < len(set(words)):
         raise OperatorError("--label: a job has one value for each name, so no job matches two values of a name")
     return labels
-
-
-def _instant(option: str, text: str | None, now_ms: int) -> int | None:
-    """Read an instant of the past, if it is given. Raises `OperatorError`."""
-    from airunner.client.cli.instants import Side, instant_ms
-
-    try:
-        return None if text is None else instant_ms(text, Side.PAST, now_ms)
-    except OperatorError as error:
-        raise OperatorError(f"{option} {error.message}") from error
 
 
 async def within(

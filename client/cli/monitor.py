@@ -41,9 +41,10 @@ def monitor_command(
     timestamps: Annotated[
         Timestamps | None,
         typer.Option(
-            metavar="[=clock|relative]",
+            metavar="[=clock|relative|full]",
             case_sensitive=False,
-            help="Put a timestamp before each line: clock, [HH:MM:SS], or relative, [+3.0s] since the command began.",
+            help="Put a timestamp before each line: clock, [HH:MM:SS]; relative, [+3.0s] since the command began; or "
+            "full, 2027-01-31T03:00:00.000Z.",
             show_default="none",
         ),
     ] = None,
@@ -53,7 +54,7 @@ def monitor_command(
 
     With --event-filter the broker leaves out most other events; the exit code is still the job's.
     """
-    from airunner.client.cli.instants import Side, instant_ms
+    from airunner.client.cli.instants import past_ms
     from airunner.client.cli.jobname import job_id_of
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import watch
@@ -62,10 +63,7 @@ def monitor_command(
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
     kinds = kinds_of(event_filter)
-    try:
-        since_ms = None if from_timestamp is None else instant_ms(from_timestamp, Side.PAST, SYSTEM.wall_ms())
-    except OperatorError as error:
-        raise OperatorError(f"--from-timestamp {error.message}") from error
+    since_ms = past_ms("--from-timestamp", from_timestamp, SYSTEM.wall_ms())
     stamps = None if timestamps is None else Stamps(timestamps)
     printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds

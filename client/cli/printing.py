@@ -10,6 +10,7 @@ from typing import Any, assert_never
 import msgspec
 
 from airunner.client.cli.console import Console
+from airunner.client.cli.loglines import Line
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol import events
@@ -172,8 +173,26 @@ def event_object(event: events.Event) -> dict[str, Any]:
         **fields,
     }
     if isinstance(event.body, events.Output):
-        try:
-            shown |= {"data": event.body.data.decode(), "encoding": "utf-8"}
-        except UnicodeDecodeError:
-            shown |= {"data": base64.b64encode(event.body.data).decode(), "encoding": "base64"}
+        shown["data"], shown["encoding"] = _as_text(event.body.data)
     return shown
+
+
+def line_object(job_id: str, line: Line) -> dict[str, Any]:
+    """Convert a line of output to a JSON object; `line` is as the `data` of OUTPUT, without its newline."""
+    text, encoding = _as_text(line.data.removesuffix(b"\n"))
+    return {
+        "job_id": job_id,
+        "sequence": line.sequence,
+        "attempt": line.attempt,
+        "timestamp_ms": line.timestamp_ms,
+        "stream": line.stream,
+        "line": text,
+        "encoding": encoding,
+    }
+
+
+def _as_text(data: bytes) -> tuple[str, str]:
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"

@@ -1,4 +1,4 @@
-"""Timestamps in front of a job's lines: `[14:03:59]`, local time of day, or `[+3.0s]` since its command began. Pure.
+"""Timestamps in front of a job's lines, of the time of day, of the time since its command began, or in full. Pure.
 
 A line gets the time at which its first byte was written, even if the line comes in several pieces; lines of stdout and
 stderr are separate. Text that overwrites a line after a carriage return is a line too.
@@ -11,16 +11,18 @@ import time
 from enum import StrEnum
 from typing import Final
 
+from airunner.client.cli.wording import millisecond_text
 from airunner.protocol.events import AgentBody, Event, Output, ProcessStart, Stream
 
 _LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 
 
 class Timestamps(StrEnum):
-    """Timestamp of a line: the time of day, or the time since the command began."""
+    """Timestamp of a line: local time of day `[14:03:59]`; since the command began `[+3.0s]`; or RFC 3339 in UTC."""
 
     CLOCK = "clock"
     RELATIVE = "relative"
+    FULL = "full"
 
 
 class Stamps:
@@ -45,6 +47,8 @@ class Stamps:
 
     def stamp(self, event: Event) -> str:
         """Format the timestamp in front of a line of this event, with a space after it."""
+        if self._kind is Timestamps.FULL:
+            return f"{millisecond_text(event.timestamp_ms)} "
         if self._kind is Timestamps.CLOCK:
             return time.strftime("[%H:%M:%S] ", time.localtime(event.timestamp_ms / 1_000))
         if self._began_ms is None or not isinstance(event.body, AgentBody):

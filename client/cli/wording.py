@@ -48,6 +48,11 @@ def instant_text(ms: int | None) -> str:
         return f"{ms} ms"
 
 
+def millisecond_text(ms: int) -> str:
+    """Format an instant as `instant_text` does, to the millisecond."""
+    return re.sub(r"Z$", f".{ms % 1_000:03}Z", instant_text(ms))
+
+
 def end_text(state: JobState, exit_code: int | None, signal: int | None, reason: Reason | None) -> str:
     """Format the end of a job: `COMPLETED, exit code 0`; `FAILED by signal 9`; `FAILED (agent-lost)`."""
     if signal is not None:

@@ -1,0 +1,55 @@
+"""Reading of a job's output with `airunner logs`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from contextlib import ExitStack
+
+from airunner.protocol.errors import EXIT_USAGE
+from tests.acceptance.running import Cluster, Gate, start, submit
+
+SCRIPT = "for n in 1 2 3; do echo out $n; echo err $n >&2; done; exit 7"
+
+
+def test_logs_are_read_as_docker_and_kubectl_read_them(standing: Cluster) -> None:
+    job = submit(standing, SCRIPT)
+    followed = standing.airunner("logs", "-f", job)
+    assert (followed.returncode, followed.stdout, followed.stderr) == (
+        0,
+        b"out 1\nout 2\nout 3\n",
+        b"err 1\nerr 2\nerr 3\n",
+    )
+    again = standing.airunner("logs", job[:8])
+    assert (again.returncode, again.stdout, again.stderr) == (0, followed.stdout, followed.stderr)
+    for tail, numbers in ((), b"123"), (("-n", "1"), b"3"):
+        timed = standing.airunner("logs", "-t", *tail, "--stdout", job)
+        assert re.findall(rb"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z out (\d)$", timed.stdout) == [
+            *map(b"%c".__mod__, numbers)
+        ]
+    found = standing.airunner("logs", "-i", "--grep", "^OUT 3", "-C1", "--stdout", "--since", "1h", "--json", job)
+    assert [json.loads(line)["line"] for line in found.stdout.splitlines()] == ["out 2", "out 3"]
+    assert standing.airunner("logs", "--until", "1h", job).stdout == b""
+    none = standing.airunner("logs", "--attempt", "2", job)
+    assert (none.returncode, none.stderr) == (EXIT_USAGE, b"airunner: --attempt 2: the job has had 1 attempt\n")
+    assert standing.airunner("logs", "no-such-job").returncode == 66
+
+
+def test_logs_of_a_running_job_end_with_what_it_has_written_and_follow_it_if_asked(
+    standing: Cluster, gate: Gate
+) -> None:
+    job = submit(standing, f"echo old; {gate.script}")
+    gate.wait()
+    words = ("logs", "-f", job), ("logs", "-f", "--tail", "1", job)
+    with ExitStack() as stack:
+        every, last = (stack.enter_context(start(standing.environ, *each, stdout=subprocess.PIPE)) for each in words)
+        assert every.stdout is not None is not last.stdout
+        assert (every.stdout.readline(), every.stdout.readline()) == (b"old\n", b"early\n")
+        assert standing.airunner("logs", "-n", "1", job).stdout == b"early\n"
+        assert last.stdout.readline() in (b"old\n", b"early\n"), "whichever was the last when it began"
+        gate.open(1)
+        for following in (every, last):
+            assert following.stdout is not None
+            assert following.stdout.read().endswith(b"between\nlate\n")
+            assert following.wait() == 0
