@@ -12,6 +12,8 @@ from airunner.switches import DebugOption, SwitchGroup, turn_debug_on, with_debu
 COMMANDS: Final = {
     "submit": "airunner.client.cli.commands:submit_command",
     "show": "airunner.client.cli.commands:show_command",
+    "explain": "airunner.client.cli.explain:explain_command",
+    "wait": "airunner.client.cli.wait:wait_command",
     "monitor": "airunner.client.cli.monitor:monitor_command",
     "logs": "airunner.client.cli.logs:logs_command",
     "list": "airunner.client.cli.joblist:list_command",

@@ -62,15 +62,13 @@ TokenFileOption = Annotated[
         show_default="none",
     ),
 ]
-TimeoutOption = Annotated[
-    str | None,
-    typer.Option(
-        "--timeout",
-        metavar="SECONDS",
-        help="How long to wait for a broker that does not answer: 90, or 1m30s. It does not limit the job.",
-        show_default="10 until a broker has answered, then no limit",
-    ),
-]
+_CONNECT_TIMEOUT: Final[dict[str, Any]] = {
+    "metavar": "SECONDS",
+    "help": "How long to wait for a broker that does not answer: 90, or 1m30s. It does not limit the job.",
+    "show_default": "10 until a broker has answered, then no limit",
+}
+TimeoutOption = Annotated[str | None, typer.Option("--timeout", **_CONNECT_TIMEOUT)]
+ConnectTimeoutOption = Annotated[str | None, typer.Option("--connect-timeout", **_CONNECT_TIMEOUT)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout.")]
 RawOption = Annotated[
     bool,
@@ -95,7 +93,8 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
     """Make a command from a coroutine function, which is called with a `client`, a `console` and its own options.
 
     A plain function, which may read stdin before the event loop starts, is called with `console` and its options, and
-    returns its `Work`. `optional` names the options that only some commands have: `quiet`, `raw`, `token_file`.
+    returns its `Work`. `optional` names the options that only some commands have: `quiet`, `raw`, `token_file`. In a
+    command with a `timeout` of its own, `--connect-timeout` is how long to wait for a broker.
     """
 
     def decorated(function: Callable[..., Any]) -> Callable[..., None]:
@@ -107,9 +106,12 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
             token: TokenOption = None,
             token_file: TokenFileOption = None,
             timeout: TimeoutOption = None,
+            connect_timeout: ConnectTimeoutOption = None,
             **options: Any,  # noqa: ANN401 - the command's own, of any kind
         ) -> None:
-            timeout_s = timeout_of(timeout)
+            if "timeout" in own:
+                options["timeout"] = timeout
+            timeout_s = timeout_of(connect_timeout if "timeout" in own else timeout)
             console = Console(quiet=quiet, raw=raw)
             if iscoroutinefunction(function):
                 work: Work = partial(function, console=console, **options)
@@ -127,7 +129,8 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
         shared = signature(command, eval_str=True).parameters
         parameters = [own[name] for name in own if name not in ("client", "console")]
         labels = dict(map(_label, parameters))
-        parameters += [shared[name] for name in (*optional, "broker", "token", "timeout")]
+        patience = "connect_timeout" if "timeout" in own else "timeout"
+        parameters += [shared[name] for name in (*optional, "broker", "token", patience)]
         return with_parameters(wraps(function)(command), parameters)
 
     return decorated

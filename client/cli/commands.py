@@ -106,7 +106,7 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
     """Show jobs: their fields, state and result. Exits with 66 if there is no such job."""
     from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
     from airunner.client.cli.listing import job_lines
-    from airunner.client.cli.waiting import waiting_hint
+    from airunner.client.cli.waiting import why_it_waits
     from airunner.protocol.errors import NotFound
 
     exit_code = 0
@@ -121,7 +121,8 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             continue
         if number:
             console.out_line("")
-        for line in job_lines(found, await waiting_hint(client, found)):
+        waits = await why_it_waits(client, found)
+        for line in job_lines(found, waits.text if waits else ""):
             console.out_line(line)
     return exit_code
 
@@ -179,7 +180,7 @@ async def follow_job(
 ) -> int:
     """Print the id of a submitted job and, if `monitor`, follow it; return the exit code. `record` gets each event."""
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
-    from airunner.client.cli.watching import say_why_it_waits, watch
+    from airunner.client.cli.watching import WaitingReason, watch
 
     console.job_id = job_id
     if monitor:
@@ -194,7 +195,7 @@ async def follow_job(
         _print_id(console, job_id)
     if not monitor:
         if console.person_reads:
-            await say_why_it_waits(client, console)
+            await WaitingReason(client, console).ask()
         return 0
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
 

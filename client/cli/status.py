@@ -19,12 +19,14 @@ from airunner.protocol import events
 from airunner.transport.ports import SYSTEM
 
 TICK_S: Final = 1.0  # between two updates of the line, which shows whole seconds
+REASON_S: Final = 10.0  # between two questions to the broker why a job still waits
 _DOING: Final[Mapping[type, str]] = {
     events.JobScheduled: "waiting",
     events.JobReleased: "waiting",
     events.JobExpired: "waiting",
     events.JobLeased: "starting",
     events.GitCloneStart: "checking out",
+    events.GitCloneEnd: "starting",
     events.ProcessEnd: "ending",
     events.JobFinished: "",
 }
@@ -36,8 +38,9 @@ class Progress:
     """Progress of a job, from its events; `now_s` is any steady clock."""
 
     def __init__(self) -> None:
-        self._doing = ""
-        self._began_ms = 0
+        self.doing = ""  # the phase, such as `running`
+        self.began_ms = 0  # when it began, by the clock of its first event
+        self.reason = ""  # why the job waits
         self._output_ms: int | None = None
         self._vitals = ""
         self._beats = False  # whether this attempt's agent has sent a heartbeat since the last change
@@ -66,12 +69,12 @@ class Progress:
 
     def text(self, now_s: float) -> str:
         """Format the status line at this instant; empty before the first event and after the last."""
-        if not self._doing:
+        if not self.doing:
             return ""
         age_ms = self._came_ms + max(0, int((now_s - self._last_s) * 1_000))
-        line = f"{self._doing} {_whole(self._last_ms - self._began_ms + age_ms)}"
-        if self._doing != "running":
-            return line
+        line = f"{self.doing} {_whole(self._last_ms - self.began_ms + age_ms)}"
+        if self.doing != "running":
+            return f"{line}: {self.reason}" if self.reason else line
         heard = "no output yet"
         if self._output_ms is not None:
             heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
@@ -80,33 +83,36 @@ class Progress:
         return f"{line}, {heard}{self._vitals}{overdue}"
 
     def _begin(self, doing: str, began_ms: int) -> None:
-        self._doing = doing
-        self._began_ms = began_ms
+        self.doing = doing
+        self.began_ms = began_ms
+        self.reason = ""
         self._output_ms = None
         self._vitals = ""
         self._beats = False
 
 
 class WithStatus:
-    """Events with what is shown while none comes: a status line on `console`, and once why the job does not begin.
+    """Events with what is shown while none comes: a status line on `console`, with the reason why the job waits.
 
-    It iterates over the batches of `next_batch`, of which an empty one is the end. `hint` asks the broker why the job
-    does not begin; `fresh`: the job was submitted just now, so its first events are not old.
+    It iterates over the batches of `next_batch`, of which an empty one is the end. `ask_why` asks the broker why the
+    job waits, and prints what the user has to know: once, and every `REASON_S` if there is a status line. `fresh`: the
+    job was submitted just now, so its first events are not old.
     """
 
     def __init__(
         self,
         next_batch: Callable[[], Awaitable[Sequence[events.Event]]],
         console: Console,
-        hint: Callable[[], Awaitable[None]],
+        ask_why: Callable[[], Awaitable[str]],
         *,
         status: bool,
         fresh: bool,
     ) -> None:
         self._next_batch = next_batch
         self._console = console
-        self._hint: Callable[[], Awaitable[None]] | None = hint
+        self._ask_why = ask_why
         self._status = status and console.has_status
+        self._ask_s = -math.inf  # when the broker may be asked again
         self._live = fresh  # whether the next event was awaited
         self._progress = Progress()
 
@@ -115,8 +121,8 @@ class WithStatus:
 
     async def __anext__(self) -> Sequence[events.Event]:
         while True:
-            hint_s = self._progress.may_begin_s + TICK_S if self._hint else math.inf
-            with anyio.move_on_after(TICK_S if self._status else max(TICK_S, hint_s - anyio.current_time())):
+            ask_s = max(self._progress.may_begin_s + TICK_S, self._ask_s)
+            with anyio.move_on_after(TICK_S if self._status else max(TICK_S, ask_s - anyio.current_time())):
                 batch = await self._next_batch()
                 if not batch:
                     raise StopAsyncIteration
@@ -125,9 +131,9 @@ class WithStatus:
                     self._progress.note(event, now_s, 0 if self._live else max(0, wall_ms - event.timestamp_ms))
                 return batch
             self._live = True
-            if self._hint and anyio.current_time() >= hint_s:
-                hint, self._hint = self._hint, None
-                await hint()
+            if anyio.current_time() >= ask_s:
+                self._ask_s = anyio.current_time() + (REASON_S if self._status else math.inf)
+                self._progress.reason = await self._ask_why()
             if self._status:
                 self._console.show_status(self._progress.text(anyio.current_time()))
 

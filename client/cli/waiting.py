@@ -1,47 +1,40 @@
-"""Hint at why a waiting job does not begin: its queue is paused, or no agent that is there may run it."""
+"""Reason why a job waits, asked of the broker: `causes` decides, and this asks only for what it needs."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
+from airunner.client.cli.causes import OF_AGENTS, Cause, Seen, Why, ahead_of, why_waiting
+from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import Job, JobState
-from airunner.protocol.replies import AgentSummary, QueueMode
+from airunner.transport.ports import SYSTEM
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
 
-SILENT_MS: Final = 150_000  # since an agent's last request: an idle agent sends one every 30 s, a busy one every minute
-QUEUES_SHOWN: Final = 8
+COUNTED_MAX: Final = 500  # jobs of a queue that are listed to count those ahead of one: five pages
 
 
-async def waiting_hint(client: Client, job: Job) -> str:
-    """Ask the broker why a job waits; empty: for its turn, or for its earliest start."""
-    if job.state is not JobState.SCHEDULED or job.due_ms is not None:
-        return ""
-    async for queue in client.queues():
-        if queue.queue == job.spec.queue and queue.mode is QueueMode.PAUSED:
-            return f"queue {queue.queue} is paused, until `airunner resume {queue.queue}`"
-    return agents_hint(job, [agent async for agent in client.agents()])
-
-
-def agents_hint(job: Job, agents: list[AgentSummary]) -> str:
-    """Format why none of these agents begins a waiting job; empty if one of them may, or if that is not known."""
-    agents = [agent for agent in agents if agent.leases or (agent.silent_ms or 0) < SILENT_MS]
-    if not all(agent.queues for agent in agents):
-        return ""  # an older broker, or one that has just started
-    queue = job.spec.queue
-    serving = [agent for agent in agents if queue in agent.queues]
-    if not serving:
-        others = sorted({name for agent in agents for name in agent.queues})
-        dots = ", …" if len(others) > QUEUES_SHOWN else ""
-        served = f"agents serve: {', '.join(others[:QUEUES_SHOWN])}{dots}" if others else "no agent is there"
-        return f"no agent serves queue {queue}; {served}"
-    needs = job.spec.require.items()
-    if suited := [agent for agent in serving if needs <= agent.tags.items()]:
-        able = [agent for agent in suited if agent.stdin or not job.spec.stdin_bytes]
-        if not able:
-            return f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
-        troubles = [agent.trouble for agent in able]
-        return f"the agents of queue {queue} can run no jobs now: {troubles[0]}" if all(troubles) else ""
-    wanted = " ".join(f"{name}={value}" for name, value in needs)
-    return f"no agent of queue {queue} has the tags that the job requires: {wanted}"
+async def why_it_waits(client: Client, job: Job) -> Why | None:
+    """Ask the broker why a job waits; None: it does not wait. Raises the errors of `Client`."""
+    if job.state is not JobState.SCHEDULED:
+        return None
+    queue = await client.queue(job.spec.queue)
+    seen = Seen(now_ms=SYSTEM.wall_ms(), queue=queue)
+    if why_waiting(job, seen).cause not in OF_AGENTS:
+        return why_waiting(job, seen)
+    seen = replace(seen, agents=[agent async for agent in client.agents()])
+    cause = why_waiting(job, seen).cause
+    ready = 0 if queue is None else queue.waiting - queue.delayed
+    if cause in (Cause.TURN, Cause.SLOTS_BUSY) and ready <= COUNTED_MAX:
+        waiting = client.jobs(queue=job.spec.queue, state=JobState.SCHEDULED)
+        seen = replace(seen, ahead=ahead_of(job, [other async for other in waiting]))
+    if cause is Cause.SLOTS_BUSY:
+        seen = replace(seen, running=(await client.list_jobs(state=JobState.RUNNING, page_size=100)).jobs)
+    if cause in OF_AGENTS:
+        with suppress(BadRequest):  # an older broker: it is the only one
+            seen = replace(seen, other_brokers=len([b for b in await client.brokers() if not b.dead]) > 1)
+    return why_waiting(job, seen)

@@ -9,9 +9,10 @@ from typing import Final
 
 import anyio
 
+from airunner.client.cli.causes import Cause, Why
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.status import WithStatus
-from airunner.client.cli.waiting import waiting_hint
+from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
@@ -45,8 +46,8 @@ async def watch(
     events = client.follow(job_id, from_sequence, from_timestamp_ms, kinds)
     try:
         async with events:
-            asked = partial(say_why_it_waits, client, console)
-            async for batch in WithStatus(events.next_batch, console, asked, status=status, fresh=console.owns):
+            ask_why = WaitingReason(client, console).ask
+            async for batch in WithStatus(events.next_batch, console, ask_why, status=status, fresh=console.owns):
                 if offload is None:
                     show(batch)
                 else:
@@ -62,13 +63,25 @@ async def watch(
         console.job_over()
 
 
-async def say_why_it_waits(client: Client, console: Console) -> None:
-    """Print why the console's job does not begin, if the broker says it in time."""
-    hint = ""
-    with suppress(PeerError, OperatorError), anyio.move_on_after(HINT_S):
-        hint = await waiting_hint(client, await client.get(console.job_id))
-    if hint:
-        console.must_say(f"waiting: {hint}")
+class WaitingReason:
+    """Reason why the console's job waits, asked of the broker."""
+
+    def __init__(self, client: Client, console: Console) -> None:
+        self._client = client
+        self._console = console
+        self._said: Cause | None = None
+
+    async def ask(self) -> str:
+        """Return the reason, or nothing if the broker does not say it in time; print each new cause that blocks."""
+        why: Why | None = None
+        with suppress(PeerError, OperatorError), anyio.move_on_after(HINT_S):
+            why = await why_it_waits(self._client, await self._client.get(self._console.job_id))
+        if why is None:
+            return ""
+        if why.blocked and why.cause is not self._said:
+            self._said = why.cause
+            self._console.must_say(f"waiting: {why.text}")
+        return why.text
 
 
 def exit_status(finished: JobFinished) -> int:

@@ -1,0 +1,207 @@
+"""Causes why a job waits: what the broker says of its queue and agents, turned into a line and a command. Pure.
+
+The first cause in this order is the one that is said; each hides those after it, which only matter once it is gone:
+
+```
+ not due, or the pause before a retry ─► queue paused ─► no agent serves the queue ─► none has the tags
+   ─► agents too old ─► agents in trouble ─► all slots busy ─► its turn: it may start at any moment
+```
+
+No clock of this machine decides anything: whether a job is due is the broker's word, and so is an agent's silence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from airunner.client.cli.wording import duration_text, instant_text
+from airunner.protocol.job import Job, JobSummary
+from airunner.protocol.printable import shell_line
+from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
+
+SILENT_MS: Final = 150_000  # since an agent's last request: an idle agent sends one every 30 s, a busy one every minute
+NAMES_SHOWN: Final = 8  # queues or owners in one line
+OTHER_BROKERS: Final = "; agents that use another broker are not listed by this one"
+
+
+class Cause(StrEnum):
+    """Cause why a job waits; or its phase, if it runs or has ended."""
+
+    NOT_DUE = "not-due"
+    RETRY_PAUSE = "retry-pause"
+    QUEUE_PAUSED = "queue-paused"
+    NO_AGENT = "no-agent"
+    TAGS_MISSING = "tags-missing"
+    AGENTS_TOO_OLD = "agents-too-old"
+    AGENTS_IN_TROUBLE = "agents-in-trouble"
+    SLOTS_BUSY = "slots-busy"
+    TURN = "turn"
+    UNKNOWN = "unknown"
+    STARTING = "starting"
+    CHECKOUT = "checkout"
+    RUNNING = "running"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+_BLOCKING: Final = (
+    Cause.QUEUE_PAUSED,
+    Cause.NO_AGENT,
+    Cause.TAGS_MISSING,
+    Cause.AGENTS_TOO_OLD,
+    Cause.AGENTS_IN_TROUBLE,
+)
+OF_AGENTS: Final = (*_BLOCKING[1:], Cause.SLOTS_BUSY)
+
+
+class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a job waits, or what it does: a line of text, and commands that help."""
+
+    cause: Cause
+    text: str
+    commands: tuple[str, ...] = ()
+    agent: str = ""  # that runs it; or the nearest one, which lacks tags
+    ahead: int | None = None  # jobs of the queue that are leased before it
+    since_ms: int | None = None  # by the broker's clock
+    until_ms: int | None = None  # by the broker's clock
+    last_output: str = ""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the job does not start until its operator acts."""
+        return self.cause in _BLOCKING
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What the broker says that bears on a waiting job; `now_ms` is this machine's clock, which is only shown."""
+
+    now_ms: int
+    queue: QueueSummary | None = None
+    agents: Sequence[AgentSummary] = ()
+    ahead: int | None = None  # None: not counted
+    running: Sequence[JobSummary] = ()  # some of the tenant's running jobs
+    other_brokers: bool = False  # whether agents may use brokers that list them elsewhere
+
+
+def why_waiting(job: Job, seen: Seen) -> Why:
+    """Find the cause why a job of the state SCHEDULED is not leased."""
+    why = _not_due(job, seen.now_ms) or _paused(job, seen.queue) or _agents(job, seen)
+    if seen.other_brokers and why.cause in OF_AGENTS:
+        why = replace(why, text=f"{why.text}{OTHER_BROKERS}")
+    if seen.queue is not None and seen.queue.mode is QueueMode.DRAINING:
+        why = replace(why, text=f"{why.text}; the queue is draining, and still runs the jobs that it has")
+    return why
+
+
+def _not_due(job: Job, now_ms: int) -> Why | None:
+    if job.due_ms is None:
+        return None
+    pause = job.retries > 0 and job.due_ms != job.spec.not_before_ms
+    why = f"it failed, and retry {job.retries} starts" if pause else "it starts"
+    return Why(
+        cause=Cause.RETRY_PAUSE if pause else Cause.NOT_DUE,
+        text=f"{why} at {instant_text(job.due_ms)} at the earliest, in {duration_text(job.due_ms - now_ms)}",
+        commands=(f"airunner wait {job.id}",),
+        until_ms=job.due_ms,
+    )
+
+
+def _paused(job: Job, queue: QueueSummary | None) -> Why | None:
+    if queue is None or queue.mode is not QueueMode.PAUSED:
+        return None
+    resume = shell_line(("airunner", "resume", job.spec.queue))
+    return Why(cause=Cause.QUEUE_PAUSED, text=f"queue {job.spec.queue} is paused, until `{resume}`", commands=(resume,))
+
+
+def _agents(job: Job, seen: Seen) -> Why:
+    """Find the cause among the agents: none serves the queue, none is able to run the job, or all are busy."""
+    queue, needs = job.spec.queue, job.spec.require
+    there = [agent for agent in seen.agents if agent.leases or (agent.silent_ms or 0) < SILENT_MS]
+    if not all(agent.queues for agent in there):  # an older broker, or one that has just started
+        text = "the broker does not know yet which queues its agents serve"
+        return Why(cause=Cause.UNKNOWN, text=text, commands=("airunner agents",))
+    serving = [agent for agent in there if queue in agent.queues]
+    tags = [word for name, value in needs.items() for word in ("--tag", f"{name}={value}")]
+    start = shell_line(("airunner", "agent", "--queue", queue, *tags))
+    if not serving:
+        others = sorted({name for agent in there for name in agent.queues})
+        served = f"agents serve: {_names(others)}" if others else "no agent is there"
+        return Why(cause=Cause.NO_AGENT, text=f"no agent serves queue {queue}; {served}", commands=(start,))
+    suited = [agent for agent in serving if needs.items() <= agent.tags.items()]
+    if not suited:
+        return _lacking(job, serving, start)
+    able = [agent for agent in suited if agent.stdin or not job.spec.stdin_bytes]
+    if not able:
+        text = f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
+        return Why(cause=Cause.AGENTS_TOO_OLD, text=text, commands=("airunner agents",))
+    sound = [agent for agent in able if not agent.trouble]
+    if not sound:
+        text = f"the agents of queue {queue} can run no jobs now: {able[0].trouble}"
+        return Why(cause=Cause.AGENTS_IN_TROUBLE, text=text, commands=("airunner agents", start), agent=able[0].name)
+    return _turn(sound, seen, start)
+
+
+def _lacking(job: Job, serving: Sequence[AgentSummary], start: str) -> Why:
+    """Name the agent that has most of the required tags, and what it lacks."""
+    needs = job.spec.require
+    nearest = min(serving, key=lambda agent: len(needs.items() - agent.tags.items()))
+    lacks = " ".join(f"{name}={value}" for name, value in needs.items() if nearest.tags.get(name) != value)
+    wanted = " ".join(f"{name}={value}" for name, value in needs.items())
+    near = f"; the nearest, {nearest.name}, lacks {lacks}" if lacks != wanted or len(serving) > 1 else ""
+    text = f"no agent of queue {job.spec.queue} has the tags that the job requires: {wanted}{near}"
+    return Why(cause=Cause.TAGS_MISSING, text=text, commands=(start,), agent=nearest.name)
+
+
+def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
+    """Say how many jobs are ahead, and which jobs have the slots of the agents that may run this one."""
+    place = ""
+    if seen.ahead is not None:
+        are = "is" if seen.ahead == 1 else "are"
+        place = f"; {_count(seen.ahead, 'job')} {are} ahead of it" if seen.ahead else "; it is next"
+    free = [agent.name for agent in sound if agent.leases < agent.slots]
+    if free:
+        text = f"{_names(free)} may start it at any moment{place}"
+        return Why(cause=Cause.TURN, text=text, agent=free[0], ahead=seen.ahead)
+    queues = {queue for agent in sound for queue in agent.queues}
+    running = [job for job in seen.running if job.queue in queues]
+    slots = sum(agent.slots for agent in sound)
+    of = sound[0].name if len(sound) == 1 else f"{len(sound)} agents"
+    busy = f"the only slot of {of} is busy" if slots == 1 else f"all {slots:,} slots of {of} are busy"
+    since_ms = min((job.started_ms for job in running if job.started_ms is not None), default=None)
+    longest = "" if since_ms is None else f", the longest for {duration_text(seen.now_ms - since_ms)}"
+    text = f"{busy}{_holders(running)}{longest}{place}"
+    return Why(cause=Cause.SLOTS_BUSY, text=text, commands=(start,), ahead=seen.ahead, since_ms=since_ms)
+
+
+def _holders(running: Sequence[JobSummary]) -> str:
+    """Name the owners of running jobs, those with the most first; or else their queues."""
+    owners = Counter(job.owner for job in running if job.owner)
+    named = owners or Counter(f"queue {job.queue}" for job in running)
+    return f" with jobs of {_names([f'{name} ({count})' for name, count in named.most_common()])}" if named else ""
+
+
+def _names(names: Sequence[str]) -> str:
+    dots = ", …" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{dots}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def ahead_of(job: Job, waiting: Iterable[JobSummary]) -> int:
+    """Count the jobs ahead of one; `waiting` are those of its queue, newest first, so equal instants keep an order."""
+    older = False
+    ahead = 0
+    for other in waiting:
+        if other.id == job.id:
+            older = True
+        elif other.due_ms is None:
+            ahead += other.priority > job.spec.priority or (older and other.priority == job.spec.priority)
+    return ahead
