@@ -36,31 +36,34 @@ def run(argv: Sequence[str]) -> int:
     from airunner.commandline import make_app
     from airunner.protocol.errors import OperatorError, PeerError
     from airunner.transport.descriptors import require_descriptors
+    from airunner.usage import UsageError, usage_error
 
+    named = next((word for word in argv if not word.startswith("-")), "")
     try:
         require_descriptors()
         try:
-            named = next((word for word in argv if not word.startswith("-")), "")
-            make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv))
+            words = words_after_dashes(argv)
+            code = make_app(named)(list(argv), prog_name="airunner", obj=words, standalone_mode=False)
         finally:
             sys.stdout.flush()  # here, where a failure has an exit code
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except (ReaderGone, BrokenPipeError):
+    except (ReaderGone, BrokenPipeError, SystemExit):  # the parser makes the last of a broken pipe
         return EXIT_READER_GONE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except UsageError as error:
+        return _report(usage_error(error, named))
     except (OperatorError, PeerError, OSError) as error:
         return _report(error)
     except BaseExceptionGroup as group:
         if group.split(ReaderGone)[1] is None:
             return EXIT_READER_GONE
         return _report(_only_fixable(group))
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: OperatorError | PeerError | OSError) -> int:
     """Print the error's message on stderr, with `--debug` after its traceback, and return its exit code."""
+    from airunner.protocol.errors import EXIT_IO
     from airunner.protocol.printable import own_lines
     from airunner.switches import debug_is_on
 
@@ -68,7 +71,7 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
         import traceback
 
         traceback.print_exception(error)
-    message, code = (_words(error), 1) if isinstance(error, OSError) else (error.message, error.exit_code)
+    message, code = (_words(error), EXIT_IO) if isinstance(error, OSError) else (error.message, error.exit_code)
     print(f"airunner: {own_lines(message)}", file=sys.stderr)  # a message may quote other people's text
     return code
 
@@ -116,6 +119,13 @@ def main() -> None:
             signal.signal(signal.SIGINT, _end_at_once)
     except KeyboardInterrupt:  # it came between `run` and here
         code = EXIT_INTERRUPTED
+    except BaseException as bug:  # noqa: BLE001 - Python's own exit code would be that of a job
+        import traceback
+
+        from airunner.protocol.errors import EXIT_BUG
+
+        traceback.print_exception(bug)
+        code = EXIT_BUG
     sys.stderr.flush()
     os._exit(code)  # at once: Python's own end takes 20 ms, and gives SIGINT its default action, another exit code
 

@@ -26,10 +26,12 @@ COMMANDS: Final = {
     "pause": "airunner.client.cli.controls:pause_command",
     "resume": "airunner.client.cli.controls:resume_command",
     "drain": "airunner.client.cli.controls:drain_command",
+    "ps": "airunner.client.cli.joblist:list_command",  # the names that other programs use
+    "ls": "airunner.client.cli.joblist:list_command",
     "run": "airunner.solo:run_command",
     "broker": "airunner.broker.command:broker_command",
     "agent": "airunner.agent.command:agent_command",
-    "worker": "airunner.agent.command:agent_command",  # the name that other runners use
+    "worker": "airunner.agent.command:agent_command",
     "token": "airunner.certs.command:token_command",
     "backup": "airunner.broker.storecommand:backup_command",
     "doctor": "airunner.doctor:doctor_command",
@@ -41,7 +43,7 @@ GROUPS: Final = {
     "scale": "airunner.client.cli.scale:scale_app",
     "secret": "airunner.client.cli.secrets:secret_app",
 }
-HIDDEN: Final = ("worker",)
+HIDDEN: Final = ("worker", "ps", "ls")
 
 
 def make_app(named: str = "") -> typer.Typer:
@@ -49,7 +51,6 @@ def make_app(named: str = "") -> typer.Typer:
     app = typer.Typer(
         name="airunner",
         cls=SwitchGroup,
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,  # rich takes 60 ms to import
         pretty_exceptions_enable=False,
@@ -63,7 +64,7 @@ def make_app(named: str = "") -> typer.Typer:
     for name, place in GROUPS.items():
         if name == named or not known:
             defined = _import(place)
-            group = typer.Typer(help=defined.info.help, no_args_is_help=True)
+            group = typer.Typer(help=defined.info.help)
             for command in defined.registered_commands:
                 group.command(command.name)(with_debug(command.callback))
             app.add_typer(group, name=name, cls=SwitchGroup)
@@ -89,7 +90,7 @@ def _show_version(wanted: bool) -> None:
 
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from airunner.certs.findings import Finding, Severity, shown
 from airunner.client.cli.clientcommand import BrokerOption, JsonOption, TokenOption, timeout_of
-from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.errors import EXIT_UNHEALTHY, OperatorError, PeerError
 from airunner.protocol.printable import json_line
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def doctor_command(
     timeout: TimeoutOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Check what airunner needs on this machine. Exits with 1 when there is a problem."""
+    """Check what airunner needs on this machine. Exits with 78 if there is a problem."""
     from airunner.certs.home import Home
 
     bad = False
@@ -50,7 +50,7 @@ def doctor_command(
     for finding in (*_machine(), *_home(home), *stores, _broker(home, broker, token, timeout_of(timeout))):
         bad |= finding.severity is Severity.BAD
         typer.echo(json_line(finding) if json else shown(finding))
-    raise typer.Exit(int(bad))
+    raise typer.Exit(EXIT_UNHEALTHY if bad else 0)
 
 
 def _machine() -> Iterator[Finding]:

@@ -20,7 +20,8 @@ import typer
 from typer.core import TyperGroup
 
 from airunner.client.cli.options import with_parameters
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_USAGE, OperatorError
+from airunner.usage import unknown_command
 
 _TRUTHS: Final = {
     **dict.fromkeys(("true", "t", "1", "yes", "on"), True),
@@ -44,12 +45,17 @@ class SwitchGroup(TyperGroup):
     """Command group whose switches accept true or false."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the parser's own, which Typer hides
-        """Parse the group's own options."""
+        """Parse the group's own options; without any word, print the help on stderr and exit as for bad usage."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(EXIT_USAGE)
         _avoid_converters(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
-        """Find the named command and rewrite its arguments."""
+        """Find the named command and rewrite its arguments. Raises `OperatorError`: there is none of that name."""
+        if args[0] not in self.commands:
+            raise unknown_command(ctx.command_path, args, self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
         _avoid_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())

@@ -21,7 +21,7 @@ from airunner.broker.control import BACKUP, SUFFIX, short_path
 from airunner.broker.store.sqlite.copying import Progress
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.certs.secretfile import sync_folder
-from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.protocol.errors import EXIT_IO, EXIT_UNAVAILABLE, OperatorError
 
 PARTIAL: Final = ".partial"  # suffix of the temporary file
 KEPT: Final = ".before-restore"  # suffix of the old store after a restore
@@ -73,7 +73,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> StoreReport:
     """
     report = check_store(backup)
     if report.faults:
-        raise OperatorError(f"{backup} has a fault and is not restored: {report.faults[0].words}", exit_code=1)
+        raise OperatorError(f"{backup} has a fault and is not restored: {report.faults[0].words}", exit_code=EXIT_IO)
     if store.exists() and not force:
         raise OperatorError(f"{store} exists already: --force replaces it, and renames it to {store.name}{KEPT}")
     try:
@@ -173,7 +173,7 @@ def _copied(control: socket.socket, on_progress: OnProgress) -> bool:
         while line := answers.readline(_LINE_BYTES_MAX):
             answer = msgspec.json.decode(line, type=_Answer)
             if answer.error:
-                raise OperatorError(f"the broker could not make the copy: {answer.error}", exit_code=1)
+                raise OperatorError(f"the broker could not make the copy: {answer.error}", exit_code=EXIT_IO)
             if answer.done:
                 return True
             on_progress(Progress(answer.copied, answer.pages))

@@ -44,7 +44,7 @@ from airunner.certs.ownership import own_home, refuse_unsafe
 from airunner.certs.sealed import hint_key
 from airunner.certs.tokenkeys import load_verifying_keys
 from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_BUG, OperatorError
 from airunner.protocol.printable import own_lines
 from airunner.transport.http import open_http
 from airunner.transport.ports import SYSTEM
@@ -168,7 +168,7 @@ def _say_why(failed: BaseException | None) -> int:
         _say(failed.message)
         return failed.exit_code
     traceback.print_exception(failed)
-    return 1
+    return EXIT_BUG
 
 
 def _disk_under(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_IO, OperatorError
 
 if TYPE_CHECKING:
     from airunner.broker.checking import StoreReport
@@ -90,7 +90,7 @@ def check_command(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check the whole store and list each fault with its job. Exits with 1 if there is a fault.
+    """Check the whole store and list each fault with its job. Exits with 74 if there is a fault.
 
     Stop the broker of a SQLite store first, or check a backup of it. Brokers on PostgreSQL may run meanwhile: the store
     is checked as it was at one instant.
@@ -192,7 +192,7 @@ def _path(store: str | None) -> Path:
 
 
 def _print(report: StoreReport, named: str, size_bytes: int, done: str, *, json: bool) -> None:
-    """Print a report of the store `named`. Raises `typer.Exit` with 1 if it lists a fault."""
+    """Print a report of the store `named`. Raises `typer.Exit` with 74 if it lists a fault."""
     if json:
         from airunner.protocol.printable import json_line
 
@@ -206,4 +206,4 @@ def _print(report: StoreReport, named: str, size_bytes: int, done: str, *, json:
         for fault in report.faults:
             print(f"job {fault.job_id}: {fault.words}" if fault.job_id else fault.words, file=sys.stderr)
     if report.faults:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_IO)

@@ -28,7 +28,7 @@ from airunner.broker.store.sqlite.opening import open_alone, open_sqlite
 from airunner.certs.curve import load_broker_pair
 from airunner.certs.home import Home
 from airunner.certs.secretfile import sync_folder
-from airunner.protocol.errors import CorruptLog, NoSpace, OperatorError
+from airunner.protocol.errors import EXIT_IO, EXIT_WRONG_STATE, CorruptLog, NoSpace, OperatorError
 from airunner.transport.ports import SYSTEM
 
 
@@ -86,9 +86,10 @@ def copy_store(source: str, target: str, identity: Callable[[], Identity], on_pr
         except NoSpace as error:
             raise OperatorError("no space is left for the copy: make room, and copy again") from error
         except (CorruptLog, Moved) as error:
-            raise OperatorError("the store was changed while it was copied: copy again", exit_code=1) from error
+            message = "the store was changed while it was copied: copy again"
+            raise OperatorError(message, exit_code=EXIT_WRONG_STATE) from error
         if different:
-            raise OperatorError(f"the copy is not used: {different}", exit_code=1)
+            raise OperatorError(f"the copy is not used: {different}", exit_code=EXIT_IO)
     kinds = compared.kinds
     return CopyReport(report.jobs, report.events, kinds["Record"], kinds["SecretRow"], kinds["Mode"])
 
@@ -98,7 +99,7 @@ def _require_sound(report: StoreReport) -> None:
     if report.faults:
         job_id, words = report.faults[0]
         whose = f"job {job_id}: " if job_id else ""
-        raise OperatorError(f"the store has a fault and is not copied: {whose}{words}", exit_code=1)
+        raise OperatorError(f"the store has a fault and is not copied: {whose}{words}", exit_code=EXIT_IO)
 
 
 class _Counted:
@@ -131,7 +132,7 @@ def _source(url: str) -> Generator[ReadableEngine]:
         raise OperatorError("a store in memory cannot be copied; name a store's file with sqlite:///PATH")
     with closing(open_alone(path)) as engine:
         if faults := engine.faults(1):
-            raise OperatorError(f"{path} has a fault and is not copied: SQLite: {faults[0]}", exit_code=1)
+            raise OperatorError(f"{path} has a fault and is not copied: SQLite: {faults[0]}", exit_code=EXIT_IO)
         yield engine
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from airunner.protocol.durations import duration_ms, of_flag
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_UNHEALTHY, OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 if TYPE_CHECKING:
@@ -154,9 +154,10 @@ def doctor_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Check the keys and the token of this installation; show how to fix each problem. Exit code 1: there are problems.
+    """Check the keys and the token of this installation; show how to fix each problem.
 
     This checks who may read each file, whether the halves of each pair belong together, and when the token expires.
+    Exits with 78 if there is a problem.
     """
     from airunner.certs.checkup import check_keys
     from airunner.certs.findings import Severity, shown
@@ -170,7 +171,7 @@ def doctor_command(
     for finding in check_keys(home, os.environ, time.time(), token=token, token_file=token_file):
         bad |= finding.severity is Severity.BAD
         print(json_line(finding) if json else shown(finding))
-    raise typer.Exit(int(bad))
+    raise typer.Exit(EXIT_UNHEALTHY if bad else 0)
 
 
 @certs_app.command("export")

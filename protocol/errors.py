@@ -14,10 +14,16 @@ from __future__ import annotations
 from inspect import cleandoc
 from typing import ClassVar, Final
 
-EXIT_USAGE: Final = 2
-EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h
-EXIT_DAMAGED: Final = 74  # EX_IOERR of sysexits.h
-EXIT_NO_PERMISSION: Final = 77  # EX_NOPERM of sysexits.h
+# Exit codes of airunner's own, as of sysexits.h; a job's small numbers are never among them. README.md lists all.
+EXIT_USAGE: Final = 64  # EX_USAGE
+EXIT_WRONG_STATE: Final = 65  # EX_DATAERR
+EXIT_NO_SUCH: Final = 66  # EX_NOINPUT: no such job or queue
+EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE
+EXIT_BUG: Final = 70  # EX_SOFTWARE
+EXIT_IO: Final = 74  # EX_IOERR: a file cannot be read or written, or a store is damaged
+EXIT_NO_PERMISSION: Final = 77  # EX_NOPERM
+EXIT_UNHEALTHY: Final = 78  # EX_CONFIG: a check of this machine has found a problem
+EXIT_JOB_FAILED: Final = 125  # docker's: the job failed, and has no exit code of its own
 
 
 class OperatorError(Exception):
@@ -43,7 +49,7 @@ class PeerError(Exception):
     """The other side's request cannot be met."""
 
     code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = EXIT_WRONG_STATE
     _by_code: ClassVar[dict[str, type[PeerError]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -103,6 +109,7 @@ class NotFound(PeerError):
     """There is no such job."""
 
     code = "not-found"
+    exit_code = EXIT_NO_SUCH
 
 
 class Conflict(PeerError):
@@ -166,6 +173,7 @@ class CorruptLog(PeerError):
     """The broker's store is damaged where this request reads it: run `airunner store check` on the broker's machine."""
 
     code = "corrupt-log"
+    exit_code = EXIT_IO
 
 
 class Forged(PeerError):

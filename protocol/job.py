@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.protocol.errors import FieldError
+from airunner.protocol.errors import EXIT_JOB_FAILED, FieldError
 from airunner.protocol.fields import PLAIN, JobSpec
 from airunner.protocol.gitaddress import is_ref_name, split_address
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
@@ -137,8 +137,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def exit_status(self) -> int:
-        """Exit code of a command that waited for this job; 0 only if the job COMPLETED."""
-        return 0 if self.state is JobState.COMPLETED else self.end or 1
+        """Exit code of a client that waited for this job; 0 only if the job COMPLETED; a hook's is not the job's."""
+        if self.state is JobState.COMPLETED:
+            return 0
+        return (None if self.reason is Reason.HOOK_FAILED else self.end) or EXIT_JOB_FAILED
 
 
 class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):

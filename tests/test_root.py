@@ -31,10 +31,10 @@ def ends(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     ("error", "code", "line"),
     [
         (A_PROBLEM, 69, "airunner: do this instead\n"),
-        (NotFound("no such job"), 1, "airunner: no such job\n"),
-        (OSError(28, "No space left on device", "/some/file"), 1, "airunner: /some/file: No space left on device\n"),
-        (OSError(24, "Too many"), 1, "airunner: Too many; raise the limit with `ulimit -n 1024`\n"),
-        (OSError(5, "Input/output error"), 1, "airunner: Input/output error\n"),
+        (NotFound("no such job"), 66, "airunner: no such job\n"),
+        (OSError(28, "No space left on device", "/some/file"), 74, "airunner: /some/file: No space left on device\n"),
+        (OSError(24, "Too many"), 74, "airunner: Too many; raise the limit with `ulimit -n 1024`\n"),
+        (OSError(5, "Input/output error"), 74, "airunner: Input/output error\n"),
         (BaseExceptionGroup("", [ExceptionGroup("", [A_PROBLEM])]), 69, "airunner: do this instead\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -54,15 +54,16 @@ def test_a_bug_of_ours_is_never_hidden(ours: BaseException, monkeypatch: pytest.
 
 
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert root.run(["--version"]) == 0
-    assert version("airunner") in capsys.readouterr().out
+    for option in ("--version", "-V"):
+        assert root.run([option]) == 0
+        assert version("airunner") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--mirror-gib", "--spool-gib", "--tenant-gib", "--machine-connections"])
 @pytest.mark.parametrize("value", ["inf", "1e300"])
 def test_a_number_that_is_no_amount_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = "broker" if option in ("--tenant-gib", "--machine-connections") else "agent"
-    assert root.run([command, option, value]) == 2
+    assert root.run([command, option, value]) == 64
     assert option in capsys.readouterr().err
 
 
@@ -80,10 +81,10 @@ FULL = b"airunner: cannot write the output: No space left on device\n"
 @pytest.mark.parametrize(
     ("redirected", "ended"),
     [
-        (">&-", (1, b"", b"airunner: cannot write the output: stdout is closed\n")),
-        (">/dev/full", (1, b"", FULL)),
-        (">&- 2>&-", (1, b"", b"")),
-        (">/dev/full 2>/dev/full", (1, b"", b"")),
+        (">&-", (74, b"", b"airunner: cannot write the output: stdout is closed\n")),
+        (">/dev/full", (74, b"", FULL)),
+        (">&- 2>&-", (74, b"", b"")),
+        (">/dev/full 2>/dev/full", (74, b"", b"")),
     ],
 )
 def test_a_result_that_cannot_be_written_is_an_error(redirected: str, ended: tuple[int, bytes, bytes]) -> None:
@@ -91,7 +92,7 @@ def test_a_result_that_cannot_be_written_is_an_error(redirected: str, ended: tup
 
 
 @pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
-@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--nonsense", 2)])
+@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--nonsense", 64)])
 def test_a_message_that_cannot_be_written_changes_no_exit_code(redirected: str, word: str, code: int) -> None:
     assert process(MAIN.format([word]), redirected)[0] == code
 
@@ -156,4 +157,4 @@ def test_an_odd_surrounding_is_told_with_what_to_do(
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(root.__file__).parents[1])},
     )
-    assert (done.returncode in (1, 2), told in done.stderr, done.stderr.count(b"\n")) == (True, True, 1), done.stderr
+    assert (done.returncode in (64, 74), told in done.stderr, done.stderr.count(b"\n")) == (True, True, 1), done.stderr

@@ -32,7 +32,7 @@ from airunner.broker.health import Health
 from airunner.broker.relay.line import PEERS_PACKET, REPLAY_PACKET, PacketSocket, Report, packed
 from airunner.broker.relay.peerlist import PeerList
 from airunner.certs.ownership import own_home
-from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.protocol.errors import EXIT_IO, EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.backoff import Backoff
 from airunner.transport.ports import ALL_LISTENERS_LEFT, Subscription
 
@@ -68,7 +68,7 @@ def start_relay(endpoint: str, connections_per_s: float, connections_burst_s: fl
     try:
         relay.start()
     except OSError as error:
-        raise OperatorError(f"cannot start the relay of live events: {error.strerror}", exit_code=1) from error
+        raise OperatorError(f"cannot start the relay of live events: {error.strerror}", exit_code=EXIT_IO) from error
     return relay
 
 

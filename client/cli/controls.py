@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -11,7 +11,7 @@ from airunner.client.cli.clientcommand import JobArgument, JobsArgument, JsonOpt
 from airunner.client.cli.commands import CancelOption, MonitorOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
-from airunner.protocol.errors import NotFound
+from airunner.protocol.errors import EXIT_WRONG_STATE, NotFound
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
 
 T = TypeVar("T")
-EXIT_ENDED: Final = 65  # EX_DATAERR of sysexits.h
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
 
@@ -53,7 +52,7 @@ async def cancel_command(
             console.say(f"job {job} is being cancelled; its agent ends it now")
         else:
             console.must_say(f"job {job} had already ended: {state}")
-            exit_code = exit_code or EXIT_ENDED
+            exit_code = exit_code or EXIT_WRONG_STATE
     return exit_code
 
 

@@ -17,7 +17,7 @@ import typer
 from airunner.client.cli.clientcommand import JobArgument, client_command
 from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import job_id_of
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_IO, OperatorError
 from airunner.protocol.events import Event, Output, Stream
 from airunner.protocol.printable import json_line
 
@@ -178,4 +178,4 @@ def _operators_fault(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise OperatorError(f"cannot write {path}: {error.strerror}", exit_code=1) from error
+        raise OperatorError(f"cannot write {path}: {error.strerror}", exit_code=EXIT_IO) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_NO_SUCH, OperatorError
 from airunner.protocol.printable import one_line
 from airunner.protocol.requests import PAGE_MAX, PREFIX_CHARS_MIN
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airunner.protocol.errors import NotFound
     from airunner.protocol.job import JobSummary
 
-EXIT_NO_JOB: Final = 66  # EX_NOINPUT of sysexits.h
 CANDIDATES_MAX: Final = 5  # jobs that are named if an id's beginning is that of several
 _WHOLE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _BEGINNING: Final = re.compile(r"[0-9a-f-]+", re.ASCII)
@@ -33,13 +32,13 @@ class NoJob(OperatorError):
 
     def __init__(self, operand: str, problem: str = "") -> None:
         message = f"there is no job {one_line(operand)}{problem}; `airunner list` lists the jobs"
-        super().__init__(message, exit_code=EXIT_NO_JOB)
+        super().__init__(message, exit_code=EXIT_NO_SUCH)
 
 
 def say_no_job(console: Console, operand: str, error: NoJob | NotFound) -> int:
     """Print that there is no such job; return the exit code of the command."""
     console.must_say((error if isinstance(error, NoJob) else NoJob(operand)).message)
-    return EXIT_NO_JOB
+    return EXIT_NO_SUCH
 
 
 async def job_id_of(client: Client, operand: str) -> str:

@@ -13,7 +13,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Final
 
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_IO, OperatorError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -33,7 +33,7 @@ class OutputLost(OperatorError):
     def __init__(self, error: OSError) -> None:
         self.closed = error.errno == errno.EBADF  # the parent closed the stream: nobody wants the output
         why = "stdout is closed" if self.closed else error.strerror
-        super().__init__(f"cannot write the output: {why}", exit_code=1)
+        super().__init__(f"cannot write the output: {why}", exit_code=EXIT_IO)
 
 
 def write(descriptor: int, text: ReadableBuffer) -> None:

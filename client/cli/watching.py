@@ -14,7 +14,7 @@ from airunner.client.cli.console import Console, continues
 from airunner.client.cli.status import WithStatus
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
-from airunner.protocol.errors import OperatorError, PeerError
+from airunner.protocol.errors import EXIT_JOB_FAILED, OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import JobState, Result
 
@@ -56,7 +56,9 @@ async def watch(
                     return exit_status(last)
         # JOB_FINISHED was before the first event or is not among `kinds`, so the exit code comes from the job.
         job = await client.get(job_id)
-        return job.result.exit_status if job.result is not None else int(job.state is not JobState.COMPLETED)
+        if job.result is not None:
+            return job.result.exit_status
+        return 0 if job.state is JobState.COMPLETED else EXIT_JOB_FAILED
     finally:
         if events.job_ended:
             console.farewell = ""
@@ -85,7 +87,8 @@ class WaitingReason:
 
 
 def exit_status(finished: JobFinished) -> int:
-    """Compute the exit code: the job's; 128 + n for signal n; 124 for a timeout; never 0 unless it COMPLETED."""
+    """Compute the exit code: the job's; 128 + n for signal n; 124 for a timeout; 125 if it has none and failed."""
     if finished.state is JobState.COMPLETED:
         return 0
-    return Result(exit_code=finished.exit_code, signal=finished.signal, reason=finished.reason).exit_status or 1
+    result = Result(exit_code=finished.exit_code, signal=finished.signal, reason=finished.reason)
+    return result.exit_status or EXIT_JOB_FAILED

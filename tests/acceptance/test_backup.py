@@ -61,18 +61,18 @@ def test_what_would_lose_something_is_refused_in_one_line(cluster: Cluster, tmp_
     assert (forced.returncode, b"stop it first" in forced.stderr) == (69, True)
     (tmp_path / "damaged.db").write_bytes(copy.read_bytes()[:8_192])
     damaged = cluster.airunner("store", "restore", str(tmp_path / "damaged.db"), "--force")
-    assert (damaged.returncode, b"is not restored" in damaged.stderr) == (1, True)
+    assert (damaged.returncode, b"is not restored" in damaged.stderr) == (74, True)
     store = cluster.home / "broker" / "airunner.db"
     (tmp_path / "link.db").symlink_to(store)
     (tmp_path / "hard.db").hardlink_to(store)
     for itself in (store, tmp_path / "link.db", tmp_path / "hard.db"):
         refused = cluster.airunner("backup", str(itself), "--force")
-        assert (refused.returncode, b"the store itself" in refused.stderr) == (2, True), itself
+        assert (refused.returncode, b"the store itself" in refused.stderr) == (64, True), itself
         assert itself.samefile(store), "nothing was replaced"
     (tmp_path / "link.db").unlink()
     (tmp_path / "hard.db").unlink()
     nowhere = cluster.airunner("backup", str(tmp_path / "missing" / "copy.db"))
-    assert (nowhere.returncode, b"No such file" in nowhere.stderr) == (2, True)
+    assert (nowhere.returncode, b"No such file" in nowhere.stderr) == (64, True)
     assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["copy.db", "damaged.db"]
 
     cluster.broker.stop()

@@ -31,7 +31,7 @@ def test_a_broker_whose_gatekeeper_fails_ends(home: Path) -> None:
     doors = ["--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
     words = [sys.executable, "-c", MORTAL, "broker", "--store", "memory:", *doors]
     done = subprocess.run(words, env=environment(home), capture_output=True, timeout=30, check=False)
-    assert (done.returncode, b"the Gatekeeper was killed" in done.stderr) == (1, True)
+    assert (done.returncode, b"the Gatekeeper was killed" in done.stderr) == (70, True)
 
 
 def doctor(home: Path, *arguments: str, path: str | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -53,7 +53,7 @@ def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> 
     assert doctor(tmp_path / "nowhere")[1]["home"][1].endswith("`airunner certs init` makes it")
     (home / "certs" / "client.secret").chmod(0o644)
     code, found = doctor(home, "--broker", "tcp://127.0.0.1:1", path="/nonexistent")
-    assert code == 1
+    assert code == 78
     assert found["keys"][0] == "problem"
     assert found["keys"][1].endswith(f"run `chmod 600 {home}/certs/client.secret`")
     assert found["git"][0] == "problem"
@@ -80,5 +80,5 @@ def test_a_broker_says_in_one_line_what_is_wrong_with_its_database(home: Path, s
         assert (code, "a broker already runs in" in line) == (69, True)
         make_home(tmp_path / "other")
         code, (line,) = refused(store, tmp_path / "other")
-        assert (code, "belongs to another fleet" in line) == (2, True)
+        assert (code, "belongs to another fleet" in line) == (64, True)
         assert broker.stop() == 0

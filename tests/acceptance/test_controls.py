@@ -64,7 +64,7 @@ def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> Non
     assert (agent["name"], agent["slots"], agent["tags"]) == ("one", 3, {"os": "linux"})
     assert json.loads(lines(cluster, "queues", "--json")[0])["delayed"] == 1
     assert "queue default is draining" in told(cluster, "drain", "default")
-    assert "is being drained" in told(cluster, "submit", "--", "true", code=1)
+    assert "is being drained" in told(cluster, "submit", "--", "true", code=65)
     assert list(events(cluster, job_id))[-1]["state"] == "COMPLETED"
     assert "queue default is open" in told(cluster, "resume", "default")
     assert cluster.airunner("submit", "--", "true").returncode == 0

@@ -187,6 +187,6 @@ def test_one_that_an_earlier_release_has_stored_is_hidden_and_not_run_again(clus
     shown = cluster.airunner("show", job_id).stdout + cluster.airunner("list", "--json").stdout
     again = cluster.airunner("retry", "--no-monitor", job_id)
     assert b"https://[REDACTED]" in shown
-    assert again.returncode == 2
+    assert again.returncode == 64
     assert b"cannot be submitted again" in again.stderr
     assert b"ter2" not in shown + again.stdout + again.stderr

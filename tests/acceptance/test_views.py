@@ -204,7 +204,7 @@ def test_a_beginning_of_several_ids_lists_them(standing: Cluster) -> None:
     counts = Counter(job_id[:4] for job_id in ids)
     beginning = next(text for text, count in counts.items() if count > 1)
     shown = standing.airunner("show", beginning)
-    assert shown.returncode == 2
+    assert shown.returncode == 64
     lines = shown.stderr.decode().splitlines()
     assert lines[0] == f"airunner: {beginning} is the beginning of several ids:"
     alike = {job_id for job_id in ids if job_id.startswith(beginning)}

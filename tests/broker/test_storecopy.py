@@ -82,7 +82,7 @@ def test_of_a_copy_that_is_not_whole_nothing_is_left(
 
 @pytest.mark.parametrize("words", [["backup", "copy.db"], ["store", "restore", "copy.db"]])
 def test_the_backup_of_a_database_is_its_servers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*words, "--store", "postgresql://user:password@host/database"]) == 2
+    assert run([*words, "--store", "postgresql://user:password@host/database"]) == 64
     said = "a store on PostgreSQL is backed up with pg_dump and restored with pg_restore"
     assert capsys.readouterr().err == f"airunner: {said}\n"
 

@@ -62,10 +62,11 @@ def test_a_long_command_is_one_short_line():
         (Result(exit_code=0), JobState.COMPLETED, 0),
         (Result(exit_code=7, reason=Reason.EXIT_CODE), JobState.FAILED, 7),
         (Result(signal=9, reason=Reason.SIGNAL), JobState.FAILED, 137),
-        (Result(exit_code=0, reason=Reason.PROCESS_ERROR), JobState.FAILED, 1),
+        (Result(exit_code=0, reason=Reason.PROCESS_ERROR), JobState.FAILED, 125),
         (Result(signal=15, reason=Reason.TIMEOUT), JobState.FAILED, 124),
-        (Result(exit_code=0, reason=Reason.CANCELLED), JobState.CANCELLED, 1),
-        (Result(), JobState.FAILED, 1),
+        (Result(exit_code=0, reason=Reason.CANCELLED), JobState.CANCELLED, 125),
+        (Result(exit_code=1, reason=Reason.HOOK_FAILED), JobState.FAILED, 125),
+        (Result(), JobState.FAILED, 125),
     ],
 )
 def test_how_it_ended_says_the_state_and_the_exit_status(result: Result, state: JobState, exit_status: int):

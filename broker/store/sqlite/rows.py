@@ -24,7 +24,7 @@ import msgspec
 from airunner.broker.store.contract import Moved
 from airunner.broker.store.rows import JobRow, Version
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import EXIT_DAMAGED, NoSpace, OperatorError
+from airunner.protocol.errors import EXIT_IO, NoSpace, OperatorError
 
 Row = TypeVar("Row")
 Values = tuple[Any, ...]
@@ -144,7 +144,7 @@ class RowReader:
             return error
         self._met += 1
         read = not failed or getattr(error, "extendedresult", 0) in _READING
-        return (Damaged if read else OperatorError)(_FAILED.format(error), exit_code=EXIT_DAMAGED)
+        return (Damaged if read else OperatorError)(_FAILED.format(error), exit_code=EXIT_IO)
 
     def _undo(self) -> None:
         if self._db.in_transaction:

@@ -84,7 +84,12 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["monitor", "x", "--timestamps", "--json"], "--timestamps is for the console"),
         (["agent", "--visibility-timeout", "2s"], "--visibility-timeout 2s: expected 3 to 43200 seconds"),
         (["agent", "--cancel-grace", "soon"], "--cancel-grace 'soon': expected a number and a unit"),
-        (["cancel"], "JOB"),
+        (["cancel"], "JOB... is missing; see `airunner cancel [OPTIONS] JOB...`"),
+        (["token"], "--subject is missing; see `airunner token --help`"),
+        (["queues", "a", "b"], "unexpected argument a b; see `airunner queues [OPTIONS]`"),
+        (["list", "--limt", "5"], "no option --limt; did you mean --limit? `airunner list --help` lists all"),
+        (["list", "--limit"], "--limit needs a value; see `airunner list --help`"),
+        (["--json", "list"], "no option --json before the command: a command's options come after it"),
         (["list", "--limit", "0"], "--limit: expected a whole number of at least 1, not '0'"),
         (["agent", "--spawn", "two"], "--spawn: expected a whole number from 1 to 256, not 'two'"),
         (["agent", "--mirror-gib", "nan"], "--mirror-gib: expected a number from 0 to 1000000, not 'nan'"),
@@ -110,13 +115,17 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["agent", "--name", "bad name"], "--name 'bad name': expected"),
         (["agent", "--queue", "-x"], "--queue '-x': expected"),
         (["agent", "--broker", " "], "name 1 to 64 brokers"),
-        (["nonsense"], "nonsense"),
+        (["nonsense"], "there is no command nonsense; `airunner --help` lists all"),
+        (["status", "j b"], "there is no command status; did you mean `airunner show 'j b'`?"),
+        (["lsit", "-n", "3"], "there is no command lsit; did you mean `airunner list`?"),
+        (["secret", "rn", "A"], "there is no command secret rn; did you mean `airunner secret rm A`?"),
+        (["secret"], "Usage: airunner secret"),
     ],
 )
 def test_bad_input_is_told_in_words_and_an_exit_code(
     argv: list[str], told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(argv) == 2
+    assert run(argv) == 64
     err = capfd.readouterr().err
     assert told in err
     assert "Traceback" not in err
@@ -127,7 +136,7 @@ def test_a_secret_of_a_job_file_that_is_not_set_is_named_by_its_line(
     key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "job.yaml").write_text(f"command: echo\n{key}:\n- NO_SUCH\n")
-    assert run(["run", "-f", str(tmp_path / "job.yaml")]) == 2
+    assert run(["run", "-f", str(tmp_path / "job.yaml")]) == 64
     assert f"job.yaml, line 3: {key}: there is no variable NO_SUCH in your environment" in capfd.readouterr().err
 
 
@@ -137,7 +146,7 @@ NO_BROKER = "tcp://127.0.0.1:1"
 def test_the_time_to_wait_for_a_broker_is_the_callers(capfd: pytest.CaptureFixture[str]) -> None:
     """`--timeout 0` is as if it were not given; that it bounds no job is shown on a real cluster."""
     assert run(["certs", "init"]) == 0
-    assert run(["list", "--broker", "nowhere"]) == 2
+    assert run(["list", "--broker", "nowhere"]) == 64
     assert "write tcp://HOST:PORT" in capfd.readouterr().err
     for command in (["list"], ["submit", "--monitor=false", "--", "true"], ["secret", "list"], ["cancel", "x"]):
         name, *words = command
@@ -199,7 +208,7 @@ def test_a_named_key_signs_and_verifies_tokens(
     assert principal.expires_s - now_s == pytest.approx(5_400, abs=60)
     assert run(["certs", "init"]) == 0
     capfd.readouterr()
-    assert run(["broker", "--jwt-public-key", str(pem)]) == 2
+    assert run(["broker", "--jwt-public-key", str(pem)]) == 64
     assert f"{pem} holds a private key" in capfd.readouterr().err
 
 
@@ -221,11 +230,12 @@ def test_a_switch_may_be_given_a_truth_and_no_other_word_is_touched(words: list[
     assert respelled(words, options) == parsed
 
 
-def test_the_alias_of_agent_is_not_listed(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["--help"]) == 0
-    assert "worker" not in capfd.readouterr().out
-    assert run(["worker", "--help"]) == 0
-    assert "--spawn" in capfd.readouterr().out
+def test_the_names_of_other_programs_work_and_are_not_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    for alias, option in (("worker", "--spawn"), ("ps", "--watch"), ("ls", "--watch")):
+        assert run(["-h"]) == 0
+        assert f" {alias} " not in capfd.readouterr().out
+        assert run([alias, "-h"]) == 0
+        assert option in capfd.readouterr().out
 
 
 def test_the_public_names_are_all_there() -> None:
@@ -236,7 +246,7 @@ def test_the_public_names_are_all_there() -> None:
 
 
 def test_an_error_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["certs", "export", "x\x1b]0;t\x07\x9b6n\u202e"]) == 2
+    assert run(["certs", "export", "x\x1b]0;t\x07\x9b6n\u202e"]) == 64
     told = capfd.readouterr().err
     assert "the keys of 'x\\x1b]0;t\\x07\\x9b6n\\u202e' are not here" in told
     assert not [char for char in told if not char.isprintable() and char != "\n"]
@@ -271,7 +281,7 @@ def test_a_secret_that_is_not_given_is_told(
     capfd.readouterr()
     monkeypatch.setattr(sys, "stdin", stdin)
     monkeypatch.setattr(getpass, "getpass", nothing)
-    assert run(["secret", "set", "DEPLOY"]) == 2
+    assert run(["secret", "set", "DEPLOY"]) == 64
     told = capfd.readouterr().err
     assert told.endswith("airunner: the value of DEPLOY is empty: give it on stdin, or with --from-file FILE\n")
     assert "Abort" not in told
@@ -303,5 +313,5 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
     ids=str,
 )
 def test_a_file_that_cannot_be_meant_is_told(words: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(words) == 2
+    assert run(words) == 64
     assert capfd.readouterr().err == f"airunner: {told}\n"

@@ -63,4 +63,4 @@ def test_a_recording_that_cannot_be_written_ends_and_the_job_goes_on(capfd: pyte
         for sequence in (1, 2):
             record(Event(job_id=JobId("j"), sequence=sequence, attempt=1, body=body))
     said = "airunner: cannot write /dev/full: No space left on device; the rest of it is left out\n"
-    assert (console.exit_code, capfd.readouterr().err) == (1, said)
+    assert (console.exit_code, capfd.readouterr().err) == (74, said)

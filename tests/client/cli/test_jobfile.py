@@ -229,7 +229,7 @@ def test_a_mistake_is_named_with_its_key_and_what_was_expected(content: str, tol
     assert told in error.value.message
     assert error.value.message.startswith("job.yaml")
     assert "\n" not in error.value.message
-    assert error.value.exit_code == 2
+    assert error.value.exit_code == 64
 
 
 def test_a_byte_that_is_no_text_is_named_with_its_line() -> None:

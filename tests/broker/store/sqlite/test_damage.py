@@ -15,7 +15,7 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol import replies, requests
-from airunner.protocol.errors import EXIT_DAMAGED, OperatorError
+from airunner.protocol.errors import EXIT_IO, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from tests.broker.store.sqlite.damaging import PAGE_BYTES, damage_page_with
@@ -240,5 +240,5 @@ def test_damage_that_no_job_and_no_request_is_about_ends_the_broker_in_words(
     break_writes(engine, "INSERT ON queue", "TRUE")
     with pytest.raises(OperatorError, match="airunner store check") as raised:
         driver.submit("a")
-    assert raised.value.exit_code == EXIT_DAMAGED
+    assert raised.value.exit_code == EXIT_IO
     assert "\n" not in raised.value.message

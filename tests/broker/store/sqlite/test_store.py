@@ -78,7 +78,7 @@ def test_a_store_of_another_version_is_refused_in_one_line_and_left_alone(versio
     for _ in range(2):
         with pytest.raises(OperatorError, match=words) as caught:
             open_sqlite(path)
-        assert (caught.value.exit_code, "\n" in caught.value.message) == (2, False)
+        assert (caught.value.exit_code, "\n" in caught.value.message) == (64, False)
     with closing(apsw.Connection(str(path))) as connection:
         assert connection.pragma("user_version") == version
         assert connection.execute("SELECT name FROM sqlite_schema").get == "job"
