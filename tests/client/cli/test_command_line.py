@@ -118,7 +118,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["nonsense"], "there is no command nonsense; `airunner --help` lists all"),
         (["status", "j b"], "there is no command status; did you mean `airunner show 'j b'`?"),
         (["lsit", "-n", "3"], "there is no command lsit; did you mean `airunner list`?"),
-        (["secret", "rn", "A"], "there is no command secret rn; did you mean `airunner secret rm A`?"),
+        (["secret", "lst"], "there is no command secret lst; did you mean `airunner secret list`?"),
         (["secret"], "Usage: airunner secret"),
     ],
 )
