@@ -117,6 +117,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["agent", "--broker", " "], "name 1 to 64 brokers"),
         (["nonsense"], "there is no command nonsense; `airunner --help` lists all"),
         (["status", "j b"], "there is no command status; did you mean `airunner show 'j b'`?"),
+        (["log", "j"], "there is no command log; did you mean `airunner logs j`?"),
         (["lsit", "-n", "3"], "there is no command lsit; did you mean `airunner list`?"),
         (["secret", "lst"], "there is no command secret lst; did you mean `airunner secret list`?"),
         (["secret"], "Usage: airunner secret"),
