@@ -7,7 +7,6 @@ column of `PIPE`, whole, so that a script finds them in the same place.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.client.cli.console import DUMB
+from airunner.client.cli.console import colours_are_wanted
 from airunner.client.cli.wording import CELLS, duration_text, instant_text, short_duration
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState, JobSummary, Reason
@@ -114,7 +113,7 @@ def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = T
     width = shutil.get_terminal_size().columns
     cells = {name: [_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for job in jobs] for name in names}
     if "id" in cells:
-        cells["id"] = short_ids(jobs)
+        cells["id"] = short_ids([job.id for job in jobs])
     widths = {name: max(map(cell_len, (COLUMNS[name].heading, *column))) for name, column in cells.items()}
     some = [name for name in names if any(cells[name]) or COLUMNS[name].kept is None or not jobs]
     shown = fitting(some, widths, width)
@@ -126,7 +125,7 @@ def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = T
         widths[stretched] = left if stretched == shown[-1] else min(left, widths[stretched])
     elif sum(widths[name] + GAP for name in shown) - GAP > width:
         return "".join(_stacked(texts, width) for texts in zip(*(cells[name] for name in names), strict=True))
-    coloured = os.environ.get("TERM", DUMB) != DUMB and not os.environ.get("NO_COLOR")
+    coloured = colours_are_wanted()
     columns: list[list[str]] = []
     for name in shown:
         texts = (COLUMNS[name].heading, *cells[name])
@@ -157,11 +156,11 @@ def fitting(names: Sequence[str], widths: Mapping[str, int], width: int) -> list
     return shown
 
 
-def short_ids(jobs: Sequence[JobSummary]) -> list[str]:
+def short_ids(ids: Sequence[str]) -> list[str]:
     """Shorten ids to as many characters, at least `ID_CHARS_MIN`, as tell these jobs apart."""
-    ids = {job.id for job in jobs}
-    chars = next(chars for chars in range(ID_CHARS_MIN, 65) if len({job_id[:chars] for job_id in ids}) == len(ids))
-    return [job.id[:chars] for job in jobs]
+    different = set(ids)
+    chars = next(n for n in range(ID_CHARS_MIN, 65) if len({job_id[:n] for job_id in different}) == len(different))
+    return [job_id[:chars] for job_id in ids]
 
 
 class Table:

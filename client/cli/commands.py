@@ -195,7 +195,7 @@ async def follow_job(
         _print_id(console, job_id)
     if not monitor:
         if console.person_reads:
-            await WaitingReason(client, console).ask()
+            await WaitingReason(client, job_id, console).ask()
         return 0
     printer = JsonPrinter(console) if json else ConsolePrinter(console)
 

@@ -9,18 +9,45 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from airunner.client.cli.standardstreams import STDERR, STDOUT, OutputLost, ReaderGone, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.events import Stream
+from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.printable import json_line, own_lines
 
 DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
 STATUS_CHARS_MIN: Final = 20  # width of a status line; a narrower terminal shows none
 SAVE, RESTORE = "\x1b7", "\x1b8"  # DECSC, DECRC: save and restore the cursor and its colours; terminals since the VT100
 PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
+
+
+def colours_are_wanted() -> bool:
+    """Return whether a terminal of this environment is to get colours of ours (https://no-color.org)."""
+    return os.environ.get("TERM", DUMB) != DUMB and not os.environ.get("NO_COLOR")
+
+
+class JobConsole(Protocol):
+    """Console of one job: what its printers write to."""
+
+    def job_output(self, stream: Stream, data: bytes, /) -> None:
+        """Write the job's output."""
+
+    def job_over(self) -> None:
+        """End the output of the job or an attempt."""
+
+    def say(self, text: str, /) -> None:
+        """Print progress."""
+
+    def must_say(self, text: str, /) -> None:
+        """Print a warning or a result."""
+
+    def out_line(self, text: str, /) -> None:
+        """Write a line to stdout."""
+
+    def out_json(self, shown: object, /) -> None:
+        """Write an object to stdout as one line of JSON."""
 
 
 class Console:
@@ -57,6 +84,14 @@ class Console:
     def person_reads(self) -> bool:
         """Whether a person reads the messages: stderr is a terminal, and not quiet."""
         return not self._quiet and os.isatty(self._descriptors[1])
+
+    def is_terminal(self, stream: Stream) -> bool:
+        """Return whether output of this stream goes to a terminal."""
+        return os.isatty(self._descriptors[STREAMS.index(stream)])
+
+    def has_colours(self, stream: Stream) -> bool:
+        """Return whether what goes where this stream's output goes may have colours of ours."""
+        return self.is_terminal(stream) and colours_are_wanted()
 
     def show_status(self, text: str) -> None:
         """Show a status line until something else is written; but not after an unfinished line of the job."""
@@ -107,18 +142,20 @@ class Console:
         """Write an object to stdout as one line of JSON."""
         self.out_line(json_line(shown))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, prefix: str = "") -> None:
         """Print progress on stderr, unless quiet."""
         if not self._quiet:
-            self.must_say(text)
+            self.must_say(text, prefix)
 
-    def must_say(self, text: str) -> None:
+    def must_say(self, text: str, prefix: str = "") -> None:
         """Print a warning, a hint or a result on stderr, quiet or not; never in a job's colours."""
         for descriptor, terminal_filter in zip(self._descriptors, self._filters, strict=True):
             if terminal_filter is not None:
                 self._write(descriptor, terminal_filter.plain())
         self.end_line()
-        self._write(self._descriptors[1], f"airunner: {own_lines(text)}\n".encode(errors="replace"), self._put_message)
+        self._write(
+            self._descriptors[1], f"{prefix}airunner: {own_lines(text)}\n".encode(errors="replace"), self._put_message
+        )
 
     def end_line(self) -> None:
         """End the last line of stderr, so that a message does not stand behind it."""
@@ -169,9 +206,10 @@ class Console:
             self.writing = False
 
 
-def continues(job_id: str) -> str:
-    """Return the farewell of a command that is interrupted while it follows a job."""
-    return f"the job continues; to follow it again: airunner monitor {job_id}"
+def continues(*job_ids: str) -> str:
+    """Return the farewell of a command that is interrupted while it follows jobs."""
+    goes_on, them = ("job continues", "it") if len(job_ids) == 1 else ("jobs continue", "them")
+    return f"the {goes_on}; to follow {them} again: airunner monitor {' '.join(job_ids)}"
 
 
 def _file(descriptor: int) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import JobConsole
+from airunner.client.cli.kinds import OUTPUT_KINDS
 from airunner.client.cli.loglines import SEPARATOR, TAIL_BYTES_MAX, Line, LineSplitter, Search, Tail
 from airunner.client.cli.printing import ConsolePrinter, line_object
 from airunner.client.cli.stamps import Stamps, Timestamps
@@ -21,8 +22,6 @@ from airunner.client.cli.wording import bytes_text, millisecond_text
 from airunner.client.client import Client
 from airunner.protocol.events import Event, Output, OutputTruncated, Stream
 
-KINDS: Final = ("OUTPUT", "OUTPUT_TRUNCATED")
-"""Kinds of the events that are read: output, and where some of it is missing."""
 WINDOW_EVENTS: Final = 16
 WINDOW_GROWTH: Final = 4
 BATCH_EVENTS: Final = 64  # stored events that are printed together
@@ -49,7 +48,7 @@ class Wanted(Struct, frozen=True):
 
 
 class LogReader:
-    """Log reader: prints the wanted part of the log of the console's job.
+    """Log reader: prints the wanted part of a job's log.
 
     With a `pattern` it prints only lines that match, with `context` lines around them; with `json`, lines as objects.
     It looks for the last lines in the last events, at first in as many as `window`.
@@ -58,7 +57,8 @@ class LogReader:
     def __init__(
         self,
         client: Client,
-        console: Console,
+        job_id: str,
+        console: JobConsole,
         wanted: Wanted,
         pattern: re.Pattern[str] | None = None,
         context: int = 0,
@@ -68,6 +68,7 @@ class LogReader:
         window: int = WINDOW_EVENTS,
     ) -> None:
         self._client = client
+        self._job_id = job_id
         self._console = console
         self._wanted = wanted
         self._pattern = pattern
@@ -86,7 +87,7 @@ class LogReader:
             start = await self._show_tail(tail, keep=follow and by_line)
         if follow or tail is None:
             batches = self._live(start) if follow else self._stored(start)
-            printer = ConsolePrinter(self._console, KINDS, Stamps(Timestamps.FULL) if self._timestamps else None)
+            printer = ConsolePrinter(self._console, OUTPUT_KINDS, Stamps(Timestamps.FULL) if self._timestamps else None)
             async for batch in batches:
                 if by_line:
                     self._print(self._lines(batch))
@@ -99,7 +100,7 @@ class LogReader:
 
     async def _show_tail(self, lines: int, *, keep: bool) -> int:
         """Print the last lines, and return the sequence after them; with `keep`, an unfinished line comes later."""
-        next_sequence = last = await self._client.last_sequence(self._console.job_id) + 1
+        next_sequence = last = await self._client.last_sequence(self._job_id) + 1
         events = self._window
         tail = Tail(lines)
         while lines:
@@ -123,7 +124,7 @@ class LogReader:
     async def _stored(self, start: int) -> AsyncIterator[list[Event]]:
         """Read what is wanted of the log so far, from a sequence on, in batches."""
         wanted, batch = self._wanted, list[Event]()
-        async for event in self._client.replay(self._console.job_id, start, wanted.since_ms, KINDS):
+        async for event in self._client.replay(self._job_id, start, wanted.since_ms, OUTPUT_KINDS):
             if wanted.ends_with(event):
                 break
             if wanted.has(event):
@@ -137,7 +138,7 @@ class LogReader:
     async def _live(self, start: int) -> AsyncIterator[list[Event]]:
         """Read what is wanted of the log, from a sequence on, until the job ends."""
         wanted = self._wanted
-        async with self._client.follow(self._console.job_id, start, wanted.since_ms, KINDS) as events:
+        async with self._client.follow(self._job_id, start, wanted.since_ms, OUTPUT_KINDS) as events:
             while batch := await events.next_batch():
                 if shown := [event for event in batch if wanted.has(event)]:
                     yield shown
@@ -167,7 +168,7 @@ class LogReader:
         if self._json:
             for line in lines:
                 if line is not SEPARATOR:
-                    self._console.out_json(line_object(self._console.job_id, line))
+                    self._console.out_json(line_object(self._job_id, line))
             return
         for stream, adjacent in groupby(lines, lambda line: line.stream):
             self._console.job_output(stream, b"".join(map(self._shown, adjacent)))

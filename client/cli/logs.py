@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
+from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console
 from airunner.client.cli.loglines import CONTEXT_LINES_MAX, TAIL_LINES_MAX
 from airunner.protocol.errors import OperatorError
@@ -15,13 +16,17 @@ from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.names import MILLISECONDS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airunner.client.cli.console import JobConsole
+    from airunner.client.cli.logreader import LogReader
     from airunner.client.client import Client
 
 
 @client_command("quiet", "raw")
 def logs_command(
     console: Console,
-    job: JobArgument,
+    jobs: JobsArgument,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what the job writes from now on, until it ends.")
     ] = False,
@@ -84,11 +89,14 @@ def logs_command(
 ) -> Work:
     """Print the output of a job so far, its stdout on stdout and its stderr on stderr; exit with 0.
 
-    With --tail only the end of a long log is read, unless it is searched. With --json each line is an object.
+    With --tail only the end of a long log is read, unless it is searched. With --json each line is an object. Lines of
+    several jobs begin with the job's name, or its id.
     """
     from airunner.client.cli.instants import past_ms
     from airunner.client.cli.jobname import job_id_of
     from airunner.client.cli.logreader import LogReader, Wanted
+    from airunner.client.cli.prefixes import prefixed
+    from airunner.client.cli.watching import together
     from airunner.transport.ports import SYSTEM
 
     if timestamps and json:
@@ -103,12 +111,26 @@ def logs_command(
     wanted = Wanted(streams or STREAMS, attempt, since_ms, until_ms)
     pattern = None if grep is None else pattern_of(grep, ignore_case=ignore_case)
 
+    def reader_of(client: Client, job_id: str, shown: JobConsole) -> LogReader:
+        return LogReader(client, job_id, shown, wanted, pattern, context or 0, timestamps=timestamps, json=json)
+
     async def run(client: Client) -> None:
-        console.job_id = await job_id_of(client, job)
+        consoles: Mapping[str, JobConsole] = {}
+        if len(jobs) > 1:
+            consoles = await prefixed(client, console, jobs)
+        else:
+            console.job_id = await job_id_of(client, jobs[0])
+            consoles = {console.job_id: console}
         if attempt is not None:
-            await require_attempt(client, console.job_id, attempt)
-        reader = LogReader(client, console, wanted, pattern, context or 0, timestamps=timestamps, json=json)
-        await reader.show(tail, follow=follow)
+            for job_id in consoles:
+                await require_attempt(client, job_id, attempt)
+        readers = [reader_of(client, *each) for each in consoles.items()]
+        if follow:
+            await together([partial(reader.show, tail, follow=True) for reader in readers])
+        else:
+            for reader in readers:
+                await reader.show(tail, follow=False)
+        console.job_over()
 
     return run
 

@@ -1,17 +1,16 @@
-"""Command `airunner monitor`: shows the events of a job, all or of some kinds, with or without timestamps."""
+"""Command `airunner monitor`: shows the events of jobs, all or of some kinds, with or without timestamps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JsonOption, Work, client_command
-from airunner.client.cli.console import Console
+from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
+from airunner.client.cli.console import Console, JobConsole
+from airunner.client.cli.kinds import Choice, kinds_of
 from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.events import EVENT_KINDS
 from airunner.protocol.names import MILLISECONDS_MAX
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 @client_command("quiet", "raw")
 def monitor_command(
     console: Console,
-    job: JobArgument,
+    jobs: JobsArgument,
     from_sequence: Annotated[
         int,
         typer.Option(min=0, max=MILLISECONDS_MAX, help="Number of the first event to show; events count from 1."),
@@ -32,6 +31,14 @@ def monitor_command(
             metavar="INSTANT",
             help="Show events from this time on: 2027-01-31T03:00:00Z, 10m for ten minutes ago, or ms since the epoch.",
             show_default="none",
+        ),
+    ] = None,
+    events: Annotated[
+        Choice | None,
+        typer.Option(
+            case_sensitive=False,
+            help="Show all events, only the job's output, or only what happens to the job: its lifecycle.",
+            show_default="all",
         ),
     ] = None,
     event_filter: Annotated[
@@ -52,28 +59,40 @@ def monitor_command(
 ) -> Work:
     """Show a job's events, stored ones first and then live ones, to its end; exit with its exit code as `submit` does.
 
-    With --event-filter the broker leaves out most other events; the exit code is still the job's.
+    With --events or --event-filter the exit code is still the job's. Of several jobs each line begins with the job's
+    name, or its id; the exit code is that of the first of these jobs which did not exit with 0.
     """
     from airunner.client.cli.instants import past_ms
     from airunner.client.cli.jobname import job_id_of
+    from airunner.client.cli.prefixes import prefixed
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
-    from airunner.client.cli.watching import watch
+    from airunner.client.cli.watching import watch, watch_all
     from airunner.transport.ports import SYSTEM
 
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
-    kinds = kinds_of(event_filter)
+    kinds = kinds_of(events, event_filter)
     since_ms = past_ms("--from-timestamp", from_timestamp, SYSTEM.wall_ms())
-    stamps = None if timestamps is None else Stamps(timestamps)
-    printer = JsonPrinter(console, kinds) if json else ConsolePrinter(console, kinds, stamps)
+
+    def printer_to(shown: JobConsole) -> JsonPrinter | ConsolePrinter:
+        if json:
+            return JsonPrinter(shown, kinds)
+        return ConsolePrinter(shown, kinds, None if timestamps is None else Stamps(timestamps))
+
     needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
 
     async def run(client: Client) -> int:
-        console.job_id = await job_id_of(client, job)
+        if len(jobs) > 1:
+            consoles = await prefixed(client, console, jobs)
+            shown = {job_id: (printer_to(own).show, own) for job_id, own in consoles.items()}
+            return await watch_all(
+                client, shown, console, from_sequence=max(1, from_sequence), from_timestamp_ms=since_ms, kinds=needed
+            )
+        console.job_id = await job_id_of(client, jobs[0])
         return await watch(
             client,
             console.job_id,
-            printer.show,
+            printer_to(console).show,
             console,
             from_sequence=max(1, from_sequence),
             from_timestamp_ms=since_ms,
@@ -82,14 +101,3 @@ def monitor_command(
         )
 
     return run
-
-
-def kinds_of(words: Sequence[str] | None) -> tuple[str, ...]:
-    """Parse kinds of events, such as `OUTPUT,process-end`, in any case. Raises `OperatorError` for an unknown kind."""
-    kinds = [word.strip().upper().replace("-", "_") for word in ",".join(words or ()).split(",") if word.strip()]
-    wrong = [kind for kind in kinds if kind not in EVENT_KINDS]
-    if wrong or (words and not kinds):
-        raise OperatorError(
-            f"--event-filter {(wrong or ['is empty'])[0]}: the kinds of events are {', '.join(EVENT_KINDS)}"
-        )
-    return tuple(dict.fromkeys(kinds))

@@ -9,19 +9,19 @@ from typing import Any, assert_never
 
 import msgspec
 
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import JobConsole
 from airunner.client.cli.loglines import Line
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
 from airunner.protocol import events
 from airunner.protocol.job import JobState, Reason
-from airunner.protocol.printable import one_line
+from airunner.protocol.printable import one_line, own_lines
 
 
 class JsonPrinter:
     """JSON printer: prints every event, or only those of `kinds`, as one object a line on stdout."""
 
-    def __init__(self, console: Console, kinds: Collection[str] = ()) -> None:
+    def __init__(self, console: JobConsole, kinds: Collection[str] = ()) -> None:
         self._console = console
         self._kinds = kinds
 
@@ -33,12 +33,16 @@ class JsonPrinter:
 
 
 class ConsolePrinter:
-    """Console printer: prints the job's output and progress, with `stamps` if given; with `kinds`, only such events."""
+    """Console printer: prints the job's output and progress, with `stamps` if given; with `kinds`, only such events.
 
-    def __init__(self, console: Console, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
+    Of `kinds` without OUTPUT, the messages are what was asked for, so they are printed on stdout.
+    """
+
+    def __init__(self, console: JobConsole, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
         self._console = console
         self._kinds = kinds
         self._stamps = stamps
+        self._messages_only = bool(kinds) and "OUTPUT" not in kinds
         self._began_ms: int | None = None
 
     def show(self, batch: Sequence[events.Event]) -> None:
@@ -71,8 +75,13 @@ class ConsolePrinter:
         if isinstance(body, events.ProcessStart):
             self._began_ms = body.started_at
         if (message := self._message(event)) is not None:
-            say = self._console.say if _is_progress(event) else self._console.must_say
-            say(message if stamps is None else f"{stamps.stamp(event)}{message}")
+            text = message if stamps is None else f"{stamps.stamp(event)}{message}"
+            if self._messages_only:
+                self._console.out_line(own_lines(text))
+            elif _is_progress(event):
+                self._console.say(text)
+            else:
+                self._console.must_say(text)
 
     def _message(self, event: events.Event) -> str | None:
         match event.body:
@@ -89,6 +98,8 @@ class ConsolePrinter:
                 return "cancel requested"
             case events.JobFinished():
                 return self._finished(event.body)
+            case events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() if self._kinds:
+                return _asked_message(event.body)
             case _:
                 return _agent_message(event.body)
 
@@ -144,6 +155,20 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
             events.Output() | events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() | events.UnknownBody()
         ):
             return None
+        case _:
+            assert_never(body)
+
+
+def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalResize) -> str:
+    """Format an event that is shown only if its kind is asked for."""
+    match body:
+        case events.ProcessEnd(duration_ms=duration_ms):
+            ending = f"with exit code {body.exit_code}" if body.signal is None else f"by signal {body.signal}"
+            return f"command ended {ending} after {duration_text(duration_ms)}"
+        case events.Heartbeat(elapsed_ms=elapsed_ms):
+            return f"silent, {duration_text(elapsed_ms)} after its start"
+        case events.TerminalResize(cols=cols, rows=rows):
+            return f"terminal is {cols} columns by {rows} rows"
         case _:
             assert_never(body)
 

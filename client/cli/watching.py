@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
 from airunner.client.cli.causes import Cause, Why
-from airunner.client.cli.console import Console, continues
+from airunner.client.cli.console import Console, JobConsole, continues
 from airunner.client.cli.status import WithStatus
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
@@ -46,7 +46,7 @@ async def watch(
     events = client.follow(job_id, from_sequence, from_timestamp_ms, kinds)
     try:
         async with events:
-            ask_why = WaitingReason(client, console).ask
+            ask_why = WaitingReason(client, job_id, console).ask
             async for batch in WithStatus(events.next_batch, console, ask_why, status=status, fresh=console.owns):
                 if offload is None:
                     show(batch)
@@ -54,11 +54,7 @@ async def watch(
                     await offload(partial(show, batch))
                 if isinstance(last := batch[-1].body, JobFinished):
                     return exit_status(last)
-        # JOB_FINISHED was before the first event or is not among `kinds`, so the exit code comes from the job.
-        job = await client.get(job_id)
-        if job.result is not None:
-            return job.result.exit_status
-        return 0 if job.state is JobState.COMPLETED else EXIT_JOB_FAILED
+        return await _exit_code(client, job_id)
     finally:
         if events.job_ended:
             console.farewell = ""
@@ -66,10 +62,11 @@ async def watch(
 
 
 class WaitingReason:
-    """Reason why the console's job waits, asked of the broker."""
+    """Reason why a job waits, asked of the broker."""
 
-    def __init__(self, client: Client, console: Console) -> None:
+    def __init__(self, client: Client, job_id: str, console: JobConsole) -> None:
         self._client = client
+        self._job_id = job_id
         self._console = console
         self._said: Cause | None = None
 
@@ -77,13 +74,67 @@ class WaitingReason:
         """Return the reason, or nothing if the broker does not say it in time; print each new cause that blocks."""
         why: Why | None = None
         with suppress(PeerError, OperatorError), anyio.move_on_after(HINT_S):
-            why = await why_it_waits(self._client, await self._client.get(self._console.job_id))
+            why = await why_it_waits(self._client, await self._client.get(self._job_id))
         if why is None:
             return ""
         if why.blocked and why.cause is not self._said:
             self._said = why.cause
             self._console.must_say(f"waiting: {why.text}")
         return why.text
+
+
+async def watch_all(
+    client: Client,
+    jobs: Mapping[str, tuple[Callable[[Sequence[Event]], None], JobConsole]],
+    console: Console,
+    *,
+    from_sequence: int = 1,
+    from_timestamp_ms: int | None = None,
+    kinds: Sequence[str] = (),
+) -> int:
+    """Watch several jobs at once, each by the function that shows its events; `watch` explains the other parameters.
+
+    Returns the exit code of the first job, in their order here, whose exit code is not 0.
+    """
+    codes: dict[str, int] = {}
+    console.follow()
+    console.farewell = continues(*jobs)
+
+    async def watch_one(job_id: str, show: Callable[[Sequence[Event]], None], own: JobConsole) -> None:
+        last: Event | None = None
+        async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
+            asked = WaitingReason(client, job_id, own).ask
+            async for batch in WithStatus(events.next_batch, console, asked, status=False, fresh=False):
+                show(batch)
+                last = batch[-1]
+        finished = last.body if last is not None and isinstance(last.body, JobFinished) else None
+        codes[job_id] = exit_status(finished) if finished is not None else await _exit_code(client, job_id)
+        console.farewell = continues(*(other for other in jobs if other not in codes)) if len(codes) < len(jobs) else ""
+        own.job_over()
+
+    try:
+        await together([partial(watch_one, job_id, *shown) for job_id, shown in jobs.items()])
+    finally:
+        console.job_over()
+    return next((codes[job_id] for job_id in jobs if codes[job_id]), 0)
+
+
+async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """Make calls at the same time; the first error ends the others and is raised as it is."""
+    try:
+        async with anyio.create_task_group() as group:
+            for call in calls:
+                group.start_soon(call)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
+async def _exit_code(client: Client, job_id: str) -> int:
+    """Ask for the exit code of a job that has ended: its JOB_FINISHED was not among the events that were shown."""
+    job = await client.get(job_id)
+    if job.result is not None:
+        return job.result.exit_status
+    return 0 if job.state is JobState.COMPLETED else EXIT_JOB_FAILED
 
 
 def exit_status(finished: JobFinished) -> int:

@@ -8,8 +8,9 @@ import subprocess
 from contextlib import ExitStack
 
 from airunner.protocol.errors import EXIT_USAGE
-from tests.acceptance.running import Cluster, Gate, start, submit
+from tests.acceptance.running import Cluster, Gate, start, submit, submitted
 
+JOBS = [("fast", 0), ("slow", 5), ("slower", 6)]
 SCRIPT = "for n in 1 2 3; do echo out $n; echo err $n >&2; done; exit 7"
 
 
@@ -23,11 +24,9 @@ def test_logs_are_read_as_docker_and_kubectl_read_them(standing: Cluster) -> Non
     )
     again = standing.airunner("logs", job[:8])
     assert (again.returncode, again.stdout, again.stderr) == (0, followed.stdout, followed.stderr)
-    for tail, numbers in ((), b"123"), (("-n", "1"), b"3"):
-        timed = standing.airunner("logs", "-t", *tail, "--stdout", job)
-        assert re.findall(rb"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z out (\d)$", timed.stdout) == [
-            *map(b"%c".__mod__, numbers)
-        ]
+    stamp = rb"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z out (\d)$"
+    assert re.findall(stamp, standing.airunner("logs", "-t", "--stdout", job).stdout) == [b"1", b"2", b"3"]
+    assert re.findall(stamp, standing.airunner("logs", "-tn", "1", "--stdout", job).stdout) == [b"3"]
     found = standing.airunner("logs", "-i", "--grep", "^OUT 3", "-C1", "--stdout", "--since", "1h", "--json", job)
     assert [json.loads(line)["line"] for line in found.stdout.splitlines()] == ["out 2", "out 3"]
     assert standing.airunner("logs", "--until", "1h", job).stdout == b""
@@ -53,3 +52,14 @@ def test_logs_of_a_running_job_end_with_what_it_has_written_and_follow_it_if_ask
             assert following.stdout is not None
             assert following.stdout.read().endswith(b"between\nlate\n")
             assert following.wait() == 0
+
+
+def test_several_jobs_are_followed_together_and_fail_with_the_first_that_failed(standing: Cluster) -> None:
+    jobs = [submitted(standing, "--name", name, "--", "sh", "-c", f"echo {name}; exit {code}") for name, code in JOBS]
+    for words in (("monitor", "--events", "output"), ("logs",), ("logs", "-f")):
+        done = standing.airunner(*words, *jobs, jobs[0])
+        assert sorted(done.stdout.splitlines()) == [b"fast   | fast", b"slow   | slow", b"slower | slower"]
+        assert (done.returncode, done.stderr) == (5 if words[0] == "monitor" else 0, b"")
+    lifecycle = standing.airunner("monitor", "--events", "lifecycle", *jobs[:1], timeout_s=60)
+    assert re.fullmatch(rb"(?s)waiting .*\nleased .*\nstarted, .*\ncommand ended .*\nCOMPLETED, .*\n", lifecycle.stdout)
+    assert standing.airunner("monitor", jobs[0], "no-such-job").returncode == 66

@@ -80,6 +80,8 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["token", "--subject", "x", "--ttl", "1h30m", "--signing-key", "/no/such"], "/no/such is missing: name a"),
         (["monitor", "x", "--event-filter", "output,nonsense"], "--event-filter NONSENSE: the kinds of events are"),
         (["monitor", "x", "--event-filter", "output,process-end", "--timestamps"], "run `airunner certs init`"),
+        (["monitor", "x", "--events", "some"], "--events: expected all or output or lifecycle, not 'some'"),
+        (["monitor", "x", "--events", "all", "--event-filter", "output"], "both choose events: leave one of them out"),
         (["monitor", "x", "--timestamps=Relative"], "run `airunner certs init`"),
         (["monitor", "x", "--timestamps", "--json"], "--timestamps is for the console"),
         (["agent", "--visibility-timeout", "2s"], "--visibility-timeout 2s: expected 3 to 43200 seconds"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import JobConsole
 from airunner.client.cli.loglines import LINE_BYTES_MAX, Line, LineSplitter, Search, Tail
 from airunner.client.cli.logreader import WINDOW_EVENTS, LogReader, Wanted
 from airunner.client.client import Client
@@ -70,8 +70,6 @@ def test_a_tail_that_takes_too_much_memory_is_shorter_and_says_so() -> None:
 class Screen:
     """Console that collects what is written to it."""
 
-    job_id = "j"
-
     def __init__(self) -> None:
         self.written: list[tuple[Stream, bytes]] = []
         self.said = ""
@@ -111,7 +109,7 @@ def shown(
     screen, stored = Screen(), Stored(log)
     pattern = None if grep is None else re.compile(grep)
     reader = LogReader(
-        cast("Client", stored), cast("Console", screen), wanted, pattern, 1 if grep else 0, window=window
+        cast("Client", stored), "j", cast("JobConsole", screen), wanted, pattern, 1 if grep else 0, window=window
     )
     anyio.run(lambda: reader.show(tail, follow=False))
     return screen, stored.read
