@@ -157,6 +157,12 @@ class Console:
             self._descriptors[1], f"{prefix}airunner: {own_lines(text)}\n".encode(errors="replace"), self._put_message
         )
 
+    def ask(self, question: str) -> None:
+        """Print a question on stderr; its line is ended by the answer."""
+        self._clear_status()
+        self.end_line()
+        self._put_message(self._descriptors[1], f"airunner: {question} ".encode())
+
     def end_line(self) -> None:
         """End the last line of stderr, so that a message does not stand behind it."""
         stderr = self._descriptors[1]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from airunner.client.cli.clientcommand import JobArgument, JobsArgument, JsonOption, client_command
-from airunner.client.cli.commands import CancelOption, MonitorOption, follow_new, require_monitor
+from airunner.client.cli.bulk import (
+    Choice,
+    LabelOption,
+    NameOption,
+    QueueOption,
+    SomeJobsArgument,
+    YesOption,
+    change_each,
+    confirmed,
+    summary,
+)
+from airunner.client.cli.clientcommand import JsonOption, Work, client_command
+from airunner.client.cli.commands import CancelOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
-from airunner.protocol.errors import EXIT_WRONG_STATE, NotFound
+from airunner.protocol.errors import EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 
@@ -21,21 +33,69 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
 
 T = TypeVar("T")
+EXIT_DECLINED: Final = 130  # the person at the terminal said no: as after Ctrl-C
+LIVING: Final = (JobState.SCHEDULED, JobState.RUNNING)
+ENDED: Final = tuple(state for state in JobState if state.terminal)
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
 
+def _state_option(default: str) -> Any:  # noqa: ANN401 - an option of the parser's
+    return typer.Option(
+        "--state",
+        "--status",
+        "-s",
+        case_sensitive=False,
+        help="Choose the jobs in this state; may be repeated.",
+        show_default=default,
+    )
+
+
 @client_command("quiet")
-async def cancel_command(
-    client: Client,
+def cancel_command(
     console: Console,
-    jobs: JobsArgument,
+    jobs: SomeJobsArgument = None,
+    queue: QueueOption = None,
+    label: LabelOption = None,
+    name: NameOption = None,
+    state: Annotated[list[JobState] | None, _state_option("scheduled and running")] = None,
+    yes: YesOption = False,
     json: JsonOption = False,
-) -> int:
+) -> Work:
     """Cancel jobs: a waiting job ends at once, a running job is ended by its agent.
 
-    Exits with 0 if all jobs are cancelled or being cancelled, with 66 if there is no such job, and with 65 if a job had
-    ended otherwise.
+    Jobs that are chosen by options are cancelled 16 at a time, and their ids printed. Exits with 0 if all jobs are
+    cancelled or being cancelled, with 66 if there is no such job, and with 65 if a named job had ended otherwise.
     """
+    choice = Choice("cancel", queue, label, name, state, may=LIVING, states=LIVING)
+    choice.require_one(jobs)
+
+    async def run(client: Client) -> int:
+        if jobs:
+            return await _cancel_named(client, console, jobs, json=json)
+        job_ids = await choice.ids(client)
+        if not await confirmed(console, "cancel", len(job_ids), yes=yes):
+            return EXIT_DECLINED
+        states: Counter[JobState] = Counter()
+
+        async def cancel(job: str) -> None:
+            state = await client.cancel(job)
+            states[state] += 1
+            if json:
+                console.out_json({"job_id": job, "state": state})
+            elif state is JobState.CANCELLED or not state.terminal:
+                console.out_line(job)
+
+        code = await change_each(console, "cancel", job_ids, cancel)
+        running = states[JobState.RUNNING]
+        still = f"; {running:,} of them run, and their agents end them now" if running else ""
+        console.say(summary("cancelled", states[JobState.CANCELLED] + running, len(job_ids)) + still)
+        return code
+
+    return run
+
+
+async def _cancel_named(client: Client, console: Console, jobs: Sequence[str], *, json: bool) -> int:
+    """Cancel jobs one after the other; return the exit code."""
     exit_code = 0
     for operand in jobs:
         try:
@@ -57,18 +117,62 @@ async def cancel_command(
 
 
 @client_command("quiet", "raw")
-async def retry_command(
-    client: Client,
+def retry_command(
     console: Console,
-    job: JobArgument,
-    monitor: MonitorOption = True,
+    jobs: SomeJobsArgument = None,
+    queue: QueueOption = None,
+    label: LabelOption = None,
+    name: NameOption = None,
+    state: Annotated[list[JobState] | None, _state_option("failed")] = None,
+    yes: YesOption = False,
+    monitor: Annotated[
+        bool | None,
+        typer.Option(
+            "--monitor/--no-monitor",
+            help="Follow the new job to its end, or only print its id.",
+            show_default="monitor, if one job is named",
+        ),
+    ] = None,
     cancel_on_exit: CancelOption = False,
     json: JsonOption = False,
-) -> int:
-    """Submit a finished job again as a new job, follow the new job, and exit with its exit code, as `submit` does."""
-    require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
-    submit = partial(client.retry, await job_id_of(client, job))
-    return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
+) -> Work:
+    """Submit a finished job again as a new job, follow the new job, and exit with its exit code, as `submit` does.
+
+    Several jobs, or jobs that are chosen by options, are submitted again 16 at a time: the ids of the new jobs are
+    printed, and `airunner wait` waits for them. A job that was chosen and retried within a day is not retried again.
+    """
+    choice = Choice("retry", queue, label, name, state, may=ENDED, states=(JobState.FAILED,))
+    choice.require_one(jobs)
+    several = choice.given or len(jobs or ()) > 1
+    if several and (monitor or cancel_on_exit):
+        raise OperatorError("--monitor and --cancel-on-exit are for one job: use `airunner wait` for several")
+    follow = not several if monitor is None else monitor
+    require_monitor(monitor=follow, cancel_on_exit=cancel_on_exit)
+
+    async def run(client: Client) -> int:
+        if not several:
+            submit = partial(client.retry, await job_id_of(client, (jobs or [""])[0]))
+            return await follow_new(client, submit, console, json=json, monitor=follow, cancel_on_exit=cancel_on_exit)
+        job_ids = [await job_id_of(client, job) for job in jobs] if jobs else await choice.ids(client)
+        if not await confirmed(console, "retry", len(job_ids), yes=yes):
+            return EXIT_DECLINED
+
+        retried = 0
+
+        async def retry(job: str) -> None:
+            nonlocal retried
+            new = await client.retry(job, request_id=None if jobs else f"retry of {job}, chosen by options")
+            retried += 1
+            if json:
+                console.out_json({"job_id": new.id, "origin": job})
+            else:
+                console.out_line(new.id)
+
+        code = await change_each(console, "retry", job_ids, retry)
+        console.say(summary("retried", retried, len(job_ids)))
+        return code
+
+    return run
 
 
 @client_command()

@@ -98,7 +98,7 @@ def list_command(
     from airunner.transport.ports import SYSTEM
 
     chosen = ("id",) if ids else columns_of(columns) if columns is not None else None
-    wanted: dict[str, Any] = {"state": state or None, "metadata": _labels(metadata or ())}
+    wanted: dict[str, Any] = {"state": state or None, "metadata": labels_of(metadata or ())}
     wanted |= {"queue": queue, "name": name, "owner": owner}
     since_ms, until_ms = (past_ms(*option, SYSTEM.wall_ms()) for option in (("--since", since), ("--until", until)))
     for option, given in (("--all", every), ("--since", since), ("--until", until), ("--after", before)):
@@ -143,7 +143,7 @@ def list_command(
     return run
 
 
-def _labels(words: Sequence[str]) -> Mapping[str, str]:
+def labels_of(words: Sequence[str]) -> Mapping[str, str]:
     """Read labels. Raises `OperatorError`: two values of one name."""
     from airunner.client.cli.request import pairs_of
 

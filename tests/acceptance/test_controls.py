@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from subprocess import PIPE
 
-from tests.acceptance.running import Cluster, Gate, events, submit, submitted
+from airunner.client.cli.bulk import CONFIRMED_MIN
+from airunner.protocol.errors import EXIT_USAGE
+from tests.acceptance.running import Cluster, Gate, events, start, submit, submitted
 
 
 def lines(cluster: Cluster, *arguments: str) -> list[str]:
@@ -51,6 +55,35 @@ def test_an_ended_job_is_run_again_and_its_exit_code_is_ours(standing: Cluster) 
     (second,) = lines(standing, "retry", "--no-monitor", first)
     assert json.loads(standing.airunner("show", "--json", second).stdout)["origin"] == first
     assert "there is no job nothing" in told(standing, "retry", "nothing", code=66)
+
+
+def test_jobs_are_cancelled_and_retried_by_what_they_have_in_common(cluster: Cluster) -> None:
+    jobs = [
+        submitted(cluster, "--queue", "a", "--metadata", f"odd={at % 2}", "--", "true") for at in range(CONFIRMED_MIN)
+    ]
+    other = submitted(cluster, "--queue", "b", "--name", "same", "--", "false")
+    assert lines(cluster, "cancel", "--queue", "a", "--label", "odd=1", "--state", "running") == []
+    assert lines(cluster, "cancel", "--queue", "a", "--label", "odd=1") == jobs[1::2]
+    again = lines(cluster, "retry", "--queue", "a", "--state", "cancelled")
+    assert lines(cluster, "retry", "--queue", "a", "--state", "cancelled") == again, "each of them only once"
+    assert [json.loads(cluster.airunner("show", "--json", job).stdout)["origin"] for job in again] == jobs[1::2]
+    for answer, code in ((b"\n", 130), (b"y\n", 0)):
+        ours, theirs = os.openpty()
+        with start(cluster.environ, "cancel", "--queue", "a", stdin=theirs, stderr=theirs, stdout=PIPE) as asking:
+            os.close(theirs)
+            os.write(ours, answer)
+            assert asking.stdout is not None
+            cancelled = asking.stdout.read().decode().split()
+            assert asking.wait(20) == code
+        os.close(ours)
+    assert sorted(cancelled) == sorted([*jobs[::2], *again])
+    cluster.agent("--queue", "b")
+    assert cluster.airunner("wait", other).returncode == 1
+    (failed,) = lines(cluster, "retry", "--name", "same")
+    assert cluster.airunner("wait", failed).returncode == 1
+    assert len({*lines(cluster, "retry", other, failed), other, failed}) == 4
+    assert "not both" in told(cluster, "retry", "--queue", "b", other, code=EXIT_USAGE)
+    assert "SCHEDULED or RUNNING" in told(cluster, "cancel", "--state", "failed", code=EXIT_USAGE)
 
 
 def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> None:
