@@ -6,7 +6,7 @@
   its one-line message and exits with its `exit_code`.
 - `AssertionError`: a bug of ours, which ends the process.
 
-The docstring of a subclass of `PeerError` is its default message.
+The docstring of a subclass of `PeerError` is its default message, which others quote: without capital and full stop.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class PeerError(Exception):
     def __init__(
         self, message: str | None = None, *, expected_index: int | None = None, retry_ms: int | None = None
     ) -> None:
-        self.message = message or cleandoc(type(self).__doc__ or self.code)
+        doc = cleandoc(type(self).__doc__ or self.code).removesuffix(".")
+        self.message = message or f"{doc[0].lower()}{doc[1:]}"
         self.expected_index = expected_index
         self.retry_ms = retry_ms  # pause before the same request may be sent again; None: not stated
         super().__init__(self.message)

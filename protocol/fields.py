@@ -272,7 +272,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         JobTitle,
         Field("Name of the job, by which commands find it: of several jobs, the newest is meant.", plain=True),
     ] = ""
-    owner: Annotated[Owner, Field("Person or system that the job is for; shown in lists.", plain=True)] = ""
+    owner: Annotated[
+        Owner,
+        Field("Person or system that the job is for: a column of wide lists, and of lists in a pipe.", plain=True),
+    ] = ""
     metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
 

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     CHECKOUT_FAILED = "checkout-failed"
     COMMAND_NOT_FOUND = "command-not-found"
+    NOT_EXECUTABLE = "not-executable"
+    NO_WORKING_DIRECTORY = "no-working-directory"
     PROCESS_ERROR = "process-error"
     AGENT_LOST = "agent-lost"
     OUT_OF_MEMORY = "oom"

@@ -20,7 +20,7 @@ import anyio.lowlevel
 from msgspec import Struct, convert
 from msgspec.structs import asdict, replace
 
-from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, Hook, HookFailed, Hooks
+from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, NOT_FOUND, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import (
     OpenBox,
     SecretMissing,
@@ -226,13 +226,24 @@ class Attempt:
                 raise MachineRefused(Scarce.DISK, HOOK_WITHOUT_ROOM, guessed=True) from failed
             return failed.result
         except LaunchFailed as failed:
-            self._supervisor.say(failed.message)
-            return Result(exit_code=failed.exit_code, reason=Reason.COMMAND_NOT_FOUND)
+            return self._not_started(failed)
         if process is None:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
             result = await self._attend(process)
         return await self._after(Hook.POST_COMMAND, result)
+
+    def _not_started(self, failed: LaunchFailed) -> Result:
+        """Record why the command could not be started, and return the attempt's result."""
+        message, reason = failed.message, Reason.NOT_EXECUTABLE
+        if failed.exit_code == NOT_FOUND:
+            reason = Reason.COMMAND_NOT_FOUND
+        elif self._spec.working_directory and not self._folder.is_dir():
+            where = "checkout" if self._spec.repository else "workspace, which is empty without a repository"
+            message = f"the working directory {self._spec.working_directory} is not a folder of the {where}"
+            reason = Reason.NO_WORKING_DIRECTORY
+        self._supervisor.say(message)
+        return Result(exit_code=failed.exit_code, reason=reason)
 
     async def _prepare(self) -> None:
         """Run the checkout and the hooks that come before the command; raises `CheckoutFailed`, `HookFailed`."""
@@ -297,19 +308,21 @@ class Attempt:
     def _launch_spec(self) -> LaunchSpec:
         """Return the specification of the job's command."""
         environment = job_environment(self._facts, self._jobs_environ, terminal=self._terminal is not None)
-        folder = self._workspace.checkout
-        if self._spec.working_directory:
-            folder /= self._spec.working_directory
         stdin = self._workspace.stdin if self._spec.stdin_bytes else None
         return LaunchSpec(
             self._spec.argv,
             environment,
-            folder,
+            self._folder,
             self._terminal,
             merged=self._spec.merge_output,
             stdin=stdin,
             short_s=SHORT_S if self._held.was_queued else 0.0,
         )
+
+    @property
+    def _folder(self) -> Path:
+        """Folder that the command runs in."""
+        return self._workspace.checkout / self._spec.working_directory
 
     def _hooks_environment(self) -> dict[str, str]:
         return hook_environment(self._facts, self._environ)

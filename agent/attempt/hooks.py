@@ -37,6 +37,7 @@ from airunner.certs.ownership import unsafe_reason
 from airunner.protocol.job import Reason, Result
 
 HOOK_S_MAX: Final = 3_600.0  # timeout of a hook; after a cancel it is the cancel grace (see `Attempt._after`)
+NOT_FOUND: Final = 127  # a shell's exit code for a command that was not found
 NOT_EXECUTABLE: Final = 126  # a shell's exit code for a file that cannot be executed
 STATUS_VARIABLE: Final = "AIRUNNER_COMMAND_EXIT_STATUS"
 

@@ -184,8 +184,7 @@ class Git(Struct, frozen=True):
             tries = backoff.failures + 1
             if tries == TRIES_MAX or ended.exit is None or not failed.of_network or failed.scarce:
                 raise failed
-            last = failed.message.splitlines()[-1]
-            self.tell(f"{last}; trying again ({tries + 1} of {TRIES_MAX})")
+            self.tell(f"{network_cause(failed.message)}; trying again ({tries + 1} of {TRIES_MAX})")
             await backoff.pause()
         return ended
 
@@ -255,6 +254,12 @@ class _Progress:
         if stage != self._stage or now_s - self._reported_s >= PROGRESS_S:
             self._stage, self._reported_s = stage, now_s
             self._tell(line[:TEXT_CHARS_MAX])
+
+
+def network_cause(message: str) -> str:
+    """Find the line of git's error output about the network's failure; advice may come after it."""
+    lines = message.splitlines()
+    return next(filter(_NETWORK.search, lines), lines[-1]).rstrip(".")
 
 
 def is_of_network(words: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.commands import CancelOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
-from airunner.protocol.errors import EXIT_WRONG_STATE, NotFound, OperatorError
+from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 
@@ -214,13 +215,15 @@ async def brokers_command(client: Client, console: Console, json: JsonOption = F
 @client_command("quiet")
 async def pause_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Pause a queue: it accepts jobs and starts none, until `airunner resume`. Running jobs continue."""
-    await client.update_queue(queue, QueueMode.PAUSED)
-    console.say(f"queue {queue} is paused: it accepts jobs and starts none")
+    await _update(client, console, queue, QueueMode.PAUSED, "is paused: it accepts jobs and starts none")
 
 
 @client_command("quiet")
 async def resume_command(client: Client, console: Console, queue: QueueArgument) -> None:
-    """Resume a queue that was paused or drained."""
+    """Resume a queue that was paused or drained. Exits with 66 if there is no such queue."""
+    if not await _is_known(client, queue):
+        words = f"there is no queue {queue} to resume: it has no jobs and no agent, and was neither paused nor drained"
+        raise OperatorError(f"{words}; `airunner queues` lists the queues", exit_code=EXIT_NO_SUCH)
     await client.update_queue(queue, QueueMode.OPEN)
     console.say(f"queue {queue} is open")
 
@@ -228,8 +231,25 @@ async def resume_command(client: Client, console: Console, queue: QueueArgument)
 @client_command("quiet")
 async def drain_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Drain a queue: it rejects new jobs and runs those it has, until `airunner resume`."""
-    await client.update_queue(queue, QueueMode.DRAINING)
-    console.say(f"queue {queue} is draining: it rejects new jobs")
+    await _update(client, console, queue, QueueMode.DRAINING, "is draining: it rejects new jobs")
+
+
+async def _update(client: Client, console: Console, queue: str, mode: QueueMode, words: str) -> None:
+    """Set the mode of a queue, and warn if its name may be mistyped: no job and no agent knows it."""
+    known = await _is_known(client, queue)
+    await client.update_queue(queue, mode)
+    console.say(f"queue {queue} {words}")
+    if not known:
+        undo = f"undo it with `airunner resume {queue}` if the name is mistyped"
+        console.must_say(f"queue {queue} is new: it has no jobs, and no agent serves it; {undo}")
+
+
+async def _is_known(client: Client, queue: str) -> bool:
+    """Return whether a queue has jobs, is not open, or is served by an agent."""
+    if await client.queue(queue) is not None:
+        return True
+    async with aclosing(client.agents()) as agents:
+        return any([queue in agent.queues async for agent in agents])
 
 
 async def show_rows(

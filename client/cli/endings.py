@@ -107,6 +107,8 @@ _WORDS: Final[Mapping[Reason, str]] = MappingProxyType(
     {
         Reason.CHECKOUT_FAILED: "the checkout failed",
         Reason.COMMAND_NOT_FOUND: "its command could not be started",
+        Reason.NOT_EXECUTABLE: "its command could not be started",
+        Reason.NO_WORKING_DIRECTORY: "its command could not be started",
         Reason.PROCESS_ERROR: "its agent could not run it",
         Reason.HOOK_FAILED: "a hook of its agent failed",
         Reason.SECRET_MISSING: "a secret that it names is missing",

@@ -86,6 +86,32 @@ def test_jobs_are_cancelled_and_retried_by_what_they_have_in_common(cluster: Clu
     assert "SCHEDULED or RUNNING" in told(cluster, "cancel", "--state", "failed", code=EXIT_USAGE)
 
 
+def test_a_mistyped_queue_is_told(standing: Cluster) -> None:
+    """One that has no job, but an agent, is none."""
+    assert "there is no queue buidls to resume" in told(standing, "resume", "buidls", code=66)
+    for command in ("pause", "drain"):
+        assert "queue buidls is new: it has no jobs, and no agent serves it" in told(standing, command, "buidls", "-q")
+        assert "is new" not in told(standing, command, "buidls")
+        assert told(standing, "resume", "buidls") == "airunner: queue buidls is open\n"
+    assert told(standing, "resume", "default") == "airunner: queue default is open\n"
+
+
+def test_what_cannot_be_started_is_told_as_what_it_is(standing: Cluster) -> None:
+    job = ("submit", "--", "/etc/passwd")
+    for words, code, message, reason in (
+        (job, 126, "/etc/passwd: not executable; run `chmod +x` on it", "not-executable"),
+        (
+            ("submit", "--working-directory", "src", *job[1:]),
+            126,
+            "the working directory src is not a folder of the",
+            "no-working-directory",
+        ),
+        (("submit", "--", "nosuch"), 127, "nosuch: command not found", "command-not-found"),
+    ):
+        said = told(standing, *words, code=code).splitlines()
+        assert [message in said[-2], said[-1].endswith(f"FAILED, exit code {code} ({reason})")] == [True, True], said
+
+
 def test_queues_are_paused_drained_and_opened_and_shown(cluster: Cluster) -> None:
     assert "queue default is paused" in told(cluster, "pause", "default")
     urgent = ("--priority", "5", "--owner", "ada", "--metadata", "build=42", "--require", "os=linux")

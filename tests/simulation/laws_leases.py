@@ -149,7 +149,7 @@ def what_was_not_begun_is_not_counted(evidence: Evidence) -> Found:
     """
     for job_id, case in evidence.cases.items():
         result, spec = case.job.result, case.job.spec
-        not_found = result is not None and result.reason is Reason.COMMAND_NOT_FOUND
+        not_found = result is not None and result.reason in (Reason.COMMAND_NOT_FOUND, Reason.NOT_EXECUTABLE)
         if not_found and spec.command == "script" and '"missing": true' not in spec.args[0]:
             yield job_id, "is ended because its machine did not start its command"
         begun = {life.started.attempt for life in evidence.lives.get(job_id, ())}

@@ -133,7 +133,17 @@ def _refusal(name: bytes, number: int, program: bytes | None) -> Refusal:
         return Refusal(number, f"{text}: {_absent(name, program)}", EXIT_NOT_FOUND)
     if program is not None and os.path.isdir(program):  # noqa: PTH112 - likewise
         return Refusal(number, f"{text}: is a directory")
+    if number == errno.EACCES and not _has_execute_bit(program):
+        return Refusal(number, f"{text}: not executable; run `chmod +x` on it, or name its interpreter first")
     return Refusal(number, f"{text}: {os.strerror(number)}")
+
+
+def _has_execute_bit(program: bytes | None) -> bool:
+    """Return whether a program has an execute bit; False for None: a file on PATH has none."""
+    try:
+        return program is not None and os.stat(program).st_mode & 0o111 != 0  # noqa: PTH116 - as above
+    except OSError:
+        return True  # a folder above it is closed
 
 
 def _absent(name: bytes, program: bytes | None) -> str:

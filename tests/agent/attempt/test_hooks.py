@@ -126,7 +126,7 @@ async def test_a_hook_that_fails_before_the_command_keeps_it_from_running(client
     left, failed = job.said
     assert left.startswith("the hook pre-command has ended; these processes that it had started were ended after it:")
     assert failed == "the hook pre-command exited with 9"
-    assert job.lines == ["pre-exit 9 "]
+    assert job.lines == ["pre-exit 125 "]
     assert "PROCESS_START" not in job.kinds
 
 

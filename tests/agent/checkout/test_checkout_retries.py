@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network
+from airunner.agent.checkout.git import TRIES_MAX, CheckoutFailed, is_of_network, network_cause
 from airunner.agent.checkout.repository import Rules
 from tests.agent.checkout.conftest import Checkout
 from tests.agent.checkout.repositories import git, new_repository
@@ -80,3 +80,9 @@ async def test_a_remote_that_refuses_is_asked_once(checkout: Checkout, server: H
 )
 def test_gits_words_tell_the_network_from_the_rest(words: str, passing: bool) -> None:  # noqa: FBT001
     assert is_of_network(words) is passing
+
+
+def test_the_cause_is_told_and_not_gits_advice() -> None:
+    cause = "ssh: connect to host h port 22: Connection refused"
+    advice = "fatal: Could not read from remote repository.\n\nPlease make sure the repository exists."
+    assert [network_cause(f"{cause}\r\n{advice}"), network_cause("Early EOF.")] == [cause, "Early EOF"]

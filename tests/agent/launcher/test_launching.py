@@ -169,6 +169,7 @@ async def test_the_launcher_is_small_and_single_threaded(launcher: ChildLauncher
 
 
 WINDOWS = ": the file has Windows line ends (CR LF); convert it, as with dos2unix"
+MODE = ": not executable; run `chmod +x` on it, or name its interpreter first"
 NO_SHELL = ": there is no shell in between, so write each word as an argument of its own, or use sh -c"
 
 
@@ -177,8 +178,8 @@ NO_SHELL = ": there is no shell in between, so write each word as an argument of
     [
         ("no-such-command", 127, "no-such-command: command not found"),
         ("./nothing", 127, "./nothing: command not found"),
-        ("./plain", 126, "./plain: Permission denied"),
-        ("plain", 126, "plain: Permission denied"),
+        ("./plain", 126, f"./plain{MODE}"),
+        ("plain", 126, f"plain{MODE}"),
         ("./folder", 126, "./folder: is a directory"),
         ("folder", 127, "folder: command not found"),
         ("./orphan", 127, "./orphan: its interpreter /no/such/interpreter was not found"),
