@@ -28,7 +28,8 @@ from airunner.certs.ownership import OTHERS_READ_OR_WRITE, OTHERS_WRITE, home_fa
 from airunner.certs.principal import Principal
 from airunner.certs.queuekeys import load_public, load_secret, public_path, secret_path
 from airunner.certs.secretfile import read_public
-from airunner.certs.tokenkeys import PUBLIC_VARIABLE, find_signing_key, load_verifying_keys, thumbprint
+from airunner.certs.tokenkeys import find_signing_key, load_verifying_keys, thumbprint
+from airunner.certs.tokenpem import PUBLIC_VARIABLE
 from airunner.certs.tokens import Claims
 from airunner.certs.tokensource import TOKEN_VARIABLE, TokenFile
 from airunner.certs.tokenverifier import TokenVerifier

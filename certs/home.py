@@ -7,6 +7,7 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── broker.secret      Z85
 │   ├── client.public      Z85     CURVE key that identifies this machine, as agent or client
 │   ├── client.secret      Z85
+│   ├── client.token                the token that this machine's clients last signed, while it is young
 │   ├── allowed-clients            the public keys that the broker accepts (`allowlist.py`)
 │   ├── clients/                   key pairs made here for other machines, kept until they are revoked
 │   ├── queues/                    the keys that queues' secrets are sealed with (`queuekeys.py`)
@@ -38,6 +39,7 @@ class Home:
         self.broker_secret = self.certs / "broker.secret"
         self.client_public = self.certs / "client.public"
         self.client_secret = self.certs / "client.secret"
+        self.client_token = self.certs / "client.token"
         self.allowed_clients = self.certs / "allowed-clients"
         self.clients = self.certs / "clients"
         self.queue_keys = self.certs / "queues"

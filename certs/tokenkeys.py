@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -33,12 +32,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airunner.certs.home import Home
-from airunner.certs.secretfile import MissingFile, read_public, read_secret
+from airunner.certs.tokenpem import find_signing_pem, read_signing_pem, read_verifying_pem
 from airunner.protocol.errors import OperatorError
 
-PUBLIC_VARIABLE: Final = "JWT_PUBLIC_KEY"
-SIGNING_VARIABLE: Final = "JWT_SIGNING_KEY"
-_LIKE: Final = re.compile(b"-----BEGIN")  # PEM
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -64,24 +60,18 @@ def load_verifying_keys(
     environ: Mapping[str, str], home: Home, file: Path | None = None
 ) -> list[ec.EllipticCurvePublicKey]:
     """Load the public keys that the broker verifies tokens with: those in `file` when it is given."""
-    read = partial(read_public, what="the key that verifies tokens,", like=_LIKE)
-    return parse_public_keys(*_pem(read, environ, PUBLIC_VARIABLE, home.token_public, file))
+    return parse_public_keys(*read_verifying_pem(environ, home, file))
 
 
 def load_signing_key(environ: Mapping[str, str], home: Home, file: Path | None = None) -> ec.EllipticCurvePrivateKey:
     """Load the private key that signs tokens: that in `file` when it is given."""
-    read = partial(read_secret, what="the key that signs tokens,", like=_LIKE)
-    return parse_signing_key(*_pem(read, environ, SIGNING_VARIABLE, home.token_secret, file))
+    return parse_signing_key(*read_signing_pem(environ, home, file))
 
 
 def find_signing_key(environ: Mapping[str, str], home: Home) -> ec.EllipticCurvePrivateKey | None:
     """Find the private key that signs tokens; None when this machine has none."""
-    try:
-        return load_signing_key(environ, home)
-    except MissingFile:
-        if environ.get(SIGNING_VARIABLE):
-            raise
-        return None
+    found = find_signing_pem(environ, home)
+    return None if found is None else parse_signing_key(*found)
 
 
 def parse_public_keys(pem: bytes, where: str) -> list[ec.EllipticCurvePublicKey]:
@@ -115,20 +105,6 @@ def parse_signing_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise OperatorError(f"{where} holds a key of another kind: tokens need an EC key on P-256 (ES256)")
     return key
-
-
-def _pem(
-    read: Callable[..., bytes], environ: Mapping[str, str], variable: str, usual: Path, file: Path | None
-) -> tuple[bytes, str]:
-    """Find PEM text, and its name for errors: in `file`, else in the variable or the file it names, else in `usual`."""
-    if file is not None:
-        return read(file, if_missing="name a PEM file"), str(file)
-    value = environ.get(variable)
-    if not value:
-        return read(usual), str(usual)
-    if "-----BEGIN" in value:  # files that set variables often write a line end as the two characters \n
-        return value.replace("\\n", "\n").encode("utf-8", errors="replace"), variable
-    return read(Path(value), if_missing=f"{variable} takes PEM text or the path of a PEM file"), value
 
 
 def _base64url(raw: bytes) -> str:

@@ -3,18 +3,23 @@
 It is the first of these: the value of `--token`, or the content of `--token-file` (not both); `AIRUNNER_TOKEN`; a token
 minted here, if the signing key is here; no token, for a broker with `--no-auth`. A file is read again when it has
 changed; a minted token is short-lived, and replaced long before it expires. With either a process needs no restart.
+A client keeps the token that it has minted, so that the next one on this machine starts sooner.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, Role
-from airunner.certs.secretfile import read_secret
+from airunner.certs.secretfile import read_secret, replace
+from airunner.certs.tokenpem import find_signing_pem
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
 _LIKE: Final = re.compile(rb"\A\s*[^\s.]+\.[^\s.]+\.[^\s.]+\s*\Z")  # a JWT: three parts
+_HASH_BYTES: Final = 32
+_KEPT: Final = re.compile(rb"\A[0-9a-f]{64} ")
 MINTED_TTL_S: Final = 600.0  # seconds: long enough for a slow request, short enough to be worth little when stolen
 
 
@@ -71,34 +78,64 @@ class TokenFile:
             self._seen = seen
 
 
+class KeptToken:
+    """Token kept in a file, 0600, by which a client that starts needs no signature, and no import of signing.
+
+    The file names the key, the subject and the roles of its token by a hash: another key's token is not used.
+    """
+
+    def __init__(self, path: Path, pem: bytes, subject: str, roles: Iterable[Role]) -> None:
+        self._path = path
+        what = "\0".join((subject, *sorted(roles))).encode()
+        self._hash = blake2b(what, key=blake2b(pem).digest(), digest_size=_HASH_BYTES).hexdigest()
+
+    def read(self) -> tuple[bytes, float] | None:
+        """Read the token and when it was minted (Unix seconds); None: there is none of this key."""
+        try:
+            content = read_secret(self._path, "the kept token", like=_KEPT).decode("ascii", errors="replace")
+            of, minted_s, token = content.split()
+            return (token.encode(), float(minted_s)) if of == self._hash else None
+        except (OperatorError, ValueError):
+            return None
+
+    def write(self, token: bytes, minted_s: float) -> None:
+        """Keep a token; a home that cannot be written keeps none."""
+        with suppress(OperatorError):
+            replace(self._path, f"{self._hash} {minted_s!r} {token.decode()}\n".encode())
+
+
 class TokenSource:
-    """Token source: a `fixed` token, a token that `signer` replaces after half of its lifetime, or no token."""
+    """Token source: a `fixed` token, a token that a signer replaces after half of its lifetime, or no token."""
 
     def __init__(
         self,
         *,
         fixed: bytes = b"",
-        signer: TokenSigner | None = None,
+        signer: Callable[[], TokenSigner] | None = None,
         subject: str = "local",
         tenant: str = DEFAULT_TENANT,
         roles: Iterable[Role] = ALL_ROLES,
+        kept: KeptToken | None = None,
     ) -> None:
-        self._token = fixed
         self._signer = None if fixed else signer
         self._subject = subject
         self._tenant = tenant
         self._roles = frozenset(roles)
-        self._minted_s = float("-inf")
+        self._kept = kept
+        found = kept.read() if kept is not None else None
+        self._token, self._minted_s = found or (fixed, float("-inf"))
 
     def token_at(self, now_s: float) -> bytes:
         """Return the token to present at `now_s` (Unix seconds); empty: none."""
         # When the clock was set back, the last token is from the future: it is replaced as well.
         if self._signer and not self._minted_s <= now_s < self._minted_s + MINTED_TTL_S / 2:
-            minted = self._signer.mint(
+            minted = self._signer().mint(
                 subject=self._subject, tenant=self._tenant, roles=self._roles, ttl_s=MINTED_TTL_S, now_s=now_s
             )
             self._token = minted.encode()
             self._minted_s = now_s
+            if self._kept is not None:
+                self._kept.write(self._token, now_s)
         return self._token
 
 
@@ -111,11 +148,13 @@ def token_source(
     subject: str = "local",
     roles: Iterable[Role] = ALL_ROLES,
     report: Callable[[str], None] = _ignore_report,
+    keep: bool = False,
 ) -> TokenSource | TokenFile:
     """Choose the token source of one process; `explicit` is the value of `--token`, `file` that of `--token-file`.
 
-    `report` is called with later problems of the file. Raises `OperatorError`: both options are given, the given
-    token cannot be a token, or the signing key exists and is not usable.
+    `keep`: a minted token is kept in the home for the next process. `report` is called with later problems of the
+    file. Raises `OperatorError`: both options are given, the given token cannot be a token, or the signing key exists
+    and is not usable.
     """
     if file is not None:
         if explicit is not None:
@@ -125,12 +164,22 @@ def token_source(
     if explicit is not None or given.strip():
         of_the_variable = explicit in {None, environ.get(TOKEN_VARIABLE)}  # the option may have read the variable
         return TokenSource(fixed=_checked(given, TOKEN_VARIABLE if of_the_variable else "--token"))
-    # A process with a token signs none, and starts 60 ms sooner without the imports of signing.
-    from airunner.certs.tokenkeys import find_signing_key
+    found = find_signing_pem(environ, home)
+    if found is None:
+        return TokenSource()
+    kept = KeptToken(home.client_token, found[0], subject, roles) if keep else None
+    signer = cache(partial(_signer, *found))
+    if kept is None or kept.read() is None:
+        signer()  # now, so that a key that is not usable is refused before anything is sent
+    return TokenSource(signer=signer, subject=subject, roles=roles, kept=kept)
+
+
+def _signer(pem: bytes, where: str) -> TokenSigner:
+    # Imported here: a process that has a token signs none.
+    from airunner.certs.tokenkeys import parse_signing_key
     from airunner.certs.tokens import TokenSigner
 
-    key = find_signing_key(environ, home)
-    return TokenSource(signer=TokenSigner(key) if key else None, subject=subject, roles=roles)
+    return TokenSigner(parse_signing_key(pem, where))
 
 
 def _checked(given: str, where: str) -> bytes:

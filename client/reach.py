@@ -48,7 +48,7 @@ def reach(
     place = own_home(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
     pair, broker_public = load_client_pair(place), load_broker_public(place)
     file = None if token_file is None else Path(token_file)
-    tokens = token_source(environ, place, explicit=token, file=file, subject="client")
+    tokens = token_source(environ, place, explicit=token, file=file, subject="client", keep=True)
     context = new_context()
     return Reach(
         network=CurveNetwork(context, pair, broker_public),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Final, get_args
 
 import msgspec
@@ -237,13 +238,24 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_bodies_decoder: msgspec.msgpack.Decoder[list[EventBody]] = msgspec.msgpack.Decoder(list[EventBody])
-_body_decoder: msgspec.msgpack.Decoder[EventBody] = msgspec.msgpack.Decoder(EventBody)
 _fields_decoder = msgspec.msgpack.Decoder(dict[str, Any])
-_agent_decoder: msgspec.msgpack.Decoder[list[AgentBody]] = msgspec.msgpack.Decoder(
-    Annotated[list[AgentBody], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
-)
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+# Made when first used: each takes a command that reads no event some milliseconds.
+@cache
+def _bodies_decoder() -> msgspec.msgpack.Decoder[list[EventBody]]:
+    return msgspec.msgpack.Decoder(list[EventBody])
+
+
+@cache
+def _body_decoder() -> msgspec.msgpack.Decoder[EventBody]:
+    return msgspec.msgpack.Decoder(EventBody)
+
+
+@cache
+def _agent_decoder() -> msgspec.msgpack.Decoder[list[AgentBody]]:
+    return msgspec.msgpack.Decoder(Annotated[list[AgentBody], Meta(min_length=1, max_length=BATCH_EVENTS_MAX)])
 
 
 def encode_bodies(bodies: Sequence[AgentBody] | Sequence[BrokerBody]) -> bytes:
@@ -254,7 +266,7 @@ def encode_bodies(bodies: Sequence[AgentBody] | Sequence[BrokerBody]) -> bytes:
 def check_batch(raw: bytes) -> list[AgentBody]:
     """Decode an agent's batch. Raises `BadRequest` unless it is 1 to `BATCH_EVENTS_MAX` events of an agent."""
     try:
-        return _agent_decoder.decode(decompressed(raw))
+        return _agent_decoder().decode(decompressed(raw))
     except UNDECODABLE as error:
         raise BadRequest(f"events: {error}") from error
 
@@ -263,7 +275,7 @@ def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
     """Decode a stored segment, bodies of unknown kinds included. Raises `BadRequest`: it is not an array of events."""
     raw = decompressed(raw)
     try:
-        return _bodies_decoder.decode(raw)
+        return _bodies_decoder().decode(raw)
     except UNDECODABLE:
         pass  # an event is from newer software, or the array is broken
     try:
@@ -275,7 +287,7 @@ def decode_bodies(raw: bytes) -> Sequence[EventBody | UnknownBody]:
 def _decode_body(raw: msgspec.Raw) -> EventBody | UnknownBody:
     """Decode one body, of a known or unknown kind. Raises `msgspec.DecodeError` for anything that is not an event."""
     try:
-        return _body_decoder.decode(raw)
+        return _body_decoder().decode(raw)
     except msgspec.ValidationError:
         fields = _fields_decoder.decode(raw)
         return msgspec.convert({**fields, "fields": fields}, UnknownBody)

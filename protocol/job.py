@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from functools import cache
 from operator import attrgetter
 from typing import Annotated, Final, NoReturn
 
@@ -230,7 +231,6 @@ def command_summary(spec: JobSpec, hide: Callable[[str], str] = without_credenti
 
 
 _encoder = msgspec.msgpack.Encoder()
-_spec_decoder = msgspec.msgpack.Decoder(JobSpec)
 
 
 def encode_spec(spec: JobSpec) -> bytes:
@@ -243,6 +243,11 @@ def encode_spec(spec: JobSpec) -> bytes:
     return raw
 
 
+@cache
+def _spec_decoder() -> msgspec.msgpack.Decoder[JobSpec]:  # made when first used: clients decode no spec alone
+    return msgspec.msgpack.Decoder(JobSpec)
+
+
 def decode_spec(raw: bytes) -> JobSpec:
     """Decode a spec from the store."""
-    return _spec_decoder.decode(raw)
+    return _spec_decoder().decode(raw)

@@ -57,8 +57,9 @@ ERROR_CHARS_MAX: Final = 500  # of the decoder's message in the error for an und
 class _Waiter:
     """Call of `ask` in progress."""
 
-    def __init__(self, request_id: RequestId, smaller: Callable[[], Message] | None) -> None:
+    def __init__(self, request_id: RequestId, asked: type[Message], smaller: Callable[[], Message] | None) -> None:
         self.request_id = request_id
+        self.asked = asked  # class of the reply
         self.smaller = smaller
         self.sized = smaller is not None  # whether its reply is still to be measured for `request_size`
         self.sent_ms = 0
@@ -134,7 +135,7 @@ class Channel:
         `Patience`, or none accepts this key or revision.
         """
         request_id = request_id or self._edges.new_request_id()
-        waiter = _Waiter(request_id, smaller)
+        waiter = _Waiter(request_id, reply_type(type(request)), smaller)
         debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
             while request_id in self._waiters:  # the same request is in flight
@@ -161,7 +162,7 @@ class Channel:
         assert waiter.reply is not None, "the request is done without a reply"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
-        if not isinstance(waiter.reply, reply_type(type(request))):
+        if not isinstance(waiter.reply, waiter.asked):
             raise BadRequest(f"the broker replied to {type(request).__name__} with {type(waiter.reply).__name__}")
         return waiter.reply
 
@@ -280,7 +281,8 @@ class Channel:
             request_id, body = unpack_reply(frames)
         except PeerError:
             return  # not a reply of this protocol; the request is sent again
-        reply = _read_reply(body)
+        waiter = self._waiters.get(request_id)
+        reply = _read_reply(body, None if waiter is None else waiter.asked)
         if message := _incompatible(reply):
             self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
             self._do(self._pirate.dropped(self.now_ms()))
@@ -374,10 +376,10 @@ class Channel:
         return int(self._clock_s() * 1_000)
 
 
-def _read_reply(body: bytes) -> Reply:
+def _read_reply(body: bytes, asked: type[Message] | None) -> Reply:
     """Decode a reply; an undecodable one becomes `Refused`, because a repeat would bring the same bytes."""
     try:
-        return decode_reply(body)
+        return decode_reply(body, asked)
     except PeerError as error:
         return Refused(
             code=PeerError.code, message=f"the broker's reply cannot be decoded: {error.message[:ERROR_CHARS_MAX]}"

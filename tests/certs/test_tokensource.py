@@ -106,3 +106,26 @@ def test_a_file_that_is_no_token_at_the_start_is_told(home: Home, tmp_path: Path
         token_source({}, home, file=file)
     with pytest.raises(OperatorError, match="not both"):
         token_source({}, home, explicit="a.b.c", file=file)
+
+
+def test_a_client_keeps_its_token_for_the_next_one_of_the_same_key_and_subject(broker: Home) -> None:
+    def token(now_s: float = NOW_S, subject: str = "client") -> bytes:
+        return token_source({}, broker, subject=subject, keep=True).token_at(now_s)
+
+    first = token()
+    assert broker.client_token.stat().st_mode & 0o777 == 0o600
+    assert {token(), token(NOW_S + MINTED_TTL_S / 2 - 1)} == {first}
+    assert len({first, token(subject="other"), second := token(NOW_S + MINTED_TTL_S / 2)}) == 3
+    assert token(NOW_S + MINTED_TTL_S / 2) == second
+    assert token(NOW_S) != second, "the clock was set back"
+    broker.token_secret.unlink()
+    assert token() == b"", "without a key it has no token"
+    broker.token_public.unlink()
+    init(broker)
+    TokenVerifier(load_verifying_keys({}, broker)).verify(token(), NOW_S)
+    for content in (b"a.b.c", b"\xff", b"0 1 a.b.c\n"):
+        broker.client_token.write_bytes(content)
+        TokenVerifier(load_verifying_keys({}, broker)).verify(token(), NOW_S)
+    broker.client_token.unlink()
+    broker.client_token.mkdir()
+    TokenVerifier(load_verifying_keys({}, broker)).verify(token(), NOW_S)
