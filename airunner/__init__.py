@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from airunner.protocol.job import Result as Result
     from airunner.transport.patience import Patience as Patience
 
+__version__ = "0.1.0"
+
 _NAMES = {
     "airunner.client.client": "Client SubmittedJob",
     "airunner.protocol.errors": "BadRequest Conflict Forbidden NotFound OperatorError PeerError Unauthenticated",

@@ -31,27 +31,20 @@ EXIT_READER_GONE: Final = 141  # 128 + SIGPIPE
 
 def run(argv: Sequence[str]) -> int:
     """Run `airunner ARGV` and return its exit code."""
-    from airunner.client.cli.commands import words_after_dashes
     from airunner.client.cli.standardstreams import ReaderGone
-    from airunner.commandline import make_app
     from airunner.protocol.errors import OperatorError, PeerError
     from airunner.transport.descriptors import require_descriptors
-    from airunner.usage import UsageError, usage_error
 
-    named = next((word for word in argv if not word.startswith("-")), "")
     try:
         require_descriptors()
         try:
-            words = words_after_dashes(argv)
-            code = make_app(named)(list(argv), prog_name="airunner", obj=words, standalone_mode=False)
+            code = 0 if _answer(argv) else _run_command(argv)
         finally:
             sys.stdout.flush()  # here, where a failure has an exit code
     except (ReaderGone, BrokenPipeError, SystemExit):  # the parser makes the last of a broken pipe
         return EXIT_READER_GONE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except UsageError as error:
-        return _report(usage_error(error, named))
     except (OperatorError, PeerError, OSError) as error:
         return _report(error)
     except BaseExceptionGroup as group:
@@ -59,6 +52,37 @@ def run(argv: Sequence[str]) -> int:
             return EXIT_READER_GONE
         return _report(_only_fixable(group))
     return code if isinstance(code, int) else 0
+
+
+def _answer(argv: Sequence[str]) -> bool:
+    """Print the help or the version, if that is asked; return whether it was. No command is imported for it."""
+    asked = argv[0] if argv else "--help"
+    if asked in ("-h", "--help") or (asked == "help" and len(argv) == 1):
+        from airunner.commandtable import help_text
+
+        sys.stdout.write(help_text())
+    elif asked in ("-V", "--version"):
+        from airunner import __version__
+
+        sys.stdout.write(f"airunner {__version__}\n")
+    else:
+        return False
+    return True
+
+
+def _run_command(argv: Sequence[str]) -> object:
+    """Run a command; return its exit code. Raises `OperatorError` for words that the parser does not understand."""
+    from airunner.client.cli.commands import words_after_dashes
+    from airunner.commandline import make_app
+    from airunner.usage import UsageError, usage_error
+
+    if argv[0] == "help":
+        argv = (*argv[1:], "--help")
+    named = next((word for word in argv if not word.startswith("-")), "")
+    try:
+        return make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv), standalone_mode=False)
+    except UsageError as error:
+        raise usage_error(error, named) from error
 
 
 def _report(error: OperatorError | PeerError | OSError) -> int:
@@ -109,8 +133,8 @@ def main() -> None:
     from airunner.client.cli.standardstreams import open_standard_streams
 
     open_standard_streams()
-    import_module("airunner.commandline")  # now, while Ctrl-C ends the process at once
-
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        import_module("airunner.commandline")  # now, while Ctrl-C ends the process at once
     try:
         if interruptible:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -23,7 +24,7 @@ def _any_request() -> msgspec.msgpack.Decoder[Request]:
 
 
 @cache
-def _decoder_of(asked: type[Message] | None) -> msgspec.msgpack.Decoder[Reply]:
+def _decoder_of(asked: type[Message] | None) -> msgspec.msgpack.Decoder[Any]:
     """Return the decoder of replies of a class, and of what may come in their place; None: of all replies.
 
     A decoder takes a client the longer to build the more classes it knows: of all replies 10 ms.

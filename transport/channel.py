@@ -135,7 +135,8 @@ class Channel:
         `Patience`, or none accepts this key or revision.
         """
         request_id = request_id or self._edges.new_request_id()
-        waiter = _Waiter(request_id, reply_type(type(request)), smaller)
+        asked = reply_type(type(request))
+        waiter = _Waiter(request_id, asked, smaller)
         debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
             while request_id in self._waiters:  # the same request is in flight
@@ -162,7 +163,7 @@ class Channel:
         assert waiter.reply is not None, "the request is done without a reply"
         if isinstance(waiter.reply, Refused):
             raise error_of(waiter.reply)
-        if not isinstance(waiter.reply, waiter.asked):
+        if not isinstance(waiter.reply, asked):
             raise BadRequest(f"the broker replied to {type(request).__name__} with {type(waiter.reply).__name__}")
         return waiter.reply
 

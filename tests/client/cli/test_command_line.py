@@ -22,6 +22,7 @@ from airunner.certs.home import Home
 from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key, public_pem
 from airunner.certs.tokenverifier import TokenVerifier
 from airunner.commandline import make_app
+from airunner.commandtable import TABLE, WIDTH_MIN
 from airunner.switches import respelled
 
 
@@ -319,3 +320,15 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
 def test_a_file_that_cannot_be_meant_is_told(words: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 64
     assert capfd.readouterr().err == f"airunner: {told}\n"
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_the_help_has_each_command_with_its_whole_line_at_every_width(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert [run(words) for words in ([], ["-h"], ["help"])] == [0, 0, 0]
+    text = capfd.readouterr().out
+    assert all(len(line) <= max(columns, WIDTH_MIN) for line in text.splitlines())
+    for name, entry in TABLE.items():
+        assert f"{name} {entry.line} " in f"{' '.join(text.split())} " or not entry.line
