@@ -69,9 +69,10 @@ def decode_reply(body: bytes, asked: type[Message] | None = None) -> Reply:
     """
     try:
         check_structure(body, REPLY_VALUES_MAX)
-        return _decoder_of(asked).decode(body)
+        reply: Reply = _decoder_of(asked).decode(body)
     except UNDECODABLE as error:
         raise BadRequest(f"reply: {error}") from error
+    return reply
 
 
 def refusal(error: PeerError) -> Refused:

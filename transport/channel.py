@@ -55,11 +55,11 @@ ERROR_CHARS_MAX: Final = 500  # of the decoder's message in the error for an und
 
 
 class _Waiter:
-    """Call of `ask` in progress."""
+    """Call of `ask` in progress; `asked` is the class of the reply."""
 
     def __init__(self, request_id: RequestId, asked: type[Message], smaller: Callable[[], Message] | None) -> None:
         self.request_id = request_id
-        self.asked = asked  # class of the reply
+        self.asked = asked
         self.smaller = smaller
         self.sized = smaller is not None  # whether its reply is still to be measured for `request_size`
         self.sent_ms = 0
@@ -135,8 +135,7 @@ class Channel:
         `Patience`, or none accepts this key or revision.
         """
         request_id = request_id or self._edges.new_request_id()
-        asked = reply_type(type(request))
-        waiter = _Waiter(request_id, asked, smaller)
+        waiter = _Waiter(request_id, asked := reply_type(type(request)), smaller)
         debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
             while request_id in self._waiters:  # the same request is in flight
@@ -282,8 +281,7 @@ class Channel:
             request_id, body = unpack_reply(frames)
         except PeerError:
             return  # not a reply of this protocol; the request is sent again
-        waiter = self._waiters.get(request_id)
-        reply = _read_reply(body, None if waiter is None else waiter.asked)
+        reply = _read_reply(body, self._waiters.get(request_id))
         if message := _incompatible(reply):
             self._refuse_endpoint(f"{message} ({self.endpoint})", EXIT_UNAVAILABLE, may_change=True)
             self._do(self._pirate.dropped(self.now_ms()))
@@ -377,14 +375,13 @@ class Channel:
         return int(self._clock_s() * 1_000)
 
 
-def _read_reply(body: bytes, asked: type[Message] | None) -> Reply:
+def _read_reply(body: bytes, waiter: _Waiter | None) -> Reply:
     """Decode a reply; an undecodable one becomes `Refused`, because a repeat would bring the same bytes."""
     try:
-        return decode_reply(body, asked)
+        return decode_reply(body, waiter and waiter.asked)
     except PeerError as error:
-        return Refused(
-            code=PeerError.code, message=f"the broker's reply cannot be decoded: {error.message[:ERROR_CHARS_MAX]}"
-        )
+        message = f"the broker's reply cannot be decoded: {error.message[:ERROR_CHARS_MAX]}"
+        return Refused(code=PeerError.code, message=message)
 
 
 def _incompatible(reply: Reply) -> str | None:
