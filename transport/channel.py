@@ -378,7 +378,7 @@ class Channel:
 def _read_reply(body: bytes, waiter: _Waiter | None) -> Reply:
     """Decode a reply; an undecodable one becomes `Refused`, because a repeat would bring the same bytes."""
     try:
-        return decode_reply(body, waiter and waiter.asked)
+        return decode_reply(body, None if waiter is None else waiter.asked)
     except PeerError as error:
         message = f"the broker's reply cannot be decoded: {error.message[:ERROR_CHARS_MAX]}"
         return Refused(code=PeerError.code, message=message)
