@@ -70,6 +70,7 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ahead: int | None = None  # jobs of the queue that are leased before it
     since_ms: int | None = None  # by the broker's clock
     until_ms: int | None = None  # by the broker's clock
+    ran_ms: int | None = None  # how long the command of the last attempt ran, if it has ended
     last_output: str = ""
 
     @property

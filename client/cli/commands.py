@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -17,6 +17,7 @@ from airunner.client.cli.standardstreams import OutputLost
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
+    from airunner.client.cli.causes import Why
     from airunner.client.cli.sources import Sources
     from airunner.client.cli.watching import Offload
     from airunner.client.client import Client, SubmittedJob
@@ -103,11 +104,14 @@ def submit_command(
 
 @client_command()
 async def show_command(client: Client, console: Console, jobs: JobsArgument, json: JsonOption = False) -> int:
-    """Show jobs: their fields, state and result. Exits with 66 if there is no such job."""
+    """Show jobs: their fields, state and result, why they wait or failed, and the commands that come next.
+
+    Exits with 66 if there is no such job.
+    """
+    from airunner.client.cli.explain import explain
     from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
     from airunner.client.cli.listing import job_lines
-    from airunner.client.cli.waiting import why_it_waits
-    from airunner.protocol.errors import NotFound
+    from airunner.protocol.errors import NotFound, PeerError
 
     exit_code = 0
     for number, operand in enumerate(jobs):
@@ -121,8 +125,10 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             continue
         if number:
             console.out_line("")
-        waits = await why_it_waits(client, found)
-        for line in job_lines(found, waits.text if waits else ""):
+        why: Why | None = None
+        with suppress(PeerError):  # a damaged log: the job itself is shown
+            why = await explain(client, found)
+        for line in job_lines(found, why):
             console.out_line(line)
     return exit_code
 

@@ -93,13 +93,13 @@ async def _ended(client: Client, job: Job) -> Why:
     from airunner.client.cli.causes import Cause, Why
     from airunner.client.cli.endings import ERROR_KINDS, why_failed
     from airunner.client.cli.wording import end_text
+    from airunner.protocol.events import ProcessEnd
     from airunner.protocol.job import JobState
     from airunner.protocol.printable import shell_line
     from airunner.protocol.replies import QueueMode
 
-    log: Sequence[Event] = ()
-    if job.state is JobState.FAILED:
-        log = await last_events(client, job, ERROR_KINDS)
+    log = await last_events(client, job, (*ERROR_KINDS, "PROCESS_END")) if job.attempt else ()
+    ran = [event.body.duration_ms for event in log if isinstance(event.body, ProcessEnd)]
     result = job.result
     ending = end_text(job.state, result.exit_code, result.signal, result.reason) if result else str(job.state)
     text = why_failed(job, log) or ending
@@ -111,7 +111,14 @@ async def _ended(client: Client, job: Job) -> Why:
             text += f"; queue {queue.queue} is draining, and accepts no retry"
             commands = (shell_line(("airunner", "resume", queue.queue)), *commands)
     agent = job.agent or ""
-    return Why(cause=Cause.ENDED, text=text, commands=commands, agent=agent, since_ms=job.finished_ms)
+    return Why(
+        cause=Cause.ENDED,
+        text=text,
+        commands=commands,
+        agent=agent,
+        since_ms=job.finished_ms,
+        ran_ms=ran[-1] if ran else None,
+    )
 
 
 async def last_events(

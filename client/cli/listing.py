@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from airunner.client.cli.causes import Why
 from airunner.client.cli.columns import took_text
 from airunner.client.cli.notation import lines_of
 from airunner.client.cli.wording import duration_text, end_text, instant_text, usage_facts
 from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.form import Form
-from airunner.protocol.job import Job
+from airunner.protocol.job import Job, JobState
 from airunner.protocol.printable import one_line
 from airunner.protocol.replies import AgentSummary, BrokerSummary, QueueSummary, SecretSummary
 
@@ -52,14 +53,24 @@ def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
     return (secret.name, secret.queue, instant_text(secret.set_ms))
 
 
-def job_lines(job: Job, waiting: str = "") -> Iterator[str]:
-    """Format a job in full, a line for each fact; `waiting` says what it waits for."""
+_WHY: Final = {
+    JobState.SCHEDULED: "waiting",
+    JobState.RUNNING: "doing",
+    JobState.FAILED: "why",
+    JobState.CANCELLED: "why",
+}
+"""How `Why.text` is called, by the job's state; of a completed job the other facts say all."""
+
+
+def job_lines(job: Job, why: Why | None = None) -> Iterator[str]:
+    """Format a job in full, a line for each fact; `why` says why it waits or how it ended, and what comes next."""
     spec = job.spec
     result = job.result
+    text = why.text if why is not None else ""
     facts: list[tuple[str, str]] = [
         ("id", job.id),
         ("state", end_text(job.state, result.exit_code, result.signal, result.reason) if result else job.state),
-        ("waiting", waiting),
+        (_WHY.get(job.state, ""), text if job.state in _WHY else ""),
         *_spec_facts(spec, pairs=False),
         ("stdin", f"{spec.stdin_bytes:,} bytes" if spec.stdin_bytes else ""),
         ("due", instant_text(job.due_ms) if job.due_ms != spec.not_before_ms else ""),
@@ -72,9 +83,10 @@ def job_lines(job: Job, waiting: str = "") -> Iterator[str]:
         ("started", instant_text(job.started_ms)),
         ("finished", instant_text(job.finished_ms)),
         ("took", took_text(job.started_ms, job.finished_ms)),
-        *usage_facts(job),
+        *usage_facts(job, why.ran_ms if why is not None else None),
         ("events", str(job.last_sequence)),
         *_spec_facts(spec, pairs=True),
+        *(("next", command) for command in (why.commands if why is not None else ())),
     ]
     for name, fact in facts:
         if fact:

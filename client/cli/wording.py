@@ -72,8 +72,8 @@ def bytes_text(size: int) -> str:
     return f"{size / 1_024**power:.1f} {_UNITS[power - 1]}"
 
 
-def usage_facts(job: Job) -> list[tuple[str, str]]:
-    """List the usage of the last attempt by name; an unknown figure is empty."""
+def usage_facts(job: Job, ran_ms: int | None = None) -> list[tuple[str, str]]:
+    """List the usage of the last attempt by name, with how long its command ran; an unknown figure is empty."""
     usage = (job.result.usage if job.result is not None else None) or Usage()
     cpu = usage.cpu_user_ms + usage.cpu_system_ms
     written = usage.stdout_bytes + usage.stderr_bytes
@@ -84,6 +84,7 @@ def usage_facts(job: Job) -> list[tuple[str, str]]:
     return [
         ("waited", duration_text(job.waited_ms)),
         ("checkout", duration_text(usage.checkout_ms) if usage.checkout_ms else ""),
+        ("ran", duration_text(ran_ms)),
         ("output", output if written else ""),
         ("cpu", times if cpu else ""),
         ("memory", f"{bytes_text(usage.memory_peak_bytes)} at most in one process" if usage.memory_peak_bytes else ""),

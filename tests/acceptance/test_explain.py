@@ -52,4 +52,9 @@ def test_doing_what_explain_says_starts_the_job(cluster: Cluster, gate: Gate) ->
     cluster.agent()
     stored(cluster, failed, "JOB_FINISHED")
     assert "a program was not found" in explained(cluster, failed)["text"]
+    shown = cluster.airunner("show", failed).stdout.decode()
+    assert f"why:          {explained(cluster, failed)['text']}\n" in shown
+    assert "\nran:          " in shown
+    following = [line.split()[1:] for line in shown.splitlines() if line.startswith("next:")]
+    assert [cluster.airunner(*words).returncode for _, *words in following] == [127, 0]
     assert cluster.airunner("explain", "nothing-like-it").returncode == 66
