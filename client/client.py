@@ -40,7 +40,7 @@ from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
 from airunner.protocol.misfits import with_field_named
-from airunner.protocol.names import MILLISECONDS_MAX, REQUEST_ID_BYTES, JobId, RequestId
+from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
 from airunner.protocol.replies import (
     AgentSummary,
     BrokerSummary,
@@ -307,11 +307,6 @@ class Client:
             page = await self._ask(request, smaller=lambda: follow.smaller(size.bytes_max))
             for event in follow.replayed(page, 0):
                 yield event
-
-    async def last_sequence(self, job_id: str) -> int:
-        """Get the sequence of the newest event of a job's log. Raises `NotFound`."""
-        beyond = requests.ReplayJobEvents(job_id=job_id, from_sequence=MILLISECONDS_MAX)
-        return (await self._ask(beyond)).last_sequence
 
     @property
     def _entered(self) -> Connection:

@@ -100,7 +100,7 @@ class LogReader:
 
     async def _show_tail(self, lines: int, *, keep: bool) -> int:
         """Print the last lines, and return the sequence after them; with `keep`, an unfinished line comes later."""
-        next_sequence = last = await self._client.last_sequence(self._job_id) + 1
+        next_sequence = last = (await self._client.get(self._job_id)).last_sequence + 1
         events = self._window
         tail = Tail(lines)
         while lines:

@@ -9,6 +9,7 @@ import typer
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console, JobConsole
 from airunner.client.cli.kinds import Choice, kinds_of
+from airunner.client.cli.playback import SPEED_MAX, SPEED_MIN, schedule_of
 from airunner.client.cli.stamps import Stamps, Timestamps
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import MILLISECONDS_MAX
@@ -55,6 +56,23 @@ def monitor_command(
             show_default="none",
         ),
     ] = None,
+    playback: Annotated[
+        bool, typer.Option("--playback", help="Play a finished job's log with the timing that it had.")
+    ] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FACTOR",
+            min=SPEED_MIN,
+            max=SPEED_MAX,
+            help="Play as many times faster: 4, or 0.5 for half as fast.",
+            show_default="1",
+        ),
+    ] = None,
+    idle_max: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Cut longer pauses to this while playing: 2s.", show_default="no limit"),
+    ] = None,
     json: JsonOption = False,
 ) -> Work:
     """Show a job's events, stored ones first and then live ones, to its end; exit with its exit code as `submit` does.
@@ -66,11 +84,12 @@ def monitor_command(
     from airunner.client.cli.jobname import job_id_of
     from airunner.client.cli.prefixes import prefixed
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
-    from airunner.client.cli.watching import watch, watch_all
+    from airunner.client.cli.watching import LogPart, play_back, watch, watch_all
     from airunner.transport.ports import SYSTEM
 
     if json and timestamps is not None:
         raise OperatorError("--timestamps is for the console: with --json each event has its timestamp_ms")
+    schedule = schedule_of(speed, idle_max, len(jobs), playback=playback)
     kinds = kinds_of(events, event_filter)
     since_ms = past_ms("--from-timestamp", from_timestamp, SYSTEM.wall_ms())
 
@@ -79,25 +98,19 @@ def monitor_command(
             return JsonPrinter(shown, kinds)
         return ConsolePrinter(shown, kinds, None if timestamps is None else Stamps(timestamps))
 
-    needed = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
+    part: LogPart = {"from_sequence": max(1, from_sequence), "from_timestamp_ms": since_ms}
+    if schedule is None:  # a playback needs the times of all events
+        part["kinds"] = (*kinds, "PROCESS_START") if kinds and timestamps is Timestamps.RELATIVE else kinds
 
     async def run(client: Client) -> int:
         if len(jobs) > 1:
             consoles = await prefixed(client, console, jobs)
             shown = {job_id: (printer_to(own).show, own) for job_id, own in consoles.items()}
-            return await watch_all(
-                client, shown, console, from_sequence=max(1, from_sequence), from_timestamp_ms=since_ms, kinds=needed
-            )
-        console.job_id = await job_id_of(client, jobs[0])
-        return await watch(
-            client,
-            console.job_id,
-            printer_to(console).show,
-            console,
-            from_sequence=max(1, from_sequence),
-            from_timestamp_ms=since_ms,
-            kinds=needed,
-            status=not json and not kinds,
-        )
+            return await watch_all(client, shown, console, **part)
+        console.job_id = job_id = await job_id_of(client, jobs[0])
+        show = printer_to(console).show
+        if schedule is not None:
+            return await play_back(client, job_id, show, console, schedule, **part)
+        return await watch(client, job_id, show, console, status=not json and not kinds, **part)
 
     return run

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import anyio
 
 from airunner.client.cli.causes import Cause, Why
 from airunner.client.cli.console import Console, JobConsole, continues
+from airunner.client.cli.playback import Schedule, play
 from airunner.client.cli.status import WithStatus
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
-from airunner.protocol.errors import EXIT_JOB_FAILED, OperatorError, PeerError
+from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import JobState, Result
 
@@ -24,26 +25,32 @@ Offload = Callable[[Callable[[], None]], Awaitable[None]]
 """Offload of a call that may block, such as a write to a full pipe, so that other tasks continue."""
 
 
+class LogPart(TypedDict, total=False):
+    """Part of a job's log: the arguments of `Client.follow`."""
+
+    from_sequence: int
+    from_timestamp_ms: int | None
+    kinds: Sequence[str]
+
+
 async def watch(
     client: Client,
     job_id: str,
     show: Callable[[Sequence[Event]], None],
     console: Console,
     *,
-    from_sequence: int = 1,
-    from_timestamp_ms: int | None = None,
-    kinds: Sequence[str] = (),
     status: bool = True,
     offload: Offload | None = None,
+    **part: Unpack[LogPart],
 ) -> int:
-    """Watch a job: show all events, or those of some kinds, and return the job's exit code (`exit_status`).
+    """Watch a job: show all events, or a part of them, and return the job's exit code (`exit_status`).
 
     With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
     errors of `Client.follow` and `show`.
     """
     console.follow()
     console.farewell = continues(job_id)
-    events = client.follow(job_id, from_sequence, from_timestamp_ms, kinds)
+    events = client.follow(job_id, **part)
     try:
         async with events:
             ask_why = WaitingReason(client, job_id, console).ask
@@ -87,12 +94,9 @@ async def watch_all(
     client: Client,
     jobs: Mapping[str, tuple[Callable[[Sequence[Event]], None], JobConsole]],
     console: Console,
-    *,
-    from_sequence: int = 1,
-    from_timestamp_ms: int | None = None,
-    kinds: Sequence[str] = (),
+    **part: Unpack[LogPart],
 ) -> int:
-    """Watch several jobs at once, each by the function that shows its events; `watch` explains the other parameters.
+    """Watch several jobs at once, each by the function that shows its events.
 
     Returns the exit code of the first job, in their order here, whose exit code is not 0.
     """
@@ -102,7 +106,7 @@ async def watch_all(
 
     async def watch_one(job_id: str, show: Callable[[Sequence[Event]], None], own: JobConsole) -> None:
         last: Event | None = None
-        async with client.follow(job_id, from_sequence, from_timestamp_ms, kinds) as events:
+        async with client.follow(job_id, **part) as events:
             asked = WaitingReason(client, job_id, own).ask
             async for batch in WithStatus(events.next_batch, console, asked, status=False, fresh=False):
                 show(batch)
@@ -117,6 +121,31 @@ async def watch_all(
     finally:
         console.job_over()
     return next((codes[job_id] for job_id in jobs if codes[job_id]), 0)
+
+
+async def play_back(
+    client: Client,
+    job_id: str,
+    show: Callable[[Sequence[Event]], None],
+    console: Console,
+    schedule: Schedule,
+    **part: Unpack[LogPart],
+) -> int:
+    """Show a finished job's events with the timing of the schedule; return the job's exit code.
+
+    Raises `OperatorError`: the job has not finished.
+    """
+    state = (await client.get(job_id)).state
+    if not state.terminal:
+        raise OperatorError(
+            f"--playback plays finished jobs, and this one is {state}; to follow it: airunner monitor {job_id}",
+            exit_code=EXIT_WRONG_STATE,
+        )
+    try:
+        await play(client.replay(job_id, **part), show, schedule)
+    finally:
+        console.job_over()
+    return await _exit_code(client, job_id)
 
 
 async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from contextlib import ExitStack
 
-from airunner.protocol.errors import EXIT_USAGE
+from airunner.protocol.errors import EXIT_USAGE, EXIT_WRONG_STATE
 from tests.acceptance.running import Cluster, Gate, start, submit, submitted
 
 JOBS = [("fast", 0), ("slow", 5), ("slower", 6)]
@@ -63,3 +63,13 @@ def test_several_jobs_are_followed_together_and_fail_with_the_first_that_failed(
     lifecycle = standing.airunner("monitor", "--events", "lifecycle", *jobs[:1], timeout_s=60)
     assert re.fullmatch(rb"(?s)waiting .*\nleased .*\nstarted, .*\ncommand ended .*\nCOMPLETED, .*\n", lifecycle.stdout)
     assert standing.airunner("monitor", jobs[0], "no-such-job").returncode == 66
+
+
+def test_a_finished_job_is_played_back_and_a_waiting_one_is_not(standing: Cluster) -> None:
+    job = submit(standing, SCRIPT)
+    assert standing.airunner("wait", job).returncode == 7
+    played = standing.airunner("monitor", "--playback", "--speed", "1000", "--idle-max", "1s", "-q", job)
+    assert (played.returncode, played.stdout.count(b"out"), played.stderr.count(b"err")) == (7, 3, 3)
+    waiting = submitted(standing, "--not-before", "+1d", "--", "true")
+    refused = standing.airunner("monitor", "--playback", waiting)
+    assert (refused.returncode, b"--playback plays finished jobs" in refused.stderr) == (EXIT_WRONG_STATE, True)

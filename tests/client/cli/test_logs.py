@@ -18,6 +18,9 @@ from airunner.client.cli.loglines import LINE_BYTES_MAX, Line, LineSplitter, Sea
 from airunner.client.cli.logreader import WINDOW_EVENTS, LogReader, Wanted
 from airunner.client.client import Client
 from airunner.protocol.events import STREAMS, Event, Heartbeat, Output, OutputTruncated, Stream
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import Job, JobState
+from airunner.protocol.names import JobId
 from tests.client.cli.test_output import ERR, OUT, event
 
 
@@ -91,8 +94,10 @@ class Stored:
         self._log = log
         self.read = 0
 
-    async def last_sequence(self, _job_id: str) -> int:
-        return len(self._log)
+    async def get(self, job_id: str) -> Job:
+        spec = JobSpec(command="true")
+        state = JobState.COMPLETED
+        return Job(id=JobId(job_id), spec=spec, state=state, submitted_ms=0, last_sequence=len(self._log))
 
     async def replay(
         self, _job_id: str, start: int, since_ms: int | None, kinds: Sequence[str]
