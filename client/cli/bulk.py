@@ -103,7 +103,7 @@ async def confirmed(console: Console, verb: str, count: int, *, yes: bool) -> bo
 
     if yes or count < CONFIRMED_MIN or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    console.ask(f"{verb} {count:,} jobs? [y/N] ")
+    console.ask(f"{verb} {count:,} jobs? [y/N]")
     await anyio.wait_readable(sys.stdin.fileno())  # an interrupt ends this
     agreed = os.read(sys.stdin.fileno(), 1_024).strip().lower() in (b"y", b"yes")
     if not agreed:

@@ -164,10 +164,10 @@ def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
     place = ""
     if seen.ahead is not None:
         are = "is" if seen.ahead == 1 else "are"
-        place = f"; {_count(seen.ahead, 'job')} {are} ahead of it" if seen.ahead else "; it is next"
+        place = f"{_count(seen.ahead, 'job')} {are} ahead; " if seen.ahead else "it is next; "
     free = [agent.name for agent in sound if agent.leases < agent.slots]
     if free:
-        text = f"{_names(free)} may start it at any moment{place}"
+        text = f"{place}{_names(free)} may start it at any moment"
         return Why(cause=Cause.TURN, text=text, agent=free[0], ahead=seen.ahead)
     queues = {queue for agent in sound for queue in agent.queues}
     running = [job for job in seen.running if job.queue in queues]
@@ -176,7 +176,7 @@ def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
     busy = f"the only slot of {of} is busy" if slots == 1 else f"all {slots:,} slots of {of} are busy"
     since_ms = min((job.started_ms for job in running if job.started_ms is not None), default=None)
     longest = "" if since_ms is None else f", the longest for {duration_text(seen.now_ms - since_ms)}"
-    text = f"{busy}{_holders(running)}{longest}{place}"
+    text = f"{place}{busy}{_holders(running)}{longest}"
     return Why(cause=Cause.SLOTS_BUSY, text=text, commands=(start,), ahead=seen.ahead, since_ms=since_ms)
 
 
