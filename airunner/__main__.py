@@ -74,11 +74,14 @@ def _run_command(argv: Sequence[str]) -> object:
     """Run a command; return its exit code. Raises `OperatorError` for words that the parser does not understand."""
     from airunner.client.cli.commands import words_after_dashes
     from airunner.commandline import make_app
-    from airunner.usage import UsageError, usage_error
+    from airunner.commandtable import TABLE
+    from airunner.usage import UsageError, unknown_command, usage_error
 
     if argv[0] == "help":
         argv = (*argv[1:], "--help")
     named = next((word for word in argv if not word.startswith("-")), "")
+    if named == argv[0] and named not in TABLE:
+        raise unknown_command("airunner", argv, TABLE)
     try:
         return make_app(named)(list(argv), prog_name="airunner", obj=words_after_dashes(argv), standalone_mode=False)
     except UsageError as error:

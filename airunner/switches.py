@@ -52,11 +52,23 @@ class SwitchGroup(TyperGroup):
         _avoid_converters(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - likewise
+        """Write the list of commands, with whole sentences at every width."""
+        from airunner.helptext import first_sentence
+
+        rows = [(name, first_sentence(command.help or "")) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
         """Find the named command and rewrite its arguments. Raises `OperatorError`: there is none of that name."""
         if args[0] not in self.commands:
             raise unknown_command(ctx.command_path, args, self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not {"-h", "--help"}.isdisjoint(rest):
+            from airunner.helptext import complete_help
+
+            complete_help(command, f"{ctx.command_path} {name}".partition(" ")[2])
         _avoid_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
 

@@ -52,7 +52,7 @@ def usage_error(error: Any, named: str) -> OperatorError:  # noqa: ANN401 - type
         if error.ctx.parent is None:
             problem += " before the command: a command's options come after it"
     elif kind == "MissingParameter":
-        name = _label(error.param)
+        name = label(error.param)
         problem = f"{name} is missing"
         allowed = allowed if name.startswith("-") else _usage(path, command)
     elif extra := _EXTRA.fullmatch(problem):
@@ -62,11 +62,11 @@ def usage_error(error: Any, named: str) -> OperatorError:  # noqa: ANN401 - type
 
 def _usage(path: str, command: Any) -> str:  # noqa: ANN401 - a command of the parser's
     """Format how a command is called."""
-    operands = [_label(operand) for operand in command.params if not operand.opts[0].startswith("-")]
+    operands = [label(operand) for operand in command.params if not operand.opts[0].startswith("-")]
     return " ".join([path, "[OPTIONS]", *operands])
 
 
-def _label(parameter: Any) -> str:  # noqa: ANN401 - an option or operand of the parser's
+def label(parameter: Any) -> str:  # noqa: ANN401 - an option or operand of the parser's
     """Return how an option or operand is called in a usage line."""
     flag: str = parameter.opts[0]
     return flag if flag.startswith("-") else parameter.metavar or flag.upper()

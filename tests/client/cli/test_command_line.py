@@ -7,6 +7,7 @@ import getpass
 import io
 import logging
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse
 from airunner.certs.tokenverifier import TokenVerifier
 from airunner.commandline import make_app
 from airunner.commandtable import TABLE, WIDTH_MIN
+from airunner.examples import EXAMPLES
 from airunner.switches import respelled
 
 
@@ -237,6 +239,27 @@ def test_a_switch_may_be_given_a_truth_and_no_other_word_is_touched(words: list[
     group = typer.main.get_command(make_app())
     options = group.commands["submit"].params
     assert respelled(words, options) == parsed
+
+
+def test_the_help_of_every_command_ends_with_three_examples_that_are_right(capfd: pytest.CaptureFixture[str]) -> None:
+    app = typer.main.get_command(make_app())
+    root = app.make_context("airunner", ["list"])
+    listed = {name for name, entry in TABLE.items() if entry.line}
+    named = {*listed, *(f"{name} {each}" for name in listed for each in getattr(app.commands[name], "commands", ()))}
+    assert set(EXAMPLES) == {name for name in named if not getattr(app.commands.get(name), "commands", None)}
+    for name, lines in EXAMPLES.items():
+        assert run([*name.split(), "--help"]) == 0
+        assert capfd.readouterr().out.endswith("\nExamples:\n" + "".join(f"  {line}\n" for line in lines))
+        for line in lines:
+            assert len(line) <= 78
+            words = shlex.split(line.partition(" | ")[0].partition(" && ")[0].partition(" < ")[0].partition(" > ")[0])
+            at = words.index("airunner") + 1
+            group, found, rest = root, app, words[at:]
+            while hasattr(found, "commands"):
+                _, found, rest = found.resolve_command(group, rest)
+                group = found.make_context(found.name, [*rest], parent=group) if hasattr(found, "commands") else group
+            found.make_context(found.name, [*rest], parent=group)
+            assert words[at : len(words) - len(rest)] == name.split()
 
 
 def test_the_names_of_other_programs_work_and_are_not_listed(capfd: pytest.CaptureFixture[str]) -> None:
