@@ -66,8 +66,11 @@ class LineSplitter:
             self._begun[stream] = replace(fresh, partial=True), bytearray()
         *ends, rest = event.body.data.split(b"\n")
         for end in ends:
-            first, text = self._begun.pop(stream, (fresh, bytearray()))
-            yield replace(first, data=bytes(text) + end + b"\n")
+            if stream in self._begun:
+                first, text = self._begun.pop(stream)
+                yield replace(first, data=bytes(text) + end + b"\n")
+            else:
+                yield Line(stream, end + b"\n", fresh.sequence, fresh.attempt, fresh.timestamp_ms)
         if rest:
             first, begun = self._begun.setdefault(stream, (fresh, bytearray()))
             begun += rest
@@ -97,8 +100,8 @@ class Search:
 
     def feed(self, line: Line) -> Iterator[Line]:
         """Return the lines that are known to be wanted with the next one."""
-        text = _COLOURS.sub("", line.data.decode(errors="surrogateescape").rstrip("\r\n"))
-        if self._pattern.search(text):
+        text = line.data.decode(errors="surrogateescape").rstrip("\r\n")
+        if self._pattern.search(_COLOURS.sub("", text) if "\x1b" in text else text):
             if self._context and self._found and self._skipped:
                 yield SEPARATOR
             yield from self._before

@@ -107,6 +107,8 @@ def logs_command(
         if given and grep is None:
             raise OperatorError(f"{option} is for --grep, which is not given")
     since_ms, until_ms = (past_ms(*each, SYSTEM.wall_ms()) for each in (("--since", since), ("--until", until)))
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise OperatorError(f"--since {since} is later than --until {until}")
     streams = tuple(stream for stream, given in ((Stream.STDOUT, stdout), (Stream.STDERR, stderr)) if given)
     wanted = Wanted(streams or STREAMS, attempt, since_ms, until_ms)
     pattern = None if grep is None else pattern_of(grep, ignore_case=ignore_case)
@@ -131,6 +133,8 @@ def logs_command(
             for reader in readers:
                 await reader.show(tail, follow=False)
         console.job_over()
+        if console.person_reads and len(jobs) == 1 and not follow:
+            await say_how_to_go_on(client, console)
 
     return run
 
@@ -143,6 +147,13 @@ def pattern_of(text: str, *, ignore_case: bool = False) -> re.Pattern[str]:
         raise OperatorError(
             f"--grep {text!r}: expected a regular expression, as Python's `re` has them; {error}"
         ) from error
+
+
+async def say_how_to_go_on(client: Client, console: Console) -> None:
+    """Tell a person that the console's job has not ended, so that more output may come."""
+    state = (await client.get(console.job_id)).state
+    if not state.terminal:
+        console.say(f"the job is {state}; to follow its output: airunner logs -f {console.job_id}")
 
 
 async def require_attempt(client: Client, job_id: str, attempt: int) -> None:

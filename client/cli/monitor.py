@@ -78,7 +78,7 @@ def monitor_command(
     """Show a job's events, stored ones first and then live ones, to its end; exit with its exit code as `submit` does.
 
     With --events or --event-filter the exit code is still the job's. Of several jobs each line begins with the job's
-    name, or its id; the exit code is that of the first of these jobs which did not exit with 0.
+    name, or its id; the exit code is 0 if all are COMPLETED, and otherwise that of the first that was not.
     """
     from airunner.client.cli.instants import past_ms
     from airunner.client.cli.jobname import job_id_of

@@ -17,7 +17,7 @@ from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
-from airunner.protocol.job import JobState, Result
+from airunner.protocol.job import Job, JobState, Result
 
 HINT_S: Final = 5.0  # for the broker's answers why a job waits
 
@@ -61,7 +61,7 @@ async def watch(
                     await offload(partial(show, batch))
                 if isinstance(last := batch[-1].body, JobFinished):
                     return exit_status(last)
-        return await _exit_code(client, job_id)
+        return _exit_code(await client.get(job_id))
     finally:
         if events.job_ended:
             console.farewell = ""
@@ -98,9 +98,9 @@ async def watch_all(
 ) -> int:
     """Watch several jobs at once, each by the function that shows its events.
 
-    Returns the exit code of the first job, in their order here, whose exit code is not 0.
+    Returns 0 if all are COMPLETED, and otherwise the exit code of the first that ended differently.
     """
-    codes: dict[str, int] = {}
+    ended: dict[str, tuple[int, int]] = {}  # when each job ended, and its exit code
     console.follow()
     console.farewell = continues(*jobs)
 
@@ -111,16 +111,19 @@ async def watch_all(
             async for batch in WithStatus(events.next_batch, console, asked, status=False, fresh=False):
                 show(batch)
                 last = batch[-1]
-        finished = last.body if last is not None and isinstance(last.body, JobFinished) else None
-        codes[job_id] = exit_status(finished) if finished is not None else await _exit_code(client, job_id)
-        console.farewell = continues(*(other for other in jobs if other not in codes)) if len(codes) < len(jobs) else ""
+        if last is not None and isinstance(last.body, JobFinished):
+            ended[job_id] = last.timestamp_ms, exit_status(last.body)
+        else:
+            job = await client.get(job_id)
+            ended[job_id] = job.finished_ms or 0, _exit_code(job)
+        console.farewell = continues(*(other for other in jobs if other not in ended)) if len(ended) < len(jobs) else ""
         own.job_over()
 
     try:
         await together([partial(watch_one, job_id, *shown) for job_id, shown in jobs.items()])
     finally:
         console.job_over()
-    return next((codes[job_id] for job_id in jobs if codes[job_id]), 0)
+    return next((code for _, code in sorted(ended.values()) if code), 0)
 
 
 async def play_back(
@@ -135,17 +138,17 @@ async def play_back(
 
     Raises `OperatorError`: the job has not finished.
     """
-    state = (await client.get(job_id)).state
-    if not state.terminal:
+    job = await client.get(job_id)
+    if not job.state.terminal:
         raise OperatorError(
-            f"--playback plays finished jobs, and this one is {state}; to follow it: airunner monitor {job_id}",
+            f"--playback plays finished jobs, and this one is {job.state}; to follow it: airunner monitor {job_id}",
             exit_code=EXIT_WRONG_STATE,
         )
     try:
         await play(client.replay(job_id, **part), show, schedule)
     finally:
         console.job_over()
-    return await _exit_code(client, job_id)
+    return _exit_code(job)
 
 
 async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
@@ -158,9 +161,8 @@ async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> 
         raise errors.exceptions[0] from errors.exceptions[0].__cause__
 
 
-async def _exit_code(client: Client, job_id: str) -> int:
-    """Ask for the exit code of a job that has ended: its JOB_FINISHED was not among the events that were shown."""
-    job = await client.get(job_id)
+def _exit_code(job: Job) -> int:
+    """Compute the exit code of a job that has ended, if its JOB_FINISHED is not among the events that are shown."""
     if job.result is not None:
         return job.result.exit_status
     return 0 if job.state is JobState.COMPLETED else EXIT_JOB_FAILED

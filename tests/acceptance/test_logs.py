@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 from airunner.protocol.errors import EXIT_USAGE, EXIT_WRONG_STATE
 from tests.acceptance.running import Cluster, Gate, start, submit, submitted
+from tests.acceptance.test_views import on_a_terminal
 
-JOBS = [("fast", 0), ("slow", 5), ("slower", 6)]
 SCRIPT = "for n in 1 2 3; do echo out $n; echo err $n >&2; done; exit 7"
 
 
@@ -46,6 +46,7 @@ def test_logs_of_a_running_job_end_with_what_it_has_written_and_follow_it_if_ask
         assert every.stdout is not None is not last.stdout
         assert (every.stdout.readline(), every.stdout.readline()) == (b"old\n", b"early\n")
         assert standing.airunner("logs", "-n", "1", job).stdout == b"early\n"
+        assert b"the job is RUNNING; to follow its output: airunner logs -f" in on_a_terminal(standing, "logs", job)
         assert last.stdout.readline() in (b"old\n", b"early\n"), "whichever was the last when it began"
         gate.open(1)
         for following in (every, last):
@@ -55,11 +56,14 @@ def test_logs_of_a_running_job_end_with_what_it_has_written_and_follow_it_if_ask
 
 
 def test_several_jobs_are_followed_together_and_fail_with_the_first_that_failed(standing: Cluster) -> None:
-    jobs = [submitted(standing, "--name", name, "--", "sh", "-c", f"echo {name}; exit {code}") for name, code in JOBS]
-    for words in (("monitor", "--events", "output"), ("logs",), ("logs", "-f")):
-        done = standing.airunner(*words, *jobs, jobs[0])
+    jobs: list[str] = []
+    for name, code in (("fast", 0), ("slow", 6), ("slower", 5)):
+        jobs.append(submitted(standing, "--name", name, "--", "sh", "-c", f"echo {name}; exit {code}"))
+        assert standing.airunner("wait", jobs[-1]).returncode == code
+    for words in (("monitor", "--events", "output"), ("monitor", "-q"), ("logs",), ("logs", "-f")):
+        done = standing.airunner(*words, *reversed(jobs), jobs[0])
         assert sorted(done.stdout.splitlines()) == [b"fast   | fast", b"slow   | slow", b"slower | slower"]
-        assert (done.returncode, done.stderr) == (5 if words[0] == "monitor" else 0, b"")
+        assert (done.returncode, done.stderr) == (6 if words[0] == "monitor" else 0, b"")
     lifecycle = standing.airunner("monitor", "--events", "lifecycle", *jobs[:1], timeout_s=60)
     assert re.fullmatch(rb"(?s)waiting .*\nleased .*\nstarted, .*\ncommand ended .*\nCOMPLETED, .*\n", lifecycle.stdout)
     assert standing.airunner("monitor", jobs[0], "no-such-job").returncode == 66

@@ -113,6 +113,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["logs", "x", "--context", "2"], "--context is for --grep, which is not given"),
         (["logs", "x", "-f", "--until", "1m"], "--until ends with the past, and --follow goes on"),
         (["logs", "x", "--since", "soon"], "--since 'soon': expected an instant such as"),
+        (["logs", "x", "--since", "1m", "--until", "2m"], "--since 1m is later than --until 2m"),
         (["logs", "x", "-ft", "--timestamps"], "run `airunner certs init`"),
         (["submit", "-f", "a", "-f", "b"], "--config is given twice: a job has one job file"),
         (["submit", "-f", "", "--", "true"], "--config is empty: name a file"),
