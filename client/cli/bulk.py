@@ -112,11 +112,12 @@ async def confirmed(console: Console, verb: str, count: int, *, yes: bool) -> bo
 
 
 async def change_each(
-    console: Console, verb: str, job_ids: Sequence[str], change: Callable[[str], Awaitable[None]]
+    console: Console, verb: str, job_ids: Sequence[str], change: Callable[[str], Awaitable[str]]
 ) -> int:
     """Change jobs, `WORKERS` at a time; return the exit code: 0, or that of the first refusal.
 
-    `change` prints what it has done. A job that was removed meanwhile is left out. Raises `OperatorError`.
+    `change` returns the line that is printed for a job; empty: none. A job that was removed meanwhile is left out.
+    Raises `OperatorError`.
     """
     import anyio
 
@@ -129,22 +130,29 @@ async def change_each(
     def progress() -> str:
         return f"{verb}: {done:,} of {len(job_ids):,} jobs are done"
 
+    def note() -> None:
+        unsure = f"; {len(scopes)} were not answered yet" if scopes else ""
+        console.farewell = f"{progress()}{unsure}; the others are unchanged"
+
     async def work() -> None:
         nonlocal done, exit_code, workers
         for job_id in rest:
+            line = ""
             with anyio.CancelScope(shield=True) as scope:
                 scopes.add(scope)
+                note()
                 try:
-                    await change(job_id)
+                    line = await change(job_id)
                 except NotFound:
                     pass
                 except PeerError as error:
+                    line, exit_code = "", exit_code or error.exit_code
                     console.must_say(f"job {job_id}: {error.message}")
-                    exit_code = exit_code or error.exit_code
                 scopes.remove(scope)
                 done += 1
-            unsure = f"; {len(scopes)} were not answered yet" if scopes else ""
-            console.farewell = f"{progress()}{unsure}; the others are unchanged"
+            note()
+            if line:
+                console.out_line(line)
             console.show_status(progress())
             await anyio.lowlevel.checkpoint()
         workers -= 1
@@ -158,7 +166,6 @@ async def change_each(
             for scope in scopes:
                 scope.deadline = anyio.current_time() + GRACE_S
 
-    console.farewell = progress()
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(end_grace)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from airunner.client.cli.standardstreams import STDERR, STDOUT, OutputLost, ReaderGone, write
+from airunner.client.cli.standardstreams import STDERR, STDOUT, OutputLost, ReaderGone, may_block, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import STREAMS, Stream
@@ -65,7 +65,7 @@ class Console:
         self.job_id = ""  # id of the job that is shown
         self.owns = False  # whether this command submitted that job
         self.farewell = ""  # message if the command is interrupted now
-        self.writing = False  # whether a write may be blocked
+        self.writing = False  # whether a write may be blocked, for long
         self._quiet = quiet
         self._file_of = {descriptor: _file(descriptor) for descriptor in self._descriptors}
         self._mid_line: set[tuple[int, int]] = set()  # files whose last line is not ended
@@ -205,7 +205,7 @@ class Console:
                 raise
 
     def _write_now(self, descriptor: int, text: bytes) -> None:
-        self.writing = True
+        self.writing = may_block(descriptor, text)
         try:
             write(descriptor, text)
         finally:

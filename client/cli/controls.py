@@ -26,6 +26,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
 from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
+from airunner.protocol.printable import json_line
 from airunner.protocol.replies import QueueMode
 
 if TYPE_CHECKING:
@@ -78,13 +79,12 @@ def cancel_command(
             return EXIT_DECLINED
         states: Counter[JobState] = Counter()
 
-        async def cancel(job: str) -> None:
+        async def cancel(job: str) -> str:
             state = await client.cancel(job)
             states[state] += 1
             if json:
-                console.out_json({"job_id": job, "state": state})
-            elif state is JobState.CANCELLED or not state.terminal:
-                console.out_line(job)
+                return json_line({"job_id": job, "state": state})
+            return job if state is JobState.CANCELLED or not state.terminal else ""
 
         code = await change_each(console, "cancel", job_ids, cancel)
         running = states[JobState.RUNNING]
@@ -160,14 +160,11 @@ def retry_command(
 
         retried = 0
 
-        async def retry(job: str) -> None:
+        async def retry(job: str) -> str:
             nonlocal retried
             new = await client.retry(job, request_id=None if jobs else f"retry of {job}, chosen by options")
             retried += 1
-            if json:
-                console.out_json({"job_id": new.id, "origin": job})
-            else:
-                console.out_line(new.id)
+            return json_line({"job_id": new.id, "origin": job}) if json else new.id
 
         code = await change_each(console, "retry", job_ids, retry)
         console.say(summary("retried", retried, len(job_ids)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+SHORT_BYTES: Final = 256  # for which there is room in a pipe or a terminal that is ready (WAKEUP_CHARS of Linux)
 
 
 class ReaderGone(Exception):
@@ -34,6 +35,14 @@ class OutputLost(OperatorError):
         self.closed = error.errno == errno.EBADF  # the parent closed the stream: nobody wants the output
         why = "stdout is closed" if self.closed else error.strerror
         super().__init__(f"cannot write the output: {why}", exit_code=EXIT_IO)
+
+
+def may_block(descriptor: int, text: bytes) -> bool:
+    """Check whether a write may wait for a reader; False: the text is short, and the pipe or terminal is ready."""
+    try:
+        return len(text) > SHORT_BYTES or not select.select([], [descriptor], [], 0)[1]
+    except OSError:  # closed
+        return True
 
 
 def write(descriptor: int, text: ReadableBuffer) -> None:

@@ -16,7 +16,7 @@ async def test_all_are_changed_and_the_first_refusal_is_the_exit_code(capfd: pyt
     changed: list[str] = []
     running = most = 0
 
-    async def change(job: str) -> None:
+    async def change(job: str) -> str:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -25,10 +25,11 @@ async def test_all_are_changed_and_the_first_refusal_is_the_exit_code(capfd: pyt
         if job in {"1", "2"}:
             raise NotFound if job == "1" else NotFinished("no")
         changed.append(job)
+        return f"did {job}" if job == "3" else ""
 
     assert await change_each(Console(), "cancel", IDS, change) == NotFinished.exit_code
     assert (sorted(changed), most) == (sorted({*IDS} - {"1", "2"}), WORKERS)
-    assert capfd.readouterr().err == "airunner: job 2: no\n"
+    assert capfd.readouterr() == ("did 3\n", "airunner: job 2: no\n")
     assert await change_each(Console(), "cancel", [], change) == 0
 
 
@@ -46,14 +47,15 @@ async def test_an_interrupt_begins_no_change_and_waits_a_while_for_those_that_we
     console = Console()
     answered = anyio.Event()
 
-    async def change(job: str) -> None:
+    async def change(job: str) -> str:
         sent.append(job)
         if len(sent) < WORKERS:
             await answered.wait()
-            return
+            return job
         group.cancel_scope.cancel()
         if not took_s:
             answered.set()
+        return job
 
     before_s = anyio.current_time()
     async with anyio.create_task_group() as group:
