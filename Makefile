@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz bench bench-store bench-peers kube-apiserver certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz bench bench-cli bench-store bench-peers kube-apiserver certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that a
 
 bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli measures these, BASE=<rev> compares
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BASE),--base $(BASE)) $(if $(JSON),--json)
+
+bench-cli: $(VENV)/.test ## measure how long commands take to start, beside an empty Python program
+	@$(BIN)/python -m bench --only cli
 
 bench-store: $(VENV)/.test ## measure the store on PostgreSQL beside SQLite's, over a slow line and with several brokers
 	@$(BIN)/python -m bench --only store
