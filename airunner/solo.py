@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from airunner.client.cli.clientcommand import JsonOption, QuietOption, RawOption
-from airunner.client.cli.commands import ConfigOption, OperandsArgument, StdinOption, follow_job, requested_job
+from airunner.client.cli.commands import (
+    ConfigOption,
+    OperandsArgument,
+    StdinOption,
+    follow_job,
+    job_file_of,
+    requested_job,
+)
 from airunner.client.cli.console import Console
 from airunner.client.cli.interrupts import Interrupts
 from airunner.client.cli.options import Given, with_job_options
@@ -77,7 +84,8 @@ def run_command(
     from airunner.client.cli.stdin import stdin_for_job
 
     console = Console(quiet=quiet, raw=raw)
-    spec, sources = requested_job(console, ctx, operands, config, fields)
+    file = job_file_of(config)
+    spec, sources = requested_job(console, ctx, operands, file and file.only(), fields)
     secrets = _secrets(spec, sources)
     given = stdin_for_job(console, wanted=stdin)
     with recording(output, spec, console) as record, Interrupts() as interrupts:

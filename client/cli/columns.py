@@ -18,7 +18,7 @@ from msgspec import Struct
 from airunner.client.cli.console import colours_are_wanted
 from airunner.client.cli.wording import CELLS, duration_text, instant_text, short_duration
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.job import JobState, JobSummary, Reason
+from airunner.protocol.job import JobState, JobSummary, Reason, Result
 from airunner.protocol.printable import one_line
 
 GAP: Final = 2  # spaces between columns
@@ -52,15 +52,19 @@ _ENDS: Final = {Reason.TIMEOUT: "TIMED OUT", Reason.AGENT_LOST: "AGENT LOST", Re
 
 
 def state_text(job: JobSummary) -> str:
-    """Format a state: `FAILED 3`, `FAILED signal 9`, `TIMED OUT`, `AGENT LOST`; other states by name."""
-    result = job.result
-    if result is None or job.state is not JobState.FAILED:
-        return str(job.state)
+    """Format the state of a job in a list; see `end_state_text`."""
+    return str(job.state) if job.result is None else end_state_text(job.state, job.result)
+
+
+def end_state_text(state: JobState, result: Result) -> str:
+    """Format how a job ended: `FAILED 3`, `FAILED signal 9`, `TIMED OUT`, `AGENT LOST`; other states by name."""
+    if state is not JobState.FAILED:
+        return str(state)
     if result.reason is not None and result.reason in _ENDS:
         return _ENDS[result.reason]
     if result.signal is not None:
-        return f"{job.state} signal {result.signal}"
-    return f"{job.state} {result.exit_code if result.exit_code is not None else result.reason or ''}".rstrip()
+        return f"{state} signal {result.signal}"
+    return f"{state} {result.exit_code if result.exit_code is not None else result.reason or ''}".rstrip()
 
 
 def short_took(job: JobSummary) -> str:

@@ -18,6 +18,7 @@ from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
     from airunner.client.cli.causes import Why
+    from airunner.client.cli.jobfile import JobDocument, JobFile
     from airunner.client.cli.sources import Sources
     from airunner.client.cli.watching import Offload
     from airunner.client.client import Client, SubmittedJob
@@ -37,7 +38,10 @@ ConfigOption = Annotated[
     typer.Option("--config", "-f", help="Job file, YAML or JSON, or - for stdin; options override it.", metavar="FILE"),
 ]
 MonitorOption = Annotated[
-    bool, typer.Option("--monitor/--no-monitor", help="Follow the job to its end, or only print its id.")
+    bool,
+    typer.Option(
+        "--monitor/--no-monitor", "--wait/--detach", " /-d", help="Follow the job to its end, or only print its id."
+    ),
 ]
 CancelOption = Annotated[
     bool,
@@ -88,10 +92,15 @@ def submit_command(
     unless --cancel-on-exit is given.
     """
     from airunner.client.cli.stdin import stdin_for_job
+    from airunner.client.cli.submitset import submit_set
     from airunner.client.client import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
-    spec, _ = requested_job(console, ctx, operands, config, fields)
+    file = job_file_of(config)
+    if file is not None and file.is_set:
+        specs = [requested_job(console, ctx, operands, job, fields)[0] for job in file.documents]
+        return submit_set(console, specs, request_id, json=json, wait=monitor, cancel_on_exit=cancel_on_exit)
+    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields)
     name = request_id_of(request_id)
     given = stdin_for_job(console, wanted=stdin)
 
@@ -149,11 +158,20 @@ def split_operands(operands: Sequence[str], behind: int | None) -> tuple[Sequenc
     return operands[:at], operands[at:]
 
 
+def job_file_of(config: Sequence[str] | None) -> JobFile | None:
+    """Read the file of `--config`; None: there is none. Raises `OperatorError`."""
+    from airunner.client.cli.jobfile import read_job_file
+
+    if config and len(config) > 1:
+        raise OperatorError("--config is given twice: a job has one job file; options override its keys")
+    return read_job_file(config[0]) if config else None
+
+
 def requested_job(
     console: Console,
     ctx: typer.Context,
     operands: Sequence[str] | None,
-    config: Sequence[str] | None,
+    document: JobDocument | None,
     options: Mapping[str, Given],
 ) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`."""
@@ -163,12 +181,9 @@ def requested_job(
     from airunner.client.specs import spec_of
     from airunner.transport.ports import SYSTEM
 
-    if config and len(config) > 1:
-        raise OperatorError("--config is given twice: a job has one job file; options override its keys")
     sources = Sources(f"airunner {ctx.info_name}")
     before, words = split_operands(operands or [], ctx.obj)
-    file = config[0] if config else None
-    spec = spec_of(fields_of(options, before, words, file, SYSTEM.wall_ms(), sources), sources.label)
+    spec = spec_of(fields_of(options, before, words, document, SYSTEM.wall_ms(), sources), sources.label)
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
     return spec, sources

@@ -21,8 +21,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from airunner.client.cli.jobset import is_job_set, job_documents
 from airunner.client.cli.notation import UnfitError, is_mapping, kind_of, read
 from airunner.client.cli.sources import STDIN_FILE, Sources
 from airunner.client.cli.written import Entries, Items, line_of, load
@@ -33,11 +34,33 @@ FILE_BYTES_MAX: Final = 1_048_576  # a job itself takes 64 KiB at the most
 KEYS: Final = {field.key: field for field in FIELDS.values()}
 
 
-def read_job_file(file: str, now_ms: int, sources: Sources) -> dict[str, object]:
-    """Read the fields of a job from a file; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
+class JobDocument(NamedTuple):
+    """Document of one job: its keys and values, and how errors call the file."""
+
+    content: object
+    file: str
+
+
+class JobFile(NamedTuple):
+    """Job file: the documents of its jobs, and whether it is a job set, even if of one job."""
+
+    documents: list[JobDocument]
+    is_set: bool
+
+    def only(self) -> JobDocument:
+        """Return the document of a file that describes one job. Raises `OperatorError`: it is a job set."""
+        if self.is_set:
+            raise OperatorError(f"{self.documents[0].file} describes several jobs: `airunner submit -f` submits them")
+        return self.documents[0]
+
+
+def read_job_file(file: str) -> JobFile:
+    """Read a job file. Raises `OperatorError`."""
     name = "standard input" if file == STDIN_FILE else file
-    raw = read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small")
-    return parse_job_file(raw, name, now_ms, sources)
+    document = load(read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small"), name)
+    if isinstance(document, Entries) and is_job_set(document):
+        return JobFile([JobDocument(job, name) for job in job_documents(document, name)], is_set=True)
+    return JobFile([JobDocument(document, name)], is_set=False)
 
 
 def read_bounded(flag: str, file: str, bytes_max: int, remark: str) -> bytes:
@@ -58,8 +81,13 @@ def read_bounded(flag: str, file: str, bytes_max: int, remark: str) -> bytes:
 
 
 def parse_job_file(raw: bytes, name: str, now_ms: int, sources: Sources) -> dict[str, object]:
-    """Parse a job file's content as `read_job_file` does; errors call the file `name`."""
-    document = load(raw, name)
+    """Parse the content of a job file with one job; errors call the file `name`."""
+    return fields_in(JobDocument(load(raw, name), name), now_ms, sources)
+
+
+def fields_in(job: JobDocument, now_ms: int, sources: Sources) -> dict[str, object]:
+    """Read the fields of a job; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
+    document, name = job
     if not is_mapping(document):
         raise OperatorError(f"{name}: expected keys and values such as `command: make`, not {kind_of(document)}")
     fields: dict[str, object] = {}

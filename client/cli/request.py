@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from airunner.client.cli.jobfile import read_bounded, read_job_file
+from airunner.client.cli.jobfile import JobDocument, fields_in, read_bounded
 from airunner.client.cli.notation import UnfitError, is_mapping, read
 from airunner.client.cli.options import ENV_FILE, Given
 from airunner.client.cli.sources import Sources
@@ -31,7 +31,7 @@ def fields_of(
     options: Mapping[str, Given],
     operands: Sequence[str] = (),
     words: Sequence[str] | None = None,
-    config: str | None = None,
+    config: JobDocument | None = None,
     now_ms: int = 0,
     sources: Sources | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def fields_of(
     notes where each field is from. Raises `OperatorError` for arguments that contradict each other or name no command.
     """
     sources = sources or Sources()
-    fields: dict[str, Any] = read_job_file(config, now_ms, sources) if config is not None else {}
+    fields: dict[str, Any] = fields_in(config, now_ms, sources) if config is not None else {}
     for field in FIELDS.values():
         if (given := _given(field, options, sources)) is None:
             continue

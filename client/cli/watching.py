@@ -172,5 +172,9 @@ def exit_status(finished: JobFinished) -> int:
     """Compute the exit code: the job's; 128 + n for signal n; 124 for a timeout; 125 if it has none and failed."""
     if finished.state is JobState.COMPLETED:
         return 0
-    result = Result(exit_code=finished.exit_code, signal=finished.signal, reason=finished.reason)
-    return result.exit_status or EXIT_JOB_FAILED
+    return result_of(finished).exit_status or EXIT_JOB_FAILED
+
+
+def result_of(finished: JobFinished) -> Result:
+    """Return the result that a job's last event tells."""
+    return Result(exit_code=finished.exit_code, signal=finished.signal, reason=finished.reason)

@@ -240,6 +240,6 @@ def test_a_byte_that_is_no_text_is_named_with_its_line() -> None:
 def test_a_file_that_cannot_be_read_or_has_no_end_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(OperatorError, match="cannot read"):
-            read_job_file(str(path), 0, Sources())
+            read_job_file(str(path))
     with pytest.raises(OperatorError, match=f"larger than {FILE_BYTES_MAX} bytes"):
-        read_job_file("/dev/zero", 0, Sources())
+        read_job_file("/dev/zero")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from airunner.client.cli.jobfile import read_job_file
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of
 from airunner.client.cli.sources import Sources
@@ -87,7 +88,7 @@ def test_what_a_rule_of_jobs_refuses_is_named_by_file_line_and_key(content: str,
     (tmp_path / "job.yaml").write_text(f"command: x\n{content}\n")
     sources = Sources()
     with pytest.raises(BadRequest) as error:
-        spec_of(fields_of({}, config=str(tmp_path / "job.yaml"), sources=sources), sources.label)
+        spec_of(fields_of({}, config=read_job_file(str(tmp_path / "job.yaml")).only(), sources=sources), sources.label)
     assert error.value.message.removeprefix(f"{tmp_path}/").startswith(told)
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from airunner.client.cli.commands import split_operands, words_after_dashes
+from airunner.client.cli.jobfile import JobDocument, read_job_file
 from airunner.client.cli.notation import policy_text
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
@@ -18,6 +19,10 @@ from airunner.protocol.errors import BadRequest, OperatorError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import CancelSignal, ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
+
+
+def document(path: Path) -> JobDocument:
+    return read_job_file(str(path)).only()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,7 @@ def test_the_command_is_what_stands_behind_the_first_dashes(
 def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("command: make\nargs: [all]\nqueue: slow\nenvironment: {A: '1', B: '2'}\n")
-    fields = fields_of({"queue": "fast", "environment": ["B=3", "C=x=y"]}, ["https://x"], config=str(config))
+    fields = fields_of({"queue": "fast", "environment": ["B=3", "C=x=y"]}, ["https://x"], config=document(config))
     assert fields == {
         "command": "make",
         "args": ("all",),
@@ -47,8 +52,8 @@ def test_a_flag_beats_the_file_and_variables_are_merged(tmp_path: Path) -> None:
         "environment": {"A": "1", "B": "3", "C": "x=y"},
         "repository": "https://x",
     }
-    assert fields_of({"queue": ""}, words=["true"], config=str(config))["command"] == "true"
-    assert fields_of({}, words=["true"], config=str(config))["args"] == ()
+    assert fields_of({"queue": ""}, words=["true"], config=document(config))["command"] == "true"
+    assert fields_of({}, words=["true"], config=document(config))["args"] == ()
 
 
 def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +129,7 @@ def test_an_option_overrides_whatever_the_file_checks_out(
     """Agents that know no ref find it in the commit."""
     config = tmp_path / "job.yaml"
     config.write_text(f"command: make\nrepository: https://x\n{file}\n")
-    spec = spec_of(fields_of(options, config=str(config)))
+    spec = spec_of(fields_of(options, config=document(config)))
     assert (spec.commit, spec.ref, spec.branch) == (commit, ref, branch)
 
 
@@ -162,7 +167,7 @@ def test_what_a_job_needs_and_when_and_how_often_it_is_run_are_told_in_flags(tmp
         "depth": "1",
         "submodules": False,
     }
-    assert fields_of(options, config=str(config), now_ms=1_000) == {
+    assert fields_of(options, config=document(config), now_ms=1_000) == {
         "command": "make",
         "priority": 7,
         "not_before_ms": 7_201_000,
@@ -218,7 +223,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         "depth: 1\npriority: 1\nmaxAttempts: 1\nworkingDirectory: d\nterminal: {cols: 9}\nnotBefore: +1h\nretry: 1\n"
         "submodules: true\nexpires: 1h\n"
     )
-    assert getattr(spec_of(fields_of({option: given}, config=str(config))), option) == value
+    assert getattr(spec_of(fields_of({option: given}, config=document(config))), option) == value
 
 
 @pytest.mark.parametrize(
@@ -313,7 +318,7 @@ def test_variables_are_merged_from_file_env_files_and_options(tmp_path: Path, mo
             "environment": ["D=4", "D=5", "NOT_HERE", "E="],
             "env_file": [str(tmp_path / "one.env"), str(tmp_path / "two.env")],
         },
-        config=str(tmp_path / "job.yaml"),
+        config=document(tmp_path / "job.yaml"),
         sources=sources,
     )
     assert fields["environment"] == {"A": "j", "B": "1", "C": "2", "HERE": "h", "E": "", "D": "5"}
