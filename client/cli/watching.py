@@ -176,5 +176,5 @@ def exit_status(finished: JobFinished) -> int:
 
 
 def result_of(finished: JobFinished) -> Result:
-    """Return the result that a job's last event tells."""
+    """Return the result in a job's last event."""
     return Result(exit_code=finished.exit_code, signal=finished.signal, reason=finished.reason)
