@@ -86,8 +86,9 @@ def submit_command(
     json: JsonOption = False,
     **fields: Given,
 ) -> Work:
-    """Submit a job, follow it to its end, and exit with its exit code (128+N for signal N, 124 for a timeout).
+    """Submit a job, follow it to its end, and exit with its exit code.
 
+    That is 128+N for signal N, 124 for a timeout, 125 for a job that failed without a code of its own or was cancelled.
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job,
     unless --cancel-on-exit is given.
     """
