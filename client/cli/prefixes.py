@@ -1,8 +1,8 @@
 """Prefixes of several jobs that are shown together: `build | text`, as docker compose has them.
 
-A line is printed once it is whole, so that lines of two jobs do not mix; the last line of a job, when it ends. A pipe
-gets the bytes of each line unchanged. On a terminal, a line that was overwritten after carriage returns is shown as it
-is in the end, and its colours end with it.
+A line is printed once it is whole, or has 64 KiB, so that lines of jobs do not mix; the last one when its job ends. A
+pipe gets the bytes of each line unchanged. On a terminal, a line that was overwritten after carriage returns is shown
+as it is in the end, and its colours end with it.
 """
 
 from __future__ import annotations
