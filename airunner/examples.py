@@ -44,7 +44,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         "monitor": (
             "airunner monitor 3f2a",
             "airunner monitor @last --timestamps",
-            "airunner monitor 3f2a --events lifecycle --json",
+            "airunner monitor 3f2a --playback --speed 4 --idle-max 2s",
         ),
         "logs": (
             "airunner logs 3f2a --tail 20",
