@@ -63,6 +63,8 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "drain": Entry(f"{_CLIENT}.controls:drain_command", "Drain a queue: it takes no new job"),
         },
         "Operate": {
+            "up": Entry("airunner.cluster:up_command", "Start a broker and an agent on this machine"),
+            "down": Entry("airunner.cluster:down_command", "Stop what `airunner up` has started"),
             "broker": Entry("airunner.broker.command:broker_command", "Run the broker"),
             "agent": Entry("airunner.agent.command:agent_command", "Run an agent"),
             "worker": Entry("airunner.agent.command:agent_command", ""),

@@ -107,6 +107,16 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner backup jobs.backup --force --json",
             "airunner backup jobs.backup --store sqlite:///srv/jobs.db",
         ),
+        "up": (
+            "airunner up",
+            "airunner up --spawn 8",
+            "airunner up --listen tcp://127.0.0.1:7170",
+        ),
+        "down": (
+            "airunner down",
+            "airunner down --debug",
+            "AIRUNNER_HOME=/srv/airunner airunner down",
+        ),
         "doctor": (
             "airunner doctor",
             "airunner doctor --json",

@@ -1,0 +1,183 @@
+"""Commands `airunner up` and `down`: a broker and an agent of this machine in the background, under one supervisor.
+
+```
+ airunner up ──► supervisor ──┬─► airunner broker
+   (waits for "ready")        └─► airunner agent
+```
+
+`up` makes missing keys, starts the supervisor in a session of its own, and returns when both are ready. The supervisor
+holds a lock on `$AIRUNNER_HOME/cluster/lock` while it lives, so there is one of each home; it starts what has ended
+again, and ends both on SIGTERM, which `down` sends. What they print is in `$AIRUNNER_HOME/cluster/log`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+import typer
+
+from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.transport.endpoints import DEFAULT_BROKER
+
+FOLDER: Final = "cluster"
+VARIABLE: Final = "AIRUNNER_LISTEN"
+STOP_S: Final = 30  # seconds for the supervisor to end after SIGTERM: both children end within 2 s
+PORT_HEX: Final = 16
+LISTENING: Final = "0A"  # state of a socket in /proc/net/tcp
+
+
+class Running(NamedTuple):
+    """Running cluster: the process id of its supervisor, and the broker's endpoint."""
+
+    pid: int
+    broker: str
+
+
+class State:
+    """State of a home's cluster on the disk: the lock, which names who holds it, and the log."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / FOLDER
+        self.lock = self.folder / "lock"
+        self.log = self.folder / "log"
+
+    def running(self) -> Running | None:
+        """Find the running cluster; None: none runs."""
+        try:
+            with self.lock.open("rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return Running(**json.loads(lock.read()))
+        except (FileNotFoundError, ValueError):
+            pass
+        return None
+
+
+def up_command(
+    spawn: Annotated[int, typer.Option("--spawn", min=1, max=256, help="Number of jobs to run at once.")] = 4,
+    listen: Annotated[
+        str, typer.Option(metavar="ENDPOINT", envvar="AIRUNNER_LISTEN", help="Endpoint of the broker.")
+    ] = DEFAULT_BROKER,
+) -> None:
+    """Start a broker and an agent on this machine in the background; if they run already, only say so.
+
+    Missing keys are made. Jobs, logs and keys are in $AIRUNNER_HOME, by default ~/.airunner.
+    """
+    from airunner.certs.init import init
+    from airunner.certs.ownership import own_home
+    from airunner.certs.secretfile import make_folder
+
+    home = own_home(os.environ)
+    state = State(home.root)
+    if running := state.running():
+        _say(f"the cluster of {home.root} is up already: broker {running.broker}", *_use(running.broker))
+        return
+    _refuse_taken(listen)
+    init(home)
+    make_folder(state.folder)
+    broker = _start(state, listen, spawn)
+    _say(f"the cluster of {home.root} is up: broker {broker}; log {state.log}", *_use(broker))
+
+
+def down_command() -> None:
+    """Stop the broker and the agent that `airunner up` has started; jobs that run are given back to the queue."""
+    from airunner.certs.ownership import own_home
+
+    state = State(own_home(os.environ).root)
+    running = state.running()
+    if running is None:
+        _say(f"no cluster of {state.home} is up")
+        return
+    try:
+        process = os.pidfd_open(running.pid)
+    except ProcessLookupError:
+        process = None
+    if process is not None:
+        os.kill(running.pid, signal.SIGTERM)
+        ended, _, _ = select.select([process], [], [], STOP_S)
+        os.close(process)
+        if not ended:
+            raise OperatorError(f"process {running.pid} has not ended after {STOP_S} s; see {state.log}")
+    _say(f"the cluster of {state.home} is down")
+
+
+def _start(state: State, listen: str, spawn: int) -> str:
+    """Start the supervisor, and return the broker's endpoint once all is ready. Raises `OperatorError`."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as answer:
+        with state.log.open("ab") as log:
+            words = [str(state.folder), listen, str(spawn), str(write)]
+            subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "airunner.supervisor", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write],
+                cwd="/",
+                start_new_session=True,
+            )
+        os.close(write)
+        kind, _, words_said = answer.read().decode(errors="replace").partition(" ")
+    if kind != "ready":
+        raise OperatorError(
+            f"the cluster did not start: {words_said or 'its supervisor has died'}; its log is {state.log}",
+            exit_code=EXIT_UNAVAILABLE,
+        )
+    return words_said
+
+
+def _use(broker: str) -> list[str]:
+    """Return what to do next."""
+    if broker == os.environ.get("AIRUNNER_BROKER", DEFAULT_BROKER):
+        return ["try `airunner submit -- echo hello`; `airunner down` stops it"]
+    return [f"try `airunner submit --broker {broker} -- echo hello`; `airunner down` stops it"]
+
+
+def _refuse_taken(listen: str) -> None:
+    """Refuse an endpoint whose port is taken, and name the process that has it. Raises `OperatorError`."""
+    port = int(listen.rpartition(":")[2]) if listen.rpartition(":")[2].isdecimal() else 0
+    inode = _listener(port) if port else ""
+    if inode:
+        instead = "stop that, or give another port with --listen tcp://127.0.0.1:PORT"
+        raise OperatorError(f"port {port} is taken{_owner(inode)}: {instead}", exit_code=EXIT_UNAVAILABLE)
+
+
+def _listener(port: int) -> str:
+    """Return the inode of the socket that listens on a port of this machine, or an empty text."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            if row[3] == LISTENING and int(row[1].rpartition(":")[2], PORT_HEX) == port:
+                return row[9]
+    return ""
+
+
+def _owner(inode: str) -> str:
+    """Return the process that has a socket, as ` by process 12 (airunner broker)`, if this user may see it."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            if any(str(link.readlink()) == f"socket:[{inode}]" for link in (folder / "fd").iterdir()):
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                return f" by process {folder.name} ({words[:80]})"
+        except OSError:
+            continue
+    return ""
+
+
+def _say(*lines: str) -> None:
+    sys.stderr.write("".join(f"airunner: {line}\n" for line in lines))

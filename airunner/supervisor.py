@@ -1,0 +1,147 @@
+"""Supervisor of `airunner up`: runs a broker and an agent, starts again what has ended, and ends both on SIGTERM.
+
+It is a process of its own, `python -m airunner.supervisor FOLDER LISTEN SPAWN ANSWER`, and holds the lock in the folder
+for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor `ANSWER` once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Final
+
+READY: Final = " ready: "
+BACKOFF_S: Final = 1.0  # before a process that has ended is started again; doubled each time
+BACKOFF_S_MAX: Final = 30.0
+PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
+_libc: Final = ctypes.CDLL(None)
+DRAIN_S: Final = 1  # for jobs to end after SIGTERM, before they are given back
+
+
+class Child:
+    """Child process: its command, and its stderr, which is copied to the log."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = [sys.executable, "-m", "airunner", *words]
+        self.backoff_s = BACKOFF_S
+        self.start()
+
+    def start(self) -> None:
+        """Start the process."""
+        self.process = subprocess.Popen(  # noqa: S603 - our own program
+            self.words,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # so that nothing of it waits in a buffer that `select` does not see
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has one thread
+        )
+        assert self.process.stderr is not None
+        self.stderr: IO[bytes] = self.process.stderr
+
+    def ready(self) -> str:
+        """Copy lines to the log until the process is ready; return that line, or its last one if it has ended."""
+        line = b""
+        for line in self.stderr:
+            _log(line)
+            if READY.encode() in line:
+                break
+        return line.decode(errors="replace").strip()
+
+
+def main(folder: Path, listen: str, spawn: str, answer: int) -> int:
+    """Run the cluster until SIGTERM."""
+    woken, waker = socket.socketpair()
+    waker.settimeout(0)  # as `set_wakeup_fd` requires
+    signal.set_wakeup_fd(waker.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _answer(answer, "failed", "another one of this home is starting")
+    os.ftruncate(lock, 0)
+    free = listen.endswith(":0")
+    broker = Child("broker", "--listen", listen, "--http", "127.0.0.1:0", *(["--events", listen] if free else []))
+    said = broker.ready()
+    if READY not in said:
+        return _answer(answer, "failed", said)
+    endpoint = next(word for word in said.split() if word.startswith("tcp://"))
+    broker.words[broker.words.index("--listen") + 1] = endpoint
+    drain = ("--drain-timeout", str(DRAIN_S))
+    agent = Child("agent", "--broker", endpoint, "--spawn", spawn, "--allow-local", *drain)
+    said = agent.ready()
+    if READY not in said:
+        _end([broker])
+        return _answer(answer, "failed", said)
+    os.pwrite(lock, json.dumps({"pid": os.getpid(), "broker": endpoint}).encode(), 0)
+    _answer(answer, "ready", endpoint)
+    _watch([broker, agent], woken)
+    _end([agent, broker])
+    return 0
+
+
+def _watch(children: list[Child], woken: socket.socket) -> None:
+    """Copy what children print, and start again those that end, until a signal arrives."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(woken, selectors.EVENT_READ)
+        for child in children:
+            selector.register(child.stderr, selectors.EVENT_READ, child)
+        due: dict[Child, float] = {}
+        while True:
+            wait_s = max(0.0, min(due.values()) - time.monotonic()) if due else None
+            for key, _ in selector.select(wait_s):
+                child = key.data
+                if child is None:
+                    return
+                if text := os.read(child.stderr.fileno(), 65_536):
+                    _log(text)
+                    continue
+                selector.unregister(child.stderr)
+                child.stderr.close()
+                _log(f"{child.words[3]} ended with {child.process.wait()}; it is started again\n".encode())
+                due[child] = time.monotonic() + child.backoff_s
+                child.backoff_s = min(BACKOFF_S_MAX, child.backoff_s * 2)
+            for child in [child for child, at_s in due.items() if at_s <= time.monotonic()]:
+                del due[child]
+                child.start()
+                selector.register(child.stderr, selectors.EVENT_READ, child)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel send SIGTERM to this new process when the supervisor dies, however it does."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end(children: list[Child]) -> None:
+    """End the children: the agent gives its jobs back while the broker still answers."""
+    for child in children:
+        child.process.terminate()
+        if not child.stderr.closed:
+            _log(child.stderr.read())
+        child.process.wait()
+
+
+def _answer(descriptor: int, kind: str, words: str) -> int:
+    """Write the answer that `airunner up` waits for; return the exit code."""
+    os.write(descriptor, f"{kind} {words.removeprefix('airunner: ')}".encode())
+    os.close(descriptor)
+    return 0 if kind == "ready" else 1
+
+
+def _log(text: bytes) -> None:
+    sys.stderr.buffer.write(text)
+    sys.stderr.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))

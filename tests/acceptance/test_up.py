@@ -1,0 +1,76 @@
+"""`airunner up` and `down`: a cluster of this machine in two words, however often they are said."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.running import environment, run
+
+TIMEOUT_S = 30
+
+
+class Home:
+    """A home without keys."""
+
+    def __init__(self, root: Path) -> None:
+        self.environ = environment(root)
+        self.lock = root / "cluster" / "lock"
+
+    def say(self, *words: str, code: int = 0, **options: Any) -> str:
+        """What `airunner WORDS` prints; it has to end with `code`."""
+        done = run(self.environ, *words, **options)
+        assert done.returncode == code, done.stderr
+        return (done.stdout + done.stderr).decode()
+
+    def state(self) -> dict[str, Any]:
+        """What the supervisor has written of itself."""
+        found: dict[str, Any] = json.loads(self.lock.read_text())
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path / "home")
+    yield home
+    home.say("down")
+
+
+def test_two_words_start_a_cluster_once_and_one_stops_it(home: Home) -> None:
+    assert "is up: broker tcp://127.0.0.1:" in home.say("up", "--listen", "tcp://127.0.0.1:0")
+    broker = home.state()["broker"]
+    assert f"is up already: broker {broker}" in home.say("up")
+    home.environ["AIRUNNER_BROKER"] = broker
+    assert "hello" in home.say("submit", "-q", "--", "echo", "hello")
+    port = broker.rpartition(":")[2]
+    other = Home(home.lock.parents[2] / "other")
+    refused = other.say("up", "--listen", broker, code=69)
+    assert f"port {port} is taken by process " in refused
+    assert "airunner broker" in refused
+    assert "is down" in home.say("down")
+    assert "no cluster" in home.say("down")
+    with socket.create_server(("127.0.0.1", int(port))):  # nothing is left that has it
+        pass
+
+
+def test_what_dies_is_started_again_and_dies_with_its_supervisor(home: Home) -> None:
+    home.say("up", "--listen", "tcp://127.0.0.1:0")
+    home.environ["AIRUNNER_BROKER"] = home.state()["broker"]
+    pid = home.state()["pid"]
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for child in children.read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    assert "again" in home.say("submit", "-q", "--", "echo", "again")
+    left = [os.pidfd_open(int(child)) for child in children.read_text().split()]
+    os.kill(pid, signal.SIGKILL)
+    for child in left:
+        assert select.select([child], [], [], TIMEOUT_S)[0]
+        os.close(child)
