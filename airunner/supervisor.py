@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import IO, Final
 
 READY: Final = " ready: "
@@ -63,7 +64,7 @@ def main(folder: Path, listen: str, spawn: str, answer: int) -> int:
     waker.settimeout(0)  # as `set_wakeup_fd` requires
     signal.set_wakeup_fd(waker.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _wake)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,6 +89,10 @@ def main(folder: Path, listen: str, spawn: str, answer: int) -> int:
     _watch([broker, agent], woken)
     _end([agent, broker])
     return 0
+
+
+def _wake(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the signal's number is in the socket that `_watch` waits for."""
 
 
 def _watch(children: list[Child], woken: socket.socket) -> None:
