@@ -100,7 +100,7 @@ def test_no_daemons_arguments_make_a_line_of_airunners(cluster: Cluster) -> None
     cluster.airunner("submit", "--", forged)
     assert [line for line in agent.lines if line.startswith("airunner: ")] == []
     refused = cluster.airunner("submit", "--owner", "ada\u200b", "--", "true")
-    assert (refused.returncode, r"owner: ada\u200b contains" in refused.stderr.decode()) == (2, True)
+    assert (refused.returncode, r"owner: ada\u200b contains" in refused.stderr.decode()) == (64, True)
 
 
 def test_when_agent_launcher_and_keepers_are_killed_at_once_the_next_attempt_begins_when_nothing_is_left(

@@ -185,7 +185,7 @@ def uids(kube: Kube) -> dict[str, Any]:
 def test_what_cannot_be_started_is_one_line(waiting: Cluster, kube: Kube, tmp_path: Path) -> None:
     def refused(kubeconfig: Path, **spec: object) -> str:
         scaling = scaler(waiting, kubeconfig, template(tmp_path, ["true", "--disconnect-after-job"], **spec))
-        assert scaling.wait() == 2
+        assert scaling.wait() == 64
         (line,) = scaling.lines
         return line
 

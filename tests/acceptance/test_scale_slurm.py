@@ -83,7 +83,7 @@ def test_slurm_itself_lets_no_two_agents_of_one_name_run_at_once(slurm: Slurm) -
 def test_what_cannot_be_started_is_one_line(cluster: Cluster, slurm: Slurm, tmp_path: Path) -> None:
     def refused(*lines: str, environ: dict[str, str] = slurm.environ) -> str:
         scaling = scaler(cluster, slurm.script(*lines), 1, environ)
-        assert scaling.wait() == 2
+        assert scaling.wait() == 64
         return scaling.lines[-1]
 
     assert "invalid partition specified: nope" in refused("#SBATCH --partition=nope")

@@ -38,7 +38,7 @@ def test_a_jobs_stdin_is_what_the_client_got(
 def test_the_size_of_stdin_is_shown_and_a_repeat_with_another_is_refused(standing: Cluster) -> None:
     once = ("submit", "--no-monitor", "--request-id", "stdin once", "--", "sh")
     first, again, other = (standing.airunner(*once, given=given) for given in (b"exit 3", b"exit 3", b"exit 4"))
-    assert (first.stdout, other.returncode) == (again.stdout, 1)
+    assert (first.stdout, other.returncode) == (again.stdout, 65)
     assert b"conflict" in other.stderr or b"request id" in other.stderr
     job_id = first.stdout.decode().strip()
     assert standing.airunner("retry", job_id).returncode == 3
