@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 GIT_OLDEST: Final = (2, 31)
 ROOM_BYTES: Final = 1 << 30  # of free disk space; less is reported
-BROKER_S: Final = 3.0  # seconds to wait for a broker; --timeout overrides them
-TimeoutOption = Annotated[
-    str | None, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for a broker.", show_default="3")
+BROKER_S: Final = 3.0  # seconds to wait for a broker; --connect-timeout overrides them
+ConnectTimeoutOption = Annotated[
+    str | None,
+    typer.Option("--connect-timeout", metavar="SECONDS", help="How long to wait for a broker.", show_default="3"),
 ]
 
 
@@ -38,7 +39,7 @@ def doctor_command(
     json: JsonOption = False,
     broker: BrokerOption = None,
     token: TokenOption = None,
-    timeout: TimeoutOption = None,
+    connect_timeout: ConnectTimeoutOption = None,
     store: StoreOption = None,
 ) -> None:
     """Check what airunner needs on this machine. Exits with 78 if there is a problem."""
@@ -47,7 +48,7 @@ def doctor_command(
     bad = False
     home = Home.from_environment(os.environ)
     stores = () if store is None else _store(store)
-    for finding in (*_machine(), *_home(home), *stores, _broker(home, broker, token, timeout_of(timeout))):
+    for finding in (*_machine(), *_home(home), *stores, _broker(home, broker, token, timeout_of(connect_timeout))):
         bad |= finding.severity is Severity.BAD
         typer.echo(json_line(finding) if json else shown(finding))
     raise typer.Exit(EXIT_UNHEALTHY if bad else 0)

@@ -11,7 +11,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
     {
         "submit": (
             "airunner submit https://github.com/me/app.git -- make test",
-            "airunner submit . --queue gpu --timeout-seconds 1h -- python train.py",
+            "airunner submit . --queue gpu --timeout 1h -- python train.py",
             "airunner submit -f job.yaml --no-monitor",
         ),
         "run": (

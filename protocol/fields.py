@@ -177,6 +177,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Field(
             "Longest run time of the command; then the job fails with the reason `timeout`.",
             Form.DURATION,
+            flag="--timeout",
             key="timeout",
             unset="none",
         ),

@@ -144,7 +144,7 @@ def start(home: Path, environ: Mapping[str, str], procfile: str, brokers: Sequen
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    lists = [["airunner", "list", "--broker", broker, "--timeout", START_S] for broker in brokers]
+    lists = [["airunner", "list", "--broker", broker, "--connect-timeout", START_S] for broker in brokers]
     silent = any(
         subprocess.run(words, env=environ, check=False, stdout=subprocess.DEVNULL).returncode for words in lists
     )

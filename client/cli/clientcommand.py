@@ -62,13 +62,16 @@ TokenFileOption = Annotated[
         show_default="none",
     ),
 ]
-_CONNECT_TIMEOUT: Final[dict[str, Any]] = {
-    "metavar": "SECONDS",
-    "help": "How long to wait for a broker that does not answer: 90, or 1m30s. It does not limit the job.",
-    "show_default": "10 until a broker has answered, then no limit",
-}
-TimeoutOption = Annotated[str | None, typer.Option("--timeout", **_CONNECT_TIMEOUT)]
-ConnectTimeoutOption = Annotated[str | None, typer.Option("--connect-timeout", **_CONNECT_TIMEOUT)]
+ConnectTimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--connect-timeout",
+        envvar="AIRUNNER_CONNECT_TIMEOUT",
+        metavar="SECONDS",
+        help="How long to wait for a broker that does not answer: 90, or 1m30s.",
+        show_default="10 until a broker has answered, then no limit",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line on stdout.")]
 RawOption = Annotated[
     bool,
@@ -93,8 +96,7 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
     """Make a command from a coroutine function, which is called with a `client`, a `console` and its own options.
 
     A plain function, which may read stdin before the event loop starts, is called with `console` and its options, and
-    returns its `Work`. `optional` names the options that only some commands have: `quiet`, `raw`, `token_file`. In a
-    command with a `timeout` of its own, `--connect-timeout` is how long to wait for a broker.
+    returns its `Work`. `optional` names the options that only some commands have: `quiet`, `raw`, `token_file`.
     """
 
     def decorated(function: Callable[..., Any]) -> Callable[..., None]:
@@ -105,13 +107,10 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
             broker: BrokerOption = None,
             token: TokenOption = None,
             token_file: TokenFileOption = None,
-            timeout: TimeoutOption = None,
             connect_timeout: ConnectTimeoutOption = None,
             **options: Any,  # noqa: ANN401 - the command's own, of any kind
         ) -> None:
-            if "timeout" in own:
-                options["timeout"] = timeout
-            timeout_s = timeout_of(connect_timeout if "timeout" in own else timeout)
+            timeout_s = timeout_of(connect_timeout)
             console = Console(quiet=quiet, raw=raw)
             if iscoroutinefunction(function):
                 work: Work = partial(function, console=console, **options)
@@ -129,8 +128,7 @@ def client_command(*optional: str) -> Callable[[Callable[..., Any]], Callable[..
         shared = signature(command, eval_str=True).parameters
         parameters = [own[name] for name in own if name not in ("client", "console")]
         labels = dict(map(_label, parameters))
-        patience = "connect_timeout" if "timeout" in own else "timeout"
-        parameters += [shared[name] for name in (*optional, "broker", "token", patience)]
+        parameters += [shared[name] for name in (*optional, "broker", "token", "connect_timeout")]
         return with_parameters(wraps(function)(command), parameters)
 
     return decorated
@@ -149,8 +147,8 @@ def _label(parameter: Parameter) -> tuple[str, str]:
 
 
 def timeout_of(text: str | None) -> float | None:
-    """Parse `--timeout` into seconds; None for 0, which means the default."""
-    seconds = 0.0 if text is None else of_flag("--timeout", duration_ms, text) / 1_000
+    """Parse `--connect-timeout` into seconds; None for 0, which means the default."""
+    seconds = 0.0 if text is None else of_flag("--connect-timeout", duration_ms, text) / 1_000
     return max(seconds, TIMEOUT_S_MIN) if seconds else None
 
 

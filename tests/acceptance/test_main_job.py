@@ -34,7 +34,7 @@ COUNTING = JobSpec(command="seq", args=("1", "2000"))
     (("--", sys.executable, "-c", EVERY_BYTE), 0, bytes(range(256)) * 1_000, b"COMPLETED"),
     (("https://unreachable.invalid/x.git", "--", "true"), 125, b"", b"checkout-failed"),
     (("--", "no-such-command-anywhere"), 127, b"", b"no-such-command-anywhere"),
-    (("--timeout-seconds", "1", "--", "sleep", "1000"), 124, b"", b"timeout"),
+    (("--timeout", "1", "--", "sleep", "1000"), 124, b"", b"timeout"),
     (("--queue", "nowhere", "--expires", "10ms", "--", "true"), 125, b"", b"FAILED (expired)"),
 ], ids=["exit code", "signal", "bytes", "no repository", "no command", "out of time", "not begun"])  # fmt: skip
 def test_what_a_job_comes_to_submit_comes_to(

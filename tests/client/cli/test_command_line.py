@@ -72,14 +72,14 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
             "--state: expected scheduled or running or completed or failed or c",
         ),
         (["export", "x", "--format", "RAW"], "run `airunner certs init`"),
-        (["list", "--timeout", ""], "--timeout '': expected a number and a unit"),
+        (["list", "--connect-timeout", ""], "--connect-timeout '': expected a number and a unit"),
         (["agent", "--name", ""], "--name '': expected"),
         (["monitor", "some-job", "--from-sequence", "0"], "run `airunner certs init`"),
         (["monitor", "some-job", "--from-sequence", "-1"], "--from-sequence"),
         (["submit", "--monitor=false", "--process-type", "PTY", "--", "true"], "run `airunner certs init`"),
         (["submit", "--no-monitor", "--cancel-on-exit", "--", "true"], "--cancel-on-exit needs --monitor"),
         (["submit", "--monitor=maybe", "--", "true"], "--monitor 'maybe': expected true or false"),
-        (["list", "--timeout", "soon"], "--timeout 'soon': expected a number and a unit"),
+        (["list", "--connect-timeout", "soon"], "--connect-timeout 'soon': expected a number and a unit"),
         (["token", "--subject", "x", "--ttl", "1h30m", "--signing-key", "/no/such"], "/no/such is missing: name a"),
         (["monitor", "x", "--event-filter", "output,nonsense"], "--event-filter NONSENSE: the kinds of events are"),
         (["monitor", "x", "--event-filter", "output,process-end", "--timestamps"], "run `airunner certs init`"),
@@ -156,14 +156,14 @@ NO_BROKER = "tcp://127.0.0.1:1"
 
 
 def test_the_time_to_wait_for_a_broker_is_the_callers(capfd: pytest.CaptureFixture[str]) -> None:
-    """`--timeout 0` is as if it were not given; that it bounds no job is shown on a real cluster."""
+    """`--connect-timeout 0` is as if it were not given; that it bounds no job is shown on a real cluster."""
     assert run(["certs", "init"]) == 0
     assert run(["list", "--broker", "nowhere"]) == 64
     assert "write tcp://HOST:PORT" in capfd.readouterr().err
     for command in (["list"], ["submit", "--monitor=false", "--", "true"], ["secret", "list"], ["cancel", "x"]):
         name, *words = command
         asked = [name, words.pop(0)] if name == "secret" else [name]
-        assert run([*asked, "--broker", NO_BROKER, "--timeout", "200ms", *words]) == 69
+        assert run([*asked, "--broker", NO_BROKER, "--connect-timeout", "200ms", *words]) == 69
         assert f"no broker answers at {NO_BROKER} (waited 0.2 s)" in capfd.readouterr().err
 
 
@@ -189,7 +189,17 @@ def test_debug_tells_what_is_tried_and_where_an_error_comes_from(
         assert run(["certs", "init"]) == 0
         assert run(["token", "--subject", "x"]) == 0
         secret = capfd.readouterr().out.split()[-1]
-        asked = ["submit", "--broker", NO_BROKER, "--timeout", "0.2", "--token", secret, "--env", "A_TOKEN=hunter22"]
+        asked = [
+            "submit",
+            "--broker",
+            NO_BROKER,
+            "--connect-timeout",
+            "0.2",
+            "--token",
+            secret,
+            "--env",
+            "A_TOKEN=hunter22",
+        ]
         assert run([*asked, "--debug", "--", "true"]) == 69
     finally:
         logger.setLevel(logging.NOTSET)

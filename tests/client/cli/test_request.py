@@ -249,7 +249,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"retry": "101"}, "--retry: expected a number up to 100, or {limit: 3"),
         (
             {"timeout_seconds": "9" * 16},
-            f"--timeout-seconds: '{'9' * 16}' is too long a duration; at most 9007",
+            f"--timeout: '{'9' * 16}' is too long a duration; at most 9007",
         ),
         ({"expires": "10x"}, "--expires: '10x': expected a duration such as 2h, or an instant such as 2027-01-31T03"),
         ({"expires": "-1h"}, "--expires: '-1h': expected a duration such as 2h, or an instant such as 2027-01-31T03"),
@@ -257,7 +257,7 @@ def test_an_option_overrides_the_file_and_unsets_its_key_where_it_is_empty_or_ze
         ({"expires": "1970-01-01T00:00:00Z"}, "'1970-01-01T00:00:00Z' is past; it is 1970-01-01T00:00:00Z now"),
         ({"not_before_ms": "noon"}, "--not-before: 'noon': expected an instant"),
         ({"not_before_ms": "+5"}, "expected an instant"),
-        ({"timeout_seconds": "1.5"}, "--timeout-seconds: expected whole seconds"),
+        ({"timeout_seconds": "1.5"}, "--timeout: expected whole seconds"),
         ({"retry": "1", "retry_backoff": "2d"}, "backoff: expected a number of seconds up to 86400"),
         ({"not_before_ms": "1900-01-01T00:00:00Z"}, "expected an instant"),
         *(
