@@ -157,14 +157,22 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         bool, Field("Copy objects instead of borrowing them from the agent, for use in a container.", Form.SWITCH)
     ] = False
     working_directory: Annotated[
-        Text, Field("Folder of the checkout to run the command in.", metavar="PATH", unset="the checkout")
+        Text,
+        Field(
+            "Folder of the checkout to run the command in.",
+            also=("--workdir", "-w"),
+            metavar="PATH",
+            unset="the checkout",
+        ),
     ] = ""
     process_type: Annotated[
         ProcessType,
         Field(
             "Standard streams of the command: pipes, or a terminal.",
             Form.CHOICE,
-            more=(Field("Same as --process-type pty: a terminal.", Form.SWITCH, "--pty", means="pty"),),
+            more=(
+                Field("Same as --process-type pty: a terminal.", Form.SWITCH, "--pty", ("--tty", "-t"), means="pty"),
+            ),
             show=_streams,
         ),
     ] = ProcessType.PIPE
@@ -196,6 +204,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             "Variables for the command; as an option also NAME alone, for the value that it has here.",
             Form.PAIRS,
             "--env",
+            ("-e",),
             plain=True,
             metavar="NAME[=VALUE]",
             more=(
@@ -277,7 +286,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Owner,
         Field("Person or system that the job is for: a column of wide lists, and of lists in a pipe.", plain=True),
     ] = ""
-    metadata: Annotated[Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, plain=True)] = {}
+    metadata: Annotated[
+        Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, also=("--label", "-l"), plain=True)
+    ] = {}
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ class Field(Struct, frozen=True):
     help: str
     form: Form = Form.TEXT
     flag: str = ""  # by default from the name, such as `--max-attempts`; without dashes it is an operand
+    also: tuple[str, ...] = ()  # other spellings of the option, such as `-e`
     key: str = ""  # key in a job file; by default from the name, such as `maxAttempts`
     unset: str = ""  # meaning of an unset field, in words; by default from the field's default
     metavar: str = ""

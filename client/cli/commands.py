@@ -59,6 +59,7 @@ StdinOption = Annotated[
     bool,
     typer.Option(
         "--stdin/--no-stdin",
+        "-i",
         help="Give the job the standard input of this command, up to 1 MiB, if it is a pipe or a file. In a loop that "
         "reads a list, --no-stdin leaves the list to the loop.",
     ),

@@ -52,6 +52,7 @@ def _annotation(field: Field) -> Any:  # noqa: ANN401 - an annotation that is ma
         hint = f"{field.expected[0].upper()}{field.expected[1:]}."
     option = typer.Option(
         f"{field.flag}/--no-{field.flag[2:]}" if both else field.flag,
+        *field.also,
         metavar=field.metavar or "|".join(field.choices) or field.form.metavar or None,
         help=" ".join(filter(None, (field.help, hint))),
         show_default=field.unset or False,
