@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from airunner.protocol.errors import EXIT_USAGE
 from tests.acceptance import bounded, chaos_driver
 from tests.acceptance.chaos_disk import RESERVE_MIB, SmallDisk
 from tests.acceptance.chaos_driver import VISIBILITY_S, Driver
@@ -47,7 +48,7 @@ PLENTY_S: Final = (3.0, 8.0)
 RETRY_S: Final = (0.5, 1.0)  # where what was to be hurt, or to have felt it, is not there yet
 SLOW_BYTES_A_S: Final = 100_000.0
 CUT_BYTES: Final = 200_000
-NO_START: Final = "exited with 2"
+NO_START: Final = f"exited with {EXIT_USAGE}"
 NO_SPACE: Final = ("No space left on device", "make room")
 
 

@@ -127,7 +127,8 @@ class Failovers:
 
     def _require_warnings(self) -> None:
         """Require that operators are warned of an asynchronous standby in three places."""
-        with urlopen(self._http) as answer:
+        run(environment(self.home), "queues", "--broker", self._endpoints[-1], "--connect-timeout", f"{WORK_S_MAX}s")
+        with urlopen(self._http) as answer:  # of a broker that has answered, and so has its pages
             seen = {"/health": answer.read().decode()}
         seen["doctor"] = run(environment(self.home), "doctor", "--store", self._url).stdout.decode()
         seen["log"] = (self.folder / "broker-0.log").read_text()
