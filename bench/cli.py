@@ -14,7 +14,7 @@ from bench.group import Group, Round
 from bench.product import Product
 
 OFFLINE: Final = {"--help": 4.0, "--version": 4.0}  # times the reference, at most
-ONLINE: Final = {"list": 8.0, "show @last": 8.0, "submit --no-monitor -- true": 8.0, "queues": 8.0}
+ONLINE: Final = {"list": 8.0, "show @last": 8.0, "submit -d -- true": 8.0, "queues": 8.0}
 EMPTY: Final = "python -c pass"
 RUN: Final = "run -- true"
 FIGURES: Final = (

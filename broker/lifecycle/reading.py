@@ -107,11 +107,11 @@ def _find(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec:
     raise CorruptLog if job_id in loaded.damaged else NotFound
 
 
-def states_of(request: ListJobs) -> tuple[JobState, ...]:
+def states_of(request: ListJobs) -> tuple[str, ...]:
     """Return the states that a list is limited to, each once; empty: any."""
     if isinstance(request.state, JobState):
-        return (request.state,)
-    return tuple(dict.fromkeys(request.state or ()))
+        return (str(request.state),)
+    return tuple(dict.fromkeys(map(str, request.state or ())))
 
 
 def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> JobsListed:

@@ -66,7 +66,8 @@ async def test_where_no_broker_is_the_wait_is_told_once_and_ends_when_it_was_sai
         (b"\xc1", PeerError, "reply cannot be decoded"),
         (msgpack.packb({"type": "Prophecy"}), PeerError, "reply cannot be decoded"),
         (msgpack.packb({"type": "JobCancelled", "state": "DREAMING"}), PeerError, "reply cannot be decoded"),
-        (msgpack.packb({"type": "SecretSet"}), BadRequest, "the broker replied to CancelJob with SecretSet"),
+        (msgpack.packb({"type": "SecretSet"}), PeerError, "reply cannot be decoded: .*Invalid value 'SecretSet'"),
+        (msgpack.packb({"type": "Nudge"}), BadRequest, "the broker replied to CancelJob with Nudge"),
     ],
 )
 async def test_an_answer_that_cannot_be_read_or_is_anothers_is_an_error_and_not_a_silence(

@@ -89,8 +89,8 @@ SEGMENTS: Final = (
     " WHERE before_bytes < %b ORDER BY first_sequence"
 )
 PREFIXED: Final = "(SELECT * FROM airunner.job WHERE job_id >= %b AND job_id < %b OFFSET 0) AS job"
-_HAS_FACT: Final = (
-    "EXISTS (SELECT FROM airunner.metadata WHERE metadata.tenant = %b AND fact = %b AND metadata.number = job.number)"
+_HAS_FACT: Final = (  # counted, for each job: of EXISTS the planner may make a join that reads all metadata
+    "(SELECT count(*) FROM airunner.metadata WHERE tenant = %b AND fact = %b AND metadata.number = job.number) = 1"
 )
 T = TypeVar("T")
 _Condition = tuple[Any, ...]  # SQL, and its values
