@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -88,8 +90,9 @@ def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: 
         pid, pipeline = link.connection.info.backend_pid, Pipeline(link.connection)
         if committing is idle:
             link.connection.execute(idle)
-            link.connection.execute("BEGIN")
-            postgresql.wait_for(f"SELECT FROM pg_stat_activity WHERE pid = {pid}", [])
+            with open(os.pidfd_open(pid)) as process:  # noqa: PTH123 - a descriptor
+                link.connection.execute("BEGIN")
+                select.select([process], [], [])  # it has closed its socket: what is sent to it reads its last words
         else:
             postgresql.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
         with pytest.raises(StoreAway) as failed, link.translated(committing=bool(committing)):
