@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.printable import escaped, is_plain, json_line, one_line, own_lines
+from airunner.protocol.printable import escaped, is_plain, json_line, one_line, own_lines, shell_line
 from airunner.protocol.requests import EnqueueJob
 
 UNSEEN = ["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u202e", "\u2066", "\u2028", "\u034f", "\u3164", "\ufe0f"]
@@ -55,3 +55,10 @@ def test_a_message_has_one_first_line_and_nothing_unseen(text: str) -> None:
 def test_json_is_plain_and_means_the_same(text: str) -> None:
     assert is_plain(json_line({"x": text}))
     assert msgspec.json.decode(json_line({"x": text})) == {"x": text}
+
+
+def test_a_word_of_a_command_line_is_quoted_so_that_a_shell_reads_it_as_it_was() -> None:
+    assert shell_line(["a b", "x", "it's"]) == """'a b' x 'it'"'"'s'"""
+    assert (
+        shell_line(["a\nb", "it's\t\x01", "\u202e", "\U000e0001"]) == r"$'a\nb' $'it\'s\t\001' $'\u202e' $'\U000e0001'"
+    )
