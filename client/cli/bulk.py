@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from airunner.client.cli.joblist import labels_of
+from airunner.client.cli.filteroptions import labels_of
 from airunner.protocol.errors import NotFound, OperatorError, PeerError
 from airunner.protocol.job import JobState
 
@@ -34,19 +34,6 @@ SomeJobsArgument = Annotated[
         metavar="JOB",
         help="The jobs: of each its id, its first characters (4 or more), its name, or @last; or choose by options.",
         show_default=False,
-    ),
-]
-QueueOption = Annotated[str | None, typer.Option(help="Choose the jobs of this queue.", show_default="all")]
-NameOption = Annotated[str | None, typer.Option(help="Choose the jobs of this name.", show_default="all")]
-LabelOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label",
-        "--metadata",
-        "-l",
-        metavar="NAME=VALUE",
-        help="Choose the jobs with this metadata; may be repeated, for jobs with all of it.",
-        show_default="all",
     ),
 ]
 YesOption = Annotated[

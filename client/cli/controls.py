@@ -11,9 +11,6 @@ import typer
 
 from airunner.client.cli.bulk import (
     Choice,
-    LabelOption,
-    NameOption,
-    QueueOption,
     SomeJobsArgument,
     YesOption,
     change_each,
@@ -23,6 +20,7 @@ from airunner.client.cli.bulk import (
 from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.commands import CancelOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
+from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
 from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState

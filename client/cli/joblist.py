@@ -8,12 +8,13 @@ import typer
 
 from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.console import Console
+from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, labels_of
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from airunner.client.client import Client
     from airunner.protocol.job import JobSummary
@@ -32,35 +33,25 @@ def list_command(
             "--status",
             "-s",
             case_sensitive=False,
-            help="List only jobs in this state; may be repeated, for jobs in any of these states.",
+            help="Only jobs in this state; may be repeated, for jobs in any of these states.",
             show_default="all",
         ),
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="List only jobs of this queue.", show_default="all")] = None,
-    name: Annotated[str | None, typer.Option(help="List only jobs of this name.", show_default="all")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            "--metadata",
-            "-l",
-            metavar="NAME=VALUE",
-            help="List only jobs with this metadata; may be repeated, for jobs with all of it.",
-            show_default="all",
-        ),
-    ] = None,
-    owner: Annotated[str | None, typer.Option(help="List only jobs of this owner.", show_default="all")] = None,
+    queue: QueueOption = None,
+    name: NameOption = None,
+    metadata: LabelOption = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.", show_default="all")] = None,
     since: Annotated[
         str | None,
         typer.Option(
             metavar="INSTANT",
-            help="List only jobs submitted since: 10m for ten minutes ago, or 2027-01-31T03:00:00Z.",
+            help="Only jobs submitted since: 10m for ten minutes ago, or 2027-01-31T03:00:00Z.",
             show_default="any time",
         ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(metavar="INSTANT", help="List only jobs submitted until then.", show_default="now"),
+        typer.Option(metavar="INSTANT", help="Only jobs submitted until then.", show_default="now"),
     ] = None,
     before: Annotated[
         str | None,
@@ -141,16 +132,6 @@ def list_command(
             console.say(more_text(counted, limit, last))
 
     return run
-
-
-def labels_of(words: Sequence[str]) -> Mapping[str, str]:
-    """Read labels. Raises `OperatorError`: two values of one name."""
-    from airunner.client.cli.request import pairs_of
-
-    labels = pairs_of("--label", words)
-    if len(labels) < len(set(words)):
-        raise OperatorError("--label: a job has one value for each name, so no job matches two values of a name")
-    return labels
 
 
 async def within(

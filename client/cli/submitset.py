@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 HEADINGS: Final = ("ID", "NAME OR COMMAND", "STATE", "EXIT", "LAST LINE")
 BATCH_BYTES_MAX: Final = 262_144  # of the specs in one request: an eighth of what a broker accepts
 BAR_CHARS: Final = 30
-ID_CHARS: Final = 8  # of the ids in the table
 TITLE_CHARS_MAX: Final = 40  # of a command in the place of a name
 LINES_AT_ONCE: Final = 16  # logs whose last lines are read at once
 
@@ -134,7 +133,7 @@ async def _print_table(
     """Print a line for each job: how it ended, and the last line of the output of one that failed."""
     import anyio
 
-    from airunner.client.cli.columns import aligned, end_state_text
+    from airunner.client.cli.columns import aligned, end_state_text, short_ids
     from airunner.client.cli.watching import exit_status, result_of
     from airunner.protocol.printable import shell_line
 
@@ -150,12 +149,12 @@ async def _print_table(
             if exit_status(ends[job_id]):
                 group.start_soon(read, job_id)
     rows: list[Sequence[str]] = [HEADINGS]
-    for job_id, spec in zip(job_ids, specs, strict=True):
+    for job_id, short_id, spec in zip(job_ids, short_ids(job_ids), specs, strict=True):
         end = ends[job_id]
         title = spec.name or shell_line(spec.argv)[:TITLE_CHARS_MAX]
         rows.append(
             (
-                job_id[:ID_CHARS],
+                short_id,
                 title,
                 end_state_text(end.state, result_of(end)),
                 str(exit_status(end)),
