@@ -98,7 +98,9 @@ def _home(home: Home) -> Iterator[Finding]:
         yield Finding("home", Severity.BAD, reason)
         return
     if not home.root.is_dir():
-        yield Finding("home", Severity.BAD, f"{home.root} does not exist: `airunner certs init` makes it")
+        yield Finding(
+            "home", Severity.FAIR, f"{home.root} does not exist yet: `airunner up` or `airunner certs init` makes it"
+        )
         return
     writable = os.access(home.root, os.R_OK | os.W_OK | os.X_OK)
     yield Finding(

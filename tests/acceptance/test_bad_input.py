@@ -50,7 +50,7 @@ def test_a_machine_with_all_is_well(cluster: Cluster) -> None:
 
 
 def test_what_is_missing_is_told_with_what_to_do(home: Path, tmp_path: Path) -> None:
-    assert doctor(tmp_path / "nowhere")[1]["home"][1].endswith("`airunner certs init` makes it")
+    assert doctor(tmp_path / "nowhere")[1]["home"][1].endswith("`airunner up` or `airunner certs init` makes it")
     (home / "certs" / "client.secret").chmod(0o644)
     code, found = doctor(home, "--broker", "tcp://127.0.0.1:1", path="/nonexistent")
     assert code == 78
