@@ -43,6 +43,7 @@ COMMANDS: Final = (
     "scale_kubernetes",
     "scale_slurm",
     "secrets",
+    "up",
     "views",
 )
 """Acceptance tests that are measured, because they run commands that no other test runs. The other acceptance tests are
