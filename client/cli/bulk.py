@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from airunner.client.cli.filteroptions import labels_of
+from airunner.client.cli.taskgroups import first_error
 from airunner.protocol.errors import NotFound, OperatorError, PeerError
 from airunner.protocol.job import JobState
 
@@ -153,13 +154,11 @@ async def change_each(
             for scope in scopes:
                 scope.deadline = anyio.current_time() + GRACE_S
 
-    try:
+    with first_error():
         async with anyio.create_task_group() as group:
             group.start_soon(end_grace)
             for _ in range(workers):
                 group.start_soon(work)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__  # the first error, as it is
     console.farewell = ""
     return exit_code
 

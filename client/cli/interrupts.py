@@ -18,6 +18,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, Self, TypeVar
 
+from airunner.client.cli.taskgroups import first_error
+
 T = TypeVar("T")
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNAL_EXIT_BASE: Final = 128
@@ -76,7 +78,7 @@ class Interrupts:
         import anyio
 
         result: T | None = None
-        try:
+        with first_error():
             async with anyio.create_task_group() as group:
 
                 async def obey() -> None:
@@ -87,8 +89,6 @@ class Interrupts:
                 group.start_soon(obey)
                 result = await call()
                 group.cancel_scope.cancel()
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors.exceptions[0].__cause__  # the error of `call`, as it is
         return result
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:

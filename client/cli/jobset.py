@@ -31,7 +31,7 @@ from airunner.protocol.errors import OperatorError
 JOBS: Final = "jobs"
 MATRIX: Final = "matrix"
 EXCLUDE: Final = "exclude"
-JOBS_MAX: Final = 10_000
+JOBS_MAX: Final = 1_000  # jobs of one file: each is followed to its end
 _PLACE: Final = re.compile(r"\{\{\s*matrix\.([^\s{}]*)\s*\}\}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airunner.client.cli.clientcommand import Work
@@ -25,27 +25,57 @@ def submit_set(
 ) -> Work:
     """Submit jobs; with `wait`, wait for their ends and print a table of them.
 
-    The exit code is 0 if all of them are COMPLETED, otherwise that of the first one in the file that is not.
+    The exit code is 0 if all of them are COMPLETED, otherwise that of the first that ended otherwise.
     """
 
     async def run(client: Client) -> int:
-        submitted: list[str] = []
-        for number, batch in enumerate(batches(specs)):
-            console.farewell = f"{len(submitted)} of {len(specs)} jobs are submitted"
-            same = None if request_id is None else f"{request_id}#{number}"
-            job_ids = [job.id for job in await client.submit_many(batch, request_id=same)]
-            for job_id, spec in zip(job_ids, batch, strict=True):
+        from airunner.client.cli.watching import exit_status, first_failure
+
+        submitted: dict[str, JobSpec] = {}
+        ends: dict[str, JobFinished] = {}
+        try:
+            await _submit(client, console, specs, submitted, request_id, shield=cancel_on_exit)
+            for job_id, spec in submitted.items():
                 if json:
                     console.out_json({"job_id": job_id, "name": spec.name})
                 elif not wait:
                     console.out_line(job_id)
-            submitted += job_ids
-        console.say(f"submitted {len(submitted)} jobs")
-        if not wait:
-            return 0
-        return await _until_all_end(client, console, specs, submitted, json=json, cancel_on_exit=cancel_on_exit)
+            console.say(f"submitted {len(submitted)} jobs")
+            if not wait:
+                return 0
+            await _follow(client, console, submitted, ends, json=json)
+        except BaseException:
+            if cancel_on_exit:
+                await _cancel(client, console, [job_id for job_id in submitted if job_id not in ends])
+            raise
+        if not json:
+            await _print_table(client, console, submitted, ends)
+        return first_failure((end.timestamp_ms, exit_status(end)) for end in ends.values())
 
     return run
+
+
+async def _submit(
+    client: Client,
+    console: Console,
+    specs: Sequence[JobSpec],
+    submitted: dict[str, JobSpec],
+    request_id: str | None,
+    *,
+    shield: bool,
+) -> None:
+    """Submit jobs, and note each; with `shield` an interrupt waits for the answer, which has the ids to cancel."""
+    import anyio
+
+    from airunner.client.cli.commands import IN_DOUBT
+
+    for number, batch in enumerate(batches(specs)):
+        console.farewell = f"{len(submitted)} of {len(specs)} jobs are submitted; {IN_DOUBT}"
+        same = None if request_id is None else f"{request_id}#{number}"
+        with anyio.CancelScope(shield=shield):
+            jobs = await client.submit_many(batch, request_id=same)
+            submitted.update(zip([job.id for job in jobs], batch, strict=True))
+        await anyio.lowlevel.checkpoint()
 
 
 def batches(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
@@ -65,56 +95,46 @@ def batches(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
     yield batch
 
 
-async def _until_all_end(
-    client: Client,
-    console: Console,
-    specs: Sequence[JobSpec],
-    job_ids: Sequence[str],
-    *,
-    json: bool,
-    cancel_on_exit: bool,
-) -> int:
-    """Wait for the ends of jobs; return the exit code of the command."""
+async def _follow(
+    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: dict[str, JobFinished], *, json: bool
+) -> None:
+    """Wait for the ends of jobs, and note each."""
     from airunner.client.cli.wait import follow_ends
     from airunner.client.cli.watching import exit_status
-
-    ends: dict[str, JobFinished] = {}
-    names = {job_id: spec.name for job_id, spec in zip(job_ids, specs, strict=True)}
 
     def ended(job_id: str, finished: JobFinished) -> bool:
         ends[job_id] = finished
         if json:
             code = exit_status(finished)
-            console.out_json({"job_id": job_id, "name": names[job_id], "state": finished.state, "exit_code": code})
-        console.show_status(progress_text(ends.values(), len(job_ids)))
-        return len(ends) == len(job_ids)
+            name = submitted[job_id].name
+            console.out_json({"job_id": job_id, "name": name, "state": finished.state, "exit_code": code})
+        console.show_status(progress_text(ends.values(), len(submitted)))
+        return len(ends) == len(submitted)
 
-    try:
-        console.farewell = "the jobs continue; `airunner list` shows them"
-        console.show_status(progress_text((), len(job_ids)))
-        await follow_ends(client, job_ids, ended)
-    except BaseException:
-        if cancel_on_exit:
-            await _cancel(client, console, [job_id for job_id in job_ids if job_id not in ends])
-        raise
+    console.farewell = "the jobs continue; `airunner list` shows them"
+    console.show_status(progress_text((), len(submitted)))
+    await follow_ends(client, tuple(submitted), ended)
     console.farewell = ""
-    if not json:
-        await _print_table(client, console, specs, job_ids, ends)
-    return next(filter(None, (exit_status(ends[job_id]) for job_id in job_ids)), 0)
 
 
 async def _cancel(client: Client, console: Console, job_ids: Sequence[str]) -> None:
     """Cancel the jobs that have not ended, although this command is interrupted."""
     import anyio
 
+    from airunner.client.cli.bulk import change_each
     from airunner.client.cli.commands import CANCEL_S
 
-    console.farewell = "the broker has not confirmed every cancel; `airunner list` shows what runs"
+    cancelled = 0
+
+    async def cancel(job_id: str) -> str:
+        nonlocal cancelled
+        await client.cancel(job_id)
+        cancelled += 1
+        return ""
+
     with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
-        async with anyio.create_task_group() as group:
-            for job_id in job_ids:
-                group.start_soon(client.cancel, job_id)
-        console.farewell = f"cancelled {len(job_ids)} jobs"
+        await change_each(console, "cancel", job_ids, cancel)
+    console.farewell = f"{cancelled} of {len(job_ids)} jobs are cancelled or being cancelled"
 
 
 def progress_text(ends: Collection[JobFinished], total: int) -> str:
@@ -128,12 +148,13 @@ def progress_text(ends: Collection[JobFinished], total: int) -> str:
 
 
 async def _print_table(
-    client: Client, console: Console, specs: Sequence[JobSpec], job_ids: Sequence[str], ends: dict[str, JobFinished]
+    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: Mapping[str, JobFinished]
 ) -> None:
     """Print a line for each job: how it ended, and the last line of the output of one that failed."""
     import anyio
 
     from airunner.client.cli.columns import aligned, end_state_text, short_ids
+    from airunner.client.cli.taskgroups import first_error
     from airunner.client.cli.watching import exit_status, result_of
     from airunner.protocol.printable import shell_line
 
@@ -144,27 +165,21 @@ async def _print_table(
         async with at_once:
             lines[job_id] = await _last_line(client, job_id)
 
-    async with anyio.create_task_group() as group:
-        for job_id in job_ids:
-            if exit_status(ends[job_id]):
+    failed = [job_id for job_id, end in ends.items() if exit_status(end)]
+    with first_error():
+        async with anyio.create_task_group() as group:
+            for job_id in failed:
                 group.start_soon(read, job_id)
     rows: list[Sequence[str]] = [HEADINGS]
-    for job_id, short_id, spec in zip(job_ids, short_ids(job_ids), specs, strict=True):
-        end = ends[job_id]
+    for short_id, (job_id, spec) in zip(short_ids(tuple(submitted)), submitted.items(), strict=True):
         title = spec.name or shell_line(spec.argv)[:TITLE_CHARS_MAX]
-        rows.append(
-            (
-                short_id,
-                title,
-                end_state_text(end.state, result_of(end)),
-                str(exit_status(end)),
-                lines.get(job_id, ""),
-            )
-        )
+        end = ends[job_id]
+        state = end_state_text(end.state, result_of(end))
+        rows.append((short_id, title, state, str(exit_status(end)), lines.get(job_id, "")))
     for line in aligned(rows):
         console.out_line(line)
-    failed = sum(bool(exit_status(end)) for end in ends.values())
-    console.say(f"{len(ends) - failed} of {len(ends)} jobs completed{f', {failed} did not' if failed else ''}")
+    bad = f", {len(failed)} did not" if failed else ""
+    console.say(f"{len(ends) - len(failed)} of {len(ends)} jobs completed{bad}")
 
 
 async def _last_line(client: Client, job_id: str) -> str:

@@ -38,7 +38,7 @@ def wait_command(
 ) -> Work:
     """Wait until all jobs have ended, and print for each its id, state and exit code, a line as it ends.
 
-    Exits with 0 if all of them are COMPLETED, otherwise with the exit code of the first that was not, as `submit` does;
+    Exits with 0 if all of them are COMPLETED, otherwise with the exit code of the first that ended otherwise;
     with 124 after --timeout, and with 66 if there is no such job.
     """
     limit_s = None if timeout is None else of_flag("--timeout", duration_ms, timeout) / 1_000
@@ -47,17 +47,16 @@ def wait_command(
         import anyio
 
         from airunner.client.cli.jobname import job_id_of
-        from airunner.client.cli.watching import exit_status
+        from airunner.client.cli.watching import exit_status, first_failure
 
         waiting = dict.fromkeys([await job_id_of(client, job) for job in jobs])
-        code = 0
+        ends: list[tuple[int, int]] = []  # when each job ended, and its exit code
 
         def ended(job_id: str, finished: JobFinished) -> bool:
             """Print that a job has ended; return whether the command is done."""
-            nonlocal code
             del waiting[job_id]
             exit_code = exit_status(finished)
-            code = code or exit_code
+            ends.append((finished.timestamp_ms, exit_code))
             if json:
                 console.out_json({"job_id": job_id, "state": finished.state, "exit_code": exit_code})
             else:
@@ -69,7 +68,7 @@ def wait_command(
         with anyio.move_on_after(limit_s) as limit:
             await follow_ends(client, tuple(waiting), ended)
         if not limit.cancelled_caught:
-            return code
+            return first_failure(ends)
         console.must_say(f"gave up after {timeout}; {await states_text(client, waiting)}")
         return TIMEOUT_EXIT
 
@@ -90,6 +89,7 @@ async def follow_ends(client: Client, job_ids: Collection[str], ended: Callable[
     import anyio
 
     from airunner.client.cli.jobname import NoJob
+    from airunner.client.cli.taskgroups import first_error
     from airunner.protocol.errors import NotFound
     from airunner.protocol.events import JobFinished
 
@@ -106,12 +106,10 @@ async def follow_ends(client: Client, job_ids: Collection[str], ended: Callable[
         except NotFound as error:
             raise NoJob(job_id) from error
 
-    try:
+    with first_error():
         async with anyio.create_task_group() as group:
             for job_id in job_ids:
                 group.start_soon(follow, job_id)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__  # the first error, as it is
 
 
 async def states_text(client: Client, waiting: Collection[str]) -> str:

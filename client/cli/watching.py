@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypedDict, Unpack
@@ -13,6 +13,7 @@ from airunner.client.cli.causes import Cause, Why
 from airunner.client.cli.console import Console, JobConsole, continues
 from airunner.client.cli.playback import Schedule, play
 from airunner.client.cli.status import WithStatus
+from airunner.client.cli.taskgroups import first_error
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
@@ -123,7 +124,7 @@ async def watch_all(
         await together([partial(watch_one, job_id, *shown) for job_id, shown in jobs.items()])
     finally:
         console.job_over()
-    return next((code for _, code in sorted(ended.values()) if code), 0)
+    return first_failure(ended.values())
 
 
 async def play_back(
@@ -153,12 +154,15 @@ async def play_back(
 
 async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Make calls at the same time; the first error ends the others and is raised as it is."""
-    try:
+    with first_error():
         async with anyio.create_task_group() as group:
             for call in calls:
                 group.start_soon(call)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
+def first_failure(ends: Iterable[tuple[int, int]]) -> int:
+    """Return the exit code of the first job that was not COMPLETED, of pairs of when a job ended and its exit code."""
+    return next((code for _, code in sorted(ends) if code), 0)
 
 
 def _exit_code(job: Job) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
-from tests.acceptance.running import Cluster
+from tests.acceptance.running import Cluster, start
 
 FILE = """
 name: tests
@@ -40,3 +42,17 @@ def test_a_matrix_runs_to_its_end_and_its_table_says_which_cell_failed_and_why(
     assert (waiting.returncode, {end["state"] for end in ends}) == (125, {"FAILED"})
     refused = standing.airunner("run", "-f", str(file))
     assert (refused.returncode, b"describes several jobs" in refused.stderr) == (64, True)
+
+
+def test_an_interrupt_cancels_the_whole_set_if_that_is_asked(standing: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(FILE)
+    words = ("submit", "--cancel-on-exit", "--queue", "interrupted", "-f", str(file))
+    with start(standing.environ, *words, stderr=subprocess.PIPE, text=True) as submitting:
+        assert submitting.stderr is not None
+        assert submitting.stderr.readline() == "airunner: submitted 4 jobs\n"
+        submitting.send_signal(signal.SIGINT)
+        assert submitting.stderr.read() == "airunner: 4 of 4 jobs are cancelled or being cancelled\n"
+        assert submitting.wait(20) == 130
+    listed = standing.airunner("list", "--json", "--queue", "interrupted").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in listed] == ["CANCELLED"] * 4
