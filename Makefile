@@ -37,8 +37,8 @@ format: $(VENV)/.check ## format the code
 sim: $(VENV)/.test ## break a simulated world by SEEDS=1000 seeds and judge what it did
 	@$(BIN)/python -m tests.simulation --seeds 0:$(SEEDS)
 
-mutants: $(VENV)/.test ## show that the simulation finds each of its lies
-	@$(BIN)/python -m tests.simulation --mutants
+mutants: $(VENV)/.test ## show that the simulation finds each of its lies, and by which seed
+	@$(BIN)/python -m tests.simulation --mutants --search
 
 chaos: $(VENV)/.test ## kill and stop real processes for SECONDS=120, and judge what is left
 	@$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -20,7 +20,7 @@ from airunner.client.cli.bulk import (
 from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.commands import CancelOption, follow_new, require_monitor
 from airunner.client.cli.console import Console
-from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption
+from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, state_option
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
 from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
@@ -39,17 +39,6 @@ ENDED: Final = tuple(state for state in JobState if state.terminal)
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
 
-def _state_option(default: str) -> Any:  # noqa: ANN401 - an option of the parser's
-    return typer.Option(
-        "--state",
-        "--status",
-        "-s",
-        case_sensitive=False,
-        help="Choose the jobs in this state; may be repeated.",
-        show_default=default,
-    )
-
-
 @client_command("quiet")
 def cancel_command(
     console: Console,
@@ -57,7 +46,7 @@ def cancel_command(
     queue: QueueOption = None,
     label: LabelOption = None,
     name: NameOption = None,
-    state: Annotated[list[JobState] | None, _state_option("scheduled and running")] = None,
+    state: Annotated[list[JobState] | None, state_option("scheduled and running")] = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> Work:
@@ -122,7 +111,7 @@ def retry_command(
     queue: QueueOption = None,
     label: LabelOption = None,
     name: NameOption = None,
-    state: Annotated[list[JobState] | None, _state_option("failed")] = None,
+    state: Annotated[list[JobState] | None, state_option("failed")] = None,
     yes: YesOption = False,
     monitor: Annotated[
         bool | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,18 @@ LabelOption = Annotated[
         show_default="all",
     ),
 ]
+
+
+def state_option(default: str) -> Any:  # noqa: ANN401 - an option of the parser's
+    """Option `--state`, with what is chosen without it."""
+    return typer.Option(
+        "--state",
+        "--status",
+        "-s",
+        case_sensitive=False,
+        help="Only jobs in this state; may be repeated, for jobs in any of these states.",
+        show_default=default,
+    )
 
 
 def labels_of(words: Sequence[str]) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JsonOption, Work, client_command
 from airunner.client.cli.console import Console
-from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, labels_of
+from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, labels_of, state_option
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_SIZE_MAX
@@ -26,17 +26,7 @@ JOBS: Final = 20  # of a list without --limit
 @client_command()
 def list_command(
     console: Console,
-    state: Annotated[
-        list[JobState] | None,
-        typer.Option(
-            "--state",
-            "--status",
-            "-s",
-            case_sensitive=False,
-            help="Only jobs in this state; may be repeated, for jobs in any of these states.",
-            show_default="all",
-        ),
-    ] = None,
+    state: Annotated[list[JobState] | None, state_option("all")] = None,
     queue: QueueOption = None,
     name: NameOption = None,
     metadata: LabelOption = None,
