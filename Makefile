@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz bench bench-cli bench-store bench-peers kube-apiserver certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -82,6 +82,9 @@ down: $(VENV)/.test ## stop either of them
 
 docs: $(VENV)/.test ## write what README.md, docs/ and JobFields show of the tables in the code
 	PYTHONPATH=. $(BIN)/python scripts/docs.py
+
+screens: $(VENV)/.test ## write the golden files of screens again, in tests/acceptance/screens; then read them
+	AIRUNNER_WRITE_SCREENS=1 $(BIN)/python -m pytest -q tests/acceptance/test_screens.py
 
 clean: ## remove what was made here
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
