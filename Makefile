@@ -9,6 +9,7 @@ N ?= 20
 REQUESTS ?= 1000000
 STREAMS ?= 1000000
 BIN := $(VENV)/bin
+SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/mkdocs.yml 2>&1) || { echo "$$said"; exit 1; }
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -23,9 +24,10 @@ demo: $(VENV)/.test ## install, start a local cluster, run a job through it, sto
 test: $(VENV)/.test ## run every test, and hold the coverage
 	@$(BIN)/python scripts/gate.py
 
-check: $(VENV)/.check ## ruff, mypy, pyright and the house's own rules
+check: $(VENV)/.check ## ruff, mypy, pyright, the links of docs/ and the house's own rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(SITE)
 	@# The two that take longest run side by side.
 	@$(BIN)/pyright & types=$$!; $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py; code=$$?; \
 		wait $$types && exit $$code
@@ -80,8 +82,9 @@ up-ha: $(VENV)/.test ## leave two brokers on PostgreSQL running, with two agents
 down: $(VENV)/.test ## stop either of them
 	@$(BIN)/python scripts/cluster.py down
 
-docs: $(VENV)/.test ## write what README.md, docs/ and JobFields show of the tables in the code
-	PYTHONPATH=. $(BIN)/python scripts/docs.py
+docs: $(VENV)/.check ## write what docs/ and JobFields show of the tables in the code, and build/site; its links are checked
+	@PYTHONPATH=. $(BIN)/python scripts/docs.py
+	@$(SITE)
 
 screens: $(VENV)/.test ## write the golden files of screens again, in tests/acceptance/screens; then read them
 	AIRUNNER_WRITE_SCREENS=1 $(BIN)/python -m pytest -q tests/acceptance/test_screens.py
@@ -101,7 +104,7 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml
 
 $(VENV)/.check: $(VENV)/.test
 	@echo "installing the checkers into $(VENV)"
-	@$(PIP) --editable '.[check]'
+	@$(PIP) --editable '.[check,docs]'
 	@touch $@
 
 $(VENV)/peers/.made: $(VENV)/.made

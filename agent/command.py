@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from airunner import __version__
 from airunner.agent.checkout.fsck import Fsck
 from airunner.agent.checkout.repository import REMOTE_SCHEMES
 from airunner.agent.workspace.jobuser import RUN_AS_VARIABLE
@@ -272,7 +273,7 @@ def agent_command(
         queues=tuple(queue or ["default"]),
         visibility_ms=int(visibility_timeout * 1_000),
         home=locked.folder,
-        version=_version(),
+        version=__version__,
         tags=planning.tags_of(tag or (), _say),
         log_bytes_max=log_mib_max << 20,
         spool_bytes_max=int(spool_gib * _GIB),
@@ -334,16 +335,6 @@ def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:
     from airunner.certs.queuekeys import load_secret, open_secret
 
     return open_secret(load_secret(home, queue), queue, name, box)
-
-
-def _version() -> str:
-    """Return the version of the installed package; empty if it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("airunner")
-    except PackageNotFoundError:
-        return ""
 
 
 def _say(*lines: str) -> None:

@@ -109,7 +109,7 @@ PIECES: Final = (
     Piece("docs/METRICS.md", "agent metrics", agent_metrics),
     Piece("docs/PERFORMANCE.md", "figures", figures),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
-    Piece("README.md", "job file", job_file),
+    Piece("docs/reference/job-file.md", "job file", job_file),
     Piece("protocol/jobfields.py", "job fields", job_fields),
 )
 

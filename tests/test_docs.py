@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -52,3 +53,15 @@ def test_each_statement_about_a_job_is_held_by_a_test() -> None:
         held = re.search(r"<!-- (test_\w+(?:, test_\w+)*) -->$", statement)
         assert held, f"no test holds: {statement}"
         assert not {*held[1].split(", ")} - tests, statement
+
+
+def test_errors_in_the_troubleshooting_page_are_those_of_the_code() -> None:
+    said = set[str]()
+    for part in ("agent", "airunner", "broker", "certs", "client", "protocol", "transport"):
+        for module in (ROOT / part).rglob("*.py"):
+            nodes = ast.walk(ast.parse(module.read_text()))
+            said |= {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+    lowered = "\0".join(said).lower()
+    errors = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(errors) > 20
+    assert [error for error in errors if any(words not in lowered for words in error.strip("… ").split("…"))] == []

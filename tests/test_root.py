@@ -56,7 +56,7 @@ def test_a_bug_of_ours_is_never_hidden(ours: BaseException, monkeypatch: pytest.
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--version", "-V"):
         assert root.run([option]) == 0
-        assert capsys.readouterr().out == f"airunner {version('airunner')}\n"
+        assert capsys.readouterr().out == f"airunner {version('airunner-jobs')}\n"
 
 
 @pytest.mark.parametrize("option", ["--mirror-gib", "--spool-gib", "--tenant-gib", "--machine-connections"])

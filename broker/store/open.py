@@ -51,7 +51,7 @@ def require_psycopg() -> None:
     try:
         import_module("psycopg")
     except ImportError as error:
-        raise OperatorError("a store on PostgreSQL needs psycopg: run pip install 'airunner[postgres]'") from error
+        raise OperatorError("a store on PostgreSQL needs psycopg: run pip install 'airunner-jobs[postgres]'") from error
 
 
 def path_of(url: str) -> Path | None:

@@ -119,7 +119,7 @@ def kubernetes_command(
         try:
             from airunner.client.scale.kubernetes.api import JobsApi
         except ImportError as error:
-            raise OperatorError("this needs httpx: install airunner[kubernetes]") from error
+            raise OperatorError("this needs httpx: install airunner-jobs[kubernetes]") from error
         from airunner.client.scale.kubernetes.jobs import KubernetesJobs
 
         async with JobsApi.open(access, place, f"{LABEL}={terms.name}") as api:

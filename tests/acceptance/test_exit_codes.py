@@ -1,4 +1,4 @@
-"""Each exit code of README's table, by a command that ends with it; interrupts (130, 143, 129, 141) have their own."""
+"""Each exit code that is documented, by a command that ends with it; interrupts (130, 143, 129, 141) have their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.acceptance.running import Cluster, environment, run, submitted
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 SUBMIT = ("submit", "--")
 BUG = "from airunner import commandline; from airunner.__main__ import main; commandline.make_app = None; main()"
 
@@ -56,6 +56,6 @@ def test_every_exit_code_says_what_it_is_documented_to_say(standing: Cluster, tm
         for end in ends:
             assert end.returncode == code, (end.args, end.stderr)
             assert code == 70 or b"Traceback" not in end.stderr
-    table = README.read_text().partition("| exit code | meaning |")[2].partition("\n\n")[0]
+    table = PAGE.read_text().partition("| exit code | meaning |")[2].partition("\n\n")[0]
     documented = {int(code) for row in table.split("\n|") for code in re.findall(r"\d+", row.partition("|")[0])}
     assert documented - {128, 129, 130, 141, 143} == set(found) - {0, 1, 2, 137}

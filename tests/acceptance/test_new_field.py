@@ -40,7 +40,6 @@ for job in anyio.run(submit):
 def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in FOLDERS:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)
-    shutil.copy(REPOSITORY / "README.md", tmp_path)
     table = tmp_path / "protocol" / "fields.py"
     text = table.read_text()
     assert text.count("\n    def __post_init__") == 1
@@ -63,7 +62,7 @@ def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monke
     for fruit in ("pears", "plums", "figs"):
         assert f"fruit basket: {fruit}\n" in done.stdout
     for page, row in (
-        ("README.md", "| `fruitBasket` | `--fruit-basket` | text | no fruit | Fruit to pack. |"),
+        ("docs/reference/job-file.md", "| `fruitBasket` | `--fruit-basket` | text | no fruit | Fruit to pack. |"),
         ("docs/PROTOCOL.md", '| `fruit_basket` | text | `""` | Fruit to pack. |'),
         ("protocol/jobfields.py", "    fruit_basket: str\n"),  # in JobFields, for type checkers
     ):

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
+from airunner import __version__
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.postgres.connecting import Database, Link, one_line
 from airunner.broker.store.postgres.durability import warnings_of
 from airunner.broker.store.postgres.schema import HALF_COPIED, NEW, STEPS, VERSION
 from airunner.protocol.errors import EXIT_UNAVAILABLE, NoSpace, OperatorError
 
-PACKAGE: Final = "airunner"
 OLDEST: Final = 150_000  # PostgreSQL 15, as the server numbers it
 SKEW_MS_MAX: Final = 2_000  # between the clocks of this machine and the server's: delays and timestamps follow it
 MAKE_TRIES: Final = 10  # when brokers make the schema at the same time, one of them does, and the others look again
@@ -50,7 +49,7 @@ def open_link(url: str, identity: Identity, now_ms: Callable[[], int]) -> tuple[
         try:
             with link.translated():
                 check_clock(link.connection, now_ms)
-                own = (identity.broker, identity.requests, identity.events, version(PACKAGE))
+                own = (identity.broker, identity.requests, identity.events, __version__)
                 ((epoch, ready_seq),) = link.connection.execute(_REGISTER, (*own, VERSION, now_ms())).fetchall()
         except BaseException:
             link.close()
