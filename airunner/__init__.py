@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airunner.client.client import Client as Client
-    from airunner.client.client import SubmittedJob as SubmittedJob
+    from airunner.client.jobref import SubmittedJob as SubmittedJob
     from airunner.protocol.errors import BadRequest as BadRequest
     from airunner.protocol.errors import Conflict as Conflict
     from airunner.protocol.errors import Forbidden as Forbidden
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "airunner.client.client": "Client SubmittedJob",
+    "airunner.client.client": "Client",
+    "airunner.client.jobref": "SubmittedJob",
     "airunner.protocol.errors": "BadRequest Conflict Forbidden NotFound OperatorError PeerError Unauthenticated",
     "airunner.protocol.events": "Event Stream",
     "airunner.protocol.fields": "JobSpec ProcessType",

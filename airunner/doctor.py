@@ -157,7 +157,7 @@ def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: 
     async def ask() -> None:
         patience = Patience(timeout_s or BROKER_S, timeout_s or BROKER_S)  # a broker without its store may be heard
         async with Client(broker, token=token, home=home.root, patience=patience) as client:
-            await client.list_jobs(page_size=1)
+            await client.list_page(page_size=1)
 
     try:
         anyio.run(ask)

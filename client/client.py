@@ -1,75 +1,55 @@
-"""Python SDK: `Client` submits, monitors and controls jobs on a broker.
+"""Python SDK: `Client` submits, waits for, monitors and controls jobs on a broker.
 
 ```python
 async with Client() as client:
     job = await client.submit(command="make", args=["test"], repository="https://example.org/x.git")
-    async for event in client.follow(job.id):
+    async for event in client.follow(job):
         print(event.sequence, event.kind)
 ```
 
 The client runs on asyncio and on trio. It has one connection for requests and one for live events, however many
 requests and followed jobs it has at once; any number of tasks may share it. A request is sent again until it is
 answered; a submission keeps its request id, so nothing is submitted twice.
+
+The examples in the docstrings are run by the tests, and are those of `airunner.sync.Client` too, without `await` and
+`async`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from hashlib import blake2b
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
-from uuid import UUID
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 import anyio
 import msgspec
-from msgspec import Struct
 
+from airunner.client.administration import Administration
+from airunner.client.batches import Batches, BatchIterator
 from airunner.client.filters import JobFilters
-from airunner.client.follower import PAGES_MAX, Connection, Events
-from airunner.client.live import LiveEvents
-from airunner.client.reach import Reach, reach
-from airunner.client.specs import invalid_specs, spec_of
+from airunner.client.follower import Events
+from airunner.client.jobref import JobRef, SubmittedJob, id_of
+from airunner.client.requestids import batch_id, request_id_of
+from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
-from airunner.protocol.events import EVENT_KINDS, Event
+from airunner.protocol.events import EVENT_KINDS, STREAMS, Event, Stream
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
 from airunner.protocol.follow import Follow
-from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
-from airunner.protocol.misfits import with_field_named
-from airunner.protocol.names import REQUEST_ID_BYTES, JobId, RequestId
-from airunner.protocol.replies import (
-    AgentSummary,
-    BrokerSummary,
-    JobsListed,
-    Message,
-    Page,
-    QueueMode,
-    QueueSummary,
-    SecretSummary,
-)
-from airunner.transport.channel import Channel
-from airunner.transport.patience import Patience
+from airunner.protocol.names import RequestId
+from airunner.protocol.replies import JobsListed
 
-FIRST_PATIENCE_S: Final = 10.0
-PATIENCE: Final = Patience(first_s=FIRST_PATIENCE_S)
-"""Default patience: gives up if no broker answers at first, but waits for ever for a broker that answered before."""
+if TYPE_CHECKING:
+    from airunner.client.loglines import Line
 
-_Reply = TypeVar("_Reply", bound=Message)
-_Page = TypeVar("_Page", bound=Page)
-_T = TypeVar("_T")
+BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
+_SubmittedJobs: TypeAlias = list[SubmittedJob]  # the client has a method `list`
+_Jobs: TypeAlias = list[Job]
+_Ids: TypeAlias = list[str]
 
 
-class SubmittedJob(Struct, frozen=True):
-    """Submitted job, which is on the broker's disk; `Client.get` returns its state."""
-
-    id: JobId
-
-
-class Client:
+class Client(Administration):
     """Client of the first broker that answers; an async context manager.
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
@@ -78,53 +58,11 @@ class Client:
     it: it is read again when it changes. `patience` says how long to wait for a broker that does not answer. `reach`
     replaces `broker`, `token` and `home`, for simulations and in-process brokers.
 
+    A job is given to methods by its id, or as what another method has returned for it.
+
     Every method raises `PeerError` when the broker refuses the request, and `OperatorError` when the broker cannot be
-    reached or rejects this key.
+    reached or rejects this key; both are `AirunnerError`, and have a `code`.
     """
-
-    def __init__(
-        self,
-        broker: str | Sequence[str] | None = None,
-        *,
-        token: str | None = None,
-        home: str | Path | None = None,
-        patience: Patience = PATIENCE,
-        reach: Reach | None = None,
-        token_file: str | Path | None = None,
-    ) -> None:
-        self._broker = broker
-        self._token = token
-        self._home = home
-        self._token_file = token_file
-        self._patience = patience
-        self._reach = reach
-        self._open: Connection | None = None
-
-    async def __aenter__(self) -> Self:
-        """Open the client; it connects with the first request. Raises the errors of `reach`."""
-        assert self._open is None, "this client is already open"
-        access = self._reach or reach(self._broker, self._token, self._home, token_file=self._token_file)
-        group = anyio.create_task_group()
-        channel = Channel(access.network, access.endpoints, access.token, access.edges, self._patience)
-        await group.__aenter__()
-        self._open = Connection(access, group, channel, LiveEvents(access.network, group), anyio.Semaphore(PAGES_MAX))
-        await group.start(channel.run)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        """Close the client; every follower ends."""
-        connection, self._open = self._entered, None
-        connection.group.cancel_scope.cancel()
-        try:
-            if isinstance(error, anyio.get_cancelled_exc_class()):
-                return await connection.group.__aexit__(kind, error, trace)
-            # The caller's own error propagates as it is, not wrapped in an exception group.
-            await connection.group.__aexit__(None, None, None)
-            return None
-        finally:
-            connection.reach.close()
 
     async def submit(
         self,
@@ -141,12 +79,17 @@ class Client:
 
         Calls with the same `request_id` (a UUID, or any text) within a day submit the job only once. Raises
         `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
+
+        >>> job = await client.submit(command="echo", args=["hello"])
+        >>> job = await client.submit(command="make", repository="https://example.org/x.git", timeout_seconds=600)
+        >>> job = await client.submit(JobSpec(command="wc", args=("-w",)), stdin=b"one two", request_id="count-7")
         """
-        assert spec is None or not fields, "both a spec and fields are given"
+        if spec is not None and fields:
+            raise BadRequest(f"the job is given as a spec and by its fields ({', '.join(fields)}): give one of these")
         spec = spec or spec_of(fields)
         stdin = bytes(memoryview(stdin))  # of a text this raises a TypeError, which names what is wanted
         if not stdin:
-            return (await self.submit_many([spec], request_id=request_id))[0]
+            return (await self._enqueue([spec], request_id_of(request_id)))[0]
         if len(stdin) > STDIN_BYTES_MAX:
             raise BadRequest(f"stdin has {len(stdin):,} bytes, at most {STDIN_BYTES_MAX:,} are allowed")
         try:
@@ -163,81 +106,160 @@ class Client:
             raise BadRequest("this broker is too old to give a job a standard input: upgrade it") from error
         return SubmittedJob(reply.job_ids[0])
 
-    async def submit_many(
-        self, specs: Sequence[JobSpec], *, request_id: str | RequestId | None = None
-    ) -> list[SubmittedJob]:
-        """Submit 1 to `ENQUEUE_MAX` (64) jobs, all or none, in this order. Raises the errors of `submit`."""
-        if not 1 <= len(specs) <= requests.ENQUEUE_MAX:
-            raise BadRequest(f"1 to {requests.ENQUEUE_MAX} jobs are submitted at once, not {len(specs)}")
-        try:
-            specs_bytes = sum(len(encode_spec(spec)) for spec in specs)
-            request = requests.EnqueueJob(jobs=tuple(specs))
-        except ValueError as error:
-            raise invalid_specs(error, specs) from error
-        if specs_bytes > BODY_BYTES_MAX // 2:
-            raise BadRequest(f"these jobs take {specs_bytes} bytes together: submit fewer at once")
-        reply = await self._ask(request, request_id_of(request_id))
-        return [SubmittedJob(job_id) for job_id in reply.job_ids]
+    async def submit_many(self, jobs: Iterable[NewJob], *, request_id: str | RequestId | None = None) -> _SubmittedJobs:
+        """Submit jobs, in this order, up to 64 in a request; return once all are on the broker's disk.
 
-    async def cancel(self, job_id: str) -> JobState:
+        Nothing is submitted if one of them is invalid. The jobs of a request are submitted all or none; after another
+        error, the same call with the same `request_id` submits those that are missing. Raises the errors of `submit`.
+
+        >>> jobs = await client.submit_many({"command": "echo", "args": [word]} for word in ("one", "two", "three"))
+        >>> len(jobs)
+        3
+        """
+        specs = [spec_from(job) for job in jobs]
+        if not specs:
+            raise BadRequest("no job is given")
+        name = request_id_of(request_id)
+        submitted: _SubmittedJobs = []
+        for number, batch in enumerate(tuple(batches(specs))):
+            submitted += await self._enqueue(batch, batch_id(name, number))
+        return submitted
+
+    def map(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        buffersize: int = BUFFERSIZE,
+        check: bool = False,
+        cancel_on_exit: bool = False,
+    ) -> BatchIterator[Job]:
+        """Submit jobs and iterate over them in their order, each once it has ended.
+
+        A job that failed comes like any other: `Job.state` and `Job.result` say how it ended. With `check` it raises
+        `JobFailed` in its turn, as `Executor.map` does. At most `buffersize` jobs are submitted ahead of the one that
+        comes next. After the loop was left early no more jobs are submitted; those that are continue, or with
+        `cancel_on_exit` are cancelled. Raises the errors of `submit` and `follow`.
+
+        >>> async for job in client.map({"command": "sh", "args": ["-c", f"exit {code}"]} for code in (0, 7)):
+        ...     print(job.state, job.exit_status)
+        COMPLETED 0
+        FAILED 7
+        """
+        from airunner.client.ends import gather
+
+        if buffersize < 1:
+            raise BadRequest(f"buffersize is {buffersize}: give 1 or more, the number of jobs to submit ahead")
+        return Batches(gather(self, self._entered, jobs, buffersize, check=check, cancel_on_exit=cancel_on_exit))
+
+    async def wait(self, job: JobRef, *, timeout_s: float | None = None, check: bool = False) -> Job:
+        """Wait for a job to end, and return it as it is then.
+
+        Raises `StillRunning` after `timeout_s`; the job continues. With `check` raises `JobFailed` if it is not
+        COMPLETED. Raises `NotFound`.
+
+        >>> job = await client.submit(command="sh", args=["-c", "exit 7"])
+        >>> ended = await client.wait(job, timeout_s=60)
+        >>> print(ended.state, ended.exit_status)
+        FAILED 7
+        """
+        return (await self.wait_many([job], timeout_s=timeout_s, check=check))[0]
+
+    async def wait_many(
+        self, jobs: Iterable[JobRef], *, first: bool = False, timeout_s: float | None = None, check: bool = False
+    ) -> _Jobs:
+        """Wait for all jobs to end, or for the `first` of them; return those that have ended, in this order.
+
+        Raises `StillRunning` after `timeout_s`, with those that have `ended` until then. With `check` raises
+        `JobFailed` for the first that is not COMPLETED. Raises `NotFound`.
+
+        >>> jobs = await client.submit_many([{"command": "true"}, {"command": "false"}])
+        >>> [ended.exit_status for ended in await client.wait_many(jobs)]
+        [0, 1]
+        """
+        from airunner.client.ends import wait_all
+
+        job_ids = list(dict.fromkeys(map(id_of, jobs)))
+        return await wait_all(self.as_completed(job_ids), job_ids, first=first, timeout_s=timeout_s, check=check)
+
+    def as_completed(self, jobs: Iterable[JobRef]) -> BatchIterator[Job]:
+        """Iterate over jobs as they end, the first first. Raises `NotFound`, and the errors of `follow`.
+
+        >>> jobs = await client.submit_many([{"command": "true"}, {"command": "false"}])
+        >>> sorted([ended.exit_status async for ended in client.as_completed(jobs)])
+        [0, 1]
+        """
+        from airunner.client.ends import as_completed
+
+        return Batches(as_completed(self, self._entered, list(dict.fromkeys(map(id_of, jobs)))))
+
+    async def cancel(self, job: JobRef) -> JobState:
         """Cancel a job; return its state: CANCELLED; RUNNING until its agent has ended it; or its earlier final state.
 
         Once this returns, no agent starts the job again. Raises `NotFound`.
-        """
-        return (await self._ask(requests.CancelJob(job_id=job_id))).state
 
-    async def retry(self, job_id: str, *, request_id: str | RequestId | None = None) -> SubmittedJob:
-        """Submit a finished job again, as a new job. Raises `NotFound`, `NotFinished`, `Conflict`."""
-        reply = await self._ask(requests.RetryJob(job_id=job_id), request_id_of(request_id))
+        >>> job = await client.submit(command="true", queue="nightly")
+        >>> print(await client.cancel(job))
+        CANCELLED
+        """
+        return (await self._ask(requests.CancelJob(job_id=id_of(job)))).state
+
+    async def retry(self, job: JobRef, *, request_id: str | RequestId | None = None) -> SubmittedJob:
+        """Submit a finished job again, as a new job. Raises `NotFound`, `NotFinished`, `Conflict`.
+
+        >>> job = await client.wait(await client.submit(command="false"))
+        >>> again = await client.retry(job)
+        >>> (await client.get(again)).origin == job.id
+        True
+        """
+        reply = await self._ask(requests.RetryJob(job_id=id_of(job)), request_id_of(request_id))
         return SubmittedJob(reply.job_ids[0])
 
-    async def update_queue(self, queue: str, mode: QueueMode) -> None:
-        """Open, pause or drain a queue."""
-        await self._ask(requests.UpdateQueue(queue=queue, mode=mode))
+    async def get(self, job: JobRef) -> Job:
+        """Get a job as it is now. Raises `NotFound`.
 
-    async def set_secret(self, queue: str, name: str, box: bytes) -> None:
-        """Set a secret for the jobs of a queue, sealed with `certs.queuekeys.seal_secret`."""
-        await self._ask(requests.SetSecret(queue=queue, name=name, box=box))
+        >>> job = await client.submit(command="true", metadata={"build": "42"})
+        >>> (await client.get(job)).spec.metadata
+        {'build': '42'}
+        """
+        return (await self._ask(requests.GetJob(job_id=id_of(job)))).job
 
-    async def remove_secret(self, queue: str, name: str) -> None:
-        """Remove a secret. Raises `NotFound`."""
-        await self._ask(requests.RemoveSecret(queue=queue, name=name))
+    def list(
+        self, *, before: JobRef | None = None, page_size: int = requests.PAGE_SIZE_MAX, **filters: Unpack[JobFilters]
+    ) -> BatchIterator[JobSummary]:
+        """List all jobs that match all filters, newest first, older than the job `before`, if given.
 
-    def secrets(self, queue: str | None = None) -> AsyncIterator[SecretSummary]:
-        """List the names of sealed secrets, of all queues or of one, by queue and name."""
-        first = requests.ListSecrets(queue=queue)
-        return self._paged(first, lambda page: page.secrets, lambda secret: (secret.queue, secret.name))
+        Each job comes once, while other jobs are submitted or removed: a page begins after the last job of the page
+        before it. Raises `NotFound`: there is no job `before`, or all jobs of a page were removed before the next.
 
-    def queues(self) -> AsyncIterator[QueueSummary]:
-        """List every queue that has jobs, finished jobs included, or is not open; by name."""
-        return self._paged(requests.ListQueues(), lambda page: page.queues, lambda queue: queue.queue)
+        >>> job = await client.submit(command="true", name="nightly build", metadata={"build": "43"})
+        >>> [found.name async for found in client.list(metadata={"build": "43"})]
+        ['nightly build']
+        >>> failed = [job.id async for job in client.list(state=JobState.FAILED, queue="default")]
+        """
+        return Batches(self._jobs(before, page_size, filters))
 
-    async def queue(self, name: str, *, tags: Mapping[str, str] | None = None) -> QueueSummary | None:
-        """Get one of the `queues`; None: it has no jobs. With `tags`, `suitable` counts the jobs for such agents."""
-        request = requests.ListQueues(queue=name, tags=None if tags is None else dict(tags))
-        listed: AsyncGenerator[QueueSummary] = self._paged(request, lambda page: page.queues, lambda row: row.queue)
-        async with aclosing(listed):
-            async for queue in listed:
-                if queue.queue == name:  # an older broker lists all queues
-                    return queue
-        return None
+    async def _jobs(
+        self, before: JobRef | None, page_size: int, filters: JobFilters
+    ) -> AsyncGenerator[Sequence[JobSummary]]:
+        """Yield pages of jobs."""
+        known: _Ids = []  # ids of the last page: retention may remove some of them meanwhile
+        while True:
+            try:
+                page = await self.list_page(before=known[-1] if known else before, page_size=page_size, **filters)
+            except NotFound:
+                if len(known) <= 1:
+                    raise
+                known.pop()
+                continue
+            yield page.jobs
+            if not page.more or not page.jobs:
+                return
+            known = [job.id for job in page.jobs]
 
-    def agents(self, after: str | None = None) -> AsyncGenerator[AgentSummary]:
-        """List every agent that was active in the last minutes or that runs a job, by name, from after a name on."""
-        return self._paged(requests.ListAgents(after=after), lambda page: page.agents, lambda agent: agent.name)
-
-    async def brokers(self) -> tuple[BrokerSummary, ...]:
-        """List the brokers of the store; none: the broker that was asked has a store of its own."""
-        return (await self._ask(requests.ListBrokers())).brokers
-
-    async def get(self, job_id: str) -> Job:
-        """Get a job as it is now. Raises `NotFound`."""
-        return (await self._ask(requests.GetJob(job_id=job_id))).job
-
-    async def list_jobs(
+    async def list_page(
         self,
         *,
-        before: str | None = None,
+        before: JobRef | None = None,
         page: int = 1,
         page_size: int = 20,
         count: bool = False,
@@ -252,7 +274,8 @@ class Client:
         wanted: dict[str, Any] = {**filters, "metadata": dict(filters.get("metadata") or {})}
         if (state := filters.get("state")) is not None and not isinstance(state, JobState):
             wanted["state"] = tuple(state)
-        request = requests.ListJobs(before=before, page=page, page_size=page_size, count=count, **wanted)
+        last = None if before is None else id_of(before)
+        request = requests.ListJobs(before=last, page=page, page_size=page_size, count=count, **wanted)
         first = reply = await self._ask(request)
         jobs = reply.jobs
         while reply.going_on is not None and len(jobs) < page_size:
@@ -264,104 +287,85 @@ class Client:
             jobs += reply.jobs
         return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
 
-    async def jobs(
-        self, *, before: str | None = None, page_size: int = requests.PAGE_SIZE_MAX, **filters: Unpack[JobFilters]
-    ) -> AsyncIterator[JobSummary]:
-        """List all jobs that match all filters, newest first, older than the job `before`, if given.
-
-        Each job comes once, while other jobs are submitted or removed: a page begins after the last job of the page
-        before it. Raises `NotFound`: there is no job `before`, or all jobs of a page were removed before the next.
-        """
-        known: list[str] = []  # ids of the last page: retention may remove some of them meanwhile
-        while True:
-            try:
-                page = await self.list_jobs(before=known[-1] if known else before, page_size=page_size, **filters)
-            except NotFound:
-                if len(known) <= 1:
-                    raise
-                known.pop()
-                continue
-            for job in page.jobs:
-                yield job
-            if not page.more or not page.jobs:
-                return
-            known = [job.id for job in page.jobs]
-
     def follow(
-        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
+        self, job: JobRef, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
     ) -> Events:
-        """Follow a job's events live, from a sequence on, or from the first event not older than an instant.
+        r"""Follow a job's events live, from a sequence on, or from the first event not older than an instant.
 
         Each event comes once and in order, whatever the network does; JOB_FINISHED is the last. With `kinds`, such as
         `["PROCESS_END"]`, only events of these kinds come, and the broker does not send most of the others.
-        """
-        return Events(self._entered, _follow(job_id, from_sequence, from_timestamp_ms, kinds))
 
-    async def replay(
-        self, job_id: str, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
-    ) -> AsyncIterator[Event]:
-        """Replay the events stored so far, without waiting for more. The arguments are those of `follow`."""
-        follow = _follow(job_id, from_sequence, from_timestamp_ms, kinds)
+        >>> job = await client.submit(command="echo", args=["hello"])
+        >>> async for event in client.follow(job):
+        ...     match event.body:
+        ...         case Output(stream=stream, data=data):
+        ...             print(stream, data)
+        ...         case JobFinished(state=state, exit_code=exit_code):
+        ...             print(state, exit_code)
+        stdout b'hello\n'
+        COMPLETED 0
+        """
+        return Events(self._entered, _follow(job, from_sequence, from_timestamp_ms, kinds))
+
+    def replay(
+        self, job: JobRef, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
+    ) -> BatchIterator[Event]:
+        """Replay the events stored so far, without waiting for more. The arguments are those of `follow`.
+
+        >>> job = await client.wait(await client.submit(command="true"))
+        >>> [event.kind async for event in client.replay(job)][-1]
+        'JOB_FINISHED'
+        """
+        return Batches(self._pages(_follow(job, from_sequence, from_timestamp_ms, kinds)))
+
+    async def _pages(self, follow: Follow) -> AsyncGenerator[Sequence[Event]]:
+        """Yield the events of each page of a log."""
         size = self._entered.channel.request_size
         while (request := follow.request(size.bytes_max)) is not None:
             page = await self._ask(request, smaller=lambda: follow.smaller(size.bytes_max))
-            for event in follow.replayed(page, 0):
-                yield event
+            yield follow.replayed(page, 0)
 
-    @property
-    def _entered(self) -> Connection:
-        assert self._open is not None, "the client is not open: use `async with`"
-        return self._open
-
-    async def _paged(
-        self, request: requests.Asking[_Page], rows: Callable[[_Page], Sequence[_T]], key: Callable[[_T], object]
-    ) -> AsyncGenerator[_T]:
-        """List the rows of all pages; the next page begins after the `key` of a page's last row."""
-        while True:
-            page = await self._ask(request)
-            for row in rows(page):
-                yield row
-            if not page.more:
-                return
-            request = msgspec.structs.replace(request, after=key(rows(page)[-1]))
-
-    async def _ask(
+    def logs(
         self,
-        request: requests.Asking[_Reply],
-        request_id: RequestId | None = None,
-        smaller: Callable[[], requests.Asking[_Reply]] | None = None,
-    ) -> _Reply:
+        job: JobRef,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        streams: Sequence[Stream] = STREAMS,
+        attempt: int | None = None,
+    ) -> BatchIterator[Line]:
+        r"""Read the lines of a job's output so far; with `follow`, then what comes until the job ends.
+
+        `tail` reads only the last lines, of which a long log's end is enough. `since_ms` and `until_ms` bound the time
+        of the lines, `streams` and `attempt` choose some of them. `Line.text` is a line as text, `Line.data` as bytes
+        with its newline. Raises `NotFound`.
+
+        >>> job = await client.submit(command="sh", args=["-c", "echo one; echo two; echo three"])
+        >>> [line.text async for line in client.logs(job, follow=True)]
+        ['one', 'two', 'three']
+        >>> [line.data async for line in client.logs(job, tail=1)]
+        [b'three\n']
+        """
+        from airunner.client.logreader import LogReader, Wanted
+
+        wanted = Wanted(tuple(streams), attempt, since_ms, until_ms)
+        return Batches(LogReader(self, id_of(job), wanted).lines(tail, follow=follow))
+
+    async def _enqueue(self, specs: Sequence[JobSpec], request_id: RequestId | None) -> _SubmittedJobs:
+        """Submit the jobs of one request."""
         try:
-            return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
-        except BadRequest as error:
-            raise with_field_named(error, request) from error
+            request = requests.EnqueueJob(jobs=tuple(specs))
+            for spec in specs:
+                encode_spec(spec)
+        except ValueError as error:
+            raise invalid_specs(error, specs) from error
+        reply = await self._ask(request, request_id)
+        return [SubmittedJob(job_id) for job_id in reply.job_ids]
 
 
-def request_id_of(given: str | RequestId | None) -> RequestId | None:
-    """Make a request id: 16 bytes as they are, those of a UUID in any spelling, or a BLAKE2b hash of any other text.
-
-    Raises `BadRequest` for an empty text, for bytes of another length, and for zeros, which are reserved for Pings.
-    """
-    if given is None:
-        return None
-    if not given:
-        raise BadRequest("the request id is empty; give a UUID or any text of your own")
-    name: bytes
-    if isinstance(given, bytes):
-        name = given
-    else:
-        try:
-            name = UUID(given).bytes
-        except ValueError:
-            name = blake2b(given.encode(errors="surrogateescape"), digest_size=REQUEST_ID_BYTES).digest()
-    if len(name) != REQUEST_ID_BYTES:
-        raise BadRequest(f"a request id has {REQUEST_ID_BYTES} bytes, not {len(name)}")
-    if not any(name):
-        raise BadRequest("a request id of zeros is reserved by the protocol; give a random UUID")
-    return RequestId(name)
-
-
-def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
+def _follow(job: JobRef, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
     """Make a `Follow`. Raises `BadRequest` for an invalid sequence or instant, and for an unknown kind of event."""
     if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
         raise BadRequest(f"{wrong[0]!r} is not a kind of event; the kinds are {', '.join(EVENT_KINDS)}")
@@ -370,7 +374,7 @@ def _follow(job_id: str, from_sequence: int, from_timestamp_ms: int | None, kind
     if from_timestamp_ms is not None and from_timestamp_ms < 0:
         raise BadRequest("an instant is in milliseconds since the epoch, never negative")
     return Follow(
-        JobId(job_id),
+        id_of(job),
         int(anyio.current_time() * 1_000),
         from_sequence=from_sequence,
         from_timestamp_ms=from_timestamp_ms,

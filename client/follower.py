@@ -19,9 +19,9 @@ at the full inbox, and the Follower replays them later: memory stays flat and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, Self
+from typing import Final
 
 import anyio
 import msgspec
@@ -29,6 +29,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
 
+from airunner.client.batches import BatchIterator
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach
 from airunner.protocol.bounds import UNDECODABLE
@@ -51,13 +52,17 @@ _segment_decoder = msgspec.msgpack.Decoder(LiveSegment)
 
 
 class Connection(Struct, frozen=True):
-    """Connection of a client, which its followers share; `pages` bounds how many replays they request at once."""
+    """Connection of a client, which its followers share; `pages` bounds how many replays they request at once.
+
+    The functions `closing` are called before it is closed.
+    """
 
     reach: Reach
     group: TaskGroup
     channel: Channel
     live: LiveEvents
     pages: anyio.Semaphore
+    closing: set[Callable[[], Awaitable[None]]]
 
 
 class Follower:
@@ -242,7 +247,7 @@ class Follower:
         return True
 
 
-class Events:
+class Events(BatchIterator[Event]):
     """Events of a job, for `async for`; the iteration ends after JOB_FINISHED.
 
     Following starts when the first event is awaited. A caller that leaves the loop earlier must drop the object,
@@ -252,28 +257,16 @@ class Events:
     """
 
     def __init__(self, connection: Connection, follow: Follow) -> None:
+        super().__init__()
         self._connection = connection
         self._follow = follow
         self._scope = anyio.CancelScope()
         self._input: MemoryObjectReceiveStream[list[Event] | Failure] | None = None
-        self._ready: list[Event] = []  # events to return, in reverse order
         self._closed = False
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        if not self._ready:
-            self._ready = (await self.next_batch())[::-1]
-        if not self._ready:
-            raise StopAsyncIteration
-        return self._ready.pop()
-
-    async def next_batch(self) -> list[Event]:
-        """Wait for the next event, and return it with those that have come with it; none: the iteration has ended."""
-        if self._ready or self._closed:
-            ready, self._ready = self._ready[::-1], []
-            return ready
+    async def _receive(self) -> list[Event]:
+        if self._closed:
+            return []
         if self._input is None:
             output, self._input = anyio.create_memory_object_stream[list[Event] | Failure](AHEAD_MAX)
             follower = Follower(self._connection, self._follow, output, self._scope)
@@ -287,12 +280,6 @@ class Events:
             self.close()
             raise batch
         return batch
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     async def aclose(self) -> None:
         """Close, for `contextlib.aclosing`."""

@@ -1,9 +1,9 @@
-"""Job specs of the SDK and the command line: made from fields, checked, and refused in words."""
+"""Job specs of the SDK and the command line: made from fields, checked, refused in words, and batched for requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,35 @@ from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.job import check_new, encode_spec
 from airunner.protocol.jobfields import JobFields
 from airunner.protocol.misfits import field_error
+from airunner.protocol.requests import ENQUEUE_MAX
+
+BATCH_BYTES_MAX: Final = 262_144  # of the specs in one request: an eighth of what a broker accepts
+
+NewJob = JobSpec | JobFields
+"""Job to submit: a spec, or its fields, as in `{"command": "make", "args": ["test"]}`."""
+
+
+def spec_from(job: NewJob) -> JobSpec:
+    """Make a spec, if only its fields are given. Raises `BadRequest`."""
+    return job if isinstance(job, JobSpec) else spec_of(job)
+
+
+def batches(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
+    """Yield the jobs of each request: as many as it may have, and no more bytes than `BATCH_BYTES_MAX`."""
+    batch: list[JobSpec] = []
+    size_bytes = 0
+    for spec in specs:
+        try:
+            spec_bytes = len(encode_spec(spec))
+        except ValueError as error:
+            raise invalid_specs(error, [spec]) from error
+        if batch and (len(batch) == ENQUEUE_MAX or size_bytes + spec_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(spec)
+        size_bytes += spec_bytes
+    if batch:
+        yield batch
 
 
 def spec_of(

@@ -6,6 +6,8 @@
   its one-line message and exits with its `exit_code`.
 - `AssertionError`: a bug of ours, which ends the process.
 
+`AirunnerError` is the base class of all but the last; each error has a `code`, which programs compare.
+
 The docstring of a subclass of `PeerError` is its default message, which others quote: without capital and full stop.
 """
 
@@ -26,13 +28,43 @@ EXIT_UNHEALTHY: Final = 78  # EX_CONFIG: a check of this machine has found a pro
 EXIT_JOB_FAILED: Final = 125  # docker's: the job failed, and has no exit code of its own
 
 
-class OperatorError(Exception):
+_CODES: Final = {
+    EXIT_USAGE: "usage",
+    EXIT_WRONG_STATE: "wrong-state",
+    EXIT_NO_SUCH: "no-such",
+    EXIT_UNAVAILABLE: "unavailable",
+    EXIT_IO: "io",
+    EXIT_NO_PERMISSION: "no-permission",
+    EXIT_UNHEALTHY: "unhealthy",
+}
+"""Codes of operator errors, by exit code."""
+
+
+class AirunnerError(Exception):
+    """Error of airunner, the base class of its errors; `code` is its kind, `exit_code` that of a command it ends."""
+
+    code: str = "error"
+    exit_code: int = EXIT_WRONG_STATE
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class OperatorError(AirunnerError):
     """Error that the operator can fix; the message says how."""
 
     def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
         super().__init__(message)
-        self.message = message
         self.exit_code = exit_code
+        self.code = _CODES.get(exit_code, AirunnerError.code)
+
+
+class ClientNotOpen(AirunnerError, RuntimeError):
+    """A client is used before its `with` block or after it."""
+
+    code = "not-open"
+    exit_code = EXIT_USAGE
 
 
 class FieldError(ValueError):
@@ -45,11 +77,9 @@ class FieldError(ValueError):
         self.part = part
 
 
-class PeerError(Exception):
+class PeerError(AirunnerError):
     """The other side's request cannot be met."""
 
-    code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = EXIT_WRONG_STATE
     _by_code: ClassVar[dict[str, type[PeerError]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -61,10 +91,9 @@ class PeerError(Exception):
         self, message: str | None = None, *, expected_index: int | None = None, retry_ms: int | None = None
     ) -> None:
         doc = cleandoc(type(self).__doc__ or self.code).removesuffix(".")
-        self.message = message or f"{doc[0].lower()}{doc[1:]}"
+        super().__init__(message or f"{doc[0].lower()}{doc[1:]}")
         self.expected_index = expected_index
         self.retry_ms = retry_ms  # pause before the same request may be sent again; None: not stated
-        super().__init__(self.message)
 
     @staticmethod
     def from_wire(code: str, message: str, expected_index: int | None = None, retry_ms: int | None = None) -> PeerError:

@@ -161,6 +161,15 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: JobId | None = None  # the job that this one retries
     waited_ms: Natural | None = None  # time from when it could be leased to its first lease
 
+    @property
+    def exit_status(self) -> int | None:
+        """Exit code of a client that waited for this job, as `Result.exit_status`; None: the job has not ended."""
+        if not self.state.terminal:
+            return None
+        if self.result is not None:
+            return self.result.exit_status
+        return 0 if self.state is JobState.COMPLETED else EXIT_JOB_FAILED
+
 
 class Job(JobView, frozen=True, kw_only=True, omit_defaults=True):
     """Job in full."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from airunner.client.cli.filteroptions import labels_of
-from airunner.client.cli.taskgroups import first_error
+from airunner.client.taskgroups import first_error
 from airunner.protocol.errors import NotFound, OperatorError, PeerError
 from airunner.protocol.job import JobState
 
@@ -78,7 +78,7 @@ class Choice:
 
     async def ids(self, client: Client) -> Sequence[str]:
         """List the ids of the chosen jobs, oldest first."""
-        found = [job.id async for job in client.jobs(**self._filters)]
+        found = [job.id async for job in client.list(**self._filters)]
         return found[::-1]
 
 

@@ -164,7 +164,8 @@ def _run(
     import anyio
 
     from airunner.client.cli.interrupts import Interrupts
-    from airunner.client.client import FIRST_PATIENCE_S, Client
+    from airunner.client.client import Client
+    from airunner.client.session import FIRST_PATIENCE_S
     from airunner.transport.patience import Patience
 
     def notice(endpoint: str, left_s: float | None) -> None:

@@ -53,12 +53,12 @@ _ENDS: Final = {Reason.TIMEOUT: "TIMED OUT", Reason.AGENT_LOST: "AGENT LOST", Re
 
 def state_text(job: JobSummary) -> str:
     """Format the state of a job in a list; see `end_state_text`."""
-    return str(job.state) if job.result is None else end_state_text(job.state, job.result)
+    return end_state_text(job.state, job.result)
 
 
-def end_state_text(state: JobState, result: Result) -> str:
+def end_state_text(state: JobState, result: Result | None) -> str:
     """Format how a job ended: `FAILED 3`, `FAILED signal 9`, `TIMED OUT`, `AGENT LOST`; other states by name."""
-    if state is not JobState.FAILED:
+    if state is not JobState.FAILED or result is None:
         return str(state)
     if result.reason is not None and result.reason in _ENDS:
         return _ENDS[result.reason]

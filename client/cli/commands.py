@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from airunner.client.cli.jobfile import JobDocument, JobFile
     from airunner.client.cli.sources import Sources
     from airunner.client.cli.watching import Offload
-    from airunner.client.client import Client, SubmittedJob
+    from airunner.client.client import Client
+    from airunner.client.jobref import SubmittedJob
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
 
@@ -95,7 +96,7 @@ def submit_command(
     """
     from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.cli.submitset import submit_set
-    from airunner.client.client import request_id_of
+    from airunner.client.requestids import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
     file = job_file_of(config)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, Self, TypeVar
 
-from airunner.client.cli.taskgroups import first_error
+from airunner.client.taskgroups import first_error
 
 T = TypeVar("T")
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

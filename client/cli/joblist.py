@@ -107,18 +107,18 @@ def list_command(
         if watch:
 
             async def ask() -> JobsListed:
-                return await client.list_jobs(**wanted, page_size=min(limit, PAGE_SIZE_MAX))
+                return await client.list_page(**wanted, page_size=min(limit, PAGE_SIZE_MAX))
 
             view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
             await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
             return
         after = None if before is None else await job_id_of(client, before)
         size = PAGE_SIZE_MAX if every or since or until else min(limit + 1, PAGE_SIZE_MAX)  # one more: are there more?
-        found = within(client.jobs(**wanted, before=after, page_size=size), since_ms, until_ms)
+        found = within(client.list(**wanted, before=after, page_size=size), since_ms, until_ms)
         last = await show_some(found, show, None if every else limit)
         if last is not None and not json and not ids:
             of_all = since is until is before is None
-            counted = await client.list_jobs(**wanted, page_size=1, count=True) if of_all else None
+            counted = await client.list_page(**wanted, page_size=1, count=True) if of_all else None
             console.say(more_text(counted, limit, last))
 
     return run

@@ -51,14 +51,14 @@ async def job_id_of(client: Client, operand: str) -> str:
         return await _newest(client, operand, int(found[1] or 0))
     if not word:
         raise OperatorError("the job's id is empty; `airunner list` lists the jobs")
-    named = (await client.list_jobs(name=word, page_size=1)).jobs
+    named = (await client.list_page(name=word, page_size=1)).jobs
     if named:
         return named[0].id
     if not _BEGINNING.fullmatch(beginning):
         raise NoJob(operand)
     if len(beginning) < PREFIX_CHARS_MIN:
         raise NoJob(operand, f", and the beginning of an id has at least {PREFIX_CHARS_MIN} characters")
-    jobs = (await client.list_jobs(prefix=beginning, page_size=CANDIDATES_MAX + 1)).jobs
+    jobs = (await client.list_page(prefix=beginning, page_size=CANDIDATES_MAX + 1)).jobs
     if len(jobs) == 1:
         return jobs[0].id
     if jobs:
@@ -70,7 +70,7 @@ async def _newest(client: Client, operand: str, before: int) -> str:
     """Find the id of the newest job, or of the one `before` jobs before it."""
     if before >= PAGE_MAX:
         raise OperatorError(f"{operand}: at most @last~{PAGE_MAX - 1} can be asked for")
-    jobs = (await client.list_jobs(page=before + 1, page_size=1)).jobs
+    jobs = (await client.list_page(page=before + 1, page_size=1)).jobs
     if not jobs:
         raise NoJob(operand, ": there are not as many" if before else ": there are no jobs yet")
     return jobs[0].id

@@ -7,11 +7,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from airunner.client.loglines import OUTPUT_KINDS
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import EVENT_KINDS
 
-OUTPUT_KINDS: Final = ("OUTPUT", "OUTPUT_TRUNCATED")
-"""Kinds of the events of which output consists: the output, and where some of it is missing."""
 _FREQUENT: Final = ("OUTPUT", "GIT_CLONE_PROGRESS", "HEARTBEAT", "TERMINAL_RESIZE")
 
 

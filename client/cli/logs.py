@@ -10,7 +10,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console
-from airunner.client.cli.loglines import CONTEXT_LINES_MAX, TAIL_LINES_MAX
+from airunner.client.loglines import CONTEXT_LINES_MAX, TAIL_LINES_MAX
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.names import MILLISECONDS_MAX
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airunner.client.cli.console import JobConsole
-    from airunner.client.cli.logreader import LogReader
+    from airunner.client.cli.logprinter import LogPrinter
     from airunner.client.client import Client
 
 
@@ -94,9 +94,10 @@ def logs_command(
     """
     from airunner.client.cli.instants import past_ms
     from airunner.client.cli.jobname import job_id_of
-    from airunner.client.cli.logreader import LogReader, Wanted
+    from airunner.client.cli.logprinter import LogPrinter
     from airunner.client.cli.prefixes import prefixed
     from airunner.client.cli.watching import together
+    from airunner.client.logreader import Wanted
     from airunner.transport.ports import SYSTEM
 
     if timestamps and json:
@@ -113,8 +114,8 @@ def logs_command(
     wanted = Wanted(streams or STREAMS, attempt, since_ms, until_ms)
     pattern = None if grep is None else pattern_of(grep, ignore_case=ignore_case)
 
-    def reader_of(client: Client, job_id: str, shown: JobConsole) -> LogReader:
-        return LogReader(client, job_id, shown, wanted, pattern, context or 0, timestamps=timestamps, json=json)
+    def reader_of(client: Client, job_id: str, shown: JobConsole) -> LogPrinter:
+        return LogPrinter(client, job_id, shown, wanted, pattern, context or 0, timestamps=timestamps, json=json)
 
     async def run(client: Client) -> None:
         consoles: Mapping[str, JobConsole] = {}

@@ -10,9 +10,9 @@ from typing import Any, assert_never
 import msgspec
 
 from airunner.client.cli.console import JobConsole
-from airunner.client.cli.loglines import Line
 from airunner.client.cli.stamps import Stamps
 from airunner.client.cli.wording import SHORT_COMMIT_CHARS, duration_text, end_text, instant_text
+from airunner.client.loglines import Line
 from airunner.protocol import events
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.printable import one_line, own_lines

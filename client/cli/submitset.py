@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airunner.client.cli.clientcommand import Work
@@ -10,11 +10,10 @@ from airunner.client.cli.console import Console
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
-    from airunner.protocol.events import JobFinished
     from airunner.protocol.fields import JobSpec
+    from airunner.protocol.job import Job
 
 HEADINGS: Final = ("ID", "NAME OR COMMAND", "STATE", "EXIT", "LAST LINE")
-BATCH_BYTES_MAX: Final = 262_144  # of the specs in one request: an eighth of what a broker accepts
 BAR_CHARS: Final = 30
 TITLE_CHARS_MAX: Final = 40  # of a command in the place of a name
 LINES_AT_ONCE: Final = 16  # logs whose last lines are read at once
@@ -29,10 +28,10 @@ def submit_set(
     """
 
     async def run(client: Client) -> int:
-        from airunner.client.cli.watching import exit_status, first_failure
+        from airunner.client.cli.watching import first_failed
 
         submitted: dict[str, JobSpec] = {}
-        ends: dict[str, JobFinished] = {}
+        ends: dict[str, Job] = {}
         try:
             await _submit(client, console, specs, submitted, request_id, shield=cancel_on_exit)
             for job_id, spec in submitted.items():
@@ -50,7 +49,7 @@ def submit_set(
             raise
         if not json:
             await _print_table(client, console, submitted, ends)
-        return first_failure((end.timestamp_ms, exit_status(end)) for end in ends.values())
+        return first_failed(ends.values())
 
     return run
 
@@ -68,52 +67,31 @@ async def _submit(
     import anyio
 
     from airunner.client.cli.commands import IN_DOUBT
+    from airunner.client.requestids import batch_id, request_id_of
+    from airunner.client.specs import batches
 
+    name = request_id_of(request_id)
     for number, batch in enumerate(batches(specs)):
         console.farewell = f"{len(submitted)} of {len(specs)} jobs are submitted; {IN_DOUBT}"
-        same = None if request_id is None else f"{request_id}#{number}"
         with anyio.CancelScope(shield=shield):
-            jobs = await client.submit_many(batch, request_id=same)
+            jobs = await client.submit_many(batch, request_id=batch_id(name, number))
             submitted.update(zip([job.id for job in jobs], batch, strict=True))
         await anyio.lowlevel.checkpoint()
 
 
-def batches(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
-    """Yield the jobs of each request: as many as it may have, and no more bytes than `BATCH_BYTES_MAX`."""
-    from airunner.protocol.job import encode_spec
-    from airunner.protocol.requests import ENQUEUE_MAX
-
-    batch: list[JobSpec] = []
-    size_bytes = 0
-    for spec in specs:
-        spec_bytes = len(encode_spec(spec))
-        if batch and (len(batch) == ENQUEUE_MAX or size_bytes + spec_bytes > BATCH_BYTES_MAX):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(spec)
-        size_bytes += spec_bytes
-    yield batch
-
-
 async def _follow(
-    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: dict[str, JobFinished], *, json: bool
+    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: dict[str, Job], *, json: bool
 ) -> None:
     """Wait for the ends of jobs, and note each."""
-    from airunner.client.cli.wait import follow_ends
-    from airunner.client.cli.watching import exit_status
-
-    def ended(job_id: str, finished: JobFinished) -> bool:
-        ends[job_id] = finished
-        if json:
-            code = exit_status(finished)
-            name = submitted[job_id].name
-            console.out_json({"job_id": job_id, "name": name, "state": finished.state, "exit_code": code})
-        console.show_status(progress_text(ends.values(), len(submitted)))
-        return len(ends) == len(submitted)
-
     console.farewell = "the jobs continue; `airunner list` shows them"
     console.show_status(progress_text((), len(submitted)))
-    await follow_ends(client, tuple(submitted), ended)
+    async with client.as_completed(submitted) as ended:
+        async for job in ended:
+            ends[job.id] = job
+            if json:
+                name = submitted[job.id].name
+                console.out_json({"job_id": job.id, "name": name, "state": job.state, "exit_code": job.exit_status})
+            console.show_status(progress_text(ends.values(), len(submitted)))
     console.farewell = ""
 
 
@@ -137,7 +115,7 @@ async def _cancel(client: Client, console: Console, job_ids: Sequence[str]) -> N
     console.farewell = f"{cancelled} of {len(job_ids)} jobs are cancelled or being cancelled"
 
 
-def progress_text(ends: Collection[JobFinished], total: int) -> str:
+def progress_text(ends: Collection[Job], total: int) -> str:
     """Format how many jobs have ended, with a bar: `[#######...] 35 of 50 ended, 2 failed`."""
     from airunner.protocol.job import JobState
 
@@ -148,14 +126,13 @@ def progress_text(ends: Collection[JobFinished], total: int) -> str:
 
 
 async def _print_table(
-    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: Mapping[str, JobFinished]
+    client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: Mapping[str, Job]
 ) -> None:
     """Print a line for each job: how it ended, and the last line of the output of one that failed."""
     import anyio
 
     from airunner.client.cli.columns import aligned, end_state_text, short_ids
-    from airunner.client.cli.taskgroups import first_error
-    from airunner.client.cli.watching import exit_status, result_of
+    from airunner.client.taskgroups import first_error
     from airunner.protocol.printable import shell_line
 
     lines: dict[str, str] = {}
@@ -165,7 +142,7 @@ async def _print_table(
         async with at_once:
             lines[job_id] = await _last_line(client, job_id)
 
-    failed = [job_id for job_id, end in ends.items() if exit_status(end)]
+    failed = [job_id for job_id, end in ends.items() if end.exit_status]
     with first_error():
         async with anyio.create_task_group() as group:
             for job_id in failed:
@@ -174,8 +151,8 @@ async def _print_table(
     for short_id, (job_id, spec) in zip(short_ids(tuple(submitted)), submitted.items(), strict=True):
         title = spec.name or shell_line(spec.argv)[:TITLE_CHARS_MAX]
         end = ends[job_id]
-        state = end_state_text(end.state, result_of(end))
-        rows.append((short_id, title, state, str(exit_status(end)), lines.get(job_id, "")))
+        state = end_state_text(end.state, end.result)
+        rows.append((short_id, title, state, str(end.exit_status), lines.get(job_id, "")))
     for line in aligned(rows):
         console.out_line(line)
     bad = f", {len(failed)} did not" if failed else ""

@@ -1,4 +1,4 @@
-"""Command `airunner wait`: waits for jobs to end, by following their events, and exits with their exit code."""
+"""Command `airunner wait`: waits for jobs to end, and exits with their exit code."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.job import TIMEOUT_EXIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from airunner.client.client import Client
-    from airunner.protocol.events import JobFinished
+    from airunner.protocol.job import Job
 
 NAMED_MAX: Final = 10  # jobs that a message names
-REQUESTS_MAX: Final = 64  # requests at once for where the logs of the jobs end
 
 
 @client_command("quiet")
@@ -47,28 +46,25 @@ def wait_command(
         import anyio
 
         from airunner.client.cli.jobname import job_id_of
-        from airunner.client.cli.watching import exit_status, first_failure
+        from airunner.client.cli.watching import first_failed
 
         waiting = dict.fromkeys([await job_id_of(client, job) for job in jobs])
-        ends: list[tuple[int, int]] = []  # when each job ended, and its exit code
-
-        def ended(job_id: str, finished: JobFinished) -> bool:
-            """Print that a job has ended; return whether the command is done."""
-            del waiting[job_id]
-            exit_code = exit_status(finished)
-            ends.append((finished.timestamp_ms, exit_code))
-            if json:
-                console.out_json({"job_id": job_id, "state": finished.state, "exit_code": exit_code})
-            else:
-                console.out_line(f"{job_id} {finished.state} {exit_code}")
-            console.farewell = farewell(waiting)
-            return first or not waiting
-
+        ended: list[Job] = []
         console.farewell = farewell(waiting)
         with anyio.move_on_after(limit_s) as limit:
-            await follow_ends(client, tuple(waiting), ended)
+            async with client.as_completed(tuple(waiting)) as ends:
+                async for job in ends:
+                    ended.append(job)
+                    del waiting[job.id]
+                    if json:
+                        console.out_json({"job_id": job.id, "state": job.state, "exit_code": job.exit_status})
+                    else:
+                        console.out_line(f"{job.id} {job.state} {job.exit_status}")
+                    console.farewell = farewell(waiting)
+                    if first:
+                        break
         if not limit.cancelled_caught:
-            return first_failure(ends)
+            return first_failed(ended)
         console.must_say(f"gave up after {timeout}; {await states_text(client, waiting)}")
         return TIMEOUT_EXIT
 
@@ -79,37 +75,6 @@ def farewell(waiting: Collection[str]) -> str:
     """Return the message of a command that is interrupted while it waits for these jobs."""
     rest = f"; to wait for the rest: airunner wait {' '.join(waiting)}" if len(waiting) <= NAMED_MAX else ""
     return f"the jobs continue{rest}" if waiting else ""
-
-
-async def follow_ends(client: Client, job_ids: Collection[str], ended: Callable[[str, JobFinished], bool]) -> None:
-    """Follow jobs until `ended`, which is called with the last event of each, returns true.
-
-    Raises `NoJob`, and the errors of `Client.follow`.
-    """
-    import anyio
-
-    from airunner.client.cli.jobname import NoJob
-    from airunner.client.cli.taskgroups import first_error
-    from airunner.protocol.errors import NotFound
-    from airunner.protocol.events import JobFinished
-
-    requests = anyio.Semaphore(REQUESTS_MAX)
-
-    async def follow(job_id: str) -> None:
-        try:
-            async with requests:
-                job = await client.get(job_id)
-            async with client.follow(job_id, max(1, job.last_sequence), kinds=("JOB_FINISHED",)) as events:
-                async for event in events:
-                    if isinstance(event.body, JobFinished) and ended(job_id, event.body):
-                        group.cancel_scope.cancel()
-        except NotFound as error:
-            raise NoJob(job_id) from error
-
-    with first_error():
-        async with anyio.create_task_group() as group:
-            for job_id in job_ids:
-                group.start_soon(follow, job_id)
 
 
 async def states_text(client: Client, waiting: Collection[str]) -> str:

@@ -30,10 +30,10 @@ async def why_it_waits(client: Client, job: Job) -> Why | None:
     cause = why_waiting(job, seen).cause
     ready = 0 if queue is None else queue.waiting - queue.delayed
     if cause in (Cause.TURN, Cause.SLOTS_BUSY) and ready <= COUNTED_MAX:
-        waiting = client.jobs(queue=job.spec.queue, state=JobState.SCHEDULED)
+        waiting = client.list(queue=job.spec.queue, state=JobState.SCHEDULED)
         seen = replace(seen, ahead=ahead_of(job, [other async for other in waiting]))
     if cause is Cause.SLOTS_BUSY:
-        seen = replace(seen, running=(await client.list_jobs(state=JobState.RUNNING, page_size=100)).jobs)
+        seen = replace(seen, running=(await client.list_page(state=JobState.RUNNING, page_size=100)).jobs)
     if cause in OF_AGENTS:
         with suppress(BadRequest):  # an older broker: it is the only one
             seen = replace(seen, other_brokers=len([b for b in await client.brokers() if not b.dead]) > 1)

@@ -13,9 +13,9 @@ from airunner.client.cli.causes import Cause, Why
 from airunner.client.cli.console import Console, JobConsole, continues
 from airunner.client.cli.playback import Schedule, play
 from airunner.client.cli.status import WithStatus
-from airunner.client.cli.taskgroups import first_error
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
+from airunner.client.taskgroups import first_error
 from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
 from airunner.protocol.events import Event, JobFinished
 from airunner.protocol.job import Job, JobState, Result
@@ -62,7 +62,7 @@ async def watch(
                     await offload(partial(show, batch))
                 if isinstance(last := batch[-1].body, JobFinished):
                     return exit_status(last)
-        return _exit_code(await client.get(job_id))
+        return (await client.get(job_id)).exit_status or 0
     finally:
         if events.job_ended:
             console.farewell = ""
@@ -116,7 +116,7 @@ async def watch_all(
             ended[job_id] = last.timestamp_ms, exit_status(last.body)
         else:
             job = await client.get(job_id)
-            ended[job_id] = job.finished_ms or 0, _exit_code(job)
+            ended[job_id] = job.finished_ms or 0, job.exit_status or 0
         console.farewell = continues(*(other for other in jobs if other not in ended)) if len(ended) < len(jobs) else ""
         own.job_over()
 
@@ -149,7 +149,7 @@ async def play_back(
         await play(client.replay(job_id, **part), show, schedule)
     finally:
         console.job_over()
-    return _exit_code(job)
+    return job.exit_status or 0
 
 
 async def together(calls: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
@@ -165,11 +165,9 @@ def first_failure(ends: Iterable[tuple[int, int]]) -> int:
     return next((code for _, code in sorted(ends) if code), 0)
 
 
-def _exit_code(job: Job) -> int:
-    """Compute the exit code of a job that has ended, if its JOB_FINISHED is not among the events that are shown."""
-    if job.result is not None:
-        return job.result.exit_status
-    return 0 if job.state is JobState.COMPLETED else EXIT_JOB_FAILED
+def first_failed(ended: Iterable[Job]) -> int:
+    """Return the exit code of the first of these jobs that was not COMPLETED, by when they ended."""
+    return first_failure((job.finished_ms or 0, job.exit_status or 0) for job in ended)
 
 
 def exit_status(finished: JobFinished) -> int:

@@ -7,13 +7,14 @@ read from the cluster, whose names are unique. It remembers only since when an a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
 import anyio
 from msgspec import Struct
 
+from airunner.client.batches import BatchIterator
 from airunner.client.scale.cluster import Cluster, ClusterAway, Unit, UnitState
 from airunner.client.scale.demand import free_names, missing_agents, ready_jobs, unit_name
 from airunner.protocol.errors import Busy, NoSpace
@@ -42,7 +43,7 @@ class Demanding(Protocol):
         """Get a queue; None: it has no jobs."""
         ...
 
-    def agents(self, after: str | None = None) -> AsyncGenerator[AgentSummary]:
+    def agents(self, after: str | None = None) -> BatchIterator[AgentSummary]:
         """List agents by name, from after a name on."""
         ...
 

@@ -30,7 +30,7 @@ run(["submit", "--no-monitor", "--config", "job.yaml"])
 async def submit():
     async with Client() as client:
         await client.submit(command="true", fruit_basket="figs")
-        return (await client.list_jobs()).jobs
+        return (await client.list_page()).jobs
 
 for job in anyio.run(submit):
     run(["show", job.id])

@@ -61,9 +61,9 @@ async def test_only_what_has_ended_is_run_again_and_as_a_job_of_its_own() -> Non
         first = await anext(client.follow(again.id))
         assert isinstance(first.body, JobScheduled)
         assert first.body.origin == job.id
-        listed = (await client.list_jobs(metadata={"build": "42"})).jobs
+        listed = (await client.list_page(metadata={"build": "42"})).jobs
         assert [one.id for one in listed] == [again.id, job.id]
-        assert (await client.list_jobs(metadata={"build": "42"}, owner="ada")).jobs == ()
+        assert (await client.list_page(metadata={"build": "42"}, owner="ada")).jobs == ()
 
 
 async def test_a_queue_is_paused_drained_and_opened() -> None:
@@ -95,13 +95,13 @@ async def test_a_list_that_the_broker_gives_in_pieces_is_put_together(monkeypatc
         newest = [job.id for job in reversed(submitted[::4])]
 
         async def page(number: int, page_size: int) -> list[str]:
-            listed = await client.list_jobs(owner="o", queue="a", page=number, page_size=page_size)
+            listed = await client.list_page(owner="o", queue="a", page=number, page_size=page_size)
             return [job.id for job in listed.jobs]
 
         assert await page(1, 20) == newest
-        assert (await client.list_jobs(owner="o", queue="a", before=newest[0], page_size=1)).jobs[0].id == newest[1]
+        assert (await client.list_page(owner="o", queue="a", before=newest[0], page_size=1)).jobs[0].id == newest[1]
         assert [await page(number, 3) for number in (1, 2, 3)] == [newest[:3], newest[3:], []]
-        assert [job.id for job in (await client.list_jobs(page=5, page_size=3)).jobs] == [
+        assert [job.id for job in (await client.list_page(page=5, page_size=3)).jobs] == [
             job.id for job in reversed(submitted[1:4])
         ]
 
@@ -110,18 +110,18 @@ async def test_all_jobs_are_listed_once_while_others_come_and_go() -> None:
     async with brokered() as (_, client):
         submitted = [job.id for job in await client.submit_many([JobSpec(command="true", owner="o")] * 8)]
         listed: list[str] = []
-        async for job in client.jobs(owner="o", before=submitted[-1], page_size=3):
+        async for job in client.list(owner="o", before=submitted[-1], page_size=3):
             listed.append(job.id)
             await client.submit(command="true", owner="o")
         assert listed == submitted[-2::-1]
         with pytest.raises(NotFound):
-            [job async for job in client.jobs(before="no-such-job")]
+            [job async for job in client.list(before="no-such-job")]
 
 
 async def test_a_job_that_was_removed_between_two_pages_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, gone = [f"{number}" for number in range(9, 0, -1)], {"7"}
 
-    async def list_jobs(*, before: str | None, **_: object) -> JobsListed:
+    async def list_page(*, before: str | None, **_: object) -> JobsListed:
         if before in gone:
             raise NotFound
         rest = [job_id for job_id in ids if before is None or (job_id < before and job_id not in gone)][:3]
@@ -131,11 +131,11 @@ async def test_a_job_that_was_removed_between_two_pages_hides_no_other(monkeypat
         return JobsListed(jobs=jobs, more=rest[-1] != ids[-1])
 
     client = Client()
-    monkeypatch.setattr(client, "list_jobs", list_jobs)
-    assert [job.id async for job in client.jobs()] == ids
+    monkeypatch.setattr(client, "list_page", list_page)
+    assert [job.id async for job in client.list()] == ids
     gone.update("89")
     with pytest.raises(NotFound):
-        [job async for job in client.jobs()]
+        [job async for job in client.list()]
 
 
 async def test_two_who_submit_under_one_request_id_submit_one_job() -> None:

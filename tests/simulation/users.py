@@ -180,7 +180,7 @@ async def all_jobs(client: Client) -> AsyncIterator[JobSummary]:
     """Every job of the tenant, the newest first."""
     before: str | None = None
     while True:
-        page = await client.list_jobs(before=before, page_size=100)
+        page = await client.list_page(before=before, page_size=100)
         for job in page.jobs:
             yield job
         if not page.more:

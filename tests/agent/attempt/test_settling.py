@@ -103,7 +103,7 @@ async def test_giving_back_what_has_begun_counts_and_so_ends(
 
 async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage, anyio.create_task_group() as group:
-        await stage.client.list_jobs()  # from here on the client waits as long as it takes
+        await stage.client.list_page()  # from here on the client waits as long as it takes
         stage.wire.send = lambda *_: Sent.DONE  # whatever the broker says is lost
         group.start_soon(partial(stage.client.submit, command="make"))
         await anyio.sleep(2 * VISIBILITY_S)  # virtual
@@ -111,7 +111,7 @@ async def test_what_was_asked_for_long_ago_is_renewed_and_run_and_not_wasted(tmp
         process = await stage.launcher.process()
         assert process.deadline_s > anyio.current_time() + VISIBILITY_S / 2
         process.exit(0)
-        [job] = (await stage.client.list_jobs()).jobs
+        [job] = (await stage.client.list_page()).jobs
         kinds = await stage.kinds(job.id)
         assert (kinds.count("JOB_LEASED"), kinds.count("JOB_RELEASED"), kinds[-1]) == (1, 0, "JOB_FINISHED")
 

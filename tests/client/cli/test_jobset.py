@@ -9,12 +9,13 @@ import pytest
 from airunner.client.cli.jobfile import JobDocument, fields_in
 from airunner.client.cli.jobset import JOBS_MAX, is_job_set, job_documents
 from airunner.client.cli.sources import Sources
-from airunner.client.cli.submitset import BAR_CHARS, batches, progress_text
+from airunner.client.cli.submitset import BAR_CHARS, progress_text
 from airunner.client.cli.written import Entries, load
+from airunner.client.specs import batches
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.events import JobFinished
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState
+from airunner.protocol.job import Job, JobState
+from airunner.protocol.names import JobId
 
 MATRIX = """
 name: tests
@@ -92,6 +93,7 @@ def test_a_set_is_sent_in_requests_that_a_broker_accepts() -> None:
 
 
 def test_progress_is_a_bar_and_counts() -> None:
-    ends = [JobFinished(timestamp_ms=0, state=state) for state in (JobState.COMPLETED, JobState.CANCELLED)]
+    states = (JobState.COMPLETED, JobState.CANCELLED)
+    ends = [Job(id=JobId(state), state=state, submitted_ms=0, spec=JobSpec(command="x")) for state in states]
     assert progress_text((), 3) == f"[{'.' * BAR_CHARS}] 0 of 3 ended"
     assert progress_text(ends, 2) == f"[{'#' * BAR_CHARS}] 2 of 2 ended, 1 not completed"

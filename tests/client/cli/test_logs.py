@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airunner.client.cli.console import JobConsole
-from airunner.client.cli.loglines import LINE_BYTES_MAX, Line, LineSplitter, Search, Tail
-from airunner.client.cli.logreader import WINDOW_EVENTS, LogReader, Wanted
+from airunner.client.cli.logprinter import LogPrinter
 from airunner.client.client import Client
+from airunner.client.loglines import LINE_BYTES_MAX, Line, LineSplitter, Search, Tail
+from airunner.client.logreader import WINDOW_EVENTS, Wanted
 from airunner.protocol.events import STREAMS, Event, Heartbeat, Output, OutputTruncated, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState
@@ -113,7 +114,7 @@ def shown(
 ) -> tuple[Screen, int]:
     screen, stored = Screen(), Stored(log)
     pattern = None if grep is None else re.compile(grep)
-    reader = LogReader(
+    reader = LogPrinter(
         cast("Client", stored), "j", cast("JobConsole", screen), wanted, pattern, 1 if grep else 0, window=window
     )
     anyio.run(lambda: reader.show(tail, follow=False))

@@ -13,7 +13,7 @@ from airunner.client.cli.notation import policy_text
 from airunner.client.cli.options import Given
 from airunner.client.cli.request import fields_of, hints_of
 from airunner.client.cli.sources import Sources
-from airunner.client.client import request_id_of
+from airunner.client.requestids import request_id_of
 from airunner.client.specs import spec_of
 from airunner.protocol.errors import BadRequest, OperatorError
 from airunner.protocol.expiry import Expiry

@@ -1,4 +1,4 @@
-"""Lines of a job's output for `airunner logs`: put together from events, searched, and kept from the end. Pure.
+"""Lines of a job's output: put together from events, searched, and kept from the end. Pure.
 
 ```
  OUTPUT events ──► LineSplitter ──lines──► Search (--grep, -C) ──► Tail (--tail) ──► printed
@@ -20,6 +20,8 @@ from msgspec.structs import replace
 
 from airunner.protocol.events import STREAMS, Event, Output, Stream
 
+OUTPUT_KINDS: Final = ("OUTPUT", "OUTPUT_TRUNCATED")
+"""Kinds of the events of which output consists: the output, and where some of it is missing."""
 LINE_BYTES_MAX: Final = 65_536  # a longer line is cut into several
 TAIL_BYTES_MAX: Final = 64 * 1_048_576
 TAIL_LINES_MAX: Final = 1_000_000
@@ -36,6 +38,11 @@ class Line(Struct, frozen=True):
     attempt: int
     timestamp_ms: int
     partial: bool = False
+
+    @property
+    def text(self) -> str:
+        """Text of the line without its newline; what is not UTF-8 is replaced."""
+        return self.data.decode(errors="replace").rstrip("\r\n")
 
 
 SEPARATOR: Final = Line(Stream.STDOUT, b"--\n", 0, 0, 0)
