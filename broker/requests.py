@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
 from airunner.broker.lifecycle.ending import cancel, complete, load_cancel, load_complete, load_release, release
-from airunner.broker.lifecycle.leasing import dequeue, load_dequeue, load_update, update
+from airunner.broker.lifecycle.leasing import dequeue, load_dequeue, load_send, load_update, send_input, update
 from airunner.broker.lifecycle.publishing import load_publish, publish
 from airunner.broker.lifecycle.queues import load_queue, load_secret, remove_secret, set_secret, update_queue
 from airunner.broker.lifecycle.reading import (
@@ -63,6 +63,7 @@ from airunner.protocol.requests import (
     ReplayJobEvents,
     Request,
     RetryJob,
+    SendInput,
     SetSecret,
     StoreRequest,
     UpdateJob,
@@ -235,6 +236,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release),
     ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
     CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel),
+    SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send),
     RetryJob: Kind[RetryJob](
         role=Role.SUBMIT, change=retry, load=load_retry, price=lambda _: UNITS_A_RETRY, mints=_one
     ),

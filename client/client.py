@@ -33,7 +33,7 @@ from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spe
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import EVENT_KINDS, STREAMS, Event, Stream
-from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
 from airunner.protocol.follow import Follow
 from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
@@ -202,6 +202,10 @@ class Client(Administration):
         CANCELLED
         """
         return (await self._ask(requests.CancelJob(job_id=id_of(job)))).state
+
+    async def resize(self, job: JobRef, size: TerminalSize) -> JobState:
+        """Change the size of a running job's terminal; return the job's state. Others ignore it. Raises `NotFound`."""
+        return (await self._ask(requests.SendInput(job_id=id_of(job), resize=size))).state
 
     async def retry(self, job: JobRef, *, request_id: str | RequestId | None = None) -> SubmittedJob:
         """Submit a finished job again, as a new job. Raises `NotFound`, `NotFinished`, `Conflict`.

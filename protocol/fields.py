@@ -176,7 +176,15 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             show=_streams,
         ),
     ] = ProcessType.PIPE
-    terminal: Annotated[TerminalSize, Field("Size of the terminal.", Form.SIZE, show=lambda _: "")] = TerminalSize()
+    terminal: Annotated[
+        TerminalSize,
+        Field(
+            "Size of the terminal.",
+            Form.SIZE,
+            unset="80x24, or that of the terminal that submits",
+            show=lambda _: "",
+        ),
+    ] = TerminalSize()
     merge_output: Annotated[
         bool, Field("Send the command's stderr to its stdout: one stream, in the order written.", Form.SWITCH)
     ] = False

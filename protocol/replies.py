@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from airunner.protocol.events import EventSegment
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
 from airunner.protocol.names import JobId, JobName, Natural, Positive, Text, Token
@@ -79,12 +79,13 @@ class Verdict(StrEnum):
     CANCEL = "cancel"
 
 
-class LeaseVerdict(Struct, frozen=True, kw_only=True):
-    """Verdict on one lease named in an UpdateJob."""
+class LeaseVerdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Verdict on one lease named in an UpdateJob; `terminal`: the size that its terminal is to have, if sent."""
 
     job_id: JobId
     attempt: Positive
     verdict: Verdict
+    terminal: TerminalSize | None = None
 
 
 class JobsUpdated(Message, frozen=True, kw_only=True):
@@ -123,6 +124,12 @@ class JobStdinRead(Message, frozen=True, kw_only=True):
     """Bytes of the standard input; none at its end, which is after `stdin_bytes` of the job's spec."""
 
     data: bytes
+
+
+class InputSent(Message, frozen=True, kw_only=True):
+    """The job's state; unless it is RUNNING, the input was ignored."""
+
+    state: JobState
 
 
 class JobCancelled(Message, frozen=True, kw_only=True):
@@ -294,6 +301,7 @@ Reply = (
     | JobCompleted
     | JobReleasedReply
     | JobStdinRead
+    | InputSent
     | JobCancelled
     | QueueUpdated
     | SecretSet

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from airunner.protocol import replies
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
-from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags, TerminalSize
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
@@ -205,6 +205,16 @@ class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
     job_id: JobName
 
 
+class SendInput(Asking[replies.InputSent], frozen=True, kw_only=True):
+    """Send input to the terminal of a running job: its new size. Role `submit`.
+
+    The last size counts. A job that does not run, or has no terminal, ignores it.
+    """
+
+    job_id: JobName
+    resize: TerminalSize
+
+
 class RetryJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
     """Retry a finished job: submit its spec again as a new job, which has this job as `origin`. Role `submit`."""
 
@@ -315,6 +325,7 @@ StoreRequest = (
     | ReleaseJob
     | ReadJobStdin
     | CancelJob
+    | SendInput
     | RetryJob
     | UpdateQueue
     | SetSecret

@@ -125,9 +125,9 @@ class Supervisor:
 
     async def _read(self, process: Process, listener: _Listener, stream: Stream) -> None:
         while data := await self._receive(listener, stream):
+            self._note_size(process.terminal_size())
             self.written[stream] += len(data)
             await self._recorder.add_output(stream, data, self._wall_ms())
-            self._note_size(process.terminal_size())
 
     async def _receive(self, listener: _Listener, stream: Stream) -> bytes:
         """Receive output. If the rest of a character does not come in time, record its first bytes as they are."""

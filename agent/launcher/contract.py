@@ -144,6 +144,10 @@ class Process(Protocol):
         """Return the terminal's current size; None: there is no open terminal, or its size is out of bounds."""
         ...
 
+    def resize(self, size: TerminalSize) -> None:
+        """Set the size of its terminal, whose programs get SIGWINCH; without an open terminal this does nothing."""
+        ...
+
     async def vitals(self) -> Vitals | None:
         """Count the living processes and their memory; None: the command has ended."""
         ...

@@ -39,6 +39,9 @@ class EndedProcess:
     def terminal_size(self) -> TerminalSize | None:
         """Return None: it had no terminal."""
 
+    def resize(self, size: TerminalSize) -> None:
+        """Do nothing: it had no terminal."""
+
     async def vitals(self) -> Vitals | None:
         """Return None: the command has ended."""
 

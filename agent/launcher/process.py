@@ -70,6 +70,12 @@ class KeptProcess:
             return None
         return TerminalSize(cols=cols, rows=rows)
 
+    def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size, if it is open: its programs get SIGWINCH."""
+        descriptor = self._sources[0].descriptor
+        if self._in_terminal and descriptor is not None:
+            termios.tcsetwinsize(descriptor, (size.rows, size.cols))
+
     async def vitals(self) -> Vitals | None:
         """Count the job's living processes and their memory; None: the command has ended."""
         return await offload(lambda: vitals_of(self.pid))

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from airunner.agent.flag import Flag
 from airunner.agent.launcher.contract import Launcher, LaunchSpec, Process
+from airunner.protocol.fields import TerminalSize
 from airunner.protocol.replies import JobLease
 
 MARGIN_SHARE: Final = 10  # the agent ends the attempt a tenth of the visibility timeout before the deadline
@@ -39,6 +40,7 @@ class HeldLease:
         self._visibility_s = visibility_s
         self._margin_s = min(MARGIN_S_MAX, visibility_s / MARGIN_SHARE)
         self._processes: list[Process] = []  # all that the attempt has started: git, hooks, the command
+        self._terminal: TerminalSize | None = None  # size that was sent last; the job may change it itself
 
     @property
     def key(self) -> tuple[str, int]:
@@ -65,7 +67,16 @@ class HeldLease:
         """Add a process with the deadline `kept_until_s`, so that renewals of the lease postpone the deadline."""
         if kept_until_s != self.kill_s:  # the lease was renewed while the process was starting
             process.keep_until(self.kill_s)
+        if self._terminal is not None:
+            process.resize(self._terminal)
         self._processes.append(process)
+
+    def resize(self, size: TerminalSize | None) -> None:
+        """Set the size of the job's terminal, now or when it is open; None or the last size again: it stays."""
+        if size is not None and size != self._terminal:
+            self._terminal = size
+            for process in self._processes:
+                process.resize(size)
 
 
 class LeasedLauncher(Struct, frozen=True):

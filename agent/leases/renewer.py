@@ -3,8 +3,8 @@
 A heartbeat is one UpdateJob request for all leases. An attempt without a renewal is ended shortly before its deadline,
 while the lease is still valid, so that two agents never run one job at once (see `heldlease`).
 
-The reply also names the cancelled jobs. After one or several Nudges from the broker, the agent sends one heartbeat at
-once; if a Nudge is lost, the next regular heartbeat learns of the cancel.
+The reply also names the cancelled jobs, and the sizes that terminals are to have. After one or several Nudges from the
+broker, the agent sends one heartbeat at once; if a Nudge is lost, the next regular heartbeat learns of the cancel.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class Renewer:
             self._urgent = True
             return
         for held, verdict in zip(heartbeat, reply.leases, strict=True):
+            held.resize(verdict.terminal)
             match verdict.verdict:
                 case Verdict.KEPT:
                     held.renew(asked_s)

@@ -23,7 +23,7 @@ from airunner.broker.requests import kind_of
 from airunner.broker.store.contract import Engine
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import NotFound, PeerError
-from airunner.protocol.requests import CancelJob, RetryJob
+from airunner.protocol.requests import CancelJob, RetryJob, SendInput
 
 
 def decide(world: World, engine: Engine, command: Command) -> Done:
@@ -67,8 +67,8 @@ def read(engine: Engine, command: TenantRequest) -> Done:
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:
-    """Require that the job of a CancelJob or RetryJob is in these queues. Raises `NotFound`."""
-    if isinstance(command.request, CancelJob | RetryJob) and (
+    """Require that the job of a CancelJob, SendInput or RetryJob is in these queues. Raises `NotFound`."""
+    if isinstance(command.request, CancelJob | SendInput | RetryJob) and (
         world.job(command.tenant, command.request.job_id).queue not in queues
     ):
         raise NotFound

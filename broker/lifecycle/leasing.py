@@ -1,8 +1,10 @@
-"""Leases: DequeueJob grants leases, UpdateJob renews them; see `ending` for their ends."""
+"""Leases: DequeueJob grants leases, UpdateJob renews them and says what SendInput has sent; `ending` ends them."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.ending import expire_waiting, is_late
@@ -12,13 +14,23 @@ from airunner.broker.store.room import Room
 from airunner.broker.store.rows import JobRow, Keys, QueueKey, Wanted
 from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, StaleToken
 from airunner.protocol.events import JobLeased, encode_bodies
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import JobState
 from airunner.protocol.names import JobId, task_token, token_hash
-from airunner.protocol.replies import JobLease, JobsLeased, JobsUpdated, LeaseRef, LeaseVerdict, QueueMode, Verdict
-from airunner.protocol.requests import DequeueJob, UpdateJob
+from airunner.protocol.replies import (
+    InputSent,
+    JobLease,
+    JobsLeased,
+    JobsUpdated,
+    LeaseRef,
+    LeaseVerdict,
+    QueueMode,
+    Verdict,
+)
+from airunner.protocol.requests import DequeueJob, SendInput, UpdateJob
 from airunner.protocol.states import TRANSITIONS, Change
 
+_sizes = msgspec.msgpack.Decoder(TerminalSize)
 _LEASED: Final = TRANSITIONS[JobState.SCHEDULED, Change.LEASE]
 
 
@@ -85,6 +97,26 @@ def update(world: World, command: TenantRequest, request: UpdateJob) -> JobsUpda
     return JobsUpdated(leases=tuple(_renewed(world, command.tenant, ref, request) for ref in request.leases))
 
 
+def load_send(keys: Keys, command: TenantRequest, request: SendInput) -> None:
+    """Request the rows on which a SendInput is decided."""
+    keys.add_job(command.tenant, request.job_id)
+
+
+def send_input(world: World, command: TenantRequest, request: SendInput) -> InputSent:
+    """Note the size of a running job's terminal, and nudge its agent, which learns of it as of a cancel.
+
+    Raises `NotFound`, `CorruptLog`.
+    """
+    job = world.job(command.tenant, request.job_id)
+    if job.state == JobState.RUNNING:
+        size = msgspec.msgpack.encode(request.resize)
+        if size != job.terminal:
+            world.change(job)
+            job.terminal = size
+        world.news.nudged.append(job.job_id)
+    return InputSent(state=JobState(job.state))
+
+
 def ready_ms(job: JobRow, spec: JobSpec) -> int:
     """Return the instant from which a job could be leased for the first time."""
     not_before_ms = spec.not_before_ms
@@ -121,7 +153,7 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     if job.started_ms is None:
         job.started_ms = world.now_ms
         world.timings.waited_ms += [world.now_ms - ready_ms(job, lease.spec)]
-    job.settled = None
+    job.settled = job.terminal = None
     world.lease(job, command.request_id)
     world.update_standing(job, before)
 
@@ -149,13 +181,16 @@ def _renewed(world: World, tenant: str, ref: LeaseRef, request: UpdateJob) -> Le
         job = world.job_of(tenant, ref)
     except PeerError:
         job = None
+    terminal: bytes | None = None
     if job is None or job.state != JobState.RUNNING:
         verdict = Verdict.LOST
     else:
         _extend(world, job, request.visibility_ms)
         job.visibility_ms = request.visibility_ms
         verdict = Verdict.KEPT if job.cancel_requested_ms is None else Verdict.CANCEL
-    return LeaseVerdict(job_id=JobId(ref.job_id), attempt=ref.attempt, verdict=verdict)
+        terminal = job.terminal
+    size = None if terminal is None else _sizes.decode(terminal)
+    return LeaseVerdict(job_id=JobId(ref.job_id), attempt=ref.attempt, verdict=verdict, terminal=size)
 
 
 def _extend(world: World, job: JobRow, visibility_ms: int) -> None:

@@ -27,7 +27,7 @@ class QueueKey(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Version of a job's row: only a renewal and the end of a delay change none of these fields."""
+    """Version of a job's row: only a renewal, a size of the terminal and the end of a delay change none of these."""
 
     state: str
     attempt: int
@@ -69,6 +69,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     lease_request: RequestId | None = None  # the DequeueJob that was granted the last attempt
     settled: str | None = None  # how the last attempt ended (`ending.Settled`); None: it has not ended
     cancel_requested_ms: int | None = None
+    terminal: bytes | None = None  # size that the attempt's terminal is to have (TerminalSize); None: its first one
     origin: JobId | None = None
     broker: str = ""  # the broker that ends the job's lease or delay when it is due; "" with an engine that is `alone`
     result: bytes | None = None

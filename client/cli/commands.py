@@ -101,9 +101,10 @@ def submit_command(
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
     file = job_file_of(config)
     if file is not None and file.is_set:
-        specs = [requested_job(console, ctx, operands, job, fields)[0] for job in file.documents]
+        specs = [requested_job(console, ctx, operands, job, fields, sized=False)[0] for job in file.documents]
         return submit_set(console, specs, request_id, json=json, wait=monitor, cancel_on_exit=cancel_on_exit)
-    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields)
+    sized = request_id is None  # a repeat from another terminal would be another job
+    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized)
     name = request_id_of(request_id)
     given = stdin_for_job(console, wanted=stdin)
 
@@ -176,17 +177,28 @@ def requested_job(
     operands: Sequence[str] | None,
     document: JobDocument | None,
     options: Mapping[str, Given],
+    *,
+    sized: bool = True,
 ) -> tuple[JobSpec, Sources]:
-    """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`."""
+    """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`.
+
+    If it is `sized`, a terminal whose size is not given has the size of this one.
+    """
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
+    from airunner.client.cli.terminalsize import own_size
     from airunner.client.cli.worktree import hints_on
     from airunner.client.specs import spec_of
+    from airunner.protocol.fields import ProcessType
     from airunner.transport.ports import SYSTEM
 
     sources = Sources(f"airunner {ctx.info_name}")
     before, words = split_operands(operands or [], ctx.obj)
-    spec = spec_of(fields_of(options, before, words, document, SYSTEM.wall_ms(), sources), sources.label)
+    found = fields_of(options, before, words, document, SYSTEM.wall_ms(), sources)
+    console.sizes = found.get("process_type") == ProcessType.PTY and "terminal" not in found
+    if console.sizes and sized and (size := own_size()):
+        found["terminal"] = size
+    spec = spec_of(found, sources.label)
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
     return spec, sources

@@ -64,6 +64,7 @@ class Console:
         )
         self.job_id = ""  # id of the job that is shown
         self.owns = False  # whether this command submitted that job
+        self.sizes = False  # whether that job's terminal, if it has one, is to have the size of this one
         self.farewell = ""  # message if the command is interrupted now
         self.writing = False  # whether a write may be blocked, for long
         self._quiet = quiet

@@ -140,6 +140,7 @@ def retry_command(
     async def run(client: Client) -> int:
         if not several:
             submit = partial(client.retry, await job_id_of(client, (jobs or [""])[0]))
+            console.sizes = True
             return await follow_new(client, submit, console, json=json, monitor=follow, cancel_on_exit=cancel_on_exit)
         job_ids = [await job_id_of(client, job) for job in jobs] if jobs else await choice.ids(client)
         if not await confirmed(console, "retry", len(job_ids), yes=yes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final, TypedDict, Unpack
 
@@ -13,6 +13,7 @@ from airunner.client.cli.causes import Cause, Why
 from airunner.client.cli.console import Console, JobConsole, continues
 from airunner.client.cli.playback import Schedule, play
 from airunner.client.cli.status import WithStatus
+from airunner.client.cli.terminalsize import size_followed
 from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.client.taskgroups import first_error
@@ -46,16 +47,18 @@ async def watch(
 ) -> int:
     """Watch a job: show all events, or a part of them, and return the job's exit code (`exit_status`).
 
-    With `status` the console has a status line while no event comes. `offload`, if given, calls `show`. Raises the
-    errors of `Client.follow` and `show`.
+    With `status` the console has a status line. If it `sizes` the job's terminal, that has the size of this one.
+    `offload`, if given, calls `show`. Raises the errors of `Client.follow` and `show`.
     """
     console.follow()
     console.farewell = continues(job_id)
     events = client.follow(job_id, **part)
     try:
-        async with events:
+        async with events, size_followed(client, job_id) if console.sizes else nullcontext() as note_size:
             ask_why = WaitingReason(client, job_id, console).ask
             async for batch in WithStatus(events.next_batch, console, ask_why, status=status, fresh=console.owns):
+                if note_size is not None:
+                    note_size(batch)
                 if offload is None:
                     show(batch)
                 else:

@@ -34,6 +34,7 @@ from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import T
 from airunner.client.client import Client
+from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import Job
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
@@ -64,9 +65,13 @@ class Unreal:
     """What is told of every process that is none."""
 
     ran_s: float | None = None
+    size: TerminalSize | None = None
 
     def terminal_size(self) -> None:
         """There is none."""
+
+    def resize(self, size: TerminalSize) -> None:
+        self.size = size
 
     @property
     def spent(self) -> Spent:

@@ -10,11 +10,12 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import QueueKey
 from airunner.protocol.events import JobFinished
 from airunner.protocol.expiry import Expiry
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.replies import (
+    InputSent,
     JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
@@ -24,7 +25,16 @@ from airunner.protocol.replies import (
     Refused,
     Verdict,
 )
-from airunner.protocol.requests import ENQUEUE_MAX, CancelJob, EnqueueJob, ReleaseJob, RetryJob, UpdateJob, UpdateQueue
+from airunner.protocol.requests import (
+    ENQUEUE_MAX,
+    CancelJob,
+    EnqueueJob,
+    ReleaseJob,
+    RetryJob,
+    SendInput,
+    UpdateJob,
+    UpdateQueue,
+)
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion, release
 
 ID = b"r" * REQUEST_ID_BYTES
@@ -275,6 +285,22 @@ def a_tenants_queues_hold_so_many_different_needs_together_and_no_more(driver: D
     assert driver.complete(lease) is JobState.COMPLETED
     driver.reply(JobsEnqueued, more)
     driver.refused("bad-request", EnqueueJob(jobs=(JobSpec(command="n", queue="more", require={"n": "1"}),)))
+
+
+def a_size_reaches_the_attempt_that_runs_and_no_later_one(driver: Driver) -> None:
+    (job_id,) = driver.submit()
+    sizes = [TerminalSize(cols=cols) for cols in (120, 90)]
+    resize, again = (SendInput(job_id=job_id, resize=size) for size in sizes)
+    assert driver.outcome(resize).reply == InputSent(state=JobState.SCHEDULED)
+    leases = [driver.lease_one()]
+    for request in (resize, again, again):
+        outcome = driver.outcome(request)
+        assert (outcome.reply, outcome.news.nudged) == (InputSent(state=JobState.RUNNING), [job_id])
+    for size in (sizes[1], None):
+        update = UpdateJob(leases=(leases[-1].ref,), visibility_ms=VISIBILITY_MS)
+        assert driver.reply(JobsUpdated, update).leases[0].terminal == size
+        driver.reply(JobReleasedReply, release(leases[-1]))
+        leases.append(driver.lease_one())
 
 
 def the_same_request_and_seed_are_granted_to_each_its_own(driver: Driver) -> None:

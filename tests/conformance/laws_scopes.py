@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsListed, QueuesListed, SecretSet, SecretsListed
 from airunner.protocol.requests import (
@@ -14,6 +15,7 @@ from airunner.protocol.requests import (
     ListSecrets,
     ReplayJobEvents,
     RetryJob,
+    SendInput,
     SetSecret,
     WatchJob,
 )
@@ -28,6 +30,7 @@ def jobs_of_other_queues_are_not_there(driver: Driver) -> None:
     for kind in (GetJob, WatchJob, ReplayJobEvents, CancelJob, RetryJob):
         driver.refused("not-found", kind(job_id=theirs), queues=SCOPE)
         assert getattr(driver.outcome(kind(job_id=ours), queues=SCOPE).reply, "code", "") != "not-found", kind
+    driver.refused("not-found", SendInput(job_id=theirs, resize=TerminalSize()), queues=SCOPE)
     assert driver.state(theirs) is JobState.SCHEDULED
     assert driver.state(ours) is JobState.CANCELLED
     (ended,) = driver.ended(queue="docs")

@@ -13,7 +13,7 @@ from airunner.broker.requests import KINDS, Execution
 from airunner.broker.store.batch import Store
 from airunner.broker.store.postgres.engine import PostgresEngine
 from airunner.broker.store.rows import BrokerSeen
-from airunner.protocol.fields import JobSpec
+from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.replies import QueueMode
 from airunner.protocol.requests import (
     CancelJob,
@@ -25,6 +25,7 @@ from airunner.protocol.requests import (
     ReleaseJob,
     RemoveSecret,
     RetryJob,
+    SendInput,
     SetSecret,
     StoreRequest,
     UpdateJob,
@@ -92,6 +93,7 @@ def requests(driver: Driver) -> dict[type, Callable[[], StoreRequest]]:
         CompleteJob: lambda: completion(leases[2], exit_code=1),
         ReleaseJob: lambda: ReleaseJob(lease=leases[3].ref),
         CancelJob: lambda: CancelJob(job_id=cancelled[0]),
+        SendInput: lambda: SendInput(job_id=leases[4].job_id, resize=TerminalSize(cols=99)),
         RetryJob: lambda: RetryJob(job_id=ended[0]),
         UpdateQueue: lambda: UpdateQueue(queue="default", mode=QueueMode.DRAINING),
         SetSecret: lambda: SetSecret(queue="default", name="T", box=b"box"),
