@@ -231,7 +231,7 @@ def test_without_psycopg_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for url in ("postgresql://h/db", "postgres://h/db", "service=jobs"):
         assert is_postgres(url)
-        with pytest.raises(OperatorError, match=r"run pip install 'airunner\[postgres\]'"):
+        with pytest.raises(OperatorError, match=r"run pip install 'airunner-jobs\[postgres\]'"):
             init_command(url)
 
 
