@@ -16,7 +16,6 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:7070"
-EVENTS_PORT = 7071  # default port of --events, on the host of --listen: clients reach both at one host
 SWITCH_S = 0.0002  # GIL switch interval: each commit waits for the GIL twice, with Python's default 5 ms each time
 YOUNG_OBJECTS = 10_000  # more than a batch makes: with the usual 700 the garbage collector runs in each, 2 % of a job
 TENANT_REQUESTS_A_SECOND = 1_000.0
@@ -40,7 +39,7 @@ def broker_command(
         str | None,
         typer.Option(
             help="Endpoint on which to publish live events; port 0 picks a free one.",
-            show_default=f"port {EVENTS_PORT} on the host of --listen",
+            show_default="the port after that of --listen, on its host",
         ),
     ] = None,
     advertise: Annotated[
@@ -164,7 +163,9 @@ def broker_command(
     from airunner.transport.endpoints import require_loopback, split_endpoint
 
     address = of_flag("--listen", split_endpoint, listen)
-    events = events or f"tcp://{address._replace(port=EVENTS_PORT)}"
+    events = (
+        events or f"tcp://{address._replace(port=address.port and address.port + 1)}"
+    )  # clients reach both at one host
     of_flag("--events", split_endpoint, events)
     require_loopback([listen])
     tenants = tenants_named(metrics_tenant or [DEFAULT_TENANT])
