@@ -14,7 +14,7 @@ from airunner.agent.attempt.attempt import Surroundings
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.plan import Plan
 from airunner.agent.reports import Reports
-from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.curve import SERVER_KEY, load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.tokensource import token_source
@@ -51,7 +51,8 @@ async def run(
         os.environ, home, explicit=token, file=token_file, subject="agent", roles=[Role.WORK], report=say
     )
     with open_context() as context:
-        network = CurveNetwork(context, load_client_pair(home), load_broker_public(home))
+        broker_public = load_broker_public(home, os.environ.get(SERVER_KEY, ""))
+        network = CurveNetwork(context, load_client_pair(home), broker_public)
         channel = Channel(
             network,
             endpoints,

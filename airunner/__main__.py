@@ -79,7 +79,8 @@ def _run_command(argv: Sequence[str]) -> object:
 
     if argv[0] == "help":
         argv = (*argv[1:], "--help")
-    named = next((word for word in argv if not word.startswith("-")), "")
+    operands = argv[2:] if argv[0] == "--cluster" else argv  # of `airunner`, the only option with a value
+    named = next((word for word in operands if not word.startswith("-")), "")
     if named == argv[0] and named not in TABLE:
         raise unknown_command("airunner", argv, TABLE)
     try:
@@ -99,6 +100,10 @@ def _report(error: OperatorError | PeerError | OSError) -> int:
 
         traceback.print_exception(error)
     message, code = (_words(error), EXIT_IO) if isinstance(error, OSError) else (error.message, error.exit_code)
+    if "airunner.variables" in sys.modules:
+        from airunner.variables import renamed
+
+        message = renamed(message)
     print(f"airunner: {own_lines(message)}", file=sys.stderr)  # a message may quote other people's text
     return code
 

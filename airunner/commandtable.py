@@ -76,6 +76,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
         },
         "Identity": {
             "certs": Entry("airunner.certs.command:certs_app", "Manage keys and who may connect"),
+            "config": Entry("airunner.configcommand:config_app", "Show and change settings; choose a cluster"),
             "token": Entry("airunner.certs.command:token_command", "Print a token for a person or a machine"),
             "secret": Entry(f"{_CLIENT}.secrets:secret_app", "Manage the secrets of a queue's jobs"),
         },

@@ -162,6 +162,31 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner certs import build-7.keys --force",
             "AIRUNNER_HOME=/srv/airunner airunner certs import fleet.keys",
         ),
+        "config show": (
+            "airunner config show",
+            "airunner config show --all",
+            "airunner config show --cluster prod",
+        ),
+        "config list": (
+            "airunner config list",
+            "airunner config list --json",
+            "AIRUNNER_CLUSTER=prod airunner config list",
+        ),
+        "config use": (
+            "airunner config use prod",
+            "airunner config use local",
+            "airunner config use prod --debug",
+        ),
+        "config set": (
+            "airunner config set queue ci",
+            "airunner config set clusters.prod.broker tcp://broker.example.org:7070",
+            "airunner config set clusters.prod.home prod",
+        ),
+        "config unset": (
+            "airunner config unset cluster",
+            "airunner config unset queue",
+            "airunner config unset clusters.prod.queue",
+        ),
         "token": (
             "airunner token --subject ada",
             "airunner token --subject ci --role submit,read --ttl 7d",

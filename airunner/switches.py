@@ -1,11 +1,12 @@
 """Switches of the command line in all common spellings: `--monitor=false`, `--json=true`, `--debug`.
 
 The parser knows only `--monitor` and `--no-monitor`, so the arguments are rewritten before it reads them. This module
-also defines `--debug`, and adds it to every command.
+also defines `--debug` and `--cluster`, and adds them to every command.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,11 +23,8 @@ from typer.core import TyperGroup
 from airunner.client.cli.options import with_parameters
 from airunner.protocol.errors import EXIT_USAGE, OperatorError
 from airunner.usage import unknown_command
+from airunner.variables import TRUTHS, give_variables, origins
 
-_TRUTHS: Final = {
-    **dict.fromkeys(("true", "t", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "f", "0", "no", "off"), False),
-}
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 _BARE: Final = {"--timestamps": "clock"}
@@ -37,6 +35,34 @@ DebugOption = Annotated[
     bool,
     typer.Option(
         "--debug", envvar="AIRUNNER_DEBUG", help="Print requests, retries and tracebacks on stderr, without secrets."
+    ),
+]
+
+
+def use_cluster(ctx: typer.Context, name: str | None) -> str | None:
+    """Apply config.yaml to this process's environment, for the named cluster or the one that it chooses.
+
+    The parser calls this before it reads the variables of other options. Raises `OperatorError`.
+    """
+    from airunner.client.settings import configured
+
+    if ctx.resilient_parsing or (name is None and ctx.parent is None):
+        return name  # of `airunner` itself it is applied only if it is given: the command applies it otherwise
+    found = configured(os.environ, name or "")
+    os.environ.update(found.environ)
+    origins.update(found.origins)
+    return name
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        callback=use_cluster,
+        is_eager=True,
+        help="Cluster of config.yaml to use; see `airunner config list`.",
+        show_default="the one that `airunner config use` has chosen",
     ),
 ]
 
@@ -65,10 +91,12 @@ class SwitchGroup(TyperGroup):
         if args[0] not in self.commands:
             raise unknown_command(ctx.command_path, args, self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
+        path = f"{ctx.command_path} {name}".partition(" ")[2]
+        give_variables(path, command.params if command is not None else ())
         if command is not None and not {"-h", "--help"}.isdisjoint(rest):
             from airunner.helptext import complete_help
 
-            complete_help(command, f"{ctx.command_path} {name}".partition(" ")[2])
+            complete_help(command, path)
         _avoid_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
 
@@ -158,9 +186,9 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
         name, equals, value = word.partition("=")
         option = switches.get(name) or opposites.get(name)
         if equals and option is not None:
-            if value.lower() not in _TRUTHS:
+            if value.lower() not in TRUTHS:
                 raise OperatorError(f"{name} {value!r}: expected true or false")
-            on = _TRUTHS[value.lower()] is (name in switches)
+            on = TRUTHS[value.lower()] is (name in switches)
             written += (option.opts if on else option.secondary_opts)[:1]  # none: false for a switch without --no-
             continue
         if word in _BARE and word in takers:
@@ -172,18 +200,22 @@ def respelled(words: Sequence[str], options: Sequence[Any]) -> list[str]:
     return written
 
 
-def with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option `--debug` to a command."""
+def with_shared(command: Callable[..., Any], *, choosing: bool) -> Callable[..., Any]:
+    """Add the options that all commands have: `--debug` and, for those that are `choosing` a cluster, `--cluster`."""
 
     @wraps(command)
-    def debuggable(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401 - the command's own, of any kind
+    def shared(*args: Any, debug: bool = False, **options: Any) -> Any:  # noqa: ANN401 - the command's own, of any kind
         if debug:
             turn_debug_on()
+        if choosing:
+            del options["cluster"]  # `use_cluster` has it
         return command(*args, **options)
 
     known = signature(command, eval_str=True).parameters.values()
-    added = Parameter("debug", Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
-    return with_parameters(debuggable, [*known, added])
+    added = [Parameter("debug", Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)]
+    if choosing:
+        added.insert(0, Parameter("cluster", Parameter.KEYWORD_ONLY, default=None, annotation=ClusterOption))
+    return with_parameters(shared, [*known, *added])
 
 
 def turn_debug_on() -> None:

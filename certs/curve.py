@@ -20,6 +20,7 @@ from airunner.certs.home import Home
 from airunner.certs.secretfile import RUN_INIT, read_public, read_secret
 from airunner.protocol.errors import OperatorError
 
+SERVER_KEY: Final = "AIRUNNER_SERVER_KEY"  # variable with the broker's public key, instead of the home's file
 Z85_KEY_CHARS: Final = 40
 RAW_KEY_BYTES: Final = 32
 
@@ -99,8 +100,10 @@ def is_brokers_only(home: Home) -> bool:
     return home.broker_secret.exists() and not (home.client_secret.exists() or home.token_secret.exists())
 
 
-def load_broker_public(home: Home) -> bytes:
-    """Load the broker's public key, Z85; nothing is sent to a broker that cannot prove to have the secret key."""
+def load_broker_public(home: Home, given: str = "") -> bytes:
+    """Load the broker's public key, Z85, `given` or of the home: a broker must prove that it has the secret key."""
+    if given:
+        return key_in(given.encode(), SERVER_KEY, "the broker's public key")
     remedy = "run `airunner certs import FILE`, or `airunner certs init` if this is the broker's machine"
     what = "the broker's public key"
     return key_in(read_public(home.broker_public, what, if_missing=remedy), home.broker_public, what)
@@ -130,8 +133,8 @@ def mismatch(public_path: Path, secret_path: Path, remedy: str = "") -> str:
     return f"{public_path} does not belong to {secret_path}: {remedy or again}"
 
 
-def key_in(content: bytes, path: Path, what: str) -> bytes:
-    """Return the Z85 key in the `content` of the file at `path`."""
+def key_in(content: bytes, path: Path | str, what: str) -> bytes:
+    """Return the Z85 key in the `content` of the file or variable `path`."""
     text = content.strip()
     try:
         raw_key(text)

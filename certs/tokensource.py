@@ -1,8 +1,9 @@
 """Token source: chooses the token that a client or an agent presents with a request.
 
-It is the first of these: the value of `--token`, or the content of `--token-file` (not both); `AIRUNNER_TOKEN`; a token
-minted here, if the signing key is here; no token, for a broker with `--no-auth`. A file is read again when it has
-changed; a minted token is short-lived, and replaced long before it expires. With either a process needs no restart.
+It is the first of these: the value of `--token`, or the content of `--token-file` (not both); `AIRUNNER_TOKEN`; the
+file of `AIRUNNER_TOKEN_FILE`; a token minted here, if the signing key is here, of the tenant `AIRUNNER_TENANT`; no
+token, for a broker with `--no-auth`. A file is read again when it has changed; a minted token is short-lived, and
+replaced long before it expires. With either a process needs no restart.
 A client keeps the token that it has minted, so that the next one on this machine starts sooner.
 """
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from airunner.certs.tokens import TokenSigner
 
 TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, not a token
+TOKEN_FILE_VARIABLE: Final = "AIRUNNER_TOKEN_FILE"  # noqa: S105 - likewise
+TENANT_VARIABLE: Final = "AIRUNNER_TENANT"
 _LIKE: Final = re.compile(rb"\A\s*[^\s.]+\.[^\s.]+\.[^\s.]+\s*\Z")  # a JWT: three parts
 _HASH_BYTES: Final = 32
 _KEPT: Final = re.compile(rb"\A[0-9a-f]{64} ")
@@ -81,12 +84,12 @@ class TokenFile:
 class KeptToken:
     """Token kept in a file, 0600, by which a client that starts needs no signature, and no import of signing.
 
-    The file names the key, the subject and the roles of its token by a hash: another key's token is not used.
+    The file names the key, and the subject, tenant and roles of its token, by a hash: another's token is not used.
     """
 
-    def __init__(self, path: Path, pem: bytes, subject: str, roles: Iterable[Role]) -> None:
+    def __init__(self, path: Path, pem: bytes, names: Iterable[str]) -> None:
         self._path = path
-        what = "\0".join((subject, *sorted(roles))).encode()
+        what = "\0".join(names).encode()
         self._hash = blake2b(what, key=blake2b(pem).digest(), digest_size=_HASH_BYTES).hexdigest()
 
     def read(self) -> tuple[bytes, float] | None:
@@ -156,9 +159,17 @@ def token_source(
     file. Raises `OperatorError`: both options are given, the given token cannot be a token, or the signing key exists
     and is not usable.
     """
-    if file is not None:
-        if explicit is not None:
+    named = environ.get(TOKEN_FILE_VARIABLE) or None
+    if file is not None and explicit is not None:  # an option may have read its variable, which yields
+        if str(file) == named:
+            file = None
+        elif explicit == environ.get(TOKEN_VARIABLE):
+            explicit = None
+        else:
             raise OperatorError("use --token or --token-file, not both")
+    if file is None and explicit is None and named is not None and not environ.get(TOKEN_VARIABLE, "").strip():
+        file = Path(named)
+    if file is not None:
         return TokenFile(file, report)
     given = explicit if explicit is not None else environ.get(TOKEN_VARIABLE, "")
     if explicit is not None or given.strip():
@@ -167,11 +178,12 @@ def token_source(
     found = find_signing_pem(environ, home)
     if found is None:
         return TokenSource()
-    kept = KeptToken(home.client_token, found[0], subject, roles) if keep else None
+    tenant = environ.get(TENANT_VARIABLE) or DEFAULT_TENANT
+    kept = KeptToken(home.client_token, found[0], (subject, tenant, *sorted(roles))) if keep else None
     signer = cache(partial(_signer, *found))
     if kept is None or kept.read() is None:
         signer()  # now, so that a key that is not usable is refused before anything is sent
-    return TokenSource(signer=signer, subject=subject, roles=roles, kept=kept)
+    return TokenSource(signer=signer, subject=subject, tenant=tenant, roles=roles, kept=kept)
 
 
 def _signer(pem: bytes, where: str) -> TokenSigner:

@@ -1,6 +1,7 @@
 """Reach of a client, its access to brokers: endpoints, network, token, clock and randomness.
 
-`reach` makes it from the home's keys and the environment; a simulation and `airunner run` pass in their own.
+`reach` makes it from the home's keys, the environment and config.yaml; a simulation and `airunner run` pass in
+their own.
 """
 
 from __future__ import annotations
@@ -36,17 +37,19 @@ def reach(
 
     Raises `OperatorError`: the keys, an endpoint or the token cannot be used.
     """
-    from airunner.certs.curve import load_broker_public, load_client_pair
+    from airunner.certs.curve import SERVER_KEY, load_broker_public, load_client_pair
     from airunner.certs.ownership import own_home
     from airunner.certs.tokensource import token_source
+    from airunner.client.settings import HOME, configured
     from airunner.transport.ports import SYSTEM
     from airunner.transport.sockets import CurveNetwork, new_context
 
     environ = os.environ if environ is None else environ
+    environ = configured(environ if home is None else {**environ, HOME: str(home)}).environ
     endpoints = endpoints_of(broker, environ)
     require_loopback(endpoints)
-    place = own_home(environ if home is None else {**environ, "AIRUNNER_HOME": str(home)})
-    pair, broker_public = load_client_pair(place), load_broker_public(place)
+    place = own_home(environ)
+    pair, broker_public = load_client_pair(place), load_broker_public(place, environ.get(SERVER_KEY, ""))
     file = None if token_file is None else Path(token_file)
     tokens = token_source(environ, place, explicit=token, file=file, subject="client", keep=True)
     context = new_context()

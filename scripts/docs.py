@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,11 +18,13 @@ from msgspec import inspect
 
 from airunner.agent.metrics import METRICS as AGENT_METRICS
 from airunner.broker.metrics import METRICS
+from airunner.commandline import commands
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field
 from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
 from airunner.protocol.states import mermaid
 from airunner.transport.metric import Metric
+from airunner.variables import setting_of
 from bench.figures import Row
 from bench.results import Report
 from bench.table import MET, number, references
@@ -79,6 +82,13 @@ def job_fields() -> str:
     return "\n".join(f"    {field.name}: {_given(inspect.type_info(field.type))}" for field in FIELDS.values())
 
 
+def settings() -> str:
+    """Write the names of settings: those of all options with a variable."""
+    names = {setting_of(option) for _, command, _ in commands() for option in command.params} - {""}
+    text = textwrap.fill(" ".join(sorted(names)), 110, break_on_hyphens=False)
+    return textwrap.indent(f'"""\n{text}\n""".split()  # noqa: SIM905 - words', "    ")
+
+
 def imports() -> str:
     """Draw the diagram of packages and their imports."""
     return f"```mermaid\n{packages.mermaid()}\n```"
@@ -111,6 +121,7 @@ PIECES: Final = (
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("docs/reference/job-file.md", "job file", job_file),
     Piece("protocol/jobfields.py", "job fields", job_fields),
+    Piece("client/settings.py", "settings", settings),
 )
 
 

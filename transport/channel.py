@@ -44,12 +44,13 @@ from airunner.protocol.replies import Message, Nudge, Pong, Refused, Reply
 from airunner.protocol.requests import Asking, reply_type
 from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
-from airunner.transport.endpoints import mismatched, unanswered
+from airunner.transport.endpoints import forged, mismatched, unanswered, unlisted, unresolved
 from airunner.transport.patience import NOTICE_S, UNBOUNDED, Patience
 from airunner.transport.ports import Dealer, Edges, Ending, Frames, Network
 
 _Reply = TypeVar("_Reply", bound=Message)
 _log = logging.getLogger("airunner.channel")
+FORGED_MIN: Final = 2  # failed handshakes in a row with a server that greets: one that restarts may greet after one
 MISMATCHES_REPORTED: Final = 3  # failed handshakes in a row after which they are reported, once; a restart causes one
 ERROR_CHARS_MAX: Final = 500  # of the decoder's message in the error for an undecodable reply
 
@@ -106,6 +107,7 @@ class Channel:
         self._ever_heard = False
         self.silent = False
         self._mismatches = 0
+        self._forged = 0
         self._endpoints = frozenset(endpoints)
         self._refused: set[str] = set()  # endpoints that refused us since a broker was last heard
         self.connections = 0  # number of connections opened; after a change the broker may be another, or restarted
@@ -201,8 +203,7 @@ class Channel:
 
     def _wake_in_time(self) -> None:
         """Wake the loop if its next action is due sooner than it planned; usually it is not."""
-        due_ms = self._due_ms()
-        if due_ms < self._asleep_until_ms:
+        if self._due_ms() < self._asleep_until_ms:
             self._changed.ring()
 
     def _do(self, actions: Sequence[Action]) -> None:
@@ -289,6 +290,7 @@ class Channel:
             return
         self._ever_heard = True
         self._mismatches = 0
+        self._forged = 0
         self._refused.clear()
         if isinstance(reply, Nudge):
             self.nudged()
@@ -310,17 +312,15 @@ class Channel:
 
     def _ended(self, ending: Ending) -> None:
         _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)
-        self._mismatches = self._mismatches + 1 if ending is Ending.MISMATCHED else 0
+        self._mismatches = self._mismatches + 1 if ending in (Ending.MISMATCHED, Ending.FORGED) else 0
+        self._forged = self._forged + 1 if ending is Ending.FORGED else 0
         if ending is Ending.REFUSED:
-            message = (
-                f"the broker at {self.endpoint} does not accept this machine's key; "
-                "put the public key on its allow-list"
-            )
-            self._refuse_endpoint(message, EXIT_NO_PERMISSION, may_change=self._ever_heard)
+            self._refuse_endpoint(unlisted(self.endpoint), EXIT_NO_PERMISSION, may_change=self._ever_heard)
         elif ending is Ending.UNRESOLVED and (self._patience.doubt is not None or not self._ever_heard):
-            message = f"the host of {self.endpoint} does not resolve: check its name, and this machine's DNS"
-            self._refuse_endpoint(message, EXIT_UNAVAILABLE, may_change=True)
-        elif self._mismatches == MISMATCHES_REPORTED and self._patience.doubt is not None:
+            self._refuse_endpoint(unresolved(self.endpoint), EXIT_UNAVAILABLE, may_change=True)
+        elif self._forged == FORGED_MIN and (self._patience.doubt is not None or not self._ever_heard):
+            self._refuse_endpoint(forged(self.endpoint), EXIT_NO_PERMISSION, may_change=True)
+        elif self._mismatches == MISMATCHES_REPORTED and not self._forged and self._patience.doubt is not None:
             self._patience.doubt(mismatched(self.endpoint))
         self._do(self._pirate.dropped(self.now_ms()))
         self._reachable_changed.ring()

@@ -39,6 +39,7 @@ class CurveDealer:
         self._descriptor = -1
         self._trusted = False  # the handshake has proved that the other end is the broker
         self._ending = Ending.DROPPED
+        self._reached = address
         self._carried_bytes = 0  # bytes acknowledged while later bytes were outstanding
         self._socket = AnyioSocket(raw)
         self._monitor = AnyioSocket(monitor)
@@ -73,6 +74,10 @@ class CurveDealer:
             return Ending.UNRESOLVED
         with anyio.CancelScope() as connected:
             await self._monitor.read(partial(self._watch, connected))
+        if self._ending is Ending.MISMATCHED:
+            from airunner.transport.greeting import greets
+
+            return Ending.FORGED if await greets(self._reached) else Ending.MISMATCHED
         return self._ending
 
     def _watch(self, connected: anyio.CancelScope, frames: Frames) -> None:
@@ -98,6 +103,7 @@ class CurveDealer:
             address = await self._resolver.resolve(self._address)
         except OSError:
             return False
+        self._reached = address
         connect(self._socket.raw, address, ipv6=address.is_ipv6)
         unsent, self._unsent = self._unsent or [], None
         for frames in unsent:

@@ -151,7 +151,7 @@ def unanswered(endpoint: str, waited_s: float, *, away: bool) -> str:
             "when its database is back; its /health says more"
         )
     advice = (
-        "start one with `airunner broker`"
+        "start one with `airunner up`"
         if _is_loopback(endpoint)
         else "check that it runs there, that this is its port for requests, and that no firewall is in the way"
     )
@@ -159,11 +159,32 @@ def unanswered(endpoint: str, waited_s: float, *, away: bool) -> str:
     return f"no broker answers at {endpoint} (waited {waited_s:g} s); {advice}, {another}"
 
 
-def mismatched(endpoint: str) -> str:
-    """Return the message for failed handshakes; a stopped broker behind a proxy causes them too."""
+def unlisted(endpoint: str) -> str:
+    """Return the message that the broker at `endpoint` rejects this machine's key."""
     return (
-        f"the server at {endpoint} aborts the handshake: either this is not a broker's port for requests, or the "
-        "broker's key is not the one that is pinned here; then copy its certs/broker.public into this home"
+        f"the broker at {endpoint} does not accept this machine's key; put the public key of this home on its "
+        "allow-list: `airunner certs add NAME --key PUBLIC`, on the broker's machine"
+    )
+
+
+def unresolved(endpoint: str) -> str:
+    """Return the message that the host of `endpoint` has no address."""
+    return f"the host of {endpoint} does not resolve: check its name, and this machine's DNS"
+
+
+def forged(endpoint: str) -> str:
+    """Return the message that the broker at `endpoint` has another key than the one that is pinned."""
+    return (
+        f"the broker at {endpoint} has another key than the one pinned here (certs/broker.public of the home, or "
+        "server-key): copy its certs/broker.public, or use the home or --cluster that belongs to it"
+    )
+
+
+def mismatched(endpoint: str) -> str:
+    """Return the message for failed handshakes with a server that does not greet as a broker does."""
+    return (
+        f"the server at {endpoint} aborts the handshake: this is not a broker's port for requests, or the broker "
+        "behind it does not run"
     )
 
 

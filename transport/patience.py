@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-NOTICE_S: Final = 1.0  # of silence, after which `Patience.notice` is called
+NOTICE_S: Final = 2.0  # of silence, after which `Patience.notice` is called
 
 
 class Patience(Struct, frozen=True):

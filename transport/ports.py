@@ -93,7 +93,8 @@ class Ending(Enum):
     DROPPED = auto()  # the connection was lost or could not be made; another try may succeed
     REFUSED = auto()  # the broker does not accept this key
     UNRESOLVED = auto()  # the endpoint's name does not resolve
-    MISMATCHED = auto()  # the handshake failed: most likely the server is not the broker whose key is pinned
+    MISMATCHED = auto()  # the handshake failed: the server is no broker, or a proxy whose broker does not run
+    FORGED = auto()  # the handshake failed with a broker that greets: its key is not the one that is pinned
 
 
 class Sent(Enum):

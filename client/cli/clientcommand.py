@@ -8,6 +8,7 @@ Rules of these commands
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
@@ -163,14 +164,16 @@ def _run(
     """Run `work` with a client, and exit with its code; an interrupt prints `console.farewell` and ends it."""
     import anyio
 
+    from airunner.certs.home import Home
     from airunner.client.cli.interrupts import Interrupts
     from airunner.client.client import Client
     from airunner.client.session import FIRST_PATIENCE_S
     from airunner.transport.patience import Patience
 
     def notice(endpoint: str, left_s: float | None) -> None:
-        left = "" if left_s is None else f" for {left_s:.0f} s more"
-        console.must_say(f"waiting for the broker at {endpoint}{left}")
+        left = "" if left_s is None else f", for {left_s:.0f} s more"
+        home = Home.from_environment(os.environ).root
+        console.must_say(f"no broker answers at {endpoint} yet; trying with the keys in {home}{left}")
 
     async def run(interrupts: Interrupts) -> int | None:
         patience = Patience(timeout_s or FIRST_PATIENCE_S, timeout_s, notice=notice)

@@ -194,6 +194,8 @@ def requested_job(
 
     sources = Sources(f"airunner {ctx.info_name}")
     before, words = split_operands(operands or [], ctx.obj)
+    if document is not None:
+        options = _without_variables(ctx, document, options)
     found = fields_of(options, before, words, document, SYSTEM.wall_ms(), sources)
     console.sizes = found.get("process_type") == ProcessType.PTY and "terminal" not in found
     if console.sizes and sized and (size := own_size()):
@@ -202,6 +204,17 @@ def requested_job(
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
     return spec, sources
+
+
+def _without_variables(ctx: typer.Context, document: JobDocument, options: Mapping[str, Given]) -> Mapping[str, Given]:
+    """Return the options without those that a variable gives and the job file too: the file overrides variables."""
+    from airunner.client.cli.notation import is_mapping
+    from airunner.protocol.fields import FIELDS
+
+    written = document.content if is_mapping(document.content) else {}
+    names = [each.name for field in FIELDS.values() if field.key in written for each in (field, *field.more)]
+    weaker = {name for name in names if getattr(ctx.get_parameter_source(name), "name", "") == "ENVIRONMENT"}
+    return {name: value for name, value in options.items() if name not in weaker}
 
 
 async def follow_job(

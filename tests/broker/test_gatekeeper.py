@@ -192,16 +192,6 @@ class FullAtFirst(Rates):
         super().require(bucket, now_ms)
 
 
-async def test_another_brokers_key_is_noticed_and_the_person_told(home: Home, store: Store) -> None:
-    async with (
-        broker(home, store) as opened,
-        channel(home, opened.endpoint, broker_public=stranger().public, patience=Patience(first_s=1.5)) as asker,
-    ):
-        with pytest.raises(OperatorError, match="key is not the one that is pinned here") as raised:
-            await asker.ask(Ping())
-        assert raised.value.exit_code == 77
-
-
 async def test_whoever_waits_on_is_told_of_a_list_that_lost_his_key_and_goes_on_when_it_is_back(
     home: Home, store: Store
 ) -> None:
@@ -263,6 +253,32 @@ async def test_a_listed_key_is_admitted_and_known_by_it_at_our_door_in_our_mecha
         assert (await zap(domain, mechanism, *credentials))[2:5] == [b"400", b"", b""], (domain, mechanism)
     home.allowed_clients.unlink()
     assert (await zap(ZAP_DOMAIN, b"CURVE", key))[2] == b"300", "while the list cannot be read one may try again"
+
+
+@pytest.mark.parametrize("asking", ["client", "agent"])
+async def test_a_broker_of_another_key_is_told_at_once(home: Home, store: Store, asking: str) -> None:
+    doubted: list[str] = []
+    told = anyio.Event()
+
+    def doubt(message: str) -> None:
+        doubted.append(message)
+        told.set()
+
+    patience = Patience(doubt=doubt if asking == "agent" else None)
+    async with (
+        broker(home, store) as opened,
+        channel(home, opened.endpoint, broker_public=stranger().public, patience=patience) as asker,
+        anyio.create_task_group() as group,
+    ):
+        if asking == "agent":
+            group.start_soon(asker.ask, Ping())
+            await told.wait()
+            assert "has another key than the one pinned here" in doubted[0]
+            group.cancel_scope.cancel()
+        else:
+            with pytest.raises(OperatorError, match="has another key than the one pinned here") as raised:
+                await asker.ask(Ping())
+            assert raised.value.exit_code == 77
 
 
 async def test_a_proxy_without_its_broker_is_not_taken_for_another_broker(home: Home, store: Store) -> None:

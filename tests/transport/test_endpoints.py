@@ -158,8 +158,8 @@ async def test_http_is_served_at_an_ipv6_address_and_on_all_interfaces(address: 
 @pytest.mark.parametrize(
     ("endpoint", "advice"),
     [
-        ("tcp://127.0.0.1:7070", "start one with `airunner broker`"),
-        ("tcp://[::1]:7070", "start one with `airunner broker`"),
+        ("tcp://127.0.0.1:7070", "start one with `airunner up`"),
+        ("tcp://[::1]:7070", "start one with `airunner up`"),
         ("tcp://127.example.com:7070", "check that it runs there"),
         ("tcp://[2001:db8::7]:7070", "check that it runs there"),
     ],
