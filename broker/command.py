@@ -163,9 +163,8 @@ def broker_command(
     from airunner.transport.endpoints import require_loopback, split_endpoint
 
     address = of_flag("--listen", split_endpoint, listen)
-    events = (
-        events or f"tcp://{address._replace(port=address.port and address.port + 1)}"
-    )  # clients reach both at one host
+    following = address._replace(port=address.port and address.port + 1)  # clients reach both at one host
+    events = events or f"tcp://{following}"
     of_flag("--events", split_endpoint, events)
     require_loopback([listen])
     tenants = tenants_named(metrics_tenant or [DEFAULT_TENANT])
