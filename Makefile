@@ -74,13 +74,14 @@ certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init
 
 up: $(VENV)/.test ## leave a local cluster running
-	@$(BIN)/python scripts/cluster.py up
+	@$(BIN)/airunner up
 
 up-ha: $(VENV)/.test ## leave two brokers on PostgreSQL running, with two agents
-	@$(BIN)/python scripts/hacluster.py
+	@$(BIN)/python scripts/hacluster.py up
 
 down: $(VENV)/.test ## stop either of them
-	@$(BIN)/python scripts/cluster.py down
+	@$(BIN)/python scripts/hacluster.py down
+	@$(BIN)/airunner down
 
 docs: $(VENV)/.check ## write what docs/ and JobFields show of the tables in the code, and build/site; its links are checked
 	@PYTHONPATH=. $(BIN)/python scripts/docs.py

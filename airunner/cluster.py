@@ -28,7 +28,7 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.endpoints import DEFAULT_BROKER
 
 FOLDER: Final = "cluster"
-VARIABLE: Final = "AIRUNNER_LISTEN"
+EVENTS_PORT: Final = 7071  # beside the default endpoint, as `airunner broker` has it
 STOP_S: Final = 30  # seconds for the supervisor to end after SIGTERM: both children end within 2 s
 PORT_HEX: Final = 16
 LISTENING: Final = "0A"  # state of a socket in /proc/net/tcp
@@ -65,9 +65,18 @@ class State:
 
 def up_command(
     spawn: Annotated[int, typer.Option("--spawn", min=1, max=256, help="Number of jobs to run at once.")] = 4,
-    listen: Annotated[
-        str, typer.Option(metavar="ENDPOINT", envvar="AIRUNNER_LISTEN", help="Endpoint of the broker.")
-    ] = DEFAULT_BROKER,
+    listen: Annotated[str, typer.Option(metavar="ENDPOINT", help="Endpoint of the broker.")] = DEFAULT_BROKER,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDPOINT",
+            help="Endpoint of the broker's live events.",
+            show_default="port 7071; of another --listen a free one",
+        ),
+    ] = None,
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address of the broker's /health and /metrics.")
+    ] = "127.0.0.1:0",
 ) -> None:
     """Start a broker and an agent on this machine in the background; if they run already, only say so.
 
@@ -82,10 +91,14 @@ def up_command(
     if running := state.running():
         _say(f"the cluster of {home.root} is up already: broker {running.broker}", *_use(running.broker))
         return
-    _refuse_taken(listen)
+    if events is None:
+        port = EVENTS_PORT if listen == DEFAULT_BROKER else 0
+        events = f"{listen.rpartition(':')[0]}:{port}"
+    for flag, address in (("--listen", listen), ("--events", events), ("--http", http)):
+        _refuse_taken(flag, address)
     init(home)
     make_folder(state.folder)
-    broker = _start(state, listen, spawn)
+    broker = _start(state, listen, events, http, spawn)
     _say(f"the cluster of {home.root} is up: broker {broker}; log {state.log}", *_use(broker))
 
 
@@ -111,12 +124,12 @@ def down_command() -> None:
     _say(f"the cluster of {state.home} is down")
 
 
-def _start(state: State, listen: str, spawn: int) -> str:
+def _start(state: State, listen: str, events: str, http: str, spawn: int) -> str:
     """Start the supervisor, and return the broker's endpoint once all is ready. Raises `OperatorError`."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as answer:
         with state.log.open("ab") as log:
-            words = [str(state.folder), listen, str(spawn), str(write)]
+            words = [str(state.folder), str(write), str(spawn), listen, events, http]
             subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "airunner.supervisor", *words],
                 stdin=subprocess.DEVNULL,
@@ -143,12 +156,13 @@ def _use(broker: str) -> list[str]:
     return [f"try `airunner submit --broker {broker} -- echo hello`; `airunner down` stops it"]
 
 
-def _refuse_taken(listen: str) -> None:
-    """Refuse an endpoint whose port is taken, and name the process that has it. Raises `OperatorError`."""
-    port = int(listen.rpartition(":")[2]) if listen.rpartition(":")[2].isdecimal() else 0
+def _refuse_taken(flag: str, address: str) -> None:
+    """Refuse an address whose port is taken, and name the process that has it. Raises `OperatorError`."""
+    host, _, digits = address.rpartition(":")
+    port = int(digits) if digits.isdecimal() else 0
     inode = _listener(port) if port else ""
     if inode:
-        instead = "stop that, or give another port with --listen tcp://127.0.0.1:PORT"
+        instead = f"stop that, or give another port with {flag} {host}:PORT"
         raise OperatorError(f"port {port} is taken{_owner(inode)}: {instead}", exit_code=EXIT_UNAVAILABLE)
 
 
@@ -172,11 +186,18 @@ def _owner(inode: str) -> str:
             continue
         try:
             if any(str(link.readlink()) == f"socket:[{inode}]" for link in (folder / "fd").iterdir()):
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                return f" by process {folder.name} ({words[:80]})"
+                pid, words = folder.name, _command(folder.name)
+                while "\n" in words:  # a program given with -c, as of our own children
+                    pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                    words = _command(pid)
+                return f" by process {pid} ({words[:80]})"
         except OSError:
             continue
     return ""
+
+
+def _command(pid: str) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def _say(*lines: str) -> None:

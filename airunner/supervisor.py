@@ -1,7 +1,7 @@
 """Supervisor of `airunner up`: runs a broker and an agent, starts again what has ended, and ends both on SIGTERM.
 
-It is a process of its own, `python -m airunner.supervisor FOLDER LISTEN SPAWN ANSWER`, and holds the lock in the folder
-for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor `ANSWER` once.
+It is a process of its own, `python -m airunner.supervisor FOLDER ANSWER SPAWN LISTEN EVENTS HTTP`, and holds the lock
+in the folder for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor `ANSWER` once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Child:
         return line.decode(errors="replace").strip()
 
 
-def main(folder: Path, listen: str, spawn: str, answer: int) -> int:
+def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: str) -> int:
     """Run the cluster until SIGTERM."""
     woken, waker = socket.socketpair()
     waker.settimeout(0)  # as `set_wakeup_fd` requires
@@ -71,8 +71,7 @@ def main(folder: Path, listen: str, spawn: str, answer: int) -> int:
     except BlockingIOError:
         return _answer(answer, "failed", "another one of this home is starting")
     os.ftruncate(lock, 0)
-    free = listen.endswith(":0")
-    broker = Child("broker", "--listen", listen, "--http", "127.0.0.1:0", *(["--events", listen] if free else []))
+    broker = Child("broker", "--listen", listen, "--events", events, "--http", http)
     said = broker.ready()
     if READY not in said:
         return _answer(answer, "failed", said)
@@ -149,4 +148,4 @@ def _log(text: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

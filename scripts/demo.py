@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cluster import CHECKOUT, Ports, make_homes, procfile_environment, stop
+from hacluster import CHECKOUT, Ports, airunner, own_environment, stop
 
 REPLAYED_EVENTS: Final = 4  # last events of the job that the demonstration replays
 
@@ -34,6 +34,18 @@ def newest(environ: Mapping[str, str]) -> tuple[str, int]:
     job_id = json.loads(listed.stdout)["id"]
     shown = subprocess.run(["airunner", "show", job_id, "--json"], env=environ, check=True, capture_output=True)
     return job_id, json.loads(shown.stdout)["last_sequence"]
+
+
+def procfile_environment(home: Path, ports: Ports) -> dict[str, str]:
+    """Return the environment for the Procfile's processes and for their clients."""
+    broker = f"tcp://127.0.0.1:{ports.requests}"
+    return {
+        **own_environment(home),
+        "AIRUNNER_LISTEN": broker,
+        "AIRUNNER_EVENTS": f"tcp://127.0.0.1:{ports.events}",
+        "AIRUNNER_HTTP": f"127.0.0.1:{ports.http}",
+        "AIRUNNER_BROKER": broker,
+    }
 
 
 @contextmanager
@@ -72,7 +84,7 @@ def main() -> int:
         home = Path(scratch, "home")
         environ = procfile_environment(home, Ports.free())
         log = Path(scratch, "cluster.log")
-        make_homes(home, environ)
+        airunner(environ, home, "certs", "init")
         print(f"\nstarting the cluster of the Procfile: {environ['AIRUNNER_BROKER']}", flush=True)
         with cluster(environ, log):
             code = demonstrate(environ)

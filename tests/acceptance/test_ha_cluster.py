@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cluster
 import hacluster
 import pytest
 
@@ -33,9 +32,8 @@ def home() -> Iterator[Path]:
 UP = """
 import sys
 from pathlib import Path
-from cluster import Ports
 import hacluster
-hacluster.PORTS = (Ports.free(), Ports.free())
+hacluster.PORTS = (hacluster.Ports.free(), hacluster.Ports.free())
 sys.exit(hacluster.up(Path(sys.argv[1])))
 """
 """`make up-ha`, on other ports."""
@@ -54,7 +52,7 @@ def running(home: Path) -> Iterator[dict[str, str]]:
         (brokers,) = re.findall(r"export AIRUNNER_BROKER=(\S+)", up.stdout)
         yield {**environment(home), "AIRUNNER_BROKER": brokers}
     finally:
-        assert cluster.down(home) == 0
+        assert hacluster.down(home) == 0
 
 
 def lose(home: Path, name: str) -> None:

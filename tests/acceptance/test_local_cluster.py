@@ -1,4 +1,4 @@
-"""What `make up` prepares: an agent with a home, a key and a token of its own, and no way to sign another."""
+"""What `make up-ha` prepares for an agent: a home, a key and a token of its own, and no way to sign another."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from tests.acceptance.running import REPOSITORY, Process, environment, run, runn
 from tests.agent.checkout.repositories import new_repository
 
 
-def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_of_the_fleet_cannot_sign_a_token_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
-    import cluster
+    import hacluster
 
     home = tmp_path / "home"
-    environ = {**environment(home), "PATH": cluster.procfile_environment(home, cluster.Ports.free())["PATH"]}
-    cluster.make_homes(home, environ)
-    first = (home / "local-agent" / "token").read_bytes()
-    cluster.make_homes(home, environ)
-    agents = cluster.agent_home(home)
+    environ = {**environment(home), "PATH": hacluster.own_environment(home)["PATH"]}
+    hacluster.make_homes(home, environ, ["agent-a"])
+    first = (home / "agent-a" / "token").read_bytes()
+    hacluster.make_homes(home, environ, ["agent-a"])
+    agents = hacluster.agent_home(home, "agent-a")
     token = agents / "token"
     assert token.read_bytes() != first, "each start has a new one"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
@@ -45,4 +43,4 @@ def test_the_local_clusters_agent_cannot_sign_a_token_and_works(
             assert "signs tokens" not in note
         finally:
             agent.stop()
-    assert sys.modules.pop("cluster") is cluster
+    assert sys.modules.pop("hacluster") is hacluster
