@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -98,7 +99,7 @@ def up_command(
         _refuse_taken(flag, address)
     init(home)
     make_folder(state.folder)
-    broker = _start(state, listen, events, http, spawn)
+    broker, _ = start(state, (listen, events, http), spawn)
     _say(f"the cluster of {home.root} is up: broker {broker}; log {state.log}", *_use(broker))
 
 
@@ -124,29 +125,42 @@ def down_command() -> None:
     _say(f"the cluster of {state.home} is down")
 
 
-def _start(state: State, listen: str, events: str, http: str, spawn: int) -> str:
-    """Start the supervisor, and return the broker's endpoint once all is ready. Raises `OperatorError`."""
+def start(
+    state: State,
+    addresses: tuple[str, str, str],
+    spawn: int,
+    environ: Mapping[str, str] | None = None,
+    parent: int | None = None,
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start the supervisor, and return the broker's endpoint and the process once all is ready.
+
+    The broker listens at the addresses for requests, events and HTTP. The cluster ends when the other end of the pipe
+    `parent` is closed. Raises `OperatorError`.
+    """
     read, write = os.pipe()
     with os.fdopen(read, "rb") as answer:
+        descriptors = [write, *(() if parent is None else (parent,))]
         with state.log.open("ab") as log:
-            words = [str(state.folder), str(write), str(spawn), listen, events, http]
-            subprocess.Popen(  # noqa: S603 - our own program
+            words = [str(state.folder), str(write), str(spawn), *addresses, *map(str, descriptors[1:])]
+            supervisor = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "airunner.supervisor", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[write],
+                env=environ,
+                pass_fds=descriptors,
                 cwd="/",
                 start_new_session=True,
             )
         os.close(write)
         kind, _, words_said = answer.read().decode(errors="replace").partition(" ")
     if kind != "ready":
+        supervisor.wait()
         raise OperatorError(
             f"the cluster did not start: {words_said or 'its supervisor has died'}; its log is {state.log}",
             exit_code=EXIT_UNAVAILABLE,
         )
-    return words_said
+    return words_said, supervisor
 
 
 def _use(broker: str) -> list[str]:

@@ -1,7 +1,9 @@
 """Supervisor of `airunner up`: runs a broker and an agent, starts again what has ended, and ends both on SIGTERM.
 
-It is a process of its own, `python -m airunner.supervisor FOLDER ANSWER SPAWN LISTEN EVENTS HTTP`, and holds the lock
-in the folder for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor `ANSWER` once.
+It is a process of its own, `python -m airunner.supervisor FOLDER ANSWER SPAWN LISTEN EVENTS HTTP [PARENT]`, and holds
+the lock in the folder for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor
+`ANSWER` once. `PARENT` is the reading end of a pipe: the cluster ends when the other end is closed, however its owner
+ends.
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ class Child:
         return line.decode(errors="replace").strip()
 
 
-def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: str) -> int:
-    """Run the cluster until SIGTERM."""
+def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: str, parent: str = "") -> int:
+    """Run the cluster until SIGTERM, or until the parent ends."""
     woken, waker = socket.socketpair()
     waker.settimeout(0)  # as `set_wakeup_fd` requires
     signal.set_wakeup_fd(waker.fileno())
@@ -85,7 +87,7 @@ def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: 
         return _answer(answer, "failed", said)
     os.pwrite(lock, json.dumps({"pid": os.getpid(), "broker": endpoint}).encode(), 0)
     _answer(answer, "ready", endpoint)
-    _watch([broker, agent], woken)
+    _watch([broker, agent], [woken.fileno(), *([int(parent)] if parent else [])])
     _end([agent, broker])
     return 0
 
@@ -94,10 +96,11 @@ def _wake(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the signal's number is in the socket that `_watch` waits for."""
 
 
-def _watch(children: list[Child], woken: socket.socket) -> None:
-    """Copy what children print, and start again those that end, until a signal arrives."""
+def _watch(children: list[Child], ends: list[int]) -> None:
+    """Copy what children print, and start again those that end, until one of the descriptors `ends` can be read."""
     with selectors.DefaultSelector() as selector:
-        selector.register(woken, selectors.EVENT_READ)
+        for end in ends:
+            selector.register(end, selectors.EVENT_READ)
         for child in children:
             selector.register(child.stderr, selectors.EVENT_READ, child)
         due: dict[Child, float] = {}

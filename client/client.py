@@ -81,7 +81,7 @@ class Client(Administration):
         `BadRequest` for an invalid job; `Conflict` for a request id that submitted another job.
 
         >>> job = await client.submit(command="echo", args=["hello"])
-        >>> job = await client.submit(command="make", repository="https://example.org/x.git", timeout_seconds=600)
+        >>> job = await client.submit(command="make", repository="https://example.org/x.git", queue="nightly")
         >>> job = await client.submit(JobSpec(command="wc", args=("-w",)), stdin=b"one two", request_id="count-7")
         """
         if spec is not None and fields:
@@ -236,8 +236,8 @@ class Client(Administration):
         before it. Raises `NotFound`: there is no job `before`, or all jobs of a page were removed before the next.
 
         >>> job = await client.submit(command="true", name="nightly build", metadata={"build": "43"})
-        >>> [found.name async for found in client.list(metadata={"build": "43"})]
-        ['nightly build']
+        >>> [found.name async for found in client.list(metadata={"build": "43"})][0]
+        'nightly build'
         >>> failed = [job.id async for job in client.list(state=JobState.FAILED, queue="default")]
         """
         return Batches(self._jobs(before, page_size, filters))

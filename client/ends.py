@@ -193,7 +193,7 @@ async def gather(
     finally:
         ends.close()
         connection.closing.discard(cancel_rest)
-        if cancel_on_exit:
+        if cancel_on_exit and submitted:
             await cancel_rest()
 
 

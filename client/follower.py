@@ -294,10 +294,11 @@ class Events(BatchIterator[Event]):
         """Stop following."""
         self._closed = True
         self._ready = []
-        self._scope.cancel()
         if self._input is not None:
             self._input.close()
+        self._scope.cancel()
 
     def __del__(self) -> None:
         if not self._closed:
-            self.close()
+            with suppress(RuntimeError):  # the event loop has ended, and the follower with it
+                self.close()

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import packages
+import pythonpage
 from msgspec import inspect
 
 from airunner.agent.metrics import METRICS as AGENT_METRICS
@@ -120,6 +121,9 @@ PIECES: Final = (
     Piece("docs/PERFORMANCE.md", "figures", figures),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
     Piece("docs/reference/job-file.md", "job file", job_file),
+    Piece("docs/reference/python.md", "methods", pythonpage.methods),
+    Piece("docs/reference/python.md", "events", pythonpage.events),
+    Piece("docs/reference/python.md", "errors", pythonpage.errors),
     Piece("protocol/jobfields.py", "job fields", job_fields),
     Piece("client/settings.py", "settings", settings),
 )

@@ -39,6 +39,7 @@ COMMANDS: Final = (
     "bad_input",
     "controls",
     "main_job",
+    "python",
     "run",
     "scale_kubernetes",
     "scale_slurm",

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import typer
 
-import airunner
 from airunner.__main__ import run
 from airunner.certs.home import Home
 from airunner.certs.tokenkeys import load_verifying_keys, new_signing_pem, parse_signing_key, public_pem
@@ -279,13 +278,6 @@ def test_the_names_of_other_programs_work_and_are_not_listed(capfd: pytest.Captu
         assert f" {alias} " not in capfd.readouterr().out
         assert run([alias, "-h"]) == 0
         assert option in capfd.readouterr().out
-
-
-def test_the_public_names_are_all_there() -> None:
-    for name in dir(airunner):
-        assert getattr(airunner, name).__name__ == name
-    with pytest.raises(AttributeError):
-        _ = airunner.nonsense
 
 
 def test_an_error_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:

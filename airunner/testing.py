@@ -1,0 +1,88 @@
+"""Clusters for tests: `cluster()` starts a real broker and a real agent, with a home, keys and ports of their own.
+
+```python
+from airunner.testing import cluster
+
+with cluster() as running, running.sync_client() as client:
+    assert client.wait(client.submit(command="true")).exit_status == 0
+```
+
+Broker and agent end with the block, and also if this process is killed. In pytest, the fixture `airunner_cluster` is
+such a cluster; it is started once in a session.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+    from airunner.sync import Client as SyncClient
+
+__all__ = ["Cluster", "cluster"]
+
+SLOTS: Final = 4
+ADDRESSES: Final = ("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "127.0.0.1:0")  # ports that are free
+OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that point to another cluster
+
+
+class Cluster(Struct, frozen=True):
+    """Running cluster: its home, and the broker's endpoint. Its agent serves the queue `default`."""
+
+    home: Path
+    broker: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Environment variables with which `airunner` commands and `Client()` use this cluster."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        return {**environ, "AIRUNNER_HOME": str(self.home), "AIRUNNER_BROKER": self.broker}
+
+    def client(self) -> Client:
+        """Make an asynchronous client."""
+        from airunner.client.client import Client
+
+        return Client(self.broker, home=self.home)
+
+    def sync_client(self) -> SyncClient:
+        """Make a blocking client."""
+        from airunner.sync import Client
+
+        return Client(self.broker, home=self.home)
+
+
+@contextmanager
+def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[Cluster]:
+    """Start a broker and an agent with `slots` slots, and stop them after the block.
+
+    All files are in `home`, by default a temporary folder that is removed. Raises `OperatorError`: it did not start.
+
+    >>> with cluster(slots=1) as running, running.sync_client() as client:
+    ...     print(client.wait(client.submit(command="true")).state)
+    COMPLETED
+    """
+    from airunner.certs.home import Home
+    from airunner.certs.init import init
+    from airunner.certs.secretfile import make_folder
+    from airunner.cluster import STOP_S, State, start
+
+    with tempfile.TemporaryDirectory(prefix="airunner-test-", ignore_cleanup_errors=True) as temporary:
+        state = State(Path(home or temporary).absolute())
+        init(Home(state.home))
+        make_folder(state.folder)
+        parent, alive = os.pipe()
+        with os.fdopen(alive, "wb") as held:  # the cluster ends when it is closed
+            with os.fdopen(parent):
+                broker, supervisor = start(state, ADDRESSES, slots, Cluster(state.home, "").environ, parent)
+            try:
+                yield Cluster(state.home, broker)
+            finally:
+                held.close()
+                supervisor.wait(STOP_S)
