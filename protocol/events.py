@@ -8,6 +8,7 @@ agent or the broker encoded; that of an agent may be compressed (see `compressio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
@@ -92,6 +93,12 @@ class GitCloneStart(Body, frozen=True, kw_only=True, tag="GIT_CLONE_START"):
     repository: Text
     commit: Text = ""
     branch: Text = ""
+
+
+GIT_COUNT: Final = re.compile(
+    r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating|Downloading)\b.*\d"
+)
+"""Line of git that counts, such as `Receiving objects: 42% (420/1000)`: the next one takes its place."""
 
 
 class GitCloneProgress(Body, frozen=True, kw_only=True, tag="GIT_CLONE_PROGRESS"):

@@ -41,6 +41,7 @@ from airunner.agent.launcher.contract import (
 from airunner.agent.launcher.refusal import Scarce
 from airunner.agent.workspace.environment import absolute_path
 from airunner.agent.workspace.workspace import Workspace
+from airunner.protocol.events import GIT_COUNT
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.transport.backoff import Backoff
 
@@ -71,9 +72,6 @@ _SETTINGS: Final = (
     "submodule.recurse=false",
     "core.protectHFS=true",  # a name that some file system reads as `.git` is not checked out, whatever fsck let pass
     "fetch.unpackLimit=1",  # store one pack file, not thousands of object files
-)
-_PROGRESS: Final = re.compile(
-    r"(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Updating|Downloading)\b.*\d"
 )
 _MISLEADING: Final = re.compile(r"To add an exception for this directory|\s*git config --global --add safe.directory")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -245,7 +243,7 @@ class _Progress:
         self._line = bytearray(rest[:LINE_BYTES_MAX])
         for raw in lines:
             line = _CONTROL.sub("", raw.decode(errors="replace")).strip()
-            if _PROGRESS.match(line):
+            if GIT_COUNT.match(line):
                 self._report_stage(line)
 
     def _report_stage(self, line: str) -> None:
@@ -320,6 +318,6 @@ def message_lines(stderr: bytes) -> list[str]:
     """Return the messages in git's stderr, line by line, without progress and control characters."""
     lines = [line.rpartition("\r")[2] for line in stderr.decode(errors="replace").replace("\r\n", "\n").split("\n")]
     shown = [
-        _CONTROL.sub("", line).rstrip() for line in lines if not (_PROGRESS.match(line) or _MISLEADING.match(line))
+        _CONTROL.sub("", line).rstrip() for line in lines if not (GIT_COUNT.match(line) or _MISLEADING.match(line))
     ]
     return [line for line in shown if line and not line.startswith("Cloning into ")]

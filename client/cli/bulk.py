@@ -84,16 +84,11 @@ class Choice:
 
 async def confirmed(console: Console, verb: str, count: int, *, yes: bool) -> bool:
     """Ask the person at the terminal whether to change many jobs; True without a terminal."""
-    import os
-    import sys
+    from airunner.client.cli.oninterrupt import answered
 
-    import anyio
-
-    if yes or count < CONFIRMED_MIN or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or count < CONFIRMED_MIN:
         return True
-    console.ask(f"{verb} {count:,} jobs? [y/N]")
-    await anyio.wait_readable(sys.stdin.fileno())  # an interrupt ends this
-    agreed = os.read(sys.stdin.fileno(), 1_024).strip().lower() in (b"y", b"yes")
+    agreed = await answered(console, f"{verb} {count:,} jobs? [y/N]") in (None, "y", "yes")
     if not agreed:
         console.must_say("no job was changed")
     return agreed

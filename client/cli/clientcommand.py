@@ -182,7 +182,7 @@ def _run(
             async def call() -> int:
                 return await work(client) or 0
 
-            return await interrupts.interruptible(call)
+            return await interrupts.interruptible(call, console.decide)
 
     with Interrupts(lambda: console.writing) as interrupts:
         code: int | None = None
@@ -201,5 +201,4 @@ def _run(
             raise NoJob(console.job_id) from error
         if code is None:
             console.say_farewell()
-            code = interrupts.exit_code
-        raise typer.Exit(code or console.exit_code)
+        raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)

@@ -12,6 +12,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console, continues
+from airunner.client.cli.oninterrupt import Interruption, InterruptOption, OnInterrupt
 from airunner.client.cli.options import Given, with_job_options
 from airunner.client.cli.standardstreams import OutputLost
 from airunner.protocol.errors import OperatorError
@@ -83,6 +84,7 @@ def submit_command(
         ),
     ] = None,
     monitor: MonitorOption = True,
+    on_interrupt: InterruptOption = OnInterrupt.DETACH,
     cancel_on_exit: CancelOption = False,
     stdin: StdinOption = True,
     json: JsonOption = False,
@@ -92,7 +94,7 @@ def submit_command(
 
     That is 128+N for signal N, 124 for a timeout, 125 for a job that failed without a code of its own or was cancelled.
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job,
-    unless --cancel-on-exit is given.
+    unless --on-interrupt or --cancel-on-exit says otherwise; the exit code is then 130.
     """
     from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.cli.submitset import submit_set
@@ -102,7 +104,9 @@ def submit_command(
     file = job_file_of(config)
     if file is not None and file.is_set:
         specs = [requested_job(console, ctx, operands, job, fields, sized=False)[0] for job in file.documents]
-        return submit_set(console, specs, request_id, json=json, wait=monitor, cancel_on_exit=cancel_on_exit)
+        return submit_set(
+            console, specs, request_id, on_interrupt, json=json, wait=monitor, cancel_on_exit=cancel_on_exit
+        )
     sized = request_id is None  # a repeat from another terminal would be another job
     spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized)
     name = request_id_of(request_id)
@@ -110,7 +114,8 @@ def submit_command(
 
     async def run(client: Client) -> int:
         submit = partial(client.submit, spec, stdin=given, request_id=name)
-        return await follow_new(client, submit, console, json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
+        follow = partial(follow_new, client, submit, console, on_interrupt)
+        return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
     return run
 
@@ -270,6 +275,7 @@ async def follow_new(
     client: Client,
     submit: Callable[[], Awaitable[SubmittedJob]],
     console: Console,
+    on_interrupt: OnInterrupt,
     *,
     json: bool,
     monitor: bool,
@@ -280,9 +286,19 @@ async def follow_new(
 
     console.farewell = IN_DOUBT
     job: SubmittedJob | None = None
+    submitted = anyio.Event()
+
+    async def cancel() -> None:
+        await submitted.wait()
+        assert job is not None, "it was submitted"
+        await client.cancel(job.id)
+
+    if monitor:
+        console.on_interrupt = Interruption(on_interrupt, console, cancel).decide
     with anyio.CancelScope(shield=cancel_on_exit):  # the id is needed to cancel the job
         job = await submit()
     assert job is not None, "the scope was cancelled by itself"
+    submitted.set()
     async with cancelled_on_exit(client, job.id, console) if cancel_on_exit else nullcontext():
         return await follow_job(client, job.id, console, json=json, monitor=monitor)
 

@@ -7,7 +7,7 @@ unless `--raw` is given. A reader that closes the pipe (`| head`) ends the comma
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.printable import json_line, own_lines
 
+NAMED_MAX: Final = 10  # jobs that a message names
 DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
 STATUS_CHARS_MIN: Final = 20  # width of a status line; a narrower terminal shows none
 SAVE, RESTORE = "\x1b7", "\x1b8"  # DECSC, DECRC: save and restore the cursor and its colours; terminals since the VT100
@@ -66,6 +67,7 @@ class Console:
         self.owns = False  # whether this command submitted that job
         self.sizes = False  # whether that job's terminal, if it has one, is to have the size of this one
         self.farewell = ""  # message if the command is interrupted now
+        self.on_interrupt: Callable[[], Awaitable[bool | None]] | None = None  # see `decide`
         self.writing = False  # whether a write may be blocked, for long
         self._quiet = quiet
         self._file_of = {descriptor: _file(descriptor) for descriptor in self._descriptors}
@@ -97,6 +99,9 @@ class Console:
     def show_status(self, text: str) -> None:
         """Show a status line until something else is written; but not after an unfinished line of the job."""
         if not self.has_status or self._mid_line:
+            return
+        if not text:
+            self._clear_status()
             return
         width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would wrap
         if width >= STATUS_CHARS_MIN:
@@ -163,12 +168,23 @@ class Console:
         self._clear_status()
         self.end_line()
         self._put_message(self._descriptors[1], f"airunner: {question} ".encode())
+        self._mid_line.add(self._file_of[self._descriptors[1]])
+
+    def note_answer(self) -> None:
+        """Take note that the person has ended the line of the question."""
+        self._mid_line.discard(self._file_of[self._descriptors[1]])
 
     def end_line(self) -> None:
         """End the last line of stderr, so that a message does not stand behind it."""
         stderr = self._descriptors[1]
         if self._file_of[stderr] in self._mid_line:
             self._write(stderr, b"\n", self._put_message)
+
+    async def decide(self) -> bool | None:
+        """Decide at Ctrl-C whether the command ends (the default) or goes on; None: it forgets the interrupt."""
+        if self.has_status and not self._mid_line:
+            self._put(self._descriptors[1], f"\r{CLEAR}".encode())  # the ^C that the terminal shows
+        return True if self.on_interrupt is None else await self.on_interrupt()
 
     def say_farewell(self) -> None:
         """Print the farewell, if there is one and stderr can still be written."""
@@ -213,10 +229,17 @@ class Console:
             self.writing = False
 
 
-def continues(*job_ids: str) -> str:
-    """Return the farewell of a command that is interrupted while it follows jobs."""
+def continues(*job_ids: str, verb: str = "monitor") -> str:
+    """Return the farewell of a command that is interrupted while it follows jobs: `airunner VERB` goes on with them."""
+    if not job_ids:
+        return ""
+    if len(job_ids) > NAMED_MAX:
+        return f"{len(job_ids)} jobs continue; `airunner list` shows them"
+    from airunner.client.cli.columns import short_ids
+
     goes_on, them = ("job continues", "it") if len(job_ids) == 1 else ("jobs continue", "them")
-    return f"the {goes_on}; to follow {them} again: airunner monitor {' '.join(job_ids)}"
+    ids = " ".join(short_ids(job_ids))
+    return f"the {goes_on}; `airunner {verb} {ids}` returns to {them}, `airunner cancel {ids}` ends {them}"
 
 
 def _file(descriptor: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from airunner.client.cli.commands import CancelOption, follow_new, require_monit
 from airunner.client.cli.console import Console
 from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, state_option
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
+from airunner.client.cli.oninterrupt import InterruptOption, OnInterrupt
 from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.printable import json_line
@@ -121,6 +122,7 @@ def retry_command(
             show_default="monitor, if one job is named",
         ),
     ] = None,
+    on_interrupt: InterruptOption = OnInterrupt.DETACH,
     cancel_on_exit: CancelOption = False,
     json: JsonOption = False,
 ) -> Work:
@@ -141,7 +143,8 @@ def retry_command(
         if not several:
             submit = partial(client.retry, await job_id_of(client, (jobs or [""])[0]))
             console.sizes = True
-            return await follow_new(client, submit, console, json=json, monitor=follow, cancel_on_exit=cancel_on_exit)
+            start = partial(follow_new, client, submit, console, on_interrupt)
+            return await start(json=json, monitor=follow, cancel_on_exit=cancel_on_exit)
         job_ids = [await job_id_of(client, job) for job in jobs] if jobs else await choice.ids(client)
         if not await confirmed(console, "retry", len(job_ids), yes=yes):
             return EXIT_DECLINED

@@ -72,7 +72,7 @@ async def _running(client: Client, job: Job) -> Why:
             progress.note(event, 0, max(0, now_ms - event.timestamp_ms))
     phases = {"starting": Cause.STARTING, "checking out": Cause.CHECKOUT, "running": Cause.RUNNING}
     line = last_line(event for event in output if event.attempt == job.attempt)
-    text = f"{job.agent}: {progress.text(0)}" if job.agent else progress.text(0)
+    text = progress.text(0)
     if job.cancel_requested_ms is not None:
         text += f"; cancel requested {duration_text(now_ms - job.cancel_requested_ms)} ago"
     async for agent in client.agents():

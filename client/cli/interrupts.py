@@ -73,8 +73,14 @@ class Interrupts:
         await anyio.wait_readable(self._reader)
         os.read(self._reader, 1)
 
-    async def interruptible(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Call `call`, and cancel it at the first interrupt: then this returns None. A second one ends it at once."""
+    async def interruptible(
+        self, call: Callable[[], Awaitable[T]], decide: Callable[[], Awaitable[bool | None]]
+    ) -> T | None:
+        """Call `call`, and cancel it at the first interrupt: then this returns None. A second one ends it at once.
+
+        At Ctrl-C `decide` says whether it ends, or goes on; None: it goes on as if there had been no interrupt. Another
+        interrupt meanwhile ends it.
+        """
         import anyio
 
         result: T | None = None
@@ -82,14 +88,36 @@ class Interrupts:
             async with anyio.create_task_group() as group:
 
                 async def obey() -> None:
-                    await self.next()
+                    goes_on = True
+                    while goes_on:
+                        self.follow(2)
+                        await self.next()
+                        goes_on = self.number == signal.SIGINT and await self._goes_on(decide)
+                    self._expected = 0
                     group.cancel_scope.cancel()
 
-                self.follow(1)
+                self.follow(2)
                 group.start_soon(obey)
                 result = await call()
                 group.cancel_scope.cancel()
         return result
+
+    async def _goes_on(self, decide: Callable[[], Awaitable[bool | None]]) -> bool:
+        import anyio
+
+        ends: bool | None = True
+        async with anyio.create_task_group() as group:
+
+            async def hear() -> None:
+                await self.next()
+                group.cancel_scope.cancel()
+
+            group.start_soon(hear)
+            ends = await decide()
+            group.cancel_scope.cancel()
+        if ends is None:
+            self.number = None
+        return not ends
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:
         if self._over:

@@ -96,7 +96,7 @@ def logs_command(
     from airunner.client.cli.jobname import job_id_of
     from airunner.client.cli.logprinter import LogPrinter
     from airunner.client.cli.prefixes import prefixed
-    from airunner.client.cli.watching import together
+    from airunner.client.cli.watching import say_why_it_waits, together
     from airunner.client.logreader import Wanted
     from airunner.transport.ports import SYSTEM
 
@@ -129,7 +129,9 @@ def logs_command(
                 await require_attempt(client, job_id, attempt)
         readers = [reader_of(client, *each) for each in consoles.items()]
         if follow:
-            await together([partial(reader.show, tail, follow=True) for reader in readers])
+            waits = partial(say_why_it_waits, client, status=len(jobs) == 1)
+            says = [partial(waits, console, *each) for each in consoles.items() if console.person_reads]
+            await together([*says, *[partial(reader.show, tail, follow=True) for reader in readers]])
         else:
             for reader in readers:
                 await reader.show(tail, follow=False)

@@ -100,6 +100,8 @@ class ConsolePrinter:
                 return self._finished(event.body)
             case events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() if self._kinds:
                 return _asked_message(event.body)
+            case events.GitCloneProgress(message=message) if not self._kinds and events.GIT_COUNT.match(message):
+                return None  # the status line shows it
             case _:
                 return _agent_message(event.body)
 

@@ -16,6 +16,7 @@ import anyio
 from airunner.client.cli.console import Console
 from airunner.client.cli.wording import bytes_text, duration_text
 from airunner.protocol import events
+from airunner.protocol.printable import one_line
 from airunner.transport.ports import SYSTEM
 
 TICK_S: Final = 1.0  # between two updates of the line, which shows whole seconds
@@ -41,6 +42,8 @@ class Progress:
         self.doing = ""  # the phase, such as `running`
         self.began_ms = 0  # when it began, by the clock of its first event
         self.reason = ""  # why the job waits
+        self.draws = False  # whether the command runs in a terminal, on which it may draw
+        self._agent = ""
         self._output_ms: int | None = None
         self._vitals = ""
         self._beats = False  # whether this attempt's agent has sent a heartbeat since the last change
@@ -61,10 +64,16 @@ class Progress:
             self._begin("running", body.started_at)
         elif isinstance(body, events.Output):
             self._output_ms = event.timestamp_ms
+        elif isinstance(body, events.TerminalResize):
+            self.draws = True
+        elif isinstance(body, events.GitCloneProgress):
+            self.reason = one_line(body.message)
         elif isinstance(body, events.Heartbeat):
             self._beats = True
             self._vitals = _vitals(body)
         elif (doing := _DOING.get(type(body))) is not None:
+            if isinstance(body, (events.JobLeased, *_READY)):
+                self._agent = body.agent if isinstance(body, events.JobLeased) else ""
             self._begin(doing, event.timestamp_ms)
 
     def text(self, now_s: float) -> str:
@@ -72,27 +81,32 @@ class Progress:
         if not self.doing:
             return ""
         age_ms = self._came_ms + max(0, int((now_s - self._last_s) * 1_000))
-        line = f"{self.doing} {_whole(self._last_ms - self.began_ms + age_ms)}"
+        on = f" on {self._agent}" if self._agent else ""
+        line = f"{self.doing} {whole_seconds(self._last_ms - self.began_ms + age_ms)}{on}"
         if self.doing != "running":
             return f"{line}: {self.reason}" if self.reason else line
         heard = "no output yet"
         if self._output_ms is not None:
-            heard = f"last output {_whole(self._last_ms - self._output_ms + age_ms)} ago"
+            heard = f"last output {whole_seconds(self._last_ms - self._output_ms + age_ms)} ago"
         late = self._beats and age_ms > OVERDUE_MS  # an older agent may send no heartbeats
-        overdue = f", its agent not heard for {_whole(age_ms)}" if late else ""
+        overdue = f", its agent not heard for {whole_seconds(age_ms)}" if late else ""
         return f"{line}, {heard}{self._vitals}{overdue}"
 
     def _begin(self, doing: str, began_ms: int) -> None:
         self.doing = doing
         self.began_ms = began_ms
         self.reason = ""
+        self.draws = False
         self._output_ms = None
         self._vitals = ""
         self._beats = False
 
 
 class WithStatus:
-    """Events with what is shown while none comes: a status line on `console`, with the reason why the job waits.
+    """Events with a status line below what is shown of them, on `console`, with the reason why the job waits.
+
+    The line is drawn again after each batch, and each second. A command that runs in a terminal has the whole screen:
+    there is no line, which what it draws would mix with.
 
     It iterates over the batches of `next_batch`, of which an empty one is the end. `ask_why` asks the broker why the
     job waits, and prints what the user has to know: once, and every `REASON_S` if there is a status line. `fresh`: the
@@ -121,6 +135,7 @@ class WithStatus:
 
     async def __anext__(self) -> Sequence[events.Event]:
         while True:
+            self._draw()
             ask_s = max(self._progress.may_begin_s + TICK_S, self._ask_s)
             with anyio.move_on_after(TICK_S if self._status else max(TICK_S, ask_s - anyio.current_time())):
                 batch = await self._next_batch()
@@ -134,8 +149,10 @@ class WithStatus:
             if anyio.current_time() >= ask_s:
                 self._ask_s = anyio.current_time() + (REASON_S if self._status else math.inf)
                 self._progress.reason = await self._ask_why()
-            if self._status:
-                self._console.show_status(self._progress.text(anyio.current_time()))
+
+    def _draw(self) -> None:
+        if self._status:
+            self._console.show_status("" if self._progress.draws else self._progress.text(anyio.current_time()))
 
 
 def _vitals(beat: events.Heartbeat) -> str:
@@ -145,7 +162,7 @@ def _vitals(beat: events.Heartbeat) -> str:
     return f", {beat.processes} process{several}, {bytes_text(beat.memory_bytes)}"
 
 
-def _whole(ms: int) -> str:
+def whole_seconds(ms: int) -> str:
     """Format a duration in whole seconds."""
     seconds = max(0, ms) // 1_000
     return f"{seconds} s" if seconds < 60 else duration_text(seconds * 1_000)  # noqa: PLR2004 - seconds of a minute

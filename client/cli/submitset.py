@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airunner.client.cli.clientcommand import Work
 from airunner.client.cli.console import Console
+from airunner.client.cli.oninterrupt import Interruption, OnInterrupt
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
     from airunner.protocol.job import Job
 
 HEADINGS: Final = ("ID", "NAME OR COMMAND", "STATE", "EXIT", "LAST LINE")
-BAR_CHARS: Final = 30
 TITLE_CHARS_MAX: Final = 40  # of a command in the place of a name
 LINES_AT_ONCE: Final = 16  # logs whose last lines are read at once
 
 
 def submit_set(
-    console: Console, specs: Sequence[JobSpec], request_id: str | None, *, json: bool, wait: bool, cancel_on_exit: bool
+    console: Console,
+    specs: Sequence[JobSpec],
+    request_id: str | None,
+    on_interrupt: OnInterrupt,
+    *,
+    json: bool,
+    wait: bool,
+    cancel_on_exit: bool,
 ) -> Work:
     """Submit jobs; with `wait`, wait for their ends and print a table of them.
 
@@ -32,8 +39,15 @@ def submit_set(
 
         submitted: dict[str, JobSpec] = {}
         ends: dict[str, Job] = {}
+        cancels = cancel_on_exit or on_interrupt is OnInterrupt.CANCEL  # whether an interrupt now does so
+
+        async def cancel() -> None:
+            await _cancel(client, console, [job_id for job_id in submitted if job_id not in ends])
+
         try:
-            await _submit(client, console, specs, submitted, request_id, shield=cancel_on_exit)
+            await _submit(client, console, specs, submitted, request_id, shield=cancels)
+            cancels = cancel_on_exit
+            console.on_interrupt = Interruption(on_interrupt, console, cancel).decide if wait else None
             for job_id, spec in submitted.items():
                 if json:
                     console.out_json({"job_id": job_id, "name": spec.name})
@@ -44,8 +58,8 @@ def submit_set(
                 return 0
             await _follow(client, console, submitted, ends, json=json)
         except BaseException:
-            if cancel_on_exit:
-                await _cancel(client, console, [job_id for job_id in submitted if job_id not in ends])
+            if cancels:
+                await cancel()
             raise
         if not json:
             await _print_table(client, console, submitted, ends)
@@ -83,16 +97,17 @@ async def _follow(
     client: Client, console: Console, submitted: Mapping[str, JobSpec], ends: dict[str, Job], *, json: bool
 ) -> None:
     """Wait for the ends of jobs, and note each."""
-    console.farewell = "the jobs continue; `airunner list` shows them"
-    console.show_status(progress_text((), len(submitted)))
-    async with client.as_completed(submitted) as ended:
+    from airunner.client.cli.setstatus import set_status
+
+    waiting = dict.fromkeys(submitted)
+    async with set_status(client, console, waiting, ends.values()) as show, client.as_completed(submitted) as ended:
         async for job in ended:
             ends[job.id] = job
+            del waiting[job.id]
             if json:
                 name = submitted[job.id].name
                 console.out_json({"job_id": job.id, "name": name, "state": job.state, "exit_code": job.exit_status})
-            console.show_status(progress_text(ends.values(), len(submitted)))
-    console.farewell = ""
+            show()
 
 
 async def _cancel(client: Client, console: Console, job_ids: Sequence[str]) -> None:
@@ -113,16 +128,6 @@ async def _cancel(client: Client, console: Console, job_ids: Sequence[str]) -> N
     with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
         await change_each(console, "cancel", job_ids, cancel)
     console.farewell = f"{cancelled} of {len(job_ids)} jobs are cancelled or being cancelled"
-
-
-def progress_text(ends: Collection[Job], total: int) -> str:
-    """Format how many jobs have ended, with a bar: `[#######...] 35 of 50 ended, 2 failed`."""
-    from airunner.protocol.job import JobState
-
-    filled = BAR_CHARS * len(ends) // total
-    failed = sum(end.state is not JobState.COMPLETED for end in ends)
-    bad = f", {failed} not completed" if failed else ""
-    return f"[{'#' * filled}{'.' * (BAR_CHARS - filled)}] {len(ends)} of {total} ended{bad}"
 
 
 async def _print_table(

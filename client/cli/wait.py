@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
-from airunner.client.cli.console import Console
+from airunner.client.cli.console import NAMED_MAX, Console
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.job import TIMEOUT_EXIT
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from airunner.client.client import Client
     from airunner.protocol.job import Job
-
-NAMED_MAX: Final = 10  # jobs that a message names
 
 
 @client_command("quiet")
@@ -46,13 +44,13 @@ def wait_command(
         import anyio
 
         from airunner.client.cli.jobname import job_id_of
+        from airunner.client.cli.setstatus import set_status
         from airunner.client.cli.watching import first_failed
 
         waiting = dict.fromkeys([await job_id_of(client, job) for job in jobs])
         ended: list[Job] = []
-        console.farewell = farewell(waiting)
         with anyio.move_on_after(limit_s) as limit:
-            async with client.as_completed(tuple(waiting)) as ends:
+            async with set_status(client, console, waiting, ended) as show, client.as_completed(tuple(waiting)) as ends:
                 async for job in ends:
                     ended.append(job)
                     del waiting[job.id]
@@ -60,21 +58,16 @@ def wait_command(
                         console.out_json({"job_id": job.id, "state": job.state, "exit_code": job.exit_status})
                     else:
                         console.out_line(f"{job.id} {job.state} {job.exit_status}")
-                    console.farewell = farewell(waiting)
-                    if first:
+                    if first or not waiting:
                         break
+                    show()
+        console.job_over()
         if not limit.cancelled_caught:
             return first_failed(ended)
         console.must_say(f"gave up after {timeout}; {await states_text(client, waiting)}")
         return TIMEOUT_EXIT
 
     return run
-
-
-def farewell(waiting: Collection[str]) -> str:
-    """Return the message of a command that is interrupted while it waits for these jobs."""
-    rest = f"; to wait for the rest: airunner wait {' '.join(waiting)}" if len(waiting) <= NAMED_MAX else ""
-    return f"the jobs continue{rest}" if waiting else ""
 
 
 async def states_text(client: Client, waiting: Collection[str]) -> str:

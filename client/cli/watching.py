@@ -18,7 +18,7 @@ from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.client.taskgroups import first_error
 from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
-from airunner.protocol.events import Event, JobFinished
+from airunner.protocol.events import Event, JobFinished, JobScheduled
 from airunner.protocol.job import Job, JobState, Result
 
 HINT_S: Final = 5.0  # for the broker's answers why a job waits
@@ -76,8 +76,8 @@ class WaitingReason:
     """Reason why a job waits, asked of the broker."""
 
     def __init__(self, client: Client, job_id: str, console: JobConsole) -> None:
+        self.job_id = job_id  # another one may follow
         self._client = client
-        self._job_id = job_id
         self._console = console
         self._said: Cause | None = None
 
@@ -85,13 +85,23 @@ class WaitingReason:
         """Return the reason, or nothing if the broker does not say it in time; print each new cause that blocks."""
         why: Why | None = None
         with suppress(PeerError, OperatorError), anyio.move_on_after(HINT_S):
-            why = await why_it_waits(self._client, await self._client.get(self._job_id))
+            why = await why_it_waits(self._client, await self._client.get(self.job_id))
         if why is None:
             return ""
         if why.blocked and why.cause is not self._said:
             self._said = why.cause
             self._console.must_say(f"waiting: {why.text}")
         return why.text
+
+
+async def say_why_it_waits(client: Client, console: Console, job_id: str, own: JobConsole, *, status: bool) -> None:
+    """Say why a job waits, with `status` in a line that is kept up to date, until an agent has leased it."""
+    async with client.follow(job_id, kinds=("JOB_SCHEDULED", "JOB_LEASED", "JOB_FINISHED")) as events:
+        ask_why = WaitingReason(client, job_id, own).ask
+        async for batch in WithStatus(events.next_batch, console, ask_why, status=status, fresh=False):
+            if not all(isinstance(event.body, JobScheduled) for event in batch):
+                break
+    console.show_status("")
 
 
 async def watch_all(
@@ -120,7 +130,7 @@ async def watch_all(
         else:
             job = await client.get(job_id)
             ended[job_id] = job.finished_ms or 0, job.exit_status or 0
-        console.farewell = continues(*(other for other in jobs if other not in ended)) if len(ended) < len(jobs) else ""
+        console.farewell = continues(*(other for other in jobs if other not in ended))
         own.job_over()
 
     try:

@@ -59,7 +59,7 @@ class Screen:
         command = shlex.join([sys.executable, "-m", "airunner", *words])
         written = self._folder.name + "/written"
         os.mkfifo(written)
-        script = f"tmux wait-for begin; {command}; echo {PROMPT}$?; tmux wait-for end"
+        script = f"trap : INT; tmux wait-for begin; {command}; echo {PROMPT}$?; tmux wait-for end"
         size = ("-x", str(width), "-y", str(height))
         self._tmux("new-session", "-d", *size, "sh", "-c", script, ";", "set-option", "-g", "status", "off")
         self._tmux("pipe-pane", f"cat > {written}")

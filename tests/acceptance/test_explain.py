@@ -35,7 +35,7 @@ def test_doing_what_explain_says_starts_the_job(cluster: Cluster, gate: Gate) ->
     other = cluster.agent("--queue", "other")
     obey(cluster, job, "no-agent")
     gate.wait()
-    stored(cluster, job, "PROCESS_START")
+    stored(cluster, job, "OUTPUT")
     doing = cluster.airunner("explain", job).stdout.decode()
     assert f"job {job} RUNNING: " in doing
     assert doing.splitlines()[0].endswith(": early")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.running import Cluster, Gate, events, start, submitted
 
-CONTINUES = "the job continues; to follow it again: airunner monitor {}"
+CONTINUES = "the job continues; `airunner monitor {}"
 CANCELLED = "job {} is being cancelled"
 
 
@@ -60,7 +60,7 @@ def test_an_interrupted_client_says_what_becomes_of_its_job(
         said = client.stderr.read().decode().splitlines()
         assert client.wait() == code
     assert farewell.split("{}", maxsplit=1)[0] in said[-1]
-    job_id = said[-1].split(farewell.split("{}", maxsplit=1)[0])[1].split()[0]
+    job_id = said[-1].split(farewell.split("{}", maxsplit=1)[0])[1].split()[0].rstrip("`;")
     if farewell is CONTINUES:
         standing.airunner("cancel", job_id)
     assert list(events(standing, job_id))[-1]["state"] == "CANCELLED"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
-from tests.acceptance.running import Cluster
+from tests.acceptance.running import Cluster, Gate, submitted
 from tests.acceptance.screens import Screen, needs_tmux
 
 pytestmark = needs_tmux
@@ -30,3 +31,49 @@ def test_a_jobs_terminal_has_the_size_of_the_one_that_submits_it(cluster: Cluste
         screen.until("33 99")
         screen.until("33 99")
         assert screen.ended() == 0
+
+
+def test_ctrl_c_asks_what_becomes_of_the_job(cluster: Cluster, gate: Gate) -> None:
+    cluster.agent()
+    command = ("--on-interrupt", "ask", "--", "sh", "-c", gate.script)
+    with Screen(cluster, 80, "submit", *command) as screen:
+        gate.wait()
+        screen.until("early")
+        screen.keys("C-c")
+        screen.until("Enter to go on?")
+        screen.keys("Enter")
+        gate.open(1)
+        screen.until("late")
+        assert screen.ended() == 0, "as if there had been no Ctrl-C"
+    with Screen(cluster, 80, "submit", *command) as screen:
+        gate.wait()
+        screen.until("early")
+        screen.keys("C-c")
+        screen.until("Enter to go on?")
+        screen.keys("C-c")
+        screen.until("the job continues; `airunner monitor ")
+        assert screen.ended() == 130
+    assert cluster.airunner("list", "-q", "--state", "running").stdout
+    cluster.airunner("cancel", "@last")
+
+
+def test_ctrl_c_cancels_a_set_and_its_ends_are_shown(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "set.yaml").write_text("command: sleep\nargs: ['100']\nmatrix: {n: [a, b]}\nqueue: '{{matrix.n}}'\n")
+    cluster.agent("--queue", "a")
+    words = ("submit", "-f", str(tmp_path / "set.yaml"))
+    with Screen(cluster, 100, *words, more={"AIRUNNER_ON_INTERRUPT": "cancel"}) as screen:
+        screen.until("waiting: no agent serves queue b; agents serve: a")
+        screen.keys("C-c")
+        screen.until("cancelling; press Ctrl-C again to detach")
+        screen.until("0 of 2 jobs completed, 2 did not")
+        assert screen.ended() == 130
+
+
+def test_logs_of_a_waiting_job_say_why_it_waits(cluster: Cluster) -> None:
+    job = submitted(cluster, "--queue", "gpu", "--", "echo", "out")
+    with Screen(cluster, 100, "logs", "-f", job) as screen:
+        screen.until("airunner: waiting: no agent serves queue gpu; no agent is there")
+        screen.until(": no agent serves queue gpu")
+        cluster.agent("--queue", "gpu")
+        assert screen.ended() == 0
+        assert screen.text().split("\n")[1:] == ["out", "exited with 0", ""]

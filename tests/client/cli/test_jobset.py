@@ -8,8 +8,8 @@ import pytest
 
 from airunner.client.cli.jobfile import JobDocument, fields_in
 from airunner.client.cli.jobset import JOBS_MAX, is_job_set, job_documents
+from airunner.client.cli.setstatus import BAR_CHARS, progress_text
 from airunner.client.cli.sources import Sources
-from airunner.client.cli.submitset import BAR_CHARS, progress_text
 from airunner.client.cli.written import Entries, load
 from airunner.client.specs import batches
 from airunner.protocol.errors import OperatorError

@@ -74,7 +74,7 @@ PROGRESS: list[EventBody] = [
     events.JobScheduled(timestamp_ms=0, queue="q"),
     events.JobLeased(timestamp_ms=0, agent="a1"),
     events.GitCloneStart(timestamp_ms=0, repository="r", commit="", branch=""),
-    events.GitCloneProgress(timestamp_ms=0, message="Receiving objects: 100%"),
+    events.GitCloneProgress(timestamp_ms=0, message="trying again (2 of 4)"),
     events.GitCloneEnd(timestamp_ms=0, commit="c" * 40, duration_ms=1),
     events.ProcessStart(timestamp_ms=0, pid=1, started_at=0),
     events.JobFinished(timestamp_ms=0, state=JobState.COMPLETED, exit_code=0),
@@ -105,6 +105,14 @@ def test_quiet_hides_progress_and_neither_a_warning_nor_the_reason_of_a_failure(
     assert bool(files.written[1]) is is_shown
     ConsolePrinter(files.console()).show([event(body)])
     assert files.written[1], "an event of which nothing is said is neither"
+
+
+def test_what_git_counts_is_for_the_status_line(files: Files) -> None:
+    counted = event(events.GitCloneProgress(timestamp_ms=0, message="Receiving objects: 100% (3/3), done."))
+    ConsolePrinter(files.console()).show([counted])
+    assert files.written == (b"", b"")
+    ConsolePrinter(files.console(), ("GIT_CLONE_PROGRESS",)).show([counted])
+    assert files.written[0]
 
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR

@@ -45,16 +45,20 @@ def said(stamp_ms: int, text: bytes = b"hello\n") -> Output:
 
 LIFE: list[tuple[EventBody, str]] = [
     (events.JobScheduled(timestamp_ms=5_000_000, queue="default"), "waiting 7 s"),
-    (events.JobLeased(timestamp_ms=5_003_000, agent="a"), "starting 7 s"),
-    (events.GitCloneStart(timestamp_ms=1_000, repository="r"), "checking out 7 s"),
-    (ProcessStart(timestamp_ms=10_500, pid=7, started_at=10_000), "running 7 s, no output yet"),
-    (said(30_000), "running 27 s, last output 7 s ago"),
-    (Heartbeat(timestamp_ms=60_000), "running 57 s, last output 37 s ago"),
+    (events.JobLeased(timestamp_ms=5_003_000, agent="a"), "starting 7 s on a"),
+    (events.GitCloneStart(timestamp_ms=1_000, repository="r"), "checking out 7 s on a"),
+    (
+        events.GitCloneProgress(timestamp_ms=3_000, message="Receiving objects: 42% (420/1000)"),
+        "checking out 9 s on a: Receiving objects: 42% (420/1000)",
+    ),
+    (ProcessStart(timestamp_ms=10_500, pid=7, started_at=10_000), "running 7 s on a, no output yet"),
+    (said(30_000), "running 27 s on a, last output 7 s ago"),
+    (Heartbeat(timestamp_ms=60_000), "running 57 s on a, last output 37 s ago"),
     (
         Heartbeat(timestamp_ms=90_000, processes=3, memory_bytes=12 << 20),
-        "running 1 min 27 s, last output 1 min 07 s ago, 3 processes, 12.0 MiB",
+        "running 1 min 27 s on a, last output 1 min 07 s ago, 3 processes, 12.0 MiB",
     ),
-    (events.ProcessEnd(timestamp_ms=91_000, pid=7, exit_code=0), "ending 7 s"),
+    (events.ProcessEnd(timestamp_ms=91_000, pid=7, exit_code=0), "ending 7 s on a"),
     (events.JobFinished(timestamp_ms=5_091_000, state=JobState.COMPLETED, exit_code=0), ""),
 ]
 
@@ -161,14 +165,15 @@ async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Te
 
     async for batch in WithStatus(events.next_batch, terminal.console, hint, status=True, fresh=True):
         printer.show(batch)
-    line = "running {} s, last output {} s ago, 1 process, 1.0 MiB"
-    status = shown(line.format(31, 31)) + shown(line.format(32, 32)) + CLEARED
-    assert terminal.shown() == b"airunner: started, pid 7\nhello\n" + status + b"hello\n"
+    silent, beaten = "running {} s, last output {} s ago", ", 1 process, 1.0 MiB"
+    begun = b"airunner: started, pid 7\n" + shown("running 0 s, no output yet") + CLEARED
+    first = shown(silent.format(0, 0)) + b"".join(shown(silent.format(at, at) + beaten) for at in (30, 31, 32))
+    assert terminal.shown() == begun + b"hello\n" + first + CLEARED + b"hello\n" + shown(silent.format(31, 0) + beaten)
 
 
 @pytest.mark.parametrize(
     ("fresh", "delay_ms", "line", "asked_s"),
-    [(True, 0, "waiting 1 s", 1), (False, 0, "waiting 1 min 01 s", 1), (True, 1_500, "waiting 1 s", 2.5)],
+    [(True, 0, "waiting {} s", 1), (False, 0, "waiting 1 min 0{} s", 1), (True, 1_500, "waiting {} s", 2.5)],
 )
 async def test_what_a_late_monitor_finds_in_the_log_is_as_old_as_this_machines_clock_says(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, fresh: bool, delay_ms: int, line: str, asked_s: float
@@ -185,6 +190,6 @@ async def test_what_a_late_monitor_finds_in_the_log_is_as_old_as_this_machines_c
     leased = (3.5, events.JobLeased(timestamp_ms=0, agent="a"))
     async for _ in WithStatus(Slow(waiting, leased).next_batch, terminal.console, hint, status=True, fresh=fresh):
         pass
-    assert terminal.shown().startswith(shown(line))
+    assert terminal.shown().startswith(b"".join(shown(line.format(at)) for at in (0, 1, 2)))
     assert len(asked) == 1
     assert asked[0] - began_s >= asked_s
