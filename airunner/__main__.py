@@ -56,8 +56,13 @@ def run(argv: Sequence[str]) -> int:
 
 def _answer(argv: Sequence[str]) -> bool:
     """Print the help or the version, if that is asked; return whether it was. No command is imported for it."""
-    asked = argv[0] if argv else "--help"
-    if asked in ("-h", "--help") or (asked == "help" and len(argv) == 1):
+    words = [word for word in argv if word != "--debug"]
+    asked = words[0] if words else "--help"
+    if asked == "help" and len(words) > 1:
+        from airunner.helpcommand import answer
+
+        return answer(words[1:])
+    if asked in ("-h", "--help") or asked == "help":
         from airunner.commandtable import help_text
 
         sys.stdout.write(help_text())

@@ -12,10 +12,15 @@ from typing import Final, NamedTuple
 
 WIDTH_MIN: Final = 40  # columns of the help on a narrower terminal, which then wraps them
 WIDTH_MAX: Final = 100
-EPILOG: Final = "`airunner COMMAND --help` describes a command. A job is named by its id or the first characters of it."
+SUMMARY: Final = "Run any command in any Git repository, on any number of machines, and lose nothing."
+EPILOG: Final = (
+    "`airunner COMMAND --help` describes a command. A job is named by its id or the first characters of it.",
+    "`airunner help TOPIC` explains config, environment, exit-codes, formatting, job-names, times.",
+)
 OPTIONS: Final = (
     ("-h, --help", "Print this help."),
     ("-V, --version", "Print the version."),
+    ("--cluster NAME", "Cluster of config.yaml to use; see `airunner config list` [AIRUNNER_CLUSTER]."),
     ("--debug", "Print requests, retries and tracebacks on stderr, without secrets [AIRUNNER_DEBUG]."),
 )
 
@@ -72,11 +77,11 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "scale": Entry(f"{_CLIENT}.scale:scale_app", "Start agents on a cluster while jobs wait"),
             "store": Entry("airunner.broker.storecommand:store_app", "Make, restore, check and copy the store"),
             "backup": Entry("airunner.broker.storecommand:backup_command", "Back up the store of a broker"),
+            "config": Entry("airunner.configcommand:config_app", "Show and change settings; choose a cluster"),
             "doctor": Entry("airunner.doctor:doctor_command", "Check what airunner needs on this machine"),
         },
         "Identity": {
             "certs": Entry("airunner.certs.command:certs_app", "Manage keys and who may connect"),
-            "config": Entry("airunner.configcommand:config_app", "Show and change settings; choose a cluster"),
             "token": Entry("airunner.certs.command:token_command", "Print a token for a person or a machine"),
             "secret": Entry(f"{_CLIENT}.secrets:secret_app", "Manage the secrets of a queue's jobs"),
         },
@@ -90,29 +95,30 @@ TABLE: Final[Mapping[str, Entry]] = MappingProxyType(
 
 def help_text() -> str:
     """Format the help of `airunner`, as wide as the terminal: every line of the table is there in full."""
+    width = width_shown()
+    lines = [*wrapped("", SUMMARY, width), "", "Usage: airunner COMMAND [ARGUMENTS]"]
+    for heading, entries in GROUPS.items():
+        listed = [(name, entry.line) for name, entry in entries.items() if entry.line]
+        lines += ["", f"{heading}:", *rows(listed, width)]
+    lines += ["", "Options:", *rows(OPTIONS, width), ""]
+    return "\n".join((*lines, *(line for text in EPILOG for line in wrapped("", text, width)))) + "\n"
+
+
+def width_shown() -> int:
+    """Return the width of helps: the terminal's, within bounds."""
     import shutil
 
-    width = min(max(shutil.get_terminal_size().columns, WIDTH_MIN), WIDTH_MAX)
-    lines = [
-        "Run any command in any Git repository, on any number of machines, and lose nothing.",
-        "",
-        "Usage: airunner COMMAND [ARGUMENTS]",
-    ]
-    for heading, entries in GROUPS.items():
-        rows = [(name, entry.line) for name, entry in entries.items() if entry.line]
-        lines += ["", f"{heading}:", *_rows(rows, width)]
-    lines += ["", "Options:", *_rows(OPTIONS, width), ""]
-    lines += _wrapped("", EPILOG, width)
-    return "\n".join((*_wrapped("", lines[0], width), *lines[1:])) + "\n"
+    return min(max(shutil.get_terminal_size().columns, WIDTH_MIN), WIDTH_MAX)
 
 
-def _rows(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    column = max(len(name) for name, _ in rows) + 4
-    for name, line in rows:
-        yield from _wrapped(f"  {name:<{column - 2}}", line, width)
+def rows(pairs: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield the lines of a list of names, each with its text beside it."""
+    column = max(len(name) for name, _ in pairs) + 4
+    for name, line in pairs:
+        yield from wrapped(f"  {name:<{column - 2}}", line, width)
 
 
-def _wrapped(head: str, text: str, width: int) -> list[str]:
+def wrapped(head: str, text: str, width: int) -> list[str]:
     """Wrap a text behind a head; further lines are indented as far."""
     lines = [head]
     for word in text.split():

@@ -171,7 +171,7 @@ def _source(variable: str, environ: Mapping[str, str], origins: Mapping[str, str
 def _defaults() -> dict[str, str]:
     """Return the defaults of all settings, of which some differ by command."""
     from airunner.commandline import commands
-    from airunner.reference import default_of
+    from airunner.helptext import default_of
     from airunner.variables import setting_of
 
     found: dict[str, dict[str, None]] = {}

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
@@ -78,13 +78,15 @@ class SwitchGroup(TyperGroup):
         _avoid_converters(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - likewise
-        """Write the list of commands, with whole sentences at every width."""
-        from airunner.helptext import first_sentence
+    def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - likewise
+        """Return the help: of `airunner` itself that of the table, and of a group that of its commands."""
+        if ctx.parent is None:
+            from airunner.commandtable import help_text
 
-        rows = [(name, first_sentence(command.help or "")) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            return help_text().rstrip("\n")
+        from airunner.helptext import group_help
+
+        return group_help(self, ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the parser's own, which Typer hides
         """Find the named command and rewrite its arguments. Raises `OperatorError`: there is none of that name."""
@@ -93,10 +95,11 @@ class SwitchGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         path = f"{ctx.command_path} {name}".partition(" ")[2]
         give_variables(path, command.params if command is not None else ())
-        if command is not None and not {"-h", "--help"}.isdisjoint(rest):
-            from airunner.helptext import complete_help
+        if command is not None and not hasattr(command, "commands") and not {"-h", "--help"}.isdisjoint(rest):
+            from airunner.helptext import help_of
 
-            complete_help(command, path)
+            shown: Any = command
+            shown.get_help = partial(help_of, command, path)
         _avoid_converters(command.get_params(ctx) if command is not None else ())
         return name, command, respelled(rest, command.params if command is not None else ())
 

@@ -75,8 +75,7 @@ def label(parameter: Any) -> str:  # noqa: ANN401 - an option or operand of the 
 def unknown_command(path: str, words: Sequence[str], names: Collection[str]) -> OperatorError:
     """Name the command that the first of `words` most likely means: another program's name for it, or mistyped."""
     word, *operands = words
-    known = [name for name in _SYNONYMS.get(word, ()) if name in names]
-    near = known[0] if known else nearest(word, names)
+    near = meant(word, names)
     problem = f"there is no command {path} {word}".replace(" airunner ", " ", 1)
     if near is None:
         return OperatorError(f"{problem}; `{path} --help` lists all")
@@ -84,6 +83,14 @@ def unknown_command(path: str, words: Sequence[str], names: Collection[str]) -> 
     return OperatorError(f"{problem}; did you mean `{path} {join([near, *kept])}`?")
 
 
+def meant(word: str, names: Collection[str]) -> str | None:
+    """Find the name that a word most likely means: another program's for it, or mistyped; None: none is near."""
+    known = [name for name in _SYNONYMS.get(word, ()) if name in names]
+    return known[0] if known else nearest(word, names)
+
+
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Find the name that a mistyped word is nearest to; None: it is near to none."""
-    return next(iter(get_close_matches(word, names, 1, _CLOSE)), None)
+    """Find the name that a mistyped word is nearest to, or that alone begins with it; None: it is near to none."""
+    names = list(names)
+    begun = [name for name in names if word and name.startswith(word)]
+    return begun[0] if len(begun) == 1 else next(iter(get_close_matches(word, names, 1, _CLOSE)), None)

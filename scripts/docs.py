@@ -24,6 +24,7 @@ from airunner.protocol.fields import FIELDS
 from airunner.protocol.form import Field
 from airunner.protocol.names import MILLISECONDS_MAX, NAME_PATTERN, TEXT_CHARS_MAX, VARIABLE_PATTERN
 from airunner.protocol.states import mermaid
+from airunner.reference import exit_codes, markdown, variables
 from airunner.transport.metric import Metric
 from airunner.variables import setting_of
 from bench.figures import Row
@@ -126,6 +127,9 @@ PIECES: Final = (
     Piece("docs/reference/python.md", "errors", pythonpage.errors),
     Piece("protocol/jobfields.py", "job fields", job_fields),
     Piece("client/settings.py", "settings", settings),
+    Piece("docs/reference/commands.md", "commands", markdown),
+    Piece("docs/reference/command-line.md", "variables", variables),
+    Piece("docs/reference/command-line.md", "exit codes", exit_codes),
 )
 
 

@@ -14,7 +14,6 @@ from airunner import variables
 from airunner.__main__ import run
 from airunner.client.configedit import changed
 from airunner.client.settings import NAMES, configured
-from airunner.commandline import commands
 from airunner.protocol.errors import OperatorError
 
 CONFIG = """\
@@ -181,14 +180,6 @@ def test_an_edit_leaves_the_rest_as_it_was_typed(text: str, name: str, value: st
 def test_what_cannot_be_edited_is_left_alone(text: str, name: str, fault: str) -> None:
     with pytest.raises(OperatorError, match=fault):
         changed(text, Path("config.yaml"), name, "x")
-
-
-def test_every_option_has_a_variable_or_is_of_one_call() -> None:
-    for name, command, _ in commands():
-        for option in command.params:
-            flag = option.opts[0].lstrip("-")
-            if hasattr(option, "is_flag") and option.envvar is None:
-                assert flag in variables.ONE_CALL | variables.EXCEPT.get(name, frozenset()) | {"help"}, (name, flag)
 
 
 def test_settings_of_a_file_are_applied_once_or_twice_alike(config: Path) -> None:
