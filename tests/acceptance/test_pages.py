@@ -70,8 +70,6 @@ def test_every_line_of_a_newcomers_page_does_what_its_comment_says(
     shutil.copytree(REPOSITORY, checkout, symlinks=True, ignore=made)
     lines = [line for block in SHELL.findall(text) for line in lines_of(block)]
     lines += [f"python - <<'END'\n{block}END" for block in PYTHON.findall(text)]
-    down = lines.index("airunner down")
-    lines.append(lines.pop(down))
     script = tmp_path / "script"
     script.write_text("".join(f'{line}\necho "{ENDED} $?"\n' for line in lines))
     done = subprocess.run(["bash", script], env=user, cwd=checkout, capture_output=True, check=False)
