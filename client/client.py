@@ -27,7 +27,7 @@ from airunner.client.administration import Administration
 from airunner.client.batches import Batches, BatchIterator
 from airunner.client.filters import JobFilters
 from airunner.client.follower import Events
-from airunner.client.jobref import JobRef, SubmittedJob, id_of
+from airunner.client.jobref import JobRef, SubmittedJob, id_of, ids_of
 from airunner.client.requestids import batch_id, request_id_of
 from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
 from airunner.protocol import requests
@@ -66,7 +66,7 @@ class Client(Administration):
 
     async def submit(
         self,
-        spec: JobSpec | None = None,
+        job: NewJob | None = None,
         *,
         stdin: bytes = b"",
         request_id: str | RequestId | None = None,
@@ -84,18 +84,18 @@ class Client(Administration):
         >>> job = await client.submit(command="make", repository="https://example.org/x.git", queue="nightly")
         >>> job = await client.submit(JobSpec(command="wc", args=("-w",)), stdin=b"one two", request_id="count-7")
         """
-        if spec is not None and fields:
-            raise BadRequest(f"the job is given as a spec and by its fields ({', '.join(fields)}): give one of these")
-        spec = spec or spec_of(fields)
+        if job is not None and fields:
+            raise BadRequest(f"the job is given, and fields too ({', '.join(fields)}): give one of these")
+        spec = spec_of(fields) if job is None else spec_from(job)
         stdin = bytes(memoryview(stdin))  # of a text this raises a TypeError, which names what is wanted
         if not stdin:
             return (await self._enqueue([spec], request_id_of(request_id)))[0]
         if len(stdin) > STDIN_BYTES_MAX:
             raise BadRequest(f"stdin has {len(stdin):,} bytes, at most {STDIN_BYTES_MAX:,} are allowed")
         try:
-            job = msgspec.structs.replace(spec, stdin_bytes=len(stdin))
-            encode_spec(job)
-            request = requests.EnqueueJobWithStdin(job=job, stdin=stdin)
+            spec = msgspec.structs.replace(spec, stdin_bytes=len(stdin))
+            encode_spec(spec)
+            request = requests.EnqueueJobWithStdin(job=spec, stdin=stdin)
         except ValueError as error:
             raise invalid_specs(error, [spec]) from error
         try:
@@ -178,7 +178,7 @@ class Client(Administration):
         """
         from airunner.client.ends import wait_all
 
-        job_ids = list(dict.fromkeys(map(id_of, jobs)))
+        job_ids = ids_of(jobs)
         return await wait_all(self.as_completed(job_ids), job_ids, first=first, timeout_s=timeout_s, check=check)
 
     def as_completed(self, jobs: Iterable[JobRef]) -> BatchIterator[Job]:
@@ -190,7 +190,7 @@ class Client(Administration):
         """
         from airunner.client.ends import as_completed
 
-        return Batches(as_completed(self, self._entered, list(dict.fromkeys(map(id_of, jobs)))))
+        return Batches(as_completed(self, self._entered, ids_of(jobs)))
 
     async def cancel(self, job: JobRef) -> JobState:
         """Cancel a job; return its state: CANCELLED; RUNNING until its agent has ended it; or its earlier final state.
@@ -276,8 +276,8 @@ class Client(Administration):
         Pages count from 1. While new jobs are submitted, pass the last id of a page as `before` to get the next page.
         """
         wanted: dict[str, Any] = {**filters, "metadata": dict(filters.get("metadata") or {})}
-        if (state := filters.get("state")) is not None and not isinstance(state, JobState):
-            wanted["state"] = tuple(state)
+        if (state := filters.get("state")) is not None:
+            wanted["state"] = state if isinstance(state, str) else tuple(state)
         last = None if before is None else id_of(before)
         request = requests.ListJobs(before=last, page=page, page_size=page_size, count=count, **wanted)
         first = reply = await self._ask(request)

@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from airunner.client.batches import BatchIterator
 from airunner.client.follower import Connection, Failure
 from airunner.client.specs import NewJob, batches, spec_from
-from airunner.protocol.errors import AirunnerError, NotFound, OperatorError, PeerError
+from airunner.protocol.errors import AirunnerError, OperatorError, PeerError
 from airunner.protocol.job import TIMEOUT_EXIT, Job, JobState
 
 if TYPE_CHECKING:
@@ -104,8 +104,6 @@ class Ends:
                     while await events.next_batch():
                         pass
                 ended = await self._get(job_id)
-        except NotFound:
-            ended = NotFound(f"there is no job {job_id}")
         except (PeerError, OperatorError) as error:
             ended = error
         self._to_ended.send_nowait(ended)

@@ -15,8 +15,8 @@ class JobFilters(TypedDict, total=False):
     """First characters of the id, at least 4."""
     name: str | None
     queue: str | None
-    state: JobState | Sequence[JobState] | None
-    """One state, or any of several."""
+    state: JobState | str | Sequence[JobState | str] | None
+    """One state, or any of several, also by name, such as `"FAILED"`."""
     owner: str | None
     metadata: Mapping[str, str] | None
     """Entries that the job's metadata has, all of them."""

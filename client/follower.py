@@ -32,11 +32,11 @@ from msgspec import Struct
 from airunner.client.batches import BatchIterator
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach
+from airunner.client.refusals import refusal_of
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import BadRequest, OperatorError, PeerError
+from airunner.protocol.errors import OperatorError, PeerError
 from airunner.protocol.events import Event, LiveSegment
 from airunner.protocol.follow import Follow
-from airunner.protocol.misfits import with_field_named
 from airunner.protocol.replies import JobEventsReplayed, JobWatched
 from airunner.protocol.requests import ReplayJobEvents, WatchJob
 from airunner.transport.channel import Channel
@@ -135,9 +135,9 @@ class Follower:
                 size = self._channel.request_size
                 async with self._pages:
                     answer = await self._channel.ask(request, smaller=lambda: self._follow.smaller(size.bytes_max))
-        except BadRequest as error:
-            answer = with_field_named(error, request)
-        except (PeerError, OperatorError) as error:
+        except PeerError as error:
+            answer = refusal_of(error, request)
+        except OperatorError as error:
             answer = error
         self._waits = False  # what is live comes after this answer, and so through the inbox too
         await self._to_inbox.send(answer)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
+from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import JobView
 from airunner.protocol.names import JobId
 
@@ -21,3 +24,10 @@ JobRef = str | SubmittedJob | JobView
 def id_of(job: JobRef) -> JobId:
     """Return the id of a job."""
     return JobId(job) if isinstance(job, str) else job.id
+
+
+def ids_of(jobs: Iterable[JobRef]) -> list[JobId]:
+    """Return the ids of jobs, each once. Raises `BadRequest` for a text, whose characters are no jobs."""
+    if isinstance(jobs, str):
+        raise BadRequest(f"several jobs are expected, such as [{jobs!r}], not {jobs!r}")
+    return list(dict.fromkeys(map(id_of, jobs)))

@@ -13,8 +13,8 @@ import msgspec
 from airunner.client.follower import PAGES_MAX, Connection
 from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
-from airunner.protocol.errors import BadRequest, ClientNotOpen, OperatorError
-from airunner.protocol.misfits import with_field_named
+from airunner.client.refusals import refusal_of
+from airunner.protocol.errors import BadRequest, ClientNotOpen, NotFound, OperatorError
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import Message, Page
 from airunner.protocol.requests import Asking
@@ -107,5 +107,5 @@ class Session:
     ) -> _Reply:
         try:
             return await self._entered.channel.ask(request, request_id=request_id, smaller=smaller)
-        except BadRequest as error:
-            raise with_field_named(error, request) from error
+        except (BadRequest, NotFound) as error:
+            raise refusal_of(error, request) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -22,7 +22,12 @@ NewJob = JobSpec | JobFields
 
 def spec_from(job: NewJob) -> JobSpec:
     """Make a spec, if only its fields are given. Raises `BadRequest`."""
-    return job if isinstance(job, JobSpec) else spec_of(job)
+    if isinstance(job, JobSpec):
+        return job
+    given = cast("object", job)  # what an untyped program has given
+    if not isinstance(given, Mapping):
+        raise BadRequest(f"a job is a JobSpec, or a dictionary of fields such as {{'command': 'make'}}, not {given!r}")
+    return spec_of(job)
 
 
 def batches(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:

@@ -209,7 +209,10 @@ def test_a_blocking_client_is_used_in_its_block_only() -> None:
             call()
     with client, pytest.raises(airunner.OperatorError, match="open already"):
         client.__enter__()
-    with client:  # again
+    with client:  # again, also while an argument of a call is made by other calls
+        job = client.submit(command="echo", metadata={"kind": "word"})
+        words = client.map({"command": "echo", "args": [job.id]} for job in client.list(metadata={"kind": "word"}))
+        assert [ended.spec.args for ended in words] == [(job.id,)]
         events = client.follow(client.submit(command="true"))
         assert next(events).sequence == 1
     with pytest.raises(airunner.ClientNotOpen):

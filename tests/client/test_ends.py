@@ -70,6 +70,7 @@ async def test_a_failed_job_raises_in_its_turn_and_the_rest_continue_or_are_canc
             await anext(ended)
         assert (failed.value.exit_code, failed.value.code) == (7, "job-failed")
         states = [job.state async for job in client.list()][:2]
+        assert [job.exit_status async for job in client.list(state="FAILED")] == [7]
         assert states == [JobState.CANCELLED if cancelled else JobState.SCHEDULED] * 2
 
 
@@ -82,7 +83,6 @@ async def test_a_client_that_is_closed_before_its_map_cancels_what_waits() -> No
         assert [job.state async for job in outer.list()] == [JobState.CANCELLED] * 2 + [JobState.COMPLETED]
 
 
-@everywhere
 async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
     async with worked(0, 7) as (_, client):
         slow, quick, never = [await client.submit(command="make", queue=queue) for queue in ("default", "default", "x")]
@@ -96,8 +96,11 @@ async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
             await client.wait_many([slow, never], timeout_s=0.01)
         assert isinstance(late.value, StillRunning)
         assert ([job.id for job in late.value.ended], late.value.waiting) == ([slow.id], (never.id,))
-        with pytest.raises(NotFound, match="there is no job nothing"):
-            await client.wait("nothing")
+        for ask in (client.wait, client.get, client.cancel, lambda job: anext(client.follow(job))):
+            with pytest.raises(NotFound, match="there is no job nothing"):
+                await ask("nothing")
+        with pytest.raises(BadRequest, match=r"several jobs are expected, such as \['nothing'\]"):
+            await client.wait_many("nothing")
 
 
 async def test_many_jobs_are_submitted_again_without_a_double() -> None:
@@ -107,7 +110,7 @@ async def test_many_jobs_are_submitted_again_without_a_double() -> None:
         assert await client.submit_many(jobs, request_id="nightly") == first
         assert [job.name async for job in client.list()] == [f"{number}" for number in reversed(range(130))]
         asked = len(wire.asked)
-        for wrong in ([*jobs, {"command": ""}], [*jobs, JobSpec(command="x" * 70_000)], []):
+        for wrong in ([*jobs, {"command": ""}], [*jobs, JobSpec(command="x" * 70_000)], [*jobs, "make"], []):
             with pytest.raises(BadRequest):
                 await client.submit_many(wrong)
         assert len(wire.asked) == asked
@@ -124,5 +127,5 @@ async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
     async with brokered() as (_, client):
         with pytest.raises(AirunnerError, match="open already"):
             await client.__aenter__()
-        with pytest.raises(BadRequest, match=r"as a spec and by its fields \(name\)"):
+        with pytest.raises(BadRequest, match=r"fields too \(name\)"):
             await client.submit(JobSpec(command="x"), name="y")
