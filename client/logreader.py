@@ -1,7 +1,7 @@
 """Reader of a job's output in lines: from the beginning, from an instant or from the end, and what follows.
 
-The last lines are looked for from the end: the last `WINDOW_EVENTS` events are read, then four times as many, until
-they have lines enough. So little of a long log is read, and at most a third of that again. A search reads all of it.
+What is last is looked for from the end: in the last events, then in four times as many, until enough is found
+(`window_starts`). So little of a long log is read, and at most a third of that again. A search reads all of it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from airunner.protocol.events import STREAMS, Event, Output, OutputTruncated, St
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
+    from airunner.protocol.job import Job
 
 WINDOW_EVENTS: Final = 16
 WINDOW_GROWTH: Final = 4
+LAST_EVENTS: Final = 32  # in which `last_events` looks first
+LAST_EVENTS_MAX: Final = 8_192
 BATCH_EVENTS: Final = 64  # stored events that are handed on together
 
 
@@ -43,6 +46,30 @@ class Wanted(Struct, frozen=True):
         if self.attempt is not None and event.attempt != self.attempt:
             return False
         return not isinstance(event.body, Output) or event.body.stream in self.streams
+
+
+def window_starts(end: int, first: int = WINDOW_EVENTS, events_max: int | None = None) -> Iterator[int]:
+    """Yield the sequences from which the end of a log is read in turn: `first` events before `end`, then four times it.
+
+    The last one is 1, or that of the largest window of up to `events_max` events.
+    """
+    events = first
+    while end > events and (events_max is None or events <= events_max):
+        yield end - events
+        events *= WINDOW_GROWTH
+    if events_max is None or end - 1 <= events_max:
+        yield 1
+
+
+async def last_events(
+    client: Client, job: Job, kinds: Sequence[str], events_max: int = LAST_EVENTS_MAX
+) -> Sequence[Event]:
+    """Read the events of some kinds at the end of a log: those in the first window that has any, up to `events_max`."""
+    found: Sequence[Event] = ()
+    for start in window_starts(job.last_sequence + 1, LAST_EVENTS, events_max):
+        if found := [event async for event in client.replay(job.id, start, kinds=kinds)]:
+            break
+    return found
 
 
 class LogReader:
@@ -87,10 +114,9 @@ class LogReader:
     async def last_lines(self, lines: int, *, keep: bool) -> tuple[deque[Line], int]:
         """Read the last lines and the sequence after them; with `keep`, `lines` goes on with an unfinished line."""
         next_sequence = last = (await self._client.get(self._job_id)).last_sequence + 1
-        events = self._window
         tail = Tail(lines)
-        while lines:
-            start = max(1, last - events) if self._pattern is None else 1
+        starts = window_starts(last, self._window) if self._pattern is None else (1,)
+        for start in starts if lines else ():
             self._begin(start)
             tail = Tail(lines)
             async for batch in self._stored(start):
@@ -98,9 +124,8 @@ class LogReader:
                 next_sequence = max(next_sequence, batch[-1].sequence + 1)
             if not keep:
                 tail.feed(self._unfinished())
-            if start == 1 or (tail.fed >= lines and not any(line.partial for line in tail.lines)):
+            if tail.fed >= lines and not any(line.partial for line in tail.lines):
                 break
-            events *= WINDOW_GROWTH
         self.tail_cut = tail.too_large
         return tail.lines, next_sequence
 

@@ -17,7 +17,10 @@ def require(world: World, tenant: str, jobs: int, quotas: Quotas) -> None:
     if quotas.waiting_max is not None:
         waiting = world.usage(tenant).waiting
         if waiting + jobs > quotas.waiting_max:
-            raise Quota(f"this tenant has {waiting} waiting jobs, and its limit is {quotas.waiting_max}")
+            raise Quota(
+                f"this tenant has {waiting} waiting jobs, and its limit is {quotas.waiting_max}; agents make room as "
+                "they begin jobs, and so does `airunner cancel --state scheduled`"
+            )
     if quotas.bytes_max is not None:
         taken = world.usage(tenant).size_bytes
         if taken >= quotas.bytes_max:

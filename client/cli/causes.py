@@ -20,6 +20,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from airunner.client.cli.columns import ID_CHARS_MIN
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.protocol.job import Job, JobSummary
 from airunner.protocol.printable import shell_line
@@ -27,6 +28,9 @@ from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
 
 SILENT_MS: Final = 150_000  # since an agent's last request: an idle agent sends one every 30 s, a busy one every minute
 NAMES_SHOWN: Final = 8  # queues or owners in one line
+AHEAD_NAMED: Final = 3  # jobs ahead that are named
+SOON_MS: Final = 1_000
+ENDED_MIN: Final = 3  # jobs of which an estimate can be made
 OTHER_BROKERS: Final = "; agents that use another broker are not listed by this one"
 
 
@@ -68,6 +72,7 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commands: tuple[str, ...] = ()
     agent: str = ""  # that runs it; or the nearest one, which lacks tags
     ahead: int | None = None  # jobs of the queue that are leased before it
+    estimate_ms: int | None = None  # until it starts, if jobs take as long as the queue's last ones did
     since_ms: int | None = None  # by the broker's clock
     until_ms: int | None = None  # by the broker's clock
     ran_ms: int | None = None  # how long the command of the last attempt ran, if it has ended
@@ -85,8 +90,9 @@ class Seen(Struct, frozen=True, kw_only=True):
     now_ms: int
     queue: QueueSummary | None = None
     agents: Sequence[AgentSummary] = ()
-    ahead: int | None = None  # None: not counted
+    ahead: Sequence[JobSummary] | None = None  # jobs that are leased before it, the next one first; None: not known
     running: Sequence[JobSummary] = ()  # some of the tenant's running jobs
+    ended: Sequence[JobSummary] = ()  # jobs of the queue that were completed last
     other_brokers: bool = False  # whether agents may use brokers that list them elsewhere
 
 
@@ -160,24 +166,52 @@ def _lacking(job: Job, serving: Sequence[AgentSummary], start: str) -> Why:
 
 
 def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
-    """Say how many jobs are ahead, and which jobs have the slots of the agents that may run this one."""
-    place = ""
+    """Say which jobs are ahead, which have the slots of the agents that may run this one, and about how long still."""
+    place, ahead = "", None
     if seen.ahead is not None:
-        are = "is" if seen.ahead == 1 else "are"
-        place = f"{_count(seen.ahead, 'job')} {are} ahead; " if seen.ahead else "it is next; "
+        ahead = len(seen.ahead)
+        named = _names([job.name or job.id[:ID_CHARS_MIN] for job in seen.ahead[: AHEAD_NAMED + 1]], AHEAD_NAMED)
+        are = "is" if ahead == 1 else "are"
+        place = f"{_count(ahead, 'job')} {are} ahead ({named}); " if ahead else "it is next; "
     free = [agent.name for agent in sound if agent.leases < agent.slots]
     if free:
         text = f"{place}{_names(free)} may start it at any moment"
-        return Why(cause=Cause.TURN, text=text, agent=free[0], ahead=seen.ahead)
+        return Why(cause=Cause.TURN, text=text, agent=free[0], ahead=ahead)
     queues = {queue for agent in sound for queue in agent.queues}
     running = [job for job in seen.running if job.queue in queues]
     slots = sum(agent.slots for agent in sound)
     of = sound[0].name if len(sound) == 1 else f"{len(sound)} agents"
     busy = f"the only slot of {of} is busy" if slots == 1 else f"all {slots:,} slots of {of} are busy"
-    since_ms = min((job.started_ms for job in running if job.started_ms is not None), default=None)
-    longest = "" if since_ms is None else f", the longest for {duration_text(seen.now_ms - since_ms)}"
+    since = [job.started_ms for job in running if job.started_ms is not None]
+    longest = f", the longest for {duration_text(seen.now_ms - min(since))}" if since else ""
     text = f"{place}{busy}{_holders(running)}{longest}"
-    return Why(cause=Cause.SLOTS_BUSY, text=text, commands=(start,), ahead=seen.ahead, since_ms=since_ms)
+    estimate_ms = None
+    if ahead is not None and len(seen.ended) >= ENDED_MIN:
+        took_ms = sorted((job.finished_ms or 0) - (job.started_ms or 0) for job in seen.ended)[len(seen.ended) // 2]
+        estimate_ms = _estimate_ms(took_ms, [seen.now_ms - ms for ms in since], slots, ahead)
+        text += f"; {_about(estimate_ms)}, as the queue's last {len(seen.ended)} jobs took {duration_text(took_ms)}"
+    return Why(
+        cause=Cause.SLOTS_BUSY,
+        text=text,
+        commands=(start,),
+        ahead=ahead,
+        since_ms=min(since, default=None),
+        estimate_ms=estimate_ms,
+    )
+
+
+def _estimate_ms(took_ms: int, elapsed_ms: Sequence[int], slots: int, ahead: int) -> int:
+    """Estimate when a slot is free for a job with `ahead` jobs before it, if each job takes `took_ms`.
+
+    The longest are taken to end first; of a slot whose job is not known, nothing has elapsed.
+    """
+    known = sorted(elapsed_ms, reverse=True)[:slots]
+    free = sorted(max(0, took_ms - ms) for ms in [*known, *[0] * (slots - len(known))])
+    return free[ahead % slots] + ahead // slots * took_ms
+
+
+def _about(ms: int) -> str:
+    return f"it may start in about {duration_text(ms)}" if ms >= SOON_MS else "it may start soon"
 
 
 def _holders(running: Sequence[JobSummary]) -> str:
@@ -187,22 +221,24 @@ def _holders(running: Sequence[JobSummary]) -> str:
     return f" with jobs of {_names([f'{name} ({count})' for name, count in named.most_common()])}" if named else ""
 
 
-def _names(names: Sequence[str]) -> str:
-    dots = ", …" if len(names) > NAMES_SHOWN else ""
-    return f"{', '.join(names[:NAMES_SHOWN])}{dots}"
+def _names(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
+    dots = ", …" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{dots}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def ahead_of(job: Job, waiting: Iterable[JobSummary]) -> int:
-    """Count the jobs ahead of one; `waiting` are those of its queue, newest first, so equal instants keep an order."""
+def ahead_of(job: Job, waiting: Iterable[JobSummary]) -> list[JobSummary]:
+    """List the jobs ahead of one, the next one first; `waiting` are those of its queue, newest first."""
     older = False
-    ahead = 0
+    ahead: list[JobSummary] = []
     for other in waiting:
-        if other.id == job.id:
-            older = True
-        elif other.due_ms is None:
-            ahead += other.priority > job.spec.priority or (older and other.priority == job.spec.priority)
-    return ahead
+        older |= other.id == job.id
+        if other.id != job.id and other.due_ms is None:
+            mine = job.spec.priority
+            if other.priority > mine or (older and other.priority == mine):
+                ahead.append(other)
+    ahead.reverse()
+    return sorted(ahead, key=lambda other: -other.priority)

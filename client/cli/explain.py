@@ -13,14 +13,13 @@ from airunner.client.cli.clientcommand import JobArgument, JsonOption, client_co
 from airunner.client.cli.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from airunner.client.cli.causes import Why
     from airunner.client.client import Client
     from airunner.protocol.events import Event
     from airunner.protocol.job import Job
 
-WINDOWS: Final = (32, 512, 8_192)  # last events of a log that are searched in turn
 LINE_CHARS_MAX: Final = 200  # of the last line of output
 STEPS: Final = ("JOB_LEASED", "GIT_CLONE_START", "GIT_CLONE_END", "PROCESS_START", "PROCESS_END")
 _CONTROL: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
@@ -60,12 +59,13 @@ async def _running(client: Client, job: Job) -> Why:
     from airunner.client.cli.causes import Cause, Why
     from airunner.client.cli.status import OVERDUE_MS, Progress
     from airunner.client.cli.wording import duration_text
+    from airunner.client.logreader import LAST_EVENTS, last_events
     from airunner.protocol.printable import one_line
     from airunner.transport.ports import SYSTEM
 
     events = [event async for event in client.replay(job.id, kinds=STEPS)]
     output = await last_events(client, job, ("OUTPUT",))
-    beat = await last_events(client, job, ("HEARTBEAT",), WINDOWS[:1])
+    beat = await last_events(client, job, ("HEARTBEAT",), LAST_EVENTS)
     progress, now_ms = Progress(), SYSTEM.wall_ms()
     for event in sorted((*events, *output, *beat), key=lambda event: event.sequence):
         if event.attempt == job.attempt:
@@ -93,6 +93,7 @@ async def _ended(client: Client, job: Job) -> Why:
     from airunner.client.cli.causes import Cause, Why
     from airunner.client.cli.endings import ERROR_KINDS, why_failed
     from airunner.client.cli.wording import end_text
+    from airunner.client.logreader import last_events
     from airunner.protocol.events import ProcessEnd
     from airunner.protocol.job import JobState
     from airunner.protocol.printable import shell_line
@@ -119,18 +120,6 @@ async def _ended(client: Client, job: Job) -> Why:
         since_ms=job.finished_ms,
         ran_ms=ran[-1] if ran else None,
     )
-
-
-async def last_events(
-    client: Client, job: Job, kinds: Sequence[str], windows: Sequence[int] = WINDOWS
-) -> Sequence[Event]:
-    """Read the events of some kinds at the end of a log: those in the first of the windows that has any."""
-    for window in windows:
-        first = max(1, job.last_sequence + 1 - window)
-        found = [event async for event in client.replay(job.id, first, kinds=kinds)]
-        if found or first == 1:
-            return found
-    return ()
 
 
 def last_line(log: Iterable[Event]) -> str:

@@ -62,7 +62,7 @@ _WHY: Final = {
 """How `Why.text` is called, by the job's state; of a completed job the other facts say all."""
 
 
-def job_lines(job: Job, why: Why | None = None) -> Iterator[str]:
+def job_lines(job: Job, why: Why | None = None, attempts: Sequence[str] = ()) -> Iterator[str]:
     """Format a job in full, a line for each fact; `why` says why it waits or how it ended, and what comes next."""
     spec = job.spec
     result = job.result
@@ -77,7 +77,7 @@ def job_lines(job: Job, why: Why | None = None) -> Iterator[str]:
         ("retried", f"{job.retries} times" if job.retries else ""),
         ("retry of", job.origin or ""),
         ("cancel requested", instant_text(job.cancel_requested_ms)),
-        ("attempt", str(job.attempt) if job.attempt else ""),
+        *(("attempt", attempt) for attempt in attempts or ([str(job.attempt)] if job.attempt else [])),
         ("agent", job.agent or ""),
         ("submitted", instant_text(job.submitted_ms)),
         ("started", instant_text(job.started_ms)),

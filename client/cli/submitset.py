@@ -166,7 +166,8 @@ async def _print_table(
 
 async def _last_line(client: Client, job_id: str) -> str:
     """Read the last line that a job has written."""
-    from airunner.client.cli.explain import last_events, last_line
+    from airunner.client.cli.explain import last_line
+    from airunner.client.logreader import last_events
 
     job = await client.get(job_id)
     return last_line(await last_events(client, job, ("OUTPUT",)))

@@ -15,6 +15,7 @@ from airunner.transport.ports import SYSTEM
 if TYPE_CHECKING:
     from airunner.client.client import Client
 
+ENDED_MAX: Final = 20  # jobs of a queue from which it is estimated when a slot is free
 COUNTED_MAX: Final = 500  # jobs of a queue that are listed to count those ahead of one: five pages
 
 
@@ -33,7 +34,9 @@ async def why_it_waits(client: Client, job: Job) -> Why | None:
         waiting = client.list(queue=job.spec.queue, state=JobState.SCHEDULED)
         seen = replace(seen, ahead=ahead_of(job, [other async for other in waiting]))
     if cause is Cause.SLOTS_BUSY:
-        seen = replace(seen, running=(await client.list_page(state=JobState.RUNNING, page_size=100)).jobs)
+        running = await client.list_page(state=JobState.RUNNING, page_size=100)
+        ended = await client.list_page(queue=job.spec.queue, state=JobState.COMPLETED, page_size=ENDED_MAX)
+        seen = replace(seen, running=running.jobs, ended=ended.jobs)
     if cause in OF_AGENTS:
         with suppress(BadRequest):  # an older broker: it is the only one
             seen = replace(seen, other_brokers=len([b for b in await client.brokers() if not b.dead]) > 1)

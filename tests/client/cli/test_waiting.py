@@ -20,6 +20,7 @@ DUE_MS = NOW_MS + 90_000
 DUE = "at 1970-01-12T13:48:10Z at the earliest, in 1 min 30 s"
 RUNNING = JobState.RUNNING
 DRAINS = "; the queue is draining, and still runs the jobs that it has"
+BUSY = "all 2 slots of 2 agents are busy"
 TOO_OLD = "the agents of queue gpu are too old to give a job its standard input: upgrade them"
 
 
@@ -57,6 +58,9 @@ def other(number: int, state: JobState = JobState.SCHEDULED, **more: Any) -> Job
     return JobSummary(state=state, submitted_ms=number, command="true", **more)
 
 
+ENDED = [other(took, JobState.COMPLETED, started_ms=NOW_MS, finished_ms=NOW_MS + took) for took in (6_000, 1, 60_000)]
+
+
 def queue(mode: QueueMode) -> QueueSummary:
     return QueueSummary(queue="gpu", mode=mode, waiting=1, running=0)
 
@@ -80,8 +84,8 @@ def seen(*agents: AgentSummary, **more: Any) -> Seen:
         (job(), seen(agent("gpu", silent_ms=SILENT_MS), other_brokers=True), Cause.NO_AGENT,
          f"no agent serves queue gpu; no agent is there{OTHER_BROKERS}"),
         (job(), seen(agent("gpu", silent_ms=None)), Cause.TURN, "a may start it at any moment"),
-        (job(), seen(agent("default"), agent("gpu"), ahead=1, queue=queue(QueueMode.DRAINING)), Cause.TURN,
-         f"1 job is ahead; a may start it at any moment{DRAINS}"),
+        (job(), seen(agent("default"), agent("gpu"), ahead=[other(1)], queue=queue(QueueMode.DRAINING)), Cause.TURN,
+         f"1 job is ahead (1); a may start it at any moment{DRAINS}"),
         (job(), seen(agent(), agent("default")), Cause.UNKNOWN,
          "the broker does not know yet which queues its agents serve"),
         (job(arch="arm", os="linux"), seen(agent("gpu", os="linux"), agent("b", arch="arm", os="linux")),
@@ -93,13 +97,14 @@ def seen(*agents: AgentSummary, **more: Any) -> Seen:
         (job(stdin_bytes=7), seen(agent("gpu", stdin=False), agent("b")), Cause.AGENTS_TOO_OLD, TOO_OLD),
         (job(stdin_bytes=7), seen(agent("gpu", stdin=False), agent("gpu", trouble="out of disk")),
          Cause.AGENTS_IN_TROUBLE, "the agents of queue gpu can run no jobs now: out of disk"),
-        (job(), seen(agent("gpu", trouble="out of disk"), agent("gpu", leases=1, silent_ms=SILENT_MS), ahead=0),
+        (job(), seen(agent("gpu", trouble="out of disk"), agent("gpu", leases=1, silent_ms=SILENT_MS), ahead=[]),
          Cause.SLOTS_BUSY, "it is next; the only slot of a is busy"),
-        (job(), seen(agent("gpu", leases=1), agent("gpu", leases=1), ahead=3,
+        (job(), seen(agent("gpu", leases=1), agent("gpu", leases=1),
+                     ahead=[other(1, name="lint"), *map(other, (2, 3, 4))],
                      running=[other(9, RUNNING, owner="ada"), other(8, RUNNING, owner="b"),
                               other(7, RUNNING, owner="ada"), other(99, RUNNING, queue="b", owner="eve")]),
          Cause.SLOTS_BUSY,
-         "3 jobs are ahead; all 2 slots of 2 agents are busy with jobs of ada (2), b (1), the longest for 9.0 s"),
+         f"4 jobs are ahead (lint, 2, 3, …); {BUSY} with jobs of ada (2), b (1), the longest for 9.0 s"),
         (job(), seen(agent("gpu", leases=1), running=[other(1, RUNNING)]), Cause.SLOTS_BUSY,
          "the only slot of a is busy with jobs of queue gpu (1), the longest for 1.0 s"),
     ],
@@ -110,10 +115,31 @@ def test_the_cause_why_a_job_waits_is_said_in_a_line(waiting: Job, known: Seen, 
     assert bool(why.commands) is (cause is not Cause.TURN)
 
 
+@pytest.mark.parametrize(
+    ("ahead", "agents", "elapsed_s", "when"),
+    [
+        (1, 1, (1,), "it may start in about 11.0 s"),
+        (1, 2, (2, 9), "it may start in about 4.0 s"),
+        (3, 2, (1,), "it may start in about 12.0 s"),
+        (0, 1, (9,), "it may start soon"),
+    ],
+)
+def test_when_a_slot_is_free_is_estimated_by_what_the_last_jobs_took(
+    ahead: int, agents: int, elapsed_s: tuple[int, ...], when: str
+) -> None:
+    running = [other(number, RUNNING) for number in elapsed_s]
+    busy = [agent("gpu", leases=1)] * agents
+    known = seen(*busy, ahead=[other(number) for number in range(ahead)], running=running, ended=ENDED)
+    assert why_waiting(job(), known).text.endswith(f"; {when}, as the queue's last 3 jobs took 6.0 s")
+
+
 def test_jobs_of_a_higher_priority_and_older_ones_of_the_same_are_ahead() -> None:
     mine = job()
     older = [other(7, priority=-1), other(6), other(5, due_ms=DUE_MS)]
-    assert ahead_of(mine, [other(9, priority=5), other(8), other(0, id=mine.id), *older]) == 2
+    assert [job.id for job in ahead_of(mine, [other(9, priority=5), other(8), other(0, id=mine.id), *older])] == [
+        "9",
+        "6",
+    ]
 
 
 def message(body: GitCloneError | ProcessError | Output) -> Event:
