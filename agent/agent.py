@@ -20,6 +20,7 @@ from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.probes import Probes
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.metrics import AgentMetrics
+from airunner.agent.output.logsigning import Signer
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recovery import recover
 from airunner.agent.output.spool import SPOOL_FOLDER, spools_in
@@ -44,6 +45,7 @@ class Agent(Struct, frozen=True):
     report: Callable[[str], None]
     orders: Orders = field(default_factory=Orders)
     http: HttpServer | None = None  # serves the agent's pages; None: nothing does
+    signer: Signer | None = None  # signs the logs of attempts; None: nothing does
 
     async def run(self) -> None:
         """Run jobs until `orders.drain` is set and running jobs have ended, or each slot has run `jobs_max` jobs."""
@@ -88,6 +90,7 @@ class Agent(Struct, frozen=True):
                 counts=counts,
                 health=health,
                 report=self.report,
+                signer=self.signer,
             )
             async with anyio.create_task_group() as slots:
                 for _ in range(self.plan.slots):

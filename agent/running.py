@@ -17,6 +17,7 @@ from airunner.agent.reports import Reports
 from airunner.certs.curve import SERVER_KEY, load_broker_public, load_client_pair
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
+from airunner.certs.signing import LogSigner
 from airunner.certs.tokensource import token_source
 from airunner.transport.channel import Channel
 from airunner.transport.http import open_http
@@ -52,7 +53,8 @@ async def run(
     )
     with open_context() as context:
         broker_public = load_broker_public(home, os.environ.get(SERVER_KEY, ""))
-        network = CurveNetwork(context, load_client_pair(home), broker_public)
+        pair = load_client_pair(home)
+        network = CurveNetwork(context, pair, broker_public)
         channel = Channel(
             network,
             endpoints,
@@ -61,7 +63,7 @@ async def run(
             Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
         )
         reports = Reports(lambda lines: say(*lines))
-        agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server)
+        agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server, signer=LogSigner(pair.secret))
         async with anyio.create_task_group() as obeying:
             obeying.start_soon(_obey_signals, agent, launcher, say)
             try:

@@ -51,6 +51,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner logs @last -f -t",
             "airunner logs 3f2a --grep 'error|warning' -C 3",
         ),
+        "verify": (
+            "airunner verify 3f2a",
+            "airunner verify @last --save-head build.head",
+            "airunner verify 3f2a --head build.head",
+        ),
         "export": (
             "airunner export 3f2a -o job.cast",
             "airunner export @last --format raw",
@@ -146,6 +151,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner certs queue-key ci",
             "airunner certs queue-key ci > ci.public",
             "airunner certs queue-key gpu",
+        ),
+        "certs signers": (
+            "airunner certs signers",
+            "airunner certs signers > signers",
+            "AIRUNNER_HOME=/srv/airunner airunner certs signers",
         ),
         "certs doctor": (
             "airunner certs doctor",

@@ -212,6 +212,17 @@ def import_command(
     print(f"this machine is now {import_keys(home, file, force=force)}; its keys are in {home.certs}")
 
 
+@certs_app.command("signers")
+def signers_command() -> None:
+    """Print the public keys with which `airunner verify` proves logs, of this machine and of the agents known here.
+
+    Append the lines to certs/signers in the home of a user who verifies. An exported file carries them too.
+    """
+    from airunner.certs.signing import signer_lines, signers
+
+    print(signer_lines(signers(_own_home())), end="")
+
+
 def _table_row(machine: Machine) -> str:
     """Return the machine as one line of a table."""
     whose = f"tenant={machine.tenant}" if machine.tenant else "any tenant"

@@ -10,6 +10,7 @@ $AIRUNNER_HOME  (default ~/.airunner)
 │   ├── client.token                the token that this machine's clients last signed, while it is young
 │   ├── allowed-clients            the public keys that the broker accepts (`allowlist.py`)
 │   ├── clients/                   key pairs made here for other machines, kept until they are revoked
+│   ├── signers                    the keys that verify logs, of agents whose secret keys are not here (`signing.py`)
 │   ├── queues/                    the keys that queues' secrets are sealed with (`queuekeys.py`)
 │   ├── token.public.pem   ES256   the broker verifies tokens with it
 │   └── token.secret.pem   ES256   tokens are signed with it
@@ -42,6 +43,7 @@ class Home:
         self.client_token = self.certs / "client.token"
         self.allowed_clients = self.certs / "allowed-clients"
         self.clients = self.certs / "clients"
+        self.signers = self.certs / "signers"
         self.queue_keys = self.certs / "queues"
         self.token_public = self.certs / "token.public.pem"
         self.token_secret = self.certs / "token.secret.pem"

@@ -25,6 +25,7 @@ from airunner.certs.curve import (
     load_broker_pair,
     load_broker_public,
     load_pair,
+    load_secret,
     new_secret,
     public_of,
     raw_key,
@@ -34,12 +35,14 @@ from airunner.certs.home import Home
 from airunner.certs.ownership import refuse_foreign_owner
 from airunner.certs.principal import QueueScope
 from airunner.certs.secretfile import RUN_INIT, locked, make_folder, read_public, read_secret, replace
+from airunner.certs.signing import LogSigner, add_signers, parse_signers, signer_lines, signers
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
 FORMAT: Final = "airunner-machine-1"
 _LIKE: Final = re.compile(b'"(client|broker)_secret"')
 FINGERPRINT_BYTES: Final = 8  # bytes of a hash of a public key, by which people tell keys apart
+SIGNERS_CHARS_MAX: Final = 32_768  # of the signers in an exported file: 190 agents with names of the longest
 _Text = Annotated[str, Meta(max_length=4_096)]
 
 
@@ -62,6 +65,7 @@ class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
     broker_public: _Text
     client_public: _Text
     client_secret: _Text
+    signers: Annotated[str, Meta(max_length=SIGNERS_CHARS_MAX)] = ""  # as lines of `certs/signers`
 
 
 class _Kind(Struct, frozen=True):
@@ -129,13 +133,15 @@ def ignored(home: Home) -> list[str]:
 def revoke(home: Home, name: str) -> None:
     """Remove a machine from the allow-list, and its key pair if it was made here; one of the two may be missing.
 
-    A running broker refuses the machine's next request.
+    A running broker refuses the machine's next request. The logs that the machine has signed can still be verified.
     """
     refuse_foreign_owner(home.root, home.certs)
     _listed(home)
     with locked(home.certs):
         listed = _listed(home)
         shorter = without_entry(listed, name)
+        if any(entry.name == name and PeerRole.AGENT in entry.roles for entry in parse(listed)[0].values()):
+            _keep_signer(home, name)
         if shorter != listed:
             replace(home.allowed_clients, shorter)  # first: after an interruption here the machine is already refused
         if not _remove_pair(home, name) and shorter == listed:
@@ -155,8 +161,15 @@ def export(home: Home, name: str) -> bytes:
         broker_public=load_broker_public(home).decode(),
         client_public=pair.public.decode(),
         client_secret=pair.secret.decode(),
+        signers=_carried_signers(home),
     )
     return msgspec.json.format(msgspec.json.encode(carried)) + b"\n"
+
+
+def _carried_signers(home: Home) -> str:
+    """Return the lines of the signers that this home knows, as many as fit into an exported file."""
+    lines = signer_lines(signers(home))
+    return lines if len(lines) <= SIGNERS_CHARS_MAX else lines[: lines.rindex("\n", 0, SIGNERS_CHARS_MAX) + 1]
 
 
 def import_keys(home: Home, path: Path, *, force: bool) -> str:
@@ -178,6 +191,7 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
         _check_key(key.encode(), str(path))
     if public_of(carried.client_secret.encode()) != carried.client_public.encode():
         raise OperatorError(f"{path} is damaged, its two keys do not belong together: export the machine again")
+    known = parse_signers(carried.signers, str(path))
     wanted = {
         home.client_secret: carried.client_secret,
         home.client_public: carried.client_public,
@@ -194,6 +208,7 @@ def import_keys(home: Home, path: Path, *, force: bool) -> str:
             raise OperatorError(f"{other[0]} holds another key; --force replaces it")
         for place, content in contents.items():
             replace(place, content)
+        add_signers(home, known)
     return carried.name
 
 
@@ -205,6 +220,12 @@ def _new_pair(home: Home, name: str) -> bytes:
     replace(_secret(home, name), secret + b"\n")
     replace(_public(home, name), public + b"\n")
     return public
+
+
+def _keep_signer(home: Home, name: str) -> None:
+    """Keep the key that verifies a machine's logs, if its pair was made here. The list must be locked."""
+    if fits_machine(name) and (path := _secret(home, name)).exists():
+        add_signers(home, {LogSigner(load_secret(path, f"{name}'s")).public: name})
 
 
 def _remove_pair(home: Home, name: str) -> bool:

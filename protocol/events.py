@@ -21,12 +21,16 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import decompressed
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.fields import TerminalSide
-from airunner.protocol.job import JobState, Reason, Usage
-from airunner.protocol.names import JobId, Natural, Positive, Text
+from airunner.protocol.job import JobState, Reason, Result, Usage
+from airunner.protocol.names import JobId, Natural, Positive, Text, Token
 
 KIND_CHARS_MAX: Final = 128  # of a kind's name, also of an unknown kind
 OUTPUT_BYTES_MAX: Final = 65_536  # of one OUTPUT event; also the most characters of an error message
 BATCH_EVENTS_MAX: Final = 1_024
+TAG_BYTES: Final = 4  # of an event's tag in a LOG_SIGNED
+HEAD_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+SIGNED_EVENTS_MAX: Final = 2 * BATCH_EVENTS_MAX  # of one LOG_SIGNED
 
 
 class Stream(StrEnum):
@@ -172,6 +176,21 @@ class OutputTruncated(Body, frozen=True, kw_only=True, tag="OUTPUT_TRUNCATED"):
     omitted_bytes: Positive
 
 
+class LogSigned(Body, frozen=True, kw_only=True, tag="LOG_SIGNED"):
+    """Signature of the agent on all events of the attempt before this one, of which there are `index`.
+
+    `tags` are those of the events since the last signature, `head` is that of the chain (see `logchain`), and `signer`
+    is the public key. The last signature of an attempt has its `result`, without the usage.
+    """
+
+    index: Natural
+    tags: Annotated[bytes, Meta(max_length=SIGNED_EVENTS_MAX * TAG_BYTES)]
+    head: Annotated[bytes, Meta(min_length=HEAD_BYTES, max_length=HEAD_BYTES)]
+    result: Result | None = None
+    signer: Token
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+
+
 AgentBody = (
     GitCloneStart
     | GitCloneProgress
@@ -184,6 +203,7 @@ AgentBody = (
     | Heartbeat
     | TerminalResize
     | OutputTruncated
+    | LogSigned
 )
 BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody

@@ -57,6 +57,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     spec: JobSpec
     sealed: dict[str, bytes] = {}  # the queue's sealed secrets that the job names, unless its environment sets them
     zstd: bool = False  # whether the broker accepts compressed batches of events
+    signed: bool = False  # whether it accepts LOG_SIGNED
 
     @property
     def ref(self) -> LeaseRef:

@@ -28,6 +28,7 @@ from airunner.agent.leases.leaser import Leaser, Orders
 from airunner.agent.leases.occupancy import Occupancy
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Settlement, described
+from airunner.agent.output.logsigning import Signer
 from airunner.agent.output.outbox import Outbox, nothing
 from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.publisher import EventPublisher
@@ -89,6 +90,7 @@ class Slot(Struct, frozen=True):
     counts: AttemptCounts
     health: Health
     report: Callable[[str], None]
+    signer: Signer | None = None  # signs the logs of attempts; None: nothing does
 
     async def run(self) -> None:
         """Run jobs until `orders.drain` is set, or `plan.jobs_max` jobs have run, not counting refused ones."""
@@ -152,7 +154,7 @@ class Slot(Struct, frozen=True):
         header = SpoolHeader(lease=lease.ref)
         spool = Spool.create(self.spools / f"{lease.job_id}.{lease.attempt}", header)
         batcher = self.plan.flush.batcher(terminal=lease.spec.process_type is ProcessType.PTY)
-        outbox = Outbox(lease, spool, batcher, self.publisher, held.cancelled)
+        outbox = Outbox(lease, spool, batcher, self.publisher, held.cancelled, self.signer)
         self.publisher.open(outbox)
         return Recorder(batcher, outbox, OutputLimit(self.plan.log_bytes_max))
 

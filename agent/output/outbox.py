@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
+from airunner.agent.output.logsigning import LogSigning, Signer
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
 from airunner.agent.output.spoolroom import SpoolRoom
 from airunner.protocol.compression import compressed
@@ -23,6 +24,7 @@ from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     AgentBody,
     Heartbeat,
+    LogSigned,
     Output,
     OutputTruncated,
     check_batch,
@@ -66,7 +68,13 @@ class Outbox:
     """
 
     def __init__(
-        self, lease: JobLease, spool: Spool, batcher: Batcher, sender: Sender, cancelled: Flag | None = None
+        self,
+        lease: JobLease,
+        spool: Spool,
+        batcher: Batcher,
+        sender: Sender,
+        cancelled: Flag | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.lease = lease
         self.spool = spool
@@ -80,6 +88,7 @@ class Outbox:
         self.when_over: Callable[[], None] = nothing  # called when it becomes `over`; the slot sets it
         self.state: JobState | None = None  # state of the job, after the broker has stored the result
         self._result: Result | None = None
+        self._signing = LogSigning(lease.job_id, lease.attempt, signer) if signer and lease.signed else None
         self.held = False  # its events wait for its result, and this for others': the attempt sets it, for a short job
         self._output_dropped = False
         self._sent = 0  # index of the first event that is not sent
@@ -133,17 +142,29 @@ class Outbox:
     def _write(self) -> bool:
         """Write the gathered events to disk; return whether there were any."""
         written = False
-        while not self.spool.full and not self._batcher.empty:
-            bodies = self._batcher.next_batch(now_in_ms())
-            self._newest = self.spool.append(self.spool.next_index, len(bodies), self._packed(bodies))
+        while not self.spool.full and not (self._batcher.empty and not self._ends_unsigned):
+            count, raw = self._encoded(self._batcher.next_batch(now_in_ms()))
+            self._newest = self.spool.append(self.spool.next_index, count, self._packed(raw))
             self._gathered += 1
             self._account()
             written = True
         return written
 
-    def _packed(self, bodies: list[AgentBody]) -> bytes:
-        """Encode a batch; compress it unless it is short enough to be published live, or the broker is older."""
-        raw = encode_bodies(bodies)
+    def _encoded(self, bodies: list[AgentBody]) -> tuple[int, bytes]:
+        """Encode a batch, signed when it is due, and return how many events it has."""
+        if self._signing is None:
+            return len(bodies), encode_bodies(bodies)
+        result = self._result if self._batcher.empty else None
+        signing, self._signing = self._signing, None if result is not None else self._signing
+        return signing.encoded(bodies, result)
+
+    @property
+    def _ends_unsigned(self) -> bool:
+        """Whether the attempt has ended, and the signature of its end is still to be written."""
+        return self._result is not None and self._signing is not None
+
+    def _packed(self, raw: bytes) -> bytes:
+        """Compress an encoded batch, unless it is short enough to be published live, or the broker is older."""
         return compressed(raw) if self.lease.zstd and len(raw) > LIVE_BYTES_MAX else raw
 
     def finish(self, result: Result) -> None:
@@ -177,7 +198,7 @@ class Outbox:
         """Return the request that completes the attempt; None: no result yet, unsent events, or completed or lost."""
         if self._result is None or self.state is not None or self.lost.is_set():
             return None
-        if self._sent < self.spool.next_index or not self._batcher.empty:
+        if self._sent < self.spool.next_index or not self._batcher.empty or self._ends_unsigned:
             return None
         count = self.spool.next_index
         usage = self._result.usage and replace(self._result.usage, events=count)
@@ -202,6 +223,8 @@ class Outbox:
             self._account()
             if not self._batcher.empty and (due_ms := self.due_ms(now_in_ms())) is not None:
                 self._sender.flush_at(due_ms)  # a batch may have become due while the spool was full
+            elif self._ends_unsigned:
+                self.flush()
             self.changed.ring()
 
     def resend_from(self, next_index: int) -> None:
@@ -265,7 +288,10 @@ class Outbox:
         self._accounted_bytes = 0
 
     def _drop_output_from(self, next_index: int) -> None:
-        """Keep of the events from `next_index` on only the last; no output, no heartbeats. Raises `SpoolFailed`."""
+        """Keep of the events from `next_index` on only the last; no output, no heartbeats. Raises `SpoolFailed`.
+
+        They are not signed: the chain counts those that are dropped.
+        """
         omitted_bytes = 0
         kept: list[AgentBody] = []
         index = next_index
@@ -276,7 +302,7 @@ class Outbox:
                     omitted_bytes += len(body.data)
                 elif isinstance(body, OutputTruncated):
                     omitted_bytes += body.omitted_bytes
-                elif not isinstance(body, Heartbeat):
+                elif not isinstance(body, Heartbeat | LogSigned):
                     kept.append(body)
         timestamp_ms = kept[0].timestamp_ms if kept else 0
         truncated = OutputTruncated(timestamp_ms=timestamp_ms, omitted_bytes=max(1, omitted_bytes))
@@ -284,6 +310,7 @@ class Outbox:
         while len(events := encode_bodies(bodies)) > LAST_BYTES_MAX:
             del bodies[1]
         self.spool.truncate(next_index)
+        self._signing = None
         self._newest = self.spool.append(next_index, len(bodies), events)
         self._output_dropped = True
         self._sent = next_index

@@ -16,6 +16,7 @@ from airunner.protocol.events import (
     GitCloneProgress,
     GitCloneStart,
     Heartbeat,
+    LogSigned,
     Output,
     OutputTruncated,
     ProcessEnd,
@@ -62,6 +63,8 @@ class Redaction:
                 return body  # has only numbers, or the hash of a commit
             case Output():
                 raise AssertionError("Output must be redacted by `output`")
+            case LogSigned():
+                raise AssertionError("the outbox signs what is redacted")
             case _:
                 assert_never(body)
 

@@ -173,6 +173,7 @@ def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibil
         spec=spec,
         sealed=sealed,
         zstd=True,
+        signed=True,
     )
 
 

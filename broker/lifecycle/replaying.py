@@ -63,13 +63,23 @@ def _start(engine: Engine, job: JobRow, request: ReplayJobEvents) -> tuple[int |
 
 
 def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> list[EventSegment]:
-    """Collect the segments of a page; segments without events of the requested kinds are sent without their bytes.
+    """Collect the segments of a page, which ends before a damaged one: so a reader gets all that can be read."""
+    runs: list[EventSegment] = []
+    try:
+        _collect(runs, segments, start, request)
+    except (CorruptLog, BadRequest, *UNDECODABLE):
+        if not runs:
+            raise
+    return runs
+
+
+def _collect(runs: list[EventSegment], segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> None:
+    """Collect the segments of a page in `runs`; those without events of the requested kinds come without their bytes.
 
     A segment is decompressed only to search it, or for a reader who does not do so.
     """
     kinds = request.kinds if len(request.kinds) <= KINDS_LOOKED_MAX else ()
     looked_bytes_max = LOOKED_BYTES_MAX // max(2, len(kinds))
-    runs: list[EventSegment] = []
     size_bytes = content = looked_bytes = 0
     for looked, segment in enumerate(segments):
         known = max(0, start - segment.first_sequence)
@@ -96,7 +106,6 @@ def _page(segments: Iterator[Segment], start: int, request: ReplayJobEvents) -> 
             runs[-1] = replace(runs[-1], count=runs[-1].count + count)
             continue
         runs.append(EventSegment(first_sequence=first_sequence, count=count, attempt=segment.attempt, events=raw))
-    return runs
 
 
 @contextmanager

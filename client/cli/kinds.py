@@ -11,7 +11,7 @@ from airunner.client.loglines import OUTPUT_KINDS
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import EVENT_KINDS
 
-_FREQUENT: Final = ("OUTPUT", "GIT_CLONE_PROGRESS", "HEARTBEAT", "TERMINAL_RESIZE")
+_DETAILS: Final = ("OUTPUT", "GIT_CLONE_PROGRESS", "HEARTBEAT", "TERMINAL_RESIZE", "LOG_SIGNED")
 
 
 class Choice(StrEnum):
@@ -26,7 +26,7 @@ KINDS: Final[Mapping[Choice, tuple[str, ...]]] = MappingProxyType(
     {
         Choice.ALL: (),
         Choice.OUTPUT: OUTPUT_KINDS,
-        Choice.LIFECYCLE: tuple(kind for kind in EVENT_KINDS if kind not in _FREQUENT),
+        Choice.LIFECYCLE: tuple(kind for kind in EVENT_KINDS if kind not in _DETAILS),
     }
 )
 

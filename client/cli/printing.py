@@ -98,7 +98,7 @@ class ConsolePrinter:
                 return "cancel requested"
             case events.JobFinished():
                 return self._finished(event.body)
-            case events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() if self._kinds:
+            case events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() | events.LogSigned() if self._kinds:
                 return _asked_message(event.body)
             case events.GitCloneProgress(message=message) if not self._kinds and events.GIT_COUNT.match(message):
                 return None  # the status line shows it
@@ -154,14 +154,19 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
         case events.OutputTruncated(omitted_bytes=omitted_bytes):
             return f"{omitted_bytes} bytes of output were left out here"
         case (
-            events.Output() | events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() | events.UnknownBody()
+            events.Output()
+            | events.ProcessEnd()
+            | events.Heartbeat()
+            | events.TerminalResize()
+            | events.LogSigned()
+            | events.UnknownBody()
         ):
             return None
         case _:
             assert_never(body)
 
 
-def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalResize) -> str:
+def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalResize | events.LogSigned) -> str:
     """Format an event that is shown only if its kind is asked for."""
     match body:
         case events.ProcessEnd(duration_ms=duration_ms):
@@ -171,6 +176,8 @@ def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalR
             return f"silent, {duration_text(elapsed_ms)} after its start"
         case events.TerminalResize(cols=cols, rows=rows):
             return f"terminal is {cols} columns by {rows} rows"
+        case events.LogSigned(index=index):
+            return f"signed by its agent: {index} events"
         case _:
             assert_never(body)
 

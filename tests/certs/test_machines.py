@@ -12,9 +12,10 @@ import pytest
 import zmq
 
 from airunner.certs.allowlist import AllowList, Entry, PeerRole
-from airunner.certs.curve import load_broker_public, load_client_pair
+from airunner.certs.curve import load_broker_public, load_client_pair, raw_key
 from airunner.certs.home import Home
 from airunner.certs.machines import FORMAT
+from airunner.certs.signing import LogSigner
 from airunner.protocol.errors import OperatorError
 from tests.certs.test_command import run
 
@@ -43,6 +44,25 @@ def test_a_machine_is_added_carried_taken_in_and_let_in(broker: Home, elsewhere:
     assert run(broker, "certs", "revoke", "build-7").exit_code == 0
     assert listed(broker, load_client_pair(elsewhere).public) is None
     assert list(broker.clients.iterdir()) == []
+
+
+def test_who_verifies_logs_has_the_keys_of_agents_alone_also_of_those_that_were_revoked(
+    broker: Home, elsewhere: Home
+) -> None:
+    run(broker, "certs", "add", "build-7", "--role", "agent", "--any-queue")
+    run(broker, "certs", "add", "ada")
+    lines = run(broker, "certs", "signers").stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["build-7", "local"]
+    run(elsewhere, "certs", "import", str(carried(broker, "ada")))
+    assert {*lines} < {*run(elsewhere, "certs", "signers").stdout.splitlines()}
+    run(elsewhere, "certs", "import", "--force", str(carried(broker)))
+    assert run(elsewhere, "certs", "signers").stdout.splitlines() == lines
+    assert LogSigner(load_client_pair(elsewhere).secret).public == raw_key(lines[0].split()[0].encode())
+    run(broker, "certs", "revoke", "build-7")
+    assert run(broker, "certs", "signers").stdout.splitlines() == lines
+    broker.signers.write_text("no key\n")
+    with pytest.raises(OperatorError, match="line 1: a key has 40 characters"):
+        run(broker, "certs", "signers")
 
 
 def test_a_key_that_was_taken_off_by_hand_never_comes_back_and_is_revoked_all_the_same(broker: Home) -> None:

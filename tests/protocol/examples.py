@@ -70,6 +70,15 @@ EVENTS: Final[dict[str, events.EventBody]] = {
     "HEARTBEAT": events.Heartbeat(timestamp_ms=NOW_MS, elapsed_ms=30_000, processes=2, memory_bytes=1_048_576),
     "TERMINAL_RESIZE": events.TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
     "OUTPUT_TRUNCATED": events.OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
+    "LOG_SIGNED": events.LogSigned(
+        timestamp_ms=NOW_MS,
+        index=2,
+        tags=bytes(range(8)),
+        head=bytes(32),
+        result=Result(exit_code=3, reason=Reason.EXIT_CODE),
+        signer=bytes(32),
+        signature=bytes(64),
+    ),
 }
 
 _BATCH: Final = requests.EventBatch(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from airunner.agent.flag import Flag
 from airunner.agent.output.batching import PIPE_WINDOW_MS, Batcher
+from airunner.agent.output.logsigning import Signer
 from airunner.agent.output.outbox import Outbox
 from airunner.agent.output.outputlimit import OutputLimit
 from airunner.agent.output.recorder import Recorder
@@ -42,9 +43,11 @@ class Sink:
         assert due_ms > 0
 
 
-def lease_of(number: int = 1, *, zstd: bool = False) -> JobLease:
+def lease_of(number: int = 1, *, zstd: bool = False, signed: bool = False) -> JobLease:
     job_id, spec = JobId(f"job{number}"), JobSpec(command="true")
-    return JobLease(job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=spec, zstd=zstd)
+    return JobLease(
+        job_id=job_id, attempt=1, task_token=TASK_TOKEN, visibility_ms=60_000, spec=spec, zstd=zstd, signed=signed
+    )
 
 
 def recorder_in(
@@ -54,13 +57,14 @@ def recorder_in(
     sink: Sink | None = None,
     cancelled: Flag | None = None,
     zstd: bool = False,
+    signer: Signer | None = None,
 ) -> Recorder:
-    """The recorder of the `number`th job, whose broker takes compressed batches with `zstd`."""
-    lease = lease_of(number, zstd=zstd)
+    """The recorder of the `number`th job, whose broker takes compressed batches with `zstd`; `signer` signs its log."""
+    lease = lease_of(number, zstd=zstd, signed=signer is not None)
     header = SpoolHeader(lease=lease.ref)
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)
-    outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled)
+    outbox = Outbox(lease, spool, batcher, sink or Sink(), cancelled, signer)
     return Recorder(batcher, outbox, OutputLimit(EVERYTHING))
 
 
