@@ -28,7 +28,7 @@ EXIT_CODES: Final = (
         "65",
         (
             "not possible in this state: the job to `cancel` had ended, the one to `retry` has not finished, the queue "
-            "is being drained"
+            "is being drained; `verify`: the log was changed"
         ),
     ),
     ("66", "no such job, no such queue to resume, or no such cluster"),
@@ -36,7 +36,10 @@ EXIT_CODES: Final = (
     ("70", "a bug of airunner: please report the traceback"),
     ("74", "a file or the output cannot be read or written; a store or a backup is damaged"),
     ("77", "the broker rejects this key or token, or has another key than the pinned one"),
-    ("78", "`doctor` or `certs doctor` has found a problem"),
+    (
+        "78",
+        "`doctor` or `certs doctor` has found a problem; `verify`: a signature is missing, or its key is unknown here",
+    ),
     (
         "130, 143, 129",
         (

@@ -13,6 +13,7 @@
 - Tokens: `tokens.py` signs and verifies them; `tokenkeys.py` loads the keys; `tokensource.py` chooses the token to
   present; `principal.py` is the verified sender; `authority.py` is the interface that turns a token into a principal.
 - Sealed data: `queuekeys.py` seals secrets for a queue's agents; `sealed.py` seals live events for readers of a job.
+- Signed logs: `signing.py` signs an attempt's log for its agent, and finds the keys that verify logs.
 - Commands: `command.py` is the command line; `init.py` makes keys; `checkup.py` checks them; `findings.py`: results.
 
 The package imports only `protocol`; transport, broker, agent and client import this package.

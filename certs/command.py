@@ -180,19 +180,28 @@ def export_command(
     output: Annotated[
         Path | None, typer.Option(allow_dash=True, help="File to make, with mode 0600, or -.", show_default="stdout")
     ] = None,
+    move: Annotated[
+        bool,
+        typer.Option("--move", help="Remove the secret key here: then only that machine can sign logs with it."),
+    ] = False,
 ) -> None:
     """Export the keys that another machine needs as one file: its own pair, and the broker's public key.
 
     Of a name with the role broker: the broker's key pair, the allow-list, and the key that verifies tokens, for another
     broker of the fleet.
     """
-    from airunner.certs.machines import export
+    from airunner.certs.machines import export, forget
     from airunner.certs.secretfile import create
 
-    content = export(_own_home(), name)
+    home = _own_home()
+    content = export(home, name)
+    if move and (output is None or output == Path("-")):
+        raise OperatorError("--move removes the key here: name the file that is to have it with --output FILE")
     if output is not None and output != Path("-"):
         if not create(output, content):
             raise OperatorError(f"{output} exists already: name another --output")
+        if move:
+            forget(home, name)
         print(f"made {output}: run `airunner certs import` with it on {name}, then delete it: it holds a secret key")
     elif sys.stdout.isatty():
         raise OperatorError("this would show a secret key on the terminal: use --output FILE, or a pipe")

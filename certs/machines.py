@@ -166,6 +166,13 @@ def export(home: Home, name: str) -> bytes:
     return msgspec.json.format(msgspec.json.encode(carried)) + b"\n"
 
 
+def forget(home: Home, name: str) -> None:
+    """Remove the key pair of a machine, which was exported; the key that verifies its logs stays."""
+    with locked(home.certs):
+        _keep_signer(home, name)
+        _remove_pair(home, name)
+
+
 def _carried_signers(home: Home) -> str:
     """Return the lines of the signers that this home knows, as many as fit into an exported file."""
     lines = signer_lines(signers(home))

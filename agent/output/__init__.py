@@ -11,6 +11,7 @@
   and decodes output, `patterns.py` makes the patterns of a secret, and `patternindex.py` finds them.
 - `characters.py` cuts output between two characters, and holds back the beginning of a character (pure).
 - `outputlimit.py` limits the output of an attempt: of longer output it keeps the head and the tail (pure).
+- `logsigning.py` chains the events of an attempt as they are encoded, and signs them.
 - `batching.py` groups events into batches, and decides when each batch is due.
 - `spool.py` is the file of one attempt's batches; `spoolroom.py` limits the disk space of all of these;
   `holes.py` frees the space of acknowledged batches.

@@ -55,7 +55,12 @@ def test_who_verifies_logs_has_the_keys_of_agents_alone_also_of_those_that_were_
     assert [line.split()[1] for line in lines] == ["build-7", "local"]
     run(elsewhere, "certs", "import", str(carried(broker, "ada")))
     assert {*lines} < {*run(elsewhere, "certs", "signers").stdout.splitlines()}
-    run(elsewhere, "certs", "import", "--force", str(carried(broker)))
+    moved = str(broker.root / "moved")
+    with pytest.raises(OperatorError, match="--output FILE"):
+        run(broker, "certs", "export", "build-7", "--move")
+    run(broker, "certs", "export", "build-7", "--move", "--output", moved)
+    assert not list(broker.clients.glob("build-7*"))
+    run(elsewhere, "certs", "import", "--force", moved)
     assert run(elsewhere, "certs", "signers").stdout.splitlines() == lines
     assert LogSigner(load_client_pair(elsewhere).secret).public == raw_key(lines[0].split()[0].encode())
     run(broker, "certs", "revoke", "build-7")
