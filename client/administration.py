@@ -1,13 +1,19 @@
-"""Administration from Python: queues, their secrets, agents and brokers; a part of `Client`."""
+"""Administration from Python: queues, their secrets, agents, brokers, and checks of logs; a part of `Client`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from airunner.client.batches import Batches, BatchIterator
+from airunner.client.jobref import JobRef, id_of
 from airunner.client.session import Session
 from airunner.protocol import requests
+from airunner.protocol.errors import CorruptLog
 from airunner.protocol.replies import AgentSummary, BrokerSummary, QueueMode, QueueSummary, SecretSummary
+
+if TYPE_CHECKING:
+    from airunner.client.logcheck import LogCheck, SavedHead
 
 
 class Administration(Session):
@@ -64,3 +70,27 @@ class Administration(Session):
     async def brokers(self) -> tuple[BrokerSummary, ...]:
         """List the brokers of the store; none: the broker that was asked has a store of its own."""
         return (await self._ask(requests.ListBrokers())).brokers
+
+    async def check_log(self, job: JobRef, saved: SavedHead | None = None) -> LogCheck:
+        """Check a job's log so far, event by event, against its agents' signatures and a saved head, if given.
+
+        `LogCheck.faults` names what was changed. Raises `NotFound`.
+
+        >>> job = await client.wait(await client.submit(command="true"))
+        >>> (await client.check_log(job)).faults
+        []
+        """
+        from airunner.certs.signing import is_signed
+        from airunner.client.logcheck import LogCheck
+
+        found = await self._ask(requests.GetJob(job_id=id_of(job)))
+        check = LogCheck(found.job, is_signed, saved)
+        size = self._entered.channel.request_size
+        while not check.done:
+            try:
+                page = await self._ask(check.request(size.bytes_max), smaller=lambda: check.request(size.bytes_max))
+            except CorruptLog:
+                check.refused()
+            else:
+                check.replayed(page)
+        return check

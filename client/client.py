@@ -31,7 +31,7 @@ from airunner.client.jobref import JobRef, SubmittedJob, id_of, ids_of
 from airunner.client.requestids import batch_id, request_id_of
 from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
 from airunner.protocol import requests
-from airunner.protocol.errors import BadRequest, CorruptLog, NotFound
+from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import EVENT_KINDS, STREAMS, Event, Stream
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
 from airunner.protocol.follow import Follow
@@ -41,7 +41,6 @@ from airunner.protocol.names import RequestId
 from airunner.protocol.replies import JobsListed
 
 if TYPE_CHECKING:
-    from airunner.client.logcheck import LogCheck, SavedHead
     from airunner.client.loglines import Line
 
 BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
@@ -329,25 +328,6 @@ class Client(Administration):
         while (request := follow.request(size.bytes_max)) is not None:
             page = await self._ask(request, smaller=lambda: follow.smaller(size.bytes_max))
             yield follow.replayed(page, 0)
-
-    async def check_log(self, job: JobRef, saved: SavedHead | None = None) -> LogCheck:
-        """Check a job's log so far, event by event, against its agents' signatures and a saved head, if given.
-
-        `LogCheck.faults` names what was changed. Raises `NotFound`.
-        """
-        from airunner.certs.signing import is_signed
-        from airunner.client.logcheck import LogCheck
-
-        check = LogCheck(await self.get(job), is_signed, saved)
-        size = self._entered.channel.request_size
-        while not check.done:
-            try:
-                page = await self._ask(check.request(size.bytes_max), smaller=lambda: check.request(size.bytes_max))
-            except CorruptLog:
-                check.refused()
-            else:
-                check.replayed(page)
-        return check
 
     def logs(
         self,

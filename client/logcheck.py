@@ -13,7 +13,7 @@ agent signed. `LogCheck` owns no socket: `request` says what to ask, `replayed` 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from airunner.certs.curve import text_key
+from airunner.client.attemptcheck import AttemptCheck, Body, Verify
 from airunner.client.logfaults import Entry, Fault, Kind, differences, expected_end
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
@@ -35,12 +36,11 @@ from airunner.protocol.events import (
     JobLeased,
     JobReleased,
     JobScheduled,
-    LogSigned,
     UnknownBody,
     decode_bodies,
 )
 from airunner.protocol.job import Job
-from airunner.protocol.logchain import START, LogChain, events_in, statement
+from airunner.protocol.logchain import START, events_in
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
 
@@ -49,10 +49,6 @@ UNREAD_MAX: Final = 4_096  # unreadable events in a row that keep their place
 SHIFT_MAX: Final = 64  # events by which a log that has grown since its head was saved may have become longer otherwise
 HEAD_FORMAT: Final = "airunner-head-1"
 _UNREAD: Final = bytes(HEAD_BYTES)  # leaf of an event that is missing or cannot be read
-_Body = EventBody | UnknownBody | None
-
-Verify = Callable[[bytes, bytes, bytes], bool]
-"""Check of a signature: public key, statement, signature."""
 
 
 class SavedHead(Struct, frozen=True, kw_only=True):
@@ -63,83 +59,6 @@ class SavedHead(Struct, frozen=True, kw_only=True):
     sequence: int  # of the last event
     head: str  # hexadecimal
     tags: str  # base64
-
-
-class AttemptCheck:
-    """Check of one attempt's events, which its agent has signed."""
-
-    def __init__(self, job_id: str, attempt: int, agent: str, verify: Verify) -> None:
-        self.attempt = attempt
-        self.agent = agent
-        self.signer = b""  # public key of the signatures; empty: there is none
-        self.signed = 0  # events that are signed
-        self.events = 0
-        self.last: LogSigned | None = None  # the last signature that is right
-        self.unsigned: list[Fault] = []  # events whose signature is damaged
-        self.over = ""  # how the attempt ended, if not by its agent's result: released, expired
-        self.running = True
-        self._job_id = job_id
-        self._verify = verify
-        self._head = START
-        self._next = 0  # index of the first event that the next signature has the tag of
-        self._pending: list[tuple[Entry, bytes]] = []  # with the leaf of each
-
-    @property
-    def complete(self) -> bool:
-        """Whether the agent has signed the end of the attempt."""
-        return self.last is not None and self.last.result is not None
-
-    def add(self, entry: Entry, leaf: bytes, body: _Body) -> Iterable[Fault]:
-        """Check the next event of the attempt's agent."""
-        self.events += 1
-        faults: list[Fault] = []
-        if self.complete:
-            faults.append(entry.fault(Kind.ADDED, "the agent had signed its end"))
-        elif isinstance(body, LogSigned):
-            faults += self._link(entry, body)
-        self._pending.append((entry, leaf))
-        return faults
-
-    def _link(self, entry: Entry, body: LogSigned) -> list[Fault]:
-        if self.signer not in (b"", body.signer) or not self._verify(
-            body.signer, statement(self._job_id, self.attempt, body), body.signature
-        ):
-            return [entry.fault(Kind.CHANGED, "its signature is wrong")]
-        if self.last is not None and body.index <= self.last.index:
-            return [entry.fault(Kind.DOUBLED)]
-        faults = self._compared(entry, body)
-        self._head, self._next = body.head, body.index
-        self.signer, self.last = body.signer, body
-        self.signed = body.index + 1
-        self._pending.clear()
-        return faults
-
-    def _compared(self, entry: Entry, body: LogSigned) -> list[Fault]:
-        """Compare the events since the last signature with what the next one says of them."""
-        expected = [body.tags[at : at + TAG_BYTES] for at in range(0, len(body.tags), TAG_BYTES)]
-        found = [pending for pending, _ in self._pending]
-        after = (found[0].sequence if found else entry.sequence) - 1
-        faults: list[Fault] = []
-        without = body.index - len(expected) - self._next  # events whose signature is not there
-        if without > 0:
-            there = without if len(found) > without else max(0, len(found) - len(expected))
-            if there:
-                after = found[there - 1].sequence
-                why = "the LOG_SIGNED behind them is damaged"
-                self.unsigned.append(self._fault(Kind.UNSIGNED, found[0].sequence, after, why))
-            if there < without:
-                faults.append(self._fault(Kind.MISSING, after + 1, after + without - there))
-            found = found[there:]
-        faults += differences(expected, found, after)
-        if not faults:
-            chain = LogChain(self._head)
-            chain.add([leaf for _, leaf in self._pending])
-            if chain.link().head != body.head:
-                faults.append(self._fault(Kind.CHANGED, after + 1, entry.sequence - 1, "at least one of them"))
-        return faults
-
-    def _fault(self, kind: Kind, first: int, last: int, why: str = "") -> Fault:
-        return Fault(kind, self.attempt, first, last, why)
 
 
 class LogCheck:
@@ -209,7 +128,7 @@ class LogCheck:
     # --- events ---
 
     def _segment(self, segment: EventSegment) -> None:
-        """Check a segment once the next is here, which tells whether it begins an attempt."""
+        """Check a segment once the next is here, whose attempt shows whether it begins one."""
         if self._held is not None:
             self._read(self._held, segment.attempt)
         self._held = segment
@@ -240,7 +159,7 @@ class LogCheck:
         if self._next < end:
             self._unreadable(end - self._next, Kind.MISSING)
 
-    def _enter(self, segment: EventSegment, first: _Body, following: int | None) -> None:
+    def _enter(self, segment: EventSegment, first: Body, following: int | None) -> None:
         """Begin the attempt of a segment whose `first` event is its JOB_LEASED, or stands where that should."""
         number, unread = segment.attempt, self._unread
         self._unread = False
@@ -265,7 +184,7 @@ class LogCheck:
     def _attempt(self) -> int:
         return self.attempts[-1].attempt if self.attempts else 0
 
-    def _event(self, leaf: bytes, body: _Body) -> None:
+    def _event(self, leaf: bytes, body: Body) -> None:
         if self.finished is not None:
             self._blame(Fault(Kind.ADDED, self._attempt, self._next, self._next, "the job had finished"))
         entry = self._counted(leaf)
@@ -389,7 +308,7 @@ def _unproven(attempt: AttemptCheck, signers: Mapping[bytes, str]) -> str:
     return f"the end of {name} is not signed"
 
 
-def _bodies(batch: bytes, events: Sequence[msgspec.Raw]) -> Sequence[_Body]:
+def _bodies(batch: bytes, events: Sequence[msgspec.Raw]) -> Sequence[Body]:
     """Decode the events of a batch, each by itself if one of them is damaged: that is None."""
     try:
         return decode_bodies(batch)
@@ -397,7 +316,7 @@ def _bodies(batch: bytes, events: Sequence[msgspec.Raw]) -> Sequence[_Body]:
         return [_body(event) for event in events]
 
 
-def _body(event: msgspec.Raw) -> _Body:
+def _body(event: msgspec.Raw) -> Body:
     try:
         return decode_bodies(b"\x91" + bytes(event))[0]  # an array of one
     except BadRequest:

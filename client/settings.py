@@ -44,9 +44,9 @@ NAMES: Final = frozenset(
     log-mib-max machine-connections max max-attempts memory-max-mib merge-output metadata metrics-tenant
     mirror-gib monitor namespace no-redact on-interrupt owner pids-max priority process-type queue quiet raw
     redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on run-as safe-directory script
-    signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail template
-    tenant-gib tenant-requests tenant-waiting tenant-watched terminal timeout timestamps token token-file ttl
-    visibility-timeout
+    signers signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail
+    template tenant-gib tenant-requests tenant-waiting tenant-watched terminal timeout timestamps token token-file
+    ttl visibility-timeout
     """.split()  # noqa: SIM905 - words
     # end of settings
 )

@@ -16,8 +16,9 @@ from airunner.protocol.errors import EXIT_UNHEALTHY, EXIT_WRONG_STATE, OperatorE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airunner.client.attemptcheck import AttemptCheck
     from airunner.client.client import Client
-    from airunner.client.logcheck import AttemptCheck, LogCheck, SavedHead
+    from airunner.client.logcheck import LogCheck, SavedHead
 
 HEAD_BYTES_MAX: Final = 1 << 30  # of a file with a head: 6 bytes for each event
 

@@ -74,13 +74,15 @@ def damaged(tmp_path: Path) -> Iterator[tuple[SqliteEngine, Driver, str, str]]:
 
 def test_a_damaged_log_is_refused_and_every_other_is_served(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
     engine, driver, broken, whole = damaged
-    refused = driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=broken))
+    before = driver.reply(replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=broken)).next_sequence
+    assert 3 < before < SEGMENTS
+    refused = driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=broken, from_sequence=before))
     assert "airunner store check" in refused.message
     assert len(driver.log(whole)) == SEGMENTS + 3
     assert driver.job(broken).state is JobState.COMPLETED
     assert {job.id for job in driver.reply(replies.JobsListed, requests.ListJobs()).jobs} == {broken, whole}
     assert driver.log(driver.ended("new")[0])
-    assert engine.damage == (1, 0)
+    assert engine.damage == (2, 0), "by the first page, which ends before it, and by the next"
 
 
 def test_retention_leaves_a_damaged_log_and_goes_on(damaged: tuple[SqliteEngine, Driver, str, str]) -> None:
@@ -101,7 +103,9 @@ def test_a_hole_in_a_log_is_no_end_of_it_and_what_cannot_be_decoded_is_refused(
     engine._db.execute("UPDATE segment SET events = x'c1' WHERE first_sequence = 12")
     driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_timestamp_ms=1, from_sequence=12))
     engine._db.execute("DELETE FROM segment WHERE first_sequence IN (10, ?)", (SEGMENTS + 3,))
-    page = requests.ReplayJobEvents(job_id=job_id)
+    before = driver.reply(replies.JobEventsReplayed, requests.ReplayJobEvents(job_id=job_id))
+    assert (len(before.runs), before.next_sequence) == (9, 10)
+    page = requests.ReplayJobEvents(job_id=job_id, from_sequence=10)
     assert "event 10 of this job's log is missing" in driver.refused("corrupt-log", page).message
     driver.refused("corrupt-log", requests.ReplayJobEvents(job_id=job_id, from_sequence=SEGMENTS + 3))
     assert not driver.reply(
