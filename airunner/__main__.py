@@ -56,6 +56,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _answer(argv: Sequence[str]) -> bool:
     """Print the help or the version, if that is asked; return whether it was. No command is imported for it."""
+    if argv[:1] == ["_complete"]:
+        from airunner.completing import main as complete
+
+        complete(argv[1:])
+        return True
     words = [word for word in argv if word != "--debug"]
     asked = words[0] if words else "--help"
     if asked == "help" and len(words) > 1:

@@ -79,6 +79,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "store": Entry("airunner.broker.storecommand:store_app", "Make, restore, check and copy the store"),
             "backup": Entry("airunner.broker.storecommand:backup_command", "Back up the store of a broker"),
             "config": Entry("airunner.configcommand:config_app", "Show and change settings; choose a cluster"),
+            "completion": Entry("airunner.completion:completion_command", "Print the completion script of a shell"),
             "doctor": Entry("airunner.doctor:doctor_command", "Check what airunner needs on this machine"),
         },
         "Identity": {

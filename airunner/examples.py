@@ -122,6 +122,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner down --debug",
             "AIRUNNER_HOME=/srv/airunner airunner down",
         ),
+        "completion": (
+            "airunner completion bash > ~/.local/share/bash-completion/completions/airunner",
+            "airunner completion zsh > ~/.zfunc/_airunner",
+            "airunner completion fish > ~/.config/fish/completions/airunner.fish",
+        ),
         "doctor": (
             "airunner doctor",
             "airunner doctor --json",
