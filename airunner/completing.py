@@ -123,16 +123,25 @@ def _of_command(words: list[str], unfinished: str) -> Iterator[Word]:
 
     if words[0] not in TABLE:
         return
-    found: Any = typer.main.get_command(make_app(words[0])).commands[words[0]]  # type: ignore[attr-defined]  # a group
+    root: Any = typer.main.get_command(make_app(words[0]))
     name = words.pop(0)
-    if hasattr(found, "commands"):
-        if not words:
-            yield from (Word(each, first_sentence(one.help or "")) for each, one in found.commands.items())
-            return
+    found: Any = root.commands[name]
+    below: dict[str, Any] = getattr(found, "commands", {})
+    if below and not words:
+        yield from (Word(each, first_sentence(one.help or "")) for each, one in below.items())
+        return
+    if below:
         name = f"{name} {words[0]}"
-        found = found.commands[words.pop(0)]
-    options = {flag: each for each in found.params for flag in (*each.opts, *each.secondary_opts) if flag[:1] == "-"}
-    operands = [each for each in found.params if each.opts[0][:1] != "-"]
+        found = below[words.pop(0)]
+    yield from _of_parameters(found.params, name, words, unfinished)
+
+
+def _of_parameters(parameters: Sequence[Any], name: str, words: Sequence[str], unfinished: str) -> Iterator[Word]:
+    """Yield the options and operands that fit, and their values."""
+    options: dict[str, Any] = {
+        flag: each for each in parameters for flag in (*each.opts, *each.secondary_opts) if flag[:1] == "-"
+    }
+    operands = [each for each in parameters if each.opts[0][:1] != "-"]
     place = _place(words, options)
     if place == "--":
         yield Word(FILES)
