@@ -73,8 +73,8 @@ def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[
     from airunner.certs.secretfile import make_folder
     from airunner.cluster import STOP_S, State, start
 
-    with tempfile.TemporaryDirectory(prefix="airunner-test-", ignore_cleanup_errors=True) as temporary:
-        state = State(Path(home or temporary).absolute())
+    with _folder(home) as root:
+        state = State(root)
         init(Home(state.home))
         make_folder(state.folder)
         parent, alive = os.pipe()
@@ -86,3 +86,13 @@ def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[
             finally:
                 held.close()
                 supervisor.wait(STOP_S)
+
+
+@contextmanager
+def _folder(home: str | Path | None) -> Generator[Path]:
+    """Return the folder `home`, or make a temporary one and remove it afterwards."""
+    if home is not None:
+        yield Path(home).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="airunner-test-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)

@@ -23,7 +23,7 @@ from airunner.client.batches import BatchIterator
 from airunner.client.follower import Connection, Failure
 from airunner.client.specs import NewJob, batches, spec_from
 from airunner.protocol.errors import AirunnerError, OperatorError, PeerError
-from airunner.protocol.job import TIMEOUT_EXIT, Job, JobState
+from airunner.protocol.job import TIMEOUT_EXIT, Job, JobState, Reason, Result
 
 if TYPE_CHECKING:
     from airunner.client.client import Client
@@ -38,11 +38,17 @@ class JobFailed(AirunnerError):
     code = "job-failed"
 
     def __init__(self, job: Job) -> None:
-        result = job.result
-        how = "" if result is None else f", {result.reason or 'exit-code'}"
-        if result is not None and result.end is not None:
-            how += f": {result.end}"
-        super().__init__(f"job {job.id}{f' ({job.spec.name})' if job.spec.name else ''} is {job.state}{how}")
+        match job.result:
+            case Result(reason=None | Reason.EXIT_CODE, exit_code=int(code)):
+                how = f" with exit code {code}"
+            case Result(reason=Reason.SIGNAL, signal=int(number)):
+                how = f" by signal {number}"
+            case Result(reason=Reason() as reason):
+                how = f": {reason}"
+            case _:
+                how = ""
+        name = f" ({job.spec.name})" if job.spec.name else ""
+        super().__init__(f"job {job.id}{name} is {job.state}{how}")
         self.job = job
         self.exit_code = job.exit_status or self.exit_code
 

@@ -8,7 +8,20 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from airunner import AirunnerError, BadRequest, Client, JobFailed, JobSpec, JobState, NotFound, StillRunning
+from airunner import (
+    AirunnerError,
+    BadRequest,
+    Client,
+    Job,
+    JobFailed,
+    JobSpec,
+    JobState,
+    NotFound,
+    Reason,
+    Result,
+    StillRunning,
+)
+from airunner.protocol.names import JobId
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
@@ -66,7 +79,7 @@ async def test_a_failed_job_raises_in_its_turn_and_the_rest_continue_or_are_canc
         jobs = [{"command": "make"}] * 4
         ended = client.map(jobs, check=True, cancel_on_exit=cancelled)
         assert (await anext(ended)).exit_status == 0
-        with pytest.raises(JobFailed, match=r"FAILED, exit-code: 7") as failed:
+        with pytest.raises(JobFailed, match=r"FAILED with exit code 7") as failed:
             await anext(ended)
         assert (failed.value.exit_code, failed.value.code) == (7, "job-failed")
         states = [job.state async for job in client.list()][:2]
@@ -101,6 +114,21 @@ async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
                 await ask("nothing")
         with pytest.raises(BadRequest, match=r"several jobs are expected, such as \['nothing'\]"):
             await client.wait_many("nothing")
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "how"),
+    [
+        (JobState.FAILED, Result(exit_code=7), " with exit code 7"),
+        (JobState.FAILED, Result(signal=9, reason=Reason.SIGNAL), " by signal 9"),
+        (JobState.FAILED, Result(signal=15, reason=Reason.TIMEOUT), ": timeout"),
+        (JobState.CANCELLED, None, ""),
+    ],
+)
+def test_a_failed_job_says_how_it_ended(state: JobState, result: Result | None, how: str) -> None:
+    job = Job(id=JobId("j"), state=state, submitted_ms=0, spec=JobSpec(command="x", name="n"), result=result)
+    assert str(JobFailed(job)) == f"job j (n) is {state}{how}"
+    assert JobFailed(job).exit_code == job.exit_status
 
 
 async def test_many_jobs_are_submitted_again_without_a_double() -> None:

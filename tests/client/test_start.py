@@ -13,6 +13,8 @@ from airunner.certs.init import init
 NEEDLESS = {"apsw", "jwt", "nacl", "rich", "trio", "typer", "yaml", "zmq.asyncio", "encodings.idna"}
 PROGRAM = """
 import sys
+import airunner
+assert not {"anyio", "msgspec", "pytest", "zmq"} & sys.modules.keys(), "its names are imported when they are used"
 import airunner.client.client
 from airunner.client.reach import reach
 access = reach("tcp://127.0.0.1:7070")
