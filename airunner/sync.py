@@ -220,6 +220,7 @@ class Client(_Delegating):
     list_page = _blocking(AsyncClient.list_page)
     follow = _iterating(AsyncClient.follow)
     replay = _iterating(AsyncClient.replay)
+    check_log = _blocking(AsyncClient.check_log)
     logs = _iterating(AsyncClient.logs)
     update_queue = _blocking(AsyncClient.update_queue)
     set_secret = _blocking(AsyncClient.set_secret)
