@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airunner.client.batches import BatchIterator as BatchIterator
 from airunner.client.client import Client as Client
 from airunner.client.ends import JobFailed as JobFailed
@@ -39,6 +41,7 @@ from airunner.protocol.events import JobFinished as JobFinished
 from airunner.protocol.events import JobLeased as JobLeased
 from airunner.protocol.events import JobReleased as JobReleased
 from airunner.protocol.events import JobScheduled as JobScheduled
+from airunner.protocol.events import LogSigned as LogSigned
 from airunner.protocol.events import Output as Output
 from airunner.protocol.events import OutputTruncated as OutputTruncated
 from airunner.protocol.events import ProcessEnd as ProcessEnd
@@ -67,3 +70,13 @@ from airunner.protocol.replies import QueueMode as QueueMode
 from airunner.protocol.replies import QueueSummary as QueueSummary
 from airunner.protocol.replies import SecretSummary as SecretSummary
 from airunner.transport.patience import Patience as Patience
+
+if TYPE_CHECKING:
+    from airunner.client.logcheck import LogCheck as LogCheck
+    from airunner.client.logcheck import SavedHead as SavedHead
+
+
+def __getattr__(name: str) -> object:
+    from airunner.client import logcheck  # takes longer than all the others together, and few need it
+
+    return getattr(logcheck, name)

@@ -23,7 +23,7 @@ def narrowed(event: Event) -> str:
             return ""
         case airunner.GitCloneStart() | airunner.GitCloneProgress() | airunner.GitCloneEnd():
             return ""
-        case airunner.GitCloneError() | airunner.TerminalResize():
+        case airunner.GitCloneError() | airunner.TerminalResize() | airunner.LogSigned():
             return ""
         case airunner.UnknownBody(kind=kind):
             return kind

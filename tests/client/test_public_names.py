@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from typing import get_args
 
 import pytest
 
@@ -22,7 +23,9 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
 
 
 def test_every_public_name_is_there_and_no_other() -> None:
-    assert {name for name in vars(api) if name[0].isupper()} == {*airunner.__all__} - {"__version__"}
+    names = {name for name in vars(api) if name[0].isupper() and name != "TYPE_CHECKING"}
+    assert names | {"LogCheck", "SavedHead", "__version__"} == {*airunner.__all__}
+    assert {body.__name__ for body in get_args(airunner.EventBody)} <= names
     assert all(getattr(airunner, name) is not None for name in dir(airunner))
     assert dir(airunner) == sorted([*airunner.__all__, "sync", "testing"])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
