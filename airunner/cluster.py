@@ -12,8 +12,6 @@ again, and ends both on SIGTERM, which `down` sends. What they print is in `$AIR
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import select
 import signal
@@ -21,47 +19,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import typer
 
+from airunner.client.localcluster import State
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.endpoints import DEFAULT_BROKER
 
-FOLDER: Final = "cluster"
 EVENTS_PORT: Final = 7071  # beside the default endpoint, as `airunner broker` has it
 STOP_S: Final = 30  # seconds for the supervisor to end after SIGTERM: both children end within 2 s
 PORT_HEX: Final = 16
 LISTENING: Final = "0A"  # state of a socket in /proc/net/tcp
-
-
-class Running(NamedTuple):
-    """Running cluster: the process id of its supervisor, and the broker's endpoint."""
-
-    pid: int
-    broker: str
-
-
-class State:
-    """State of a home's cluster on the disk: the lock, which names who holds it, and the log."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.folder = home / FOLDER
-        self.lock = self.folder / "lock"
-        self.log = self.folder / "log"
-
-    def running(self) -> Running | None:
-        """Find the running cluster; None: none runs."""
-        try:
-            with self.lock.open("rb") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return Running(**json.loads(lock.read()))
-        except (FileNotFoundError, ValueError):
-            pass
-        return None
 
 
 def up_command(
@@ -164,10 +133,9 @@ def start(
 
 
 def _use(broker: str) -> list[str]:
-    """Return what to do next."""
-    if broker == os.environ.get("AIRUNNER_BROKER", DEFAULT_BROKER):
-        return ["try `airunner submit -- echo hello`; `airunner down` stops it"]
-    return [f"try `airunner submit --broker {broker} -- echo hello`; `airunner down` stops it"]
+    """Return what to do next. Commands find the broker by the lock, unless a setting names another one."""
+    option = "" if os.environ.get("AIRUNNER_BROKER", broker) == broker else f" --broker {broker}"
+    return [f"try `airunner submit{option} -- echo hello`; `airunner down` stops it"]
 
 
 def _refuse_taken(flag: str, address: str) -> None:

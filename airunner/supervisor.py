@@ -69,7 +69,7 @@ def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: 
         signal.signal(number, _wake)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return _answer(answer, "failed", "another one of this home is starting")
     os.ftruncate(lock, 0)

@@ -71,7 +71,8 @@ def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[
     from airunner.certs.home import Home
     from airunner.certs.init import init
     from airunner.certs.secretfile import make_folder
-    from airunner.cluster import STOP_S, State, start
+    from airunner.client.localcluster import State
+    from airunner.cluster import STOP_S, start
 
     with _folder(home) as root:
         state = State(root)

@@ -84,7 +84,8 @@ def load_client_pair(home: Home) -> CurvePair:
     elif is_brokers_only(home):
         remedy = "this home is a further broker's of a fleet: use one with the keys of an agent or client"
     elif not home.broker_secret.exists():
-        remedy = f"{RUN_INIT}, or `airunner certs import FILE` if the broker is on another machine"
+        elsewhere = "`airunner certs import FILE` if the broker is on another machine"
+        remedy = f"run `airunner up` to start a cluster here, or {elsewhere}"
     return load_pair(
         home.client_public, home.client_secret, "this machine's", if_missing=remedy, if_mismatched=if_mismatched
     )

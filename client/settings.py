@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airunner.certs.home import Home
+from airunner.client.localcluster import State
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ HOME: Final = "AIRUNNER_HOME"
 CLUSTER: Final = "AIRUNNER_CLUSTER"
 FILE: Final = "AIRUNNER_CONFIG_FILE"  # path of another file than config.yaml in the home
 FILE_BYTES_MAX: Final = 65_536
+_BROKER: Final = "AIRUNNER_BROKER"
 NAMES: Final = frozenset(
     # settings: written by `make docs`
     """
@@ -95,8 +97,23 @@ def config_path(environ: Mapping[str, str]) -> Path:
 def configured(environ: Mapping[str, str], cluster: str = "") -> Configured:
     """Return `environ` with the settings of the file, of `cluster` or of the one that the environment or file chooses.
 
-    Applying it twice changes nothing. Raises `OperatorError`: the file has a fault, or no such cluster.
+    A broker that nothing names is that of the home's local cluster, if that runs. Applying it twice changes nothing.
+    Raises `OperatorError`: the file has a fault, or no such cluster.
     """
+    found = _with_file(environ, cluster)
+    if found.environ.get(_BROKER):
+        return found
+    try:
+        running = State(Home.from_environment(found.environ).root).running()
+    except OperatorError:
+        return found  # `airunner run` needs no home
+    if running is None:
+        return found
+    here = {_BROKER: "the cluster that `airunner up` has started: broker"}
+    return Configured({**found.environ, _BROKER: running.broker}, {**found.origins, **here})
+
+
+def _with_file(environ: Mapping[str, str], cluster: str) -> Configured:
     try:
         path = config_path(environ)
     except OperatorError:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import typer
 
 from airunner.commandline import make_app
 from tests.acceptance.running import REPOSITORY, environment
-from tests.postgresql.serving import free_port
 
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -37,20 +34,11 @@ def lines_of(block: str) -> Iterator[str]:
         yield f"{line}{document}{end}".removesuffix("\n")
 
 
-def free_port_before_another() -> int:
-    """A TCP port that no process uses, and neither the next one: a broker takes both."""
-    while True:
-        port = free_port()
-        with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
-            return port
-
-
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a user with an empty home, whose PATH has this interpreter and no airunner of the home's."""
-    endpoint = f"tcp://127.0.0.1:{free_port_before_another()}"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"HOME": str(tmp_path), "PATH": path, "AIRUNNER_LISTEN": endpoint, "AIRUNNER_BROKER": endpoint}
+    own = {"HOME": str(tmp_path), "PATH": path, "AIRUNNER_LISTEN": "tcp://127.0.0.1:0"}
     environ = environment(tmp_path / ".airunner", own)
     del environ["PYTHONPATH"]  # what is installed is tested
     try:

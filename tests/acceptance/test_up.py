@@ -48,8 +48,8 @@ def test_two_words_start_a_cluster_once_and_one_stops_it(home: Home) -> None:
     assert "is up: broker tcp://127.0.0.1:" in home.say("up", "--listen", "tcp://127.0.0.1:0")
     broker = home.state()["broker"]
     assert f"is up already: broker {broker}" in home.say("up")
-    home.environ["AIRUNNER_BROKER"] = broker
-    assert "hello" in home.say("submit", "-q", "--", "echo", "hello")
+    assert "hello" in home.say("submit", "-q", "--", "echo", "hello")  # which finds the broker
+    assert "the cluster that `airunner up` has started" in home.say("config", "show")
     port = broker.rpartition(":")[2]
     other = Home(home.lock.parents[2] / "other")
     refused = other.say("up", "--listen", broker, code=69)
@@ -66,7 +66,6 @@ def test_two_words_start_a_cluster_once_and_one_stops_it(home: Home) -> None:
 
 def test_what_dies_is_started_again_and_dies_with_its_supervisor(home: Home) -> None:
     home.say("up", "--listen", "tcp://127.0.0.1:0")
-    home.environ["AIRUNNER_BROKER"] = home.state()["broker"]
     pid = home.state()["pid"]
     children = Path(f"/proc/{pid}/task/{pid}/children")
     for child in children.read_text().split():
