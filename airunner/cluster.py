@@ -55,6 +55,8 @@ def up_command(
     from airunner.certs.init import init
     from airunner.certs.ownership import own_home
     from airunner.certs.secretfile import make_folder
+    from airunner.protocol.durations import of_flag
+    from airunner.transport.endpoints import split_endpoint, split_http
 
     home = own_home(os.environ)
     state = State(home.root)
@@ -64,6 +66,9 @@ def up_command(
     if events is None:
         port = EVENTS_PORT if listen == DEFAULT_BROKER else 0
         events = f"{listen.rpartition(':')[0]}:{port}"
+    of_flag("--listen", split_endpoint, listen)
+    of_flag("--events", split_endpoint, events)
+    split_http(http)
     for flag, address in (("--listen", listen), ("--events", events), ("--http", http)):
         _refuse_taken(flag, address)
     init(home)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from airunner.examples import EXAMPLES
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def usage_error(error: Any, named: str) -> OperatorError:  # noqa: ANN401 - type
             problem += " before the command: a command's options come after it"
     elif kind == "MissingParameter":
         name = label(error.param)
-        problem = f"{name} is missing"
+        example = EXAMPLES.get(path.removeprefix("airunner "), ("",))[0]
+        problem = f"{name} is missing, as in `{example}`" if example else f"{name} is missing"
         allowed = allowed if name.startswith("-") else _usage(path, command)
     elif extra := _EXTRA.fullmatch(problem):
         problem, allowed = f"unexpected argument {extra[1]}", _usage(path, command)

@@ -116,9 +116,13 @@ def copy_command(
     All is copied: jobs with their numbers, logs, idempotency records, sealed secrets and queue modes. A copy that is
     interrupted is not used by any broker. FROM is not changed.
     """
+    from airunner.broker.store.open import is_postgres, path_of
     from airunner.broker.storecopy import copy_store, identity_of_copy
     from airunner.certs.home import Home
 
+    for label, url in (("FROM", source), ("TO", target)):
+        if not is_postgres(url):
+            path_of(url, label)
     home = Home.from_environment(os.environ)
     bar = _Bar()
     try:

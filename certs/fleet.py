@@ -51,7 +51,7 @@ def export_fleet(home: Home, name: str) -> bytes:
     """Return the content of a file for the other brokers of the fleet, whose key the allow-list has as `name`."""
     pair = load_broker_pair(home)
     tokens = home.token_public
-    token_public = read_public(tokens, "the key that verifies tokens,") if tokens.exists() else b""
+    token_public = read_public(tokens, "the token verification key") if tokens.exists() else b""
     carried = CarriedFleet(
         format=FLEET_FORMAT,
         name=name,

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Final
 
 import msgspec
@@ -39,6 +41,7 @@ from airunner.certs.signing import LogSigner, add_signers, parse_signers, signer
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
+NAMED_MAX: Final = 8  # machines that an error about a wrong name lists
 FORMAT: Final = "airunner-machine-1"
 _LIKE: Final = re.compile(b'"(client|broker)_secret"')
 FINGERPRINT_BYTES: Final = 8  # bytes of a hash of a public key, by which people tell keys apart
@@ -145,7 +148,17 @@ def revoke(home: Home, name: str) -> None:
         if shorter != listed:
             replace(home.allowed_clients, shorter)  # first: after an interruption here the machine is already refused
         if not _remove_pair(home, name) and shorter == listed:
-            raise OperatorError(f"there is no machine {name!r} on the allow-list; `airunner certs list` shows the list")
+            raise OperatorError(f"there is no machine {name!r} on the allow-list; {_others(home, 'revoke', name)}")
+
+
+def _others(home: Home, command: str, name: str) -> str:
+    """Return the machine whose name is nearest to a wrong one, in a command, or the command that lists all."""
+    known = machines(home) if home.allowed_clients.exists() else ()
+    here = [machine.name for machine in known if machine.here or command == "revoke"]
+    if near := get_close_matches(name, here, 1):
+        return f"did you mean `airunner certs {command} {near[0]}`?"
+    named = f"{', '.join(here[:NAMED_MAX])}{'…' if here[NAMED_MAX:] else ''}" if here else "none"
+    return f"there {'are' if here[1:] else 'is'} {named}, see `airunner certs list`"
 
 
 def export(home: Home, name: str) -> bytes:
@@ -153,7 +166,8 @@ def export(home: Home, name: str) -> bytes:
     if home.broker_secret.exists() and home.allowed_clients.exists() and fleet_name(home) == name:
         return export_fleet(home, name)
     if not fits_machine(name) or not _secret(home, name).exists():
-        raise OperatorError(f"the keys of {name!r} are not here: `airunner certs add NAME` without --key makes them")
+        remedy = f"`airunner certs add {quote(name)}` makes new ones"
+        raise OperatorError(f"the keys of {name!r} are not here; {_others(home, 'export', name)}, and {remedy}")
     pair = load_pair(_public(home, name), _secret(home, name), f"{name}'s")
     carried = Carried(
         format=FORMAT,

@@ -61,7 +61,7 @@ def make_queue_key(home: Home, queue: str) -> bool:
 def load_public(path: Path, queue: str) -> bytes:
     """Load the public key of `queue` from the file at `path`, Z85; raises `OperatorError`."""
     what = f"queue {queue}'s public key"
-    remedy = f"run `airunner certs queue-key {queue}` where the queue's agents run, and copy {path.name} from there"
+    remedy = f"run `airunner certs queue-key {queue}` where the queue's agents run, and copy {queue}.public from there"
     return key_in(read_public(path, what, if_missing=remedy), path, what)
 
 

@@ -21,13 +21,13 @@ _LIKE: Final = re.compile(b"-----BEGIN")  # PEM
 
 def read_verifying_pem(environ: Mapping[str, str], home: Home, file: Path | None = None) -> tuple[bytes, str]:
     """Read the PEM text of the broker's public keys, and return its name for errors too. Raises `OperatorError`."""
-    read = partial(read_public, what="the key that verifies tokens,", like=_LIKE)
+    read = partial(read_public, what="the token verification key", like=_LIKE)
     return _pem(read, environ, PUBLIC_VARIABLE, home.token_public, file)
 
 
 def read_signing_pem(environ: Mapping[str, str], home: Home, file: Path | None = None) -> tuple[bytes, str]:
     """Read the PEM text of the key that signs tokens, and return its name for errors too. Raises `OperatorError`."""
-    read = partial(read_secret, what="the key that signs tokens,", like=_LIKE)
+    read = partial(read_secret, what="the token signing key", like=_LIKE)
     return _pem(read, environ, SIGNING_VARIABLE, home.token_secret, file)
 
 

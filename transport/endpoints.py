@@ -93,6 +93,15 @@ def split_endpoint(endpoint: str) -> Address:
         raise OperatorError(f"{endpoint!r} is not an endpoint: {error}; write {example}") from None
 
 
+def split_http(address: str) -> Address:
+    """Parse HOST:PORT of --http. Raises `OperatorError`, which says what is wrong."""
+    try:
+        return split_address(address.removeprefix("http://").removesuffix("/"))
+    except ValueError as error:
+        example = "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
+        raise OperatorError(f"--http {address!r} is not an address: {error}; write {example}") from None
+
+
 def _without_scheme(endpoint: str) -> str:
     if not endpoint.startswith(_SCHEME):
         raise ValueError(f"it does not begin with {_SCHEME}")

@@ -18,7 +18,7 @@ from anyio.streams.stapled import MultiListener
 from msgspec import Struct
 
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
-from airunner.transport.endpoints import ANY_HOST, Address, split_address
+from airunner.transport.endpoints import ANY_HOST, Address, split_http
 
 HEAD_BYTES_MAX: Final = 8_192  # head of a request: its first line and its headers
 HEAD_S_MAX: Final = 5  # seconds for a client to send its request and receive the response
@@ -104,11 +104,7 @@ async def open_http(address: str) -> HttpServer:
 
     Raises `OperatorError`: the address is invalid, or cannot be listened at.
     """
-    try:
-        host, port = split_address(address.removeprefix("http://").removesuffix("/"))
-    except ValueError as error:
-        example = "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
-        raise OperatorError(f"--http {address!r} is not an address: {error}; write {example}") from None
+    host, port = split_http(address)
     try:
         group = await anyio.create_tcp_listener(local_host=_ALL_HOSTS.get(host, host), local_port=port)
     except OSError as error:

@@ -54,20 +54,18 @@ def require_psycopg() -> None:
         raise OperatorError("a store on PostgreSQL needs psycopg: run pip install 'airunner-jobs[postgres]'") from error
 
 
-def path_of(url: str) -> Path | None:
+def path_of(url: str, label: str = "--store") -> Path | None:
     """Return the path of a store's file from its URL; None: the store is in memory.
 
-    Raises `OperatorError`: the URL is neither sqlite:///PATH nor memory:.
+    Raises `OperatorError`, which calls it `label`: the URL is neither sqlite:///PATH nor memory:.
     """
     if url == MEMORY_URL:
         return None
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
         named = repr(url) if "@" not in url else f"{url.partition(':')[0]}:…"  # it may contain a password
-        words = (
-            f"--store {named} is not the URL of a store; write sqlite:///PATH, memory: or postgresql://HOST/DATABASE"
-        )
-        raise OperatorError(words)
+        file = "sqlite:///PATH, memory:" if "@" in url or "://" in url else f"{FILE_URL}{url} for a file,"
+        raise OperatorError(f"{label} {named} is not the URL of a store; write {file} or postgresql://HOST/DATABASE")
     return path
 
 

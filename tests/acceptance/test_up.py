@@ -56,8 +56,10 @@ def test_two_words_start_a_cluster_once_and_one_stops_it(home: Home) -> None:
     assert f"port {port} is taken by process " in refused
     assert "airunner broker" in refused
     for flag in ("--events", "--http"):
-        refused = other.say("up", "--listen", "tcp://127.0.0.1:0", flag, broker, code=69)
-        assert f"stop that, or give another port with {flag} tcp://127.0.0.1:PORT" in refused
+        address = broker.removeprefix("tcp://") if flag == "--http" else broker
+        refused = other.say("up", "--listen", "tcp://127.0.0.1:0", flag, address, code=69)
+        assert f"stop that, or give another port with {flag} {address.rpartition(':')[0]}:PORT" in refused
+        assert f"{flag} 'here' is not an" in other.say("up", flag, "here", code=64)
     assert "is down" in home.say("down")
     assert "no cluster" in home.say("down")
     with socket.create_server(("127.0.0.1", int(port))):  # nothing is left that has it

@@ -190,7 +190,8 @@ def test_they_are_listed_for_people_and_for_scripts(broker: Home) -> None:
         (("add", "x", "--role", "agent"), "which queues may x lease from"),
         (("add", "x", "--queue", "a b"), "--queue"),
         (("add", "x", "--role", "agent", "--queue", "ci", "--any-queue"), "not both"),
-        (("revoke", "nobody"), "certs list"),
+        (("revoke", "nobody"), "on the allow-list; there is local, see `airunner certs list`"),
+        (("revoke", "lcoal"), "did you mean `airunner certs revoke local`"),
         (("export", "nobody"), "certs add"),
     ],
 )

@@ -75,9 +75,9 @@ def test_several_public_keys_may_stand_in_one_text(home: Home) -> None:
 
 def test_a_missing_key_says_what_to_do_and_nobody_has_to_have_a_signing_key(home: Home) -> None:
     assert find_signing_key({}, home) is None
-    with pytest.raises(OperatorError, match=r"the key that verifies tokens, .* is missing: run `airunner certs init`"):
+    with pytest.raises(OperatorError, match=r"the token verification key .* is missing: run `airunner certs init`"):
         load_verifying_keys({}, home)
-    with pytest.raises(OperatorError, match=r"the key that signs tokens, .* is missing: run `airunner certs init`"):
+    with pytest.raises(OperatorError, match=r"the token signing key .* is missing: run `airunner certs init`"):
         load_signing_key({}, home)
     with pytest.raises(OperatorError, match=r"/nowhere is missing: JWT_PUBLIC_KEY takes PEM text or the path"):
         load_verifying_keys({"JWT_PUBLIC_KEY": "/nowhere"}, home)

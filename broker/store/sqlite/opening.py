@@ -96,7 +96,7 @@ def open_sqlite(path: Path | None) -> SqliteEngine:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise OperatorError(f"cannot open the store {path}: {error}; name another file with --store") from error
+            raise OperatorError(f"cannot open the store {path}: {error}; name another file") from error
     with _connected(path) as connection:
         prepare(connection, path)
         return SqliteEngine(connection)
@@ -117,7 +117,7 @@ def prepare(connection: Database, path: Path | None = None) -> None:
 def open_alone(path: Path) -> SqliteEngine:
     """Open an existing store file, locked against brokers, to read or copy it. Raises `OperatorError`."""
     if not path.is_file():
-        raise OperatorError(f"there is no store at {path}; name another file with --store")
+        raise OperatorError(f"there is no store at {path}; name another file")
     with _connected(path) as connection:
         connection.execute(f"PRAGMA {_SETTINGS[0]}")
         with suppress(apsw.CorruptError, apsw.IOError):  # `airunner store check` shows where the damage is
@@ -136,10 +136,10 @@ def _connected(path: Path | None) -> Generator[Database]:
             yield connection
             opened.pop_all()
         except apsw.BusyError as error:
-            words = f"a broker uses the store {path}: stop it first, or name another file with --store"
+            words = f"a broker uses the store {path}: stop it first, or name another file"
             raise OperatorError(words, exit_code=EXIT_UNAVAILABLE) from error
         except apsw.NotADBError as error:
-            raise OperatorError(f"{path} is not a store of airunner's; name another file with --store") from error
+            raise OperatorError(f"{path} is not a store of airunner's; name another file") from error
         except apsw.Error as error:
             words = f"cannot use the store {path}: {error}; make room or restore it, or name another with --store"
             raise OperatorError(words) from error
@@ -150,6 +150,6 @@ def require_version(connection: Database, path: Path | None) -> None:
     ((version,),) = connection.execute("PRAGMA user_version")
     if version < VERSION:
         why = "was written by an earlier airunner: run that version, or" if version else "is not a store of airunner's:"
-        raise OperatorError(f"{path} {why} name another file with --store")
+        raise OperatorError(f"{path} {why} name another file")
     if version > VERSION:
         raise OperatorError(f"{path} was written by a newer airunner: run that version")
