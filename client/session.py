@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
 import msgspec
@@ -81,6 +81,14 @@ class Session:
             return None
         finally:
             connection.reach.close()
+
+    if not TYPE_CHECKING:  # type checkers say it themselves
+
+        def __enter__(self) -> None:
+            """Refuse `with`. Raises `ClientNotOpen`."""
+            raise ClientNotOpen("this client is for `async with`; for `with` there is airunner.sync.Client")
+
+        def __exit__(self, *_: object) -> None: ...
 
     @property
     def _entered(self) -> Connection:

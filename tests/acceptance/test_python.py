@@ -50,11 +50,10 @@ def examples(of: object, name: str) -> list[doctest.Example]:
     return doctest.DocTestParser().get_examples(inspect.getdoc(of) or "", name)
 
 
-@pytest.mark.usefixtures("airunner_cluster")
 @pytest.mark.parametrize("name", DOCUMENTED)
-async def test_examples_of_the_asynchronous_client_print_what_they_say(name: str) -> None:
+async def test_examples_of_the_asynchronous_client_print_what_they_say(name: str, airunner_cluster: Cluster) -> None:
     names: dict[str, Any] = {**NAMES}
-    async with airunner.Client() as names["client"]:
+    async with airunner_cluster.client() as names["client"]:
         for example in examples(getattr(airunner.Client, name), name):
             code = compile(example.source, name, "single", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             printed = StringIO()

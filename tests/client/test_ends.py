@@ -152,6 +152,8 @@ async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
         ) as told:
             await method("x")
         assert isinstance(told.value, AirunnerError)
+    with pytest.raises(RuntimeError, match=r"for `with` there is airunner\.sync\.Client"), client:
+        pass
     async with brokered() as (_, client):
         with pytest.raises(AirunnerError, match="open already"):
             await client.__aenter__()
