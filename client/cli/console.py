@@ -19,6 +19,7 @@ from airunner.protocol.printable import json_line, own_lines
 
 NAMED_MAX: Final = 10  # jobs that a message names
 DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
+WIDTH: Final = 80  # of a terminal that does not say its own
 STATUS_CHARS_MIN: Final = 20  # width of a status line; a narrower terminal shows none
 SAVE, RESTORE = "\x1b7", "\x1b8"  # DECSC, DECRC: save and restore the cursor and its colours; terminals since the VT100
 PLAIN, DIM, CLEAR = "\x1b[0m", "\x1b[0;2m", "\x1b[K"
@@ -106,7 +107,8 @@ class Console:
         width = os.get_terminal_size(self._descriptors[1]).columns - 1  # a full line would wrap
         if width >= STATUS_CHARS_MIN:
             self._status = True
-            shown = f"{SAVE}{DIM}{text[:width]}{PLAIN}{CLEAR}{RESTORE}"
+            line = text if len(text) <= width else f"{text[: width - 1]}…"
+            shown = f"{SAVE}{DIM}{line}{PLAIN}{CLEAR}{RESTORE}"
             self._put(self._descriptors[1], shown.encode())
 
     def _clear_status(self) -> None:
@@ -143,6 +145,17 @@ class Console:
     def out_line(self, text: str) -> None:
         """Write a line to stdout."""
         self.out(text.encode(errors="replace") + b"\n")
+
+    def out_text(self, text: str) -> None:
+        """Write a text to stdout as one line; on a terminal as many lines as its words take."""
+        import textwrap
+
+        if not os.isatty(self._descriptors[0]):
+            self.out_line(text)
+            return
+        width = os.get_terminal_size(self._descriptors[0]).columns or WIDTH
+        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+            self.out_line(line)
 
     def out_json(self, shown: object) -> None:
         """Write an object to stdout as one line of JSON."""

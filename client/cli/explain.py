@@ -40,7 +40,7 @@ async def explain_command(client: Client, console: Console, job: JobArgument, js
     if json:
         console.out_json({"job_id": found.id, "state": found.state, **msgspec.to_builtins(why)})
         return
-    console.out_line(f"job {found.id} {found.state}: {why.text}")
+    console.out_text(f"job {found.id} {found.state}: {why.text}")
     for command in why.commands:
         console.out_line(f"    {command}")
 
@@ -95,7 +95,7 @@ async def _ended(client: Client, job: Job) -> Why:
     from airunner.client.cli.wording import end_text
     from airunner.client.logreader import last_events
     from airunner.protocol.events import ProcessEnd
-    from airunner.protocol.job import JobState
+    from airunner.protocol.job import JobState, Reason, Usage
     from airunner.protocol.printable import shell_line
     from airunner.protocol.replies import QueueMode
 
@@ -104,7 +104,11 @@ async def _ended(client: Client, job: Job) -> Why:
     result = job.result
     ending = end_text(job.state, result.exit_code, result.signal, result.reason) if result else str(job.state)
     text = why_failed(job, log) or ending
-    commands: tuple[str, ...] = (f"airunner logs {job.id} --tail 20",)
+    usage = (result.usage if result is not None else None) or Usage()
+    lost = result is not None and result.reason is Reason.AGENT_LOST
+    silent = not (lost or usage.stdout_bytes or usage.stderr_bytes)
+    more = f"airunner monitor {job.id}" if silent else f"airunner logs {job.id} --tail 20"
+    commands: tuple[str, ...] = (more,) if job.attempt else ()
     if job.state is not JobState.COMPLETED:
         commands = (f"airunner retry {job.id}", *commands)
         queue = await client.queue(job.spec.queue)

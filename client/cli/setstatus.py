@@ -1,6 +1,6 @@
 """Status line of several jobs: how many have ended, for how long the command waits, and why the next one waits.
 
-`[#######.......................] 12 of 50 ended, 2 not completed, 8 s; 6b89b533: no agent serves queue gpu`
+`[#####...............] 12 of 50 ended, 2 not completed, 8 s; 6b89b533: no agent serves queue gpu`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airunner.protocol.requests import PAGE_SIZE_MAX
 if TYPE_CHECKING:
     from airunner.client.client import Client
 
-BAR_CHARS: Final = 30
+BAR_CHARS: Final = 20
 
 
 def progress_text(ends: Collection[Job], total: int) -> str:

@@ -53,7 +53,7 @@ def submit_set(
                     console.out_json({"job_id": job_id, "name": spec.name})
                 elif not wait:
                     console.out_line(job_id)
-            console.say(f"submitted {len(submitted)} jobs")
+            console.say(f"submitted {len(submitted)} {'job' if len(submitted) == 1 else 'jobs'}")
             if not wait:
                 return 0
             await _follow(client, console, submitted, ends, json=json)

@@ -38,11 +38,13 @@ PROMPT: Final = "exited with "  # what the shell prints below a command that has
 needs_tmux = pytest.mark.skipif(
     shutil.which("tmux") is None and "CI" not in os.environ, reason="tmux, which shows the screens, is not installed"
 )
+_ID: Final = "-\n?".join(rf"(?:[0-9a-f]\n?){{{digits}}}" for digits in (8, 4, 4, 4, 12))  # it may be wrapped
 _VARYING: Final = (
-    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "[0-9a-f]", "f"),
+    (re.compile(rf"\b{_ID}"), "[0-9a-f]", "f"),
     (re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b"), "[0-9a-f]", "f"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?"), r"\d", "0"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min|m|h|d|KiB|MiB|GiB)\b"), r"\d", "0"),
+    (re.compile(r"\bpid \d+\b"), r"\d+", "0"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), r"\d", "0"),
 )
 _COMPARED: Final = ((r"\b0[0.]* ?(ms|s|min|m|h|d|KiB|MiB|GiB)\b", "#"), (r"\s*\S*…", "…"), (r"(?<=\S) {2,}", "  "))

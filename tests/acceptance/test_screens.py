@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.running import Cluster, stored, submitted
+from tests.acceptance.running import Cluster, Gate, stored, submitted
 from tests.acceptance.screens import WRITE, Screen, golden, needs_tmux
 
 WIDTHS = (160, 80, 40)
@@ -24,6 +24,48 @@ def test_lists_fit_their_terminal(cluster: Cluster) -> None:
             assert screen.ended() == 0
             golden(f"list-{width}", screen.text())
     golden("list-pipe", cluster.airunner("list").stdout.decode())
+
+
+@needs_tmux
+def test_submit_shows_in_one_line_what_the_job_does(cluster: Cluster, gate: Gate) -> None:
+    cluster.agent("--name", "build-7")
+    for width in WIDTHS:
+        with Screen(cluster, width, "submit", "--", "sh", "-c", gate.script) as screen:
+            gate.wait()
+            screen.until("last output")
+            golden(f"submit-{width}", screen.text())
+            gate.open(1)
+            assert screen.ended() == 0
+        with Screen(cluster, width, "submit", "--queue", "gpu", "--", "true") as screen:
+            screen.until(" s: no agent serves")
+            golden(f"submit-waiting-{width}", screen.text())
+            screen.keys("C-c")
+            assert screen.ended() == 130
+    piped = cluster.airunner("submit", "--", "sh", "-c", "echo out; exit 3")
+    golden("submit-pipe", (piped.stderr + piped.stdout).decode())
+
+
+@needs_tmux
+def test_explain_and_wait_say_what_helps_at_each_width(cluster: Cluster) -> None:
+    cluster.agent("--name", "build-7", "--queue", "gpu", "--tag", "os=linux", "--queue", "default")
+    failed = submitted(cluster, "--", "sh", "-c", "echo 'no space left'; exit 137")
+    stored(cluster, failed, "JOB_FINISHED")
+    lacking = submitted(cluster, "--queue", "gpu", "--require", "os=linux", "--require", "arch=arm", "--", "true")
+    for name, job in (("waiting", lacking), ("failed", failed)):
+        for width in WIDTHS:
+            with Screen(cluster, width, "explain", job) as screen:
+                assert screen.ended() == 0
+                golden(f"explain-{name}-{width}", screen.text())
+        golden(f"explain-{name}-pipe", cluster.airunner("explain", job).stdout.decode())
+    for width in WIDTHS:
+        with Screen(cluster, width, "wait", failed, lacking) as screen:
+            screen.until("waiting: no agent of queue gpu has the tags")
+            screen.until("1 of 2")
+            golden(f"wait-{width}", screen.text())
+            screen.keys("C-c")
+            assert screen.ended() == 130
+    piped = cluster.airunner("wait", failed, lacking, "--timeout", "2s")
+    golden("wait-pipe", (piped.stdout + piped.stderr).decode())
 
 
 def test_a_golden_file_is_compared_except_for_what_varies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_an_unfinished_line_of_the_jobs_is_left_alone(terminal: Terminal) -> Non
     assert terminal.shown() == b"password: "
 
 
-@pytest.mark.parametrize(("columns", "line"), [(30, b"running 1 min 20 s, no output"), (12, b""), (0, b"")])
+@pytest.mark.parametrize(("columns", "line"), [(30, "running 1 min 20 s, no outpu…".encode()), (12, b""), (0, b"")])
 def test_on_a_narrow_terminal_the_line_is_cut_or_left_out(terminal: Terminal, columns: int, line: bytes) -> None:
     resize(terminal, columns)
     terminal.console.show_status("running 1 min 20 s, no output yet, 3 processes")
