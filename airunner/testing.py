@@ -14,8 +14,9 @@ such a cluster; it is started once in a session.
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,7 +35,7 @@ OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that point to anoth
 
 
 class Cluster(Struct, frozen=True):
-    """Running cluster: its home, and the broker's endpoint. Its agent serves the queue `default`."""
+    """Running cluster: its home, and the broker's endpoint."""
 
     home: Path
     broker: str
@@ -59,13 +60,20 @@ class Cluster(Struct, frozen=True):
 
 
 @contextmanager
-def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[Cluster]:
-    """Start a broker and an agent with `slots` slots, and stop them after the block.
+def cluster(
+    *,
+    slots: int = SLOTS,
+    queues: Sequence[str] = ("default",),
+    tags: Mapping[str, str] | None = None,
+    home: str | Path | None = None,
+) -> Generator[Cluster]:
+    """Start a broker and an agent, and stop them after the block.
 
-    All files are in `home`, by default a temporary folder that is removed. Raises `OperatorError`: it did not start.
+    The agent has `slots` and `tags`, and serves `queues`. All files are in `home`, by default a temporary folder, which
+    is removed. Raises `OperatorError`: it did not start.
 
-    >>> with cluster(slots=1) as running, running.sync_client() as client:
-    ...     print(client.wait(client.submit(command="true")).state)
+    >>> with cluster(queues=["ci", "nightly"], tags={"gpu": "none"}) as running, running.sync_client() as client:
+    ...     print(client.wait(client.submit(command="true", queue="ci", require={"gpu": "none"})).state)
     COMPLETED
     """
     from airunner.certs.home import Home
@@ -78,10 +86,14 @@ def cluster(*, slots: int = SLOTS, home: str | Path | None = None) -> Generator[
         state = State(root)
         init(Home(state.home))
         make_folder(state.folder)
+        environ = Cluster(state.home, "").environ | {
+            "AIRUNNER_QUEUE": shlex.join(queues),
+            "AIRUNNER_TAG": shlex.join(f"{name}={value}" for name, value in (tags or {}).items()),
+        }
         parent, alive = os.pipe()
         with os.fdopen(alive, "wb") as held:  # the cluster ends when it is closed
             with os.fdopen(parent):
-                broker, supervisor = start(state, ADDRESSES, slots, Cluster(state.home, "").environ, parent)
+                broker, supervisor = start(state, ADDRESSES, slots, environ, parent)
             try:
                 yield Cluster(state.home, broker)
             finally:

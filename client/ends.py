@@ -52,6 +52,9 @@ class JobFailed(AirunnerError):
         self.job = job
         self.exit_code = job.exit_status or self.exit_code
 
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[Job]]:
+        return JobFailed, (self.job,)  # it may cross to another process
+
 
 class StillRunning(AirunnerError, TimeoutError):
     """Jobs had not ended when the time to wait was over; `ended` has the others, `waiting` the ids of these."""
@@ -59,11 +62,15 @@ class StillRunning(AirunnerError, TimeoutError):
     code = "timeout"
     exit_code = TIMEOUT_EXIT
 
-    def __init__(self, ended: Sequence[Job], waiting: Sequence[str], timeout_s: float | None) -> None:
+    def __init__(self, ended: Sequence[Job], waiting: Sequence[str], timeout_s: float) -> None:
         jobs = f"job {waiting[0]} has" if len(waiting) == 1 else f"{len(waiting)} jobs, {waiting[0]} among them, have"
         super().__init__(f"{jobs} not ended after {timeout_s:g} s")
         self.ended = tuple(ended)
         self.waiting = tuple(waiting)
+        self.timeout_s = timeout_s
+
+    def __reduce__(self) -> tuple[type[StillRunning], tuple[Sequence[Job], Sequence[str], float]]:
+        return StillRunning, (self.ended, self.waiting, self.timeout_s)
 
 
 class Ends:
@@ -144,7 +151,7 @@ async def wait_all(
                 if first:
                     break
     jobs = [ended[job_id] for job_id in job_ids if job_id in ended]
-    if limit.cancelled_caught:
+    if limit.cancelled_caught and timeout_s is not None:
         raise StillRunning(jobs, [job_id for job_id in job_ids if job_id not in ended], timeout_s)
     if check:
         for job in jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from airunner import (
     JobSpec,
     JobState,
     NotFound,
+    OperatorError,
     Reason,
     Result,
     StillRunning,
@@ -129,6 +131,9 @@ def test_a_failed_job_says_how_it_ended(state: JobState, result: Result | None, 
     job = Job(id=JobId("j"), state=state, submitted_ms=0, spec=JobSpec(command="x", name="n"), result=result)
     assert str(JobFailed(job)) == f"job j (n) is {state}{how}"
     assert JobFailed(job).exit_code == job.exit_status
+    for error in (JobFailed(job), StillRunning([job], ["k"], 1.5), NotFound("k"), OperatorError("k", exit_code=69)):
+        copied = pickle.loads(pickle.dumps(error))
+        assert (vars(copied), str(copied)) == (vars(error), str(error))
 
 
 async def test_many_jobs_are_submitted_again_without_a_double() -> None:
