@@ -53,6 +53,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "list": Entry(f"{_CLIENT}.joblist:list_command", "List jobs, newest first"),
             "ps": Entry(f"{_CLIENT}.joblist:list_command", ""),  # the names that other programs use
             "ls": Entry(f"{_CLIENT}.joblist:list_command", ""),
+            "top": Entry(f"{_CLIENT}.top:top_command", "Show queues, agents and running jobs as they change"),
             "show": Entry(f"{_CLIENT}.commands:show_command", "Show jobs in full: state, result, fields"),
             "explain": Entry(f"{_CLIENT}.explain:explain_command", "Explain why a job waits, or how it ended"),
             "wait": Entry(f"{_CLIENT}.wait:wait_command", "Wait for jobs to end, and exit as they did"),

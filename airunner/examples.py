@@ -62,6 +62,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner export 3f2a --format jsonl -o job.jsonl",
         ),
         "queues": ("airunner queues", "airunner queues --json", f"airunner queues {_ELSEWHERE}"),
+        "top": ("airunner top", "airunner top | head -1", f"airunner top {_ELSEWHERE}"),
         "agents": ("airunner agents", "airunner agents --json", f"airunner agents {_ELSEWHERE}"),
         "brokers": ("airunner brokers", "airunner brokers --json", f"airunner brokers {_ELSEWHERE}"),
         "pause": ("airunner pause nightly", "airunner pause gpu --quiet", f"airunner pause gpu {_ELSEWHERE}"),

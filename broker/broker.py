@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, any_machine
 from airunner.broker.announcer import Announcer
 from airunner.broker.bus import LocalBus
+from airunner.broker.changefeed import ChangeFeed
 from airunner.broker.clock import Clock
 from airunner.broker.counts import Counts
 from airunner.broker.disk import Boundless, Disk
@@ -54,7 +55,10 @@ class Membership(NamedTuple):
 
 
 class Broker:
-    """Broker: Gateway, Ledger, Timekeeper, Janitor and Announcer around one store. The caller runs the Gatekeeper."""
+    """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
+
+    The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Broker:
         quotas: Quotas | None = None,
         health: Health | None = None,
         membership: Membership | None = None,
+        change_secret: bytes = b"",
     ) -> None:
         self._store = store
         self._router = router
@@ -83,6 +88,7 @@ class Broker:
         self._quotas = quotas or Quotas()
         self._health = health or Health()
         self._membership = membership
+        self._change_secret = change_secret
         self._fleet: Fleet | None = None
         self.ledger_inbox = FairQueue()
         self._roster = Roster()
@@ -104,6 +110,9 @@ class Broker:
         events_port = int(self._publisher.endpoint.rpartition(":")[2])
         outage = Outage(self._store, clock, self._health, self._edges.random)
         watchers = Watchers(self._quotas.watched_max)
+        member = self._membership
+        parted = (lambda: False) if member is None else (lambda: member.publisher.parted)
+        feed = ChangeFeed(self._publisher, self._edges, self._counts, watchers, self._change_secret, parted)
         gateway = Gateway(
             self._router,
             self.ledger_inbox,
@@ -114,11 +123,12 @@ class Broker:
             self._counts,
             watchers,
             self._health,
+            feed,
             self._roster,
             self._show,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
-        local = LocalBus(gateway, announcer, to_timekeeper)
+        local = LocalBus(gateway, announcer, to_timekeeper, feed.send)
         bus = self._join(local, gateway, fleet_inbox)
         ledger = Ledger(
             self._store,
@@ -147,6 +157,7 @@ class Broker:
             fleet_inbox,
             anyio.create_task_group() as group,
         ):
+            feed.run_in(group)
             for actor in (announcer, timekeeper, janitor, ledger, gateway, self._fleet):
                 if actor is not None:
                     group.start_soon(actor.run, name=type(actor).__name__)

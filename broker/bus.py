@@ -2,36 +2,42 @@
 
 ```
 Ledger ─ BatchNews ─► Bus ─┬─► Announcer   (appended segments)
-                           ├─► Gateway     (jobs whose agents are nudged)
+                           ├─► ChangeFeed  (changed rows of jobs and queues)
+           ├─► Gateway     (jobs whose agents are nudged)
                            ├─► Timekeeper  (the next instant at which something is due)
                            └─► parking     (queues in which jobs may be leased now)
 ```
 
-With one broker the bus calls the first three directly, and keeps the ready queues until the Ledger, which owns the
+With one broker the bus calls the first four directly, and keeps the ready queues until the Ledger, which owns the
 parking, calls `take_ready`. The bus of a fleet (`fleetbus`) also sends the ready queues and the nudges to the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec import Struct
 
 from airunner.broker.inbox import Alarm, Nudged, ToAnnouncer, ToGateway, ToTimekeeper
 from airunner.broker.lifecycle.commands import Appended
-from airunner.broker.store.rows import QueueKey
+from airunner.broker.store.rows import Changes, QueueKey
 
 EVERY_QUEUE: Final = QueueKey("", "")
 """Every queue on which a request is parked, among ready queues: no queue and no tenant has an empty name."""
 
 
 class BatchNews(Struct, kw_only=True):
-    """News of a batch. `ready`: queues and needs with jobs that may be leased; `alarm`: None if none is to be sent."""
+    """News of a batch. `ready`: queues and needs with jobs that may be leased; `alarm`: None if none is to be sent.
+
+    `changes`: what the batch has saved, None if it is not known.
+    """
 
     appended: list[Appended] = []
     nudged: list[Nudged] = []
     ready: set[QueueKey] = set()
     alarm: Alarm | None = None
+    changes: Changes | None = None
 
 
 class Bus(Protocol):
@@ -54,13 +60,24 @@ class Bus(Protocol):
         ...
 
 
+def nobody_watches(_changes: Changes) -> None:
+    """Publish no changes: for a broker without change streams."""
+
+
 class LocalBus:
     """Bus of a single broker."""
 
-    def __init__(self, gateway: ToGateway, announcer: ToAnnouncer, timekeeper: ToTimekeeper) -> None:
+    def __init__(
+        self,
+        gateway: ToGateway,
+        announcer: ToAnnouncer,
+        timekeeper: ToTimekeeper,
+        feed: Callable[[Changes], None] = nobody_watches,
+    ) -> None:
         self._gateway = gateway
         self._announcer = announcer
         self._timekeeper = timekeeper
+        self._feed = feed
         self._ready: set[QueueKey] = set()
 
     def publish(self, news: BatchNews) -> None:
@@ -70,6 +87,8 @@ class LocalBus:
             self._gateway.send(news.nudged)
         if news.appended:
             self._announcer.send(news.appended)
+        if news.changes is not None:
+            self._feed(news.changes)
         if news.alarm is not None:
             self._timekeeper.send_nowait(news.alarm)
 

@@ -25,7 +25,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "events": "Events appended to logs.",
         "live_dropped": "Live messages dropped because the relay did not run or read fast enough; monitors replay.",
         "relay_restarts": "Restarts of the relay, the process that sends live events.",
-        "announced": "Segments of events published to live subscribers.",
+        "announced": "Messages published to live subscribers: segments of events, and changes of jobs.",
         "outages": "Times that the store was away, or a commit was left unsure.",
         "adoptions": "Dead brokers whose jobs this one has adopted.",
         "hints": "Hints sent to the other brokers of the fleet.",

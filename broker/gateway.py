@@ -18,11 +18,19 @@ from anyio import WouldBlock
 from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
+from airunner.broker.changefeed import KEY_MS, ChangeFeed
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
 from airunner.broker.inbox import Nudged, Pending, Response
-from airunner.broker.lifecycle.commands import BrokersFound, LeasesCounted, MintedJob, TenantRequest, WatchKeyFound
+from airunner.broker.lifecycle.commands import (
+    BrokersFound,
+    LeasesCounted,
+    MintedJob,
+    StreamsFound,
+    TenantRequest,
+    WatchKeyFound,
+)
 from airunner.broker.prices import price_of_reply
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
@@ -50,6 +58,7 @@ from airunner.protocol.replies import (
     Pong,
     Refused,
     Reply,
+    TenantWatched,
     Verdict,
 )
 from airunner.protocol.requests import (
@@ -90,6 +99,7 @@ class Gateway:
         counts: Counts,
         watchers: Watchers,
         health: Health,
+        feed: ChangeFeed,
         roster: Roster | None = None,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
     ) -> None:
@@ -102,6 +112,7 @@ class Gateway:
         self._counts = counts
         self._watchers = watchers
         self._health = health
+        self._feed = feed
         self._roster = roster or Roster()
         self._show = show
         self._tarpit = Tarpit()
@@ -230,6 +241,8 @@ class Gateway:
         match response.reply:
             case WatchKeyFound() as found:
                 reply = self._watched(response, found)
+            case StreamsFound(queues=queues):
+                reply = self._tenant_watched(response, queues)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
                 after = response.command.request.after or ""
@@ -258,6 +271,17 @@ class Gateway:
             return page or refusal(refused)
         watched = JobWatched(watch_key=found.watch_key, events_port=self._events_port)
         return replace(page, watched=watched) if page else watched
+
+    def _tenant_watched(self, response: Response, queues: Sequence[str]) -> Reply:
+        tenant, now_ms = response.command.tenant, self._edges.wall_ms()
+        granted = self._feed.watch(tenant, queues)
+        try:
+            for topic, _ in granted:
+                self._watchers.grant(tenant, topic, response.key, now_ms)
+        except Quota as refused:
+            return refusal(refused)
+        streams = tuple(stream for _, stream in granted)
+        return TenantWatched(streams=streams, events_port=self._events_port, valid_ms=KEY_MS)
 
     def _note_holders(self, response: Response, reply: Reply, *, delivered: bool) -> None:
         """Record in the Roster which connection holds the leases in the reply; forget those that the request ended."""

@@ -266,14 +266,14 @@ class Ledger:
                 self._clock.back(offset_ms)
             again_ms = self._clock.now_ms() + NO_SPACE_PAUSE_MS
             alarm = self._next_alarm(again_ms, send_same=True) if timekeeper_waits else None
-            self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), alarm)
+            self._speak(changes, [Done(refusal(refused), News(), cost=0)] * len(changes), BatchNews(alarm=alarm))
             return False
         self._counts.record_batch(len(changes), time.perf_counter() - began_s, staged.timings)
         if offset_ms is not None:
             self._take_over_ms = None
         taken_over = self._take_over_ms is None
         alarm = self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits) if taken_over else None
-        self._speak(changes, staged.done, alarm)
+        self._speak(changes, staged.done, BatchNews(alarm=alarm, changes=staged.changes))
         return True
 
     def _read(self, reads: Sequence[ToApply], *, long: bool) -> Steps[None]:
@@ -288,7 +288,7 @@ class Ledger:
                 continue
             break
         self._counts.add("commands", len(reads))
-        self._speak(reads, done)
+        self._speak(reads, done, BatchNews())
 
     def _wait_out(self, away: StoreAway) -> Steps[None]:
         """Wait for the end of an outage. Then everything is ready: hints of other brokers may have been lost."""
@@ -303,10 +303,9 @@ class Ledger:
             self._steps.due(min(instant_s, self._parked_s()))
             yield None
 
-    def _speak(self, batch: Sequence[Entry], done: Sequence[Done], alarm: Alarm | None = None) -> None:
+    def _speak(self, batch: Sequence[Entry], done: Sequence[Done], published: BatchNews) -> None:
         """Send the replies and the news of a batch, after its commit if it has changed the store."""
         responses: list[Response] = []
-        published = BatchNews(alarm=alarm)
         for entry, outcome in zip(batch, done, strict=True):
             news = outcome.news
             published.ready |= news.ready

@@ -32,6 +32,7 @@ from airunner.broker.lifecycle.reading import (
     replay_job,
     states_of,
     watch_job,
+    watch_tenant,
 )
 from airunner.broker.lifecycle.submitting import enqueue, load_enqueue, load_retry, retry
 from airunner.broker.lifecycle.world import World
@@ -69,6 +70,7 @@ from airunner.protocol.requests import (
     UpdateJob,
     UpdateQueue,
     WatchJob,
+    WatchTenant,
 )
 
 # How much of each kind of work fits into one unit of some 100 µs; some comments name a measurement.
@@ -188,7 +190,7 @@ def _queue_of(request: UpdateQueue | SetSecret | RemoveSecret) -> tuple[str]:
     return (request.queue,)
 
 
-def _queue_asked(request: ListJobs | ListQueues | ListSecrets) -> tuple[str, ...]:
+def _queue_asked(request: ListJobs | ListQueues | ListSecrets | WatchTenant) -> tuple[str, ...]:
     return () if request.queue is None else (request.queue,)
 
 
@@ -251,6 +253,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     GetJob: Kind[GetJob](role=Role.READ, look_up=get_job),
     ReplayJobEvents: Kind[ReplayJobEvents](role=Role.READ, look_up=replay_job, price=_page),
     WatchJob: Kind[WatchJob](role=Role.READ, look_up=watch_job),
+    WatchTenant: Kind[WatchTenant](role=Role.READ, look_up=watch_tenant, queues=_queue_asked),
 }
 """Kinds of all requests except Ping, which needs no role and which the Gateway answers."""
 

@@ -41,7 +41,7 @@ from airunner.certs.authority import Authority, NoVerifier
 from airunner.certs.curve import CurvePair, load_broker_pair
 from airunner.certs.home import Home
 from airunner.certs.ownership import own_home, refuse_unsafe
-from airunner.certs.sealed import hint_key
+from airunner.certs.sealed import change_secret, hint_key
 from airunner.certs.tokenkeys import load_verifying_keys
 from airunner.certs.tokenverifier import CachedVerifier, TokenVerifier
 from airunner.protocol.errors import EXIT_BUG, OperatorError
@@ -111,6 +111,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 quotas=settings.quotas,
                 health=health,
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
+                change_secret=change_secret(pair.secret),
             )
             server = await open_http(settings.http)
             pages = broker_pages(health, broker.metrics(settings.tenants))

@@ -4,6 +4,8 @@ A sealed payload is `nonce (24 bytes) ‖ SecretBox(watch key)`: XSalsa20-Poly13
 that a holder of the watch key made it. The topic is a hash of the watch key: holders of the key can subscribe to it,
 and other subscribers learn nothing from it.
 
+A change stream of a tenant's jobs is sealed in the same way, with a key derived from the broker's own secret key.
+
 The brokers of a fleet seal their hints to one another in the same way, with a key derived from the key that they share.
 
 The broker makes a fresh random nonce for each payload; with 192 bits, repeats do not happen.
@@ -36,6 +38,16 @@ def topic_of(watch_key: bytes) -> bytes:
 def hint_key(fleet_secret: bytes) -> bytes:
     """Derive the key for hints from the fleet's secret key (Z85); their topic is the `topic_of` it."""
     return blake2b(key=raw_key(fleet_secret), digest_size=SecretBox.KEY_SIZE, person=b"airunner hints").digest()
+
+
+def change_secret(broker_secret: bytes) -> bytes:
+    """Derive the secret of all change streams from the broker's secret key (Z85), which a fleet's brokers share."""
+    return blake2b(key=raw_key(broker_secret), digest_size=SecretBox.KEY_SIZE, person=b"airunner changes").digest()
+
+
+def change_key(secret: bytes, stream: bytes) -> bytes:
+    """Derive the watch key of a change stream, which `stream` names."""
+    return blake2b(stream, key=secret, digest_size=SecretBox.KEY_SIZE, person=b"airunner stream").digest()
 
 
 def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:

@@ -20,3 +20,5 @@ class JobFilters(TypedDict, total=False):
     owner: str | None
     metadata: Mapping[str, str] | None
     """Entries that the job's metadata has, all of them."""
+    details: bool
+    """No filter: whether each job comes with its metadata and the tags that it requires."""

@@ -189,6 +189,8 @@ class JobSummary(JobView, frozen=True, kw_only=True, omit_defaults=True):
     owner: str = ""
     repository: str = ""
     priority: int = 0
+    metadata: dict[str, str] = {}  # this and the next only in a list with details
+    require: dict[str, str] = {}
 
 
 def check_new(spec: JobSpec) -> None:

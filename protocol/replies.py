@@ -270,6 +270,24 @@ class JobWatched(Message, frozen=True, kw_only=True):
     events_port: Annotated[int, Meta(ge=1, le=65_535)]
 
 
+class ChangeStream(Struct, frozen=True, kw_only=True):
+    """Change stream of the jobs of a queue, or of all queues (`""`): the key that seals its messages."""
+
+    queue: str
+    watch_key: Token
+
+
+class TenantWatched(Message, frozen=True, kw_only=True):
+    """Change streams of the tenant's jobs: all jobs in one, or, for a sender bound to queues, one for each queue.
+
+    The keys are served for `valid_ms` at least; new ones follow them.
+    """
+
+    streams: tuple[ChangeStream, ...]
+    events_port: Annotated[int, Meta(ge=1, le=65_535)]
+    valid_ms: Positive
+
+
 class JobEventsReplayed(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A page of the log: segments in order and without a gap; the next page begins at `next_sequence`."""
 
@@ -315,6 +333,7 @@ Reply = (
     | JobFound
     | JobEventsReplayed
     | JobWatched
+    | TenantWatched
     | Nudge
     | Refused
 )

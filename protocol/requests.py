@@ -263,6 +263,7 @@ class ListJobs(Asking[replies.JobsListed], frozen=True, kw_only=True):
     page_size: Annotated[int, Meta(ge=1, le=PAGE_SIZE_MAX)] = 20
     skip: Annotated[int, Meta(ge=0, le=PAGE_MAX * PAGE_SIZE_MAX)] = 0  # see `ListPlace`
     count: bool = False
+    details: bool = False  # whether each job comes with its `metadata` and `require`
 
 
 class GetJob(Asking[replies.JobFound], frozen=True, kw_only=True):
@@ -291,6 +292,12 @@ class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
     """Get the key and the port of a job's live events. Role `read`."""
 
     job_id: JobName
+
+
+class WatchTenant(Asking[replies.TenantWatched], frozen=True, kw_only=True):
+    """Get the keys and the port of the change streams of the tenant's jobs, or of one queue's. Role `read`."""
+
+    queue: Name | None = None
 
 
 class SetSecret(Asking[replies.SecretSet], frozen=True, kw_only=True):
@@ -338,6 +345,7 @@ StoreRequest = (
     | GetJob
     | ReplayJobEvents
     | WatchJob
+    | WatchTenant
 )
 """Requests that read or change the store."""
 

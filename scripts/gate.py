@@ -43,6 +43,7 @@ COMMANDS: Final = (
     "run",
     "scale_kubernetes",
     "scale_slurm",
+    "screens",
     "secrets",
     "up",
     "views",

@@ -217,6 +217,11 @@ class PeerPublisher(Publisher, Protocol):
     def set_peers(self, endpoints: Sequence[str]) -> None:
         """Connect to exactly these peers, by the endpoints of their live events; a repeat changes nothing."""
 
+    @property
+    def parted(self) -> bool:
+        """Whether a peer is not connected now, so that what it publishes does not come here."""
+        ...
+
     def replay_all(self) -> None:
         """Make all listeners replay, here and at the peers: live events may never have been published."""
 

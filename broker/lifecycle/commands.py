@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import BrokerRow, BrokerSeen, QueueKey
+from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, QueueKey
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
@@ -96,6 +96,12 @@ class WatchKeyFound(Struct, frozen=True):
     page: JobEventsReplayed | None = None
 
 
+class StreamsFound(Struct, frozen=True):
+    """Queues for the reply to a WatchTenant, `""` for all together; the Gateway adds their change streams."""
+
+    queues: tuple[str, ...]
+
+
 class LeasesCounted(Struct, frozen=True):
     """Lease counts for the reply to a ListAgents, by agent; the Gateway adds the rest from its Roster."""
 
@@ -108,7 +114,7 @@ class BrokersFound(Struct, frozen=True):
     brokers: list[BrokerRow]
 
 
-StoreReply = Reply | WatchKeyFound | LeasesCounted | BrokersFound
+StoreReply = Reply | WatchKeyFound | StreamsFound | LeasesCounted | BrokersFound
 
 
 class News(Struct, kw_only=True):
@@ -160,7 +166,7 @@ class Applied(Struct, frozen=True):
     """Outcomes of a batch's commands, and when the next lease or delay is due (ms since the epoch).
 
     `wrote`: there is something to commit; a batch of requests for jobs that are not there has nothing. `ready_seq`: see
-    `contract.Engine.ready_seq`.
+    `contract.Engine.ready_seq`. `changes`: what it has saved; None: not known.
     """
 
     done: list[Done]
@@ -168,3 +174,4 @@ class Applied(Struct, frozen=True):
     wrote: bool = True
     ready_seq: int = 0
     timings: Timings = field(default_factory=Timings)
+    changes: Changes | None = None

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from airunner.broker.lifecycle.commands import (
     BrokersFound,
     LeasesCounted,
+    StreamsFound,
     TenantRequest,
     WatchKeyFound,
 )
-from airunner.broker.lifecycle.leasing import ready_ms
 from airunner.broker.lifecycle.replaying import replay, stdin_in
+from airunner.broker.lifecycle.showing import detailed_summary_of, job_of, summary_of
 from airunner.broker.lifecycle.submitting import facts_of
 from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.needs import meets, tag_facts
 from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys, QueueKey, QueueRow
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
-from airunner.protocol.fields import JobSpec
-from airunner.protocol.gitaddress import shown_address
-from airunner.protocol.job import Job, JobState, JobSummary, JobView, Result, command_summary, decode_spec
-from airunner.protocol.names import NAME_CHARS_MAX, TEXT_CHARS_MAX, token_hash
+from airunner.protocol.errors import CorruptLog, Forbidden, NotFound, StaleToken
+from airunner.protocol.job import JobState, JobView
+from airunner.protocol.names import token_hash
 from airunner.protocol.replies import (
     JobEventsReplayed,
     JobFound,
@@ -47,13 +45,14 @@ from airunner.protocol.requests import (
     ReadJobStdin,
     ReplayJobEvents,
     WatchJob,
+    WatchTenant,
 )
-from airunner.protocol.shownspec import hiding, shown_spec
 
 COUNTED_MAX: Final = 10_000  # jobs up to which a list's total is counted, in about a ms
 LOOKED_MAX: Final = 20_000  # jobs searched through for a list that no index has in order, in some 10 ms
-_COLUMNS: Final = sorted(set(JobView.__struct_fields__) & set(JobRow.__struct_fields__))
-_result_decoder = msgspec.msgpack.Decoder(Result)
+DETAILS_BYTES_MAX: Final = 524_288  # of the specs whose details are on a page: 8 or more jobs
+STREAMS_MAX: Final = 64  # change streams in one reply
+_View = TypeVar("_View", bound=JobView)
 
 
 def list_agents(engine: Engine, command: TenantRequest, _request: ListAgents) -> LeasesCounted:
@@ -68,12 +67,24 @@ def list_brokers(engine: Engine, command: TenantRequest, _request: ListBrokers) 
 
 def get_job(engine: Engine, command: TenantRequest, request: GetJob) -> JobFound:
     """Get a job. Raises `NotFound`, `CorruptLog`."""
-    return JobFound(job=_job(engine, _find(engine, command.tenant, request.job_id, command.queues, spec=True)))
+    found = _find(engine, command.tenant, request.job_id, command.queues, spec=True)
+    return JobFound(job=_shown(engine, found, job_of))
 
 
 def watch_job(engine: Engine, command: TenantRequest, request: WatchJob) -> WatchKeyFound:
     """Get a job's watch key. Raises `NotFound`, `CorruptLog`."""
     return WatchKeyFound(_find(engine, command.tenant, request.job_id, command.queues).watch_key)
+
+
+def watch_tenant(_engine: Engine, command: TenantRequest, request: WatchTenant) -> StreamsFound:
+    """Name the change streams that the sender may read. Raises `Forbidden`: they are too many for one reply."""
+    if request.queue is not None:
+        return StreamsFound((request.queue,))
+    if command.queues is None:
+        return StreamsFound(("",))
+    if len(command.queues) > STREAMS_MAX:
+        raise Forbidden(f"this key or token is bound to more than {STREAMS_MAX} queues: name the one to watch")
+    return StreamsFound(tuple(sorted(command.queues)))
 
 
 def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents) -> JobEventsReplayed | WatchKeyFound:
@@ -135,13 +146,31 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
     looked_max = LOOKED_MAX // max(1, len(wanted.facts))  # for each job, each of these filters is looked up
     skip = request.skip + (request.page - 1) * request.page_size
     page = engine.jobs(wanted, before, skip, request.page_size + 1, looked_max)
-    summaries = tuple(_summary(engine, job) for job in page.jobs[: request.page_size])
-    more = len(page.jobs) > request.page_size
+    rows, show = page.jobs[: request.page_size], summary_of
+    if request.details:
+        rows, show = _rows_with_room(rows), detailed_summary_of
+    summaries = tuple(_shown(engine, job, show) for job in rows)
+    more = len(page.jobs) > len(rows)
     total, beyond = engine.count(wanted, COUNTED_MAX, looked_max) if request.count else (None, False)
+    if len(rows) < min(len(page.jobs), request.page_size):
+        place = ListPlace(before=rows[-1].job_id, skip=0)
+        return JobsListed(jobs=summaries, more=True, going_on=place, total=total, beyond=beyond)
     if page.stopped_at is None or more:
         return JobsListed(jobs=summaries, more=more, total=total, beyond=beyond)
     place = ListPlace(before=page.stopped_at, skip=skip - page.skipped)
     return JobsListed(jobs=summaries, more=True, going_on=place, total=total, beyond=beyond)
+
+
+def _rows_with_room(rows: Sequence[JobRow]) -> list[JobRow]:
+    """Take the first rows whose details fit in a reply: at least one."""
+    taken: list[JobRow] = []
+    room_bytes = DETAILS_BYTES_MAX
+    for row in rows:
+        room_bytes -= len(row.spec)
+        if taken and room_bytes < 0:
+            break
+        taken.append(row)
+    return taken
 
 
 def list_queues(engine: Engine, command: TenantRequest, request: ListQueues) -> QueuesListed:
@@ -185,52 +214,10 @@ def list_secrets(engine: Engine, command: TenantRequest, request: ListSecrets) -
     )
 
 
-def _spec(engine: Engine, job: JobRow) -> JobSpec:
-    """Decode a job's spec. Raises `CorruptLog`: it cannot be decoded, so the job is set aside."""
+def _shown(engine: Engine, job: JobRow, show: Callable[[JobRow], _View]) -> _View:
+    """Show a job. Raises `CorruptLog`: its spec or its result cannot be decoded, so the job is set aside."""
     try:
-        return decode_spec(job.spec)
+        return show(job)
     except UNDECODABLE as error:
         engine.set_aside(job.job_id)
         raise CorruptLog from error
-
-
-def _result(engine: Engine, job: JobRow) -> Result | None:
-    """Decode a job's result. Raises `CorruptLog`: it cannot be decoded, so the job is set aside."""
-    try:
-        return None if job.result is None else _result_decoder.decode(job.result)
-    except UNDECODABLE as error:
-        engine.set_aside(job.job_id)
-        raise CorruptLog from error
-
-
-def _job(engine: Engine, job: JobRow) -> Job:
-    spec = _spec(engine, job)
-    return Job(
-        **_view(engine, job, spec),
-        spec=shown_spec(spec),
-        last_sequence=job.last_sequence,
-        agent=job.agent,
-        retries=job.retries,
-    )
-
-
-def _summary(engine: Engine, job: JobRow) -> JobSummary:
-    spec = _spec(engine, job)
-    hide = hiding(spec)
-    return JobSummary(
-        **_view(engine, job, spec),
-        queue=spec.queue,
-        command=command_summary(spec, hide),
-        name=hide(spec.name)[:NAME_CHARS_MAX],
-        owner=hide(spec.owner)[:NAME_CHARS_MAX],
-        repository=shown_address(hide(spec.repository))[:TEXT_CHARS_MAX],
-        priority=spec.priority,
-    )
-
-
-def _view(engine: Engine, job: JobRow, spec: JobSpec) -> dict[str, Any]:
-    """Collect the fields that a Job and a JobSummary share. Raises `CorruptLog`."""
-    view = {name: getattr(job, name) for name in _COLUMNS}
-    view |= {"id": job.job_id, "state": JobState(job.state)}
-    waited = None if job.started_ms is None else max(0, job.started_ms - ready_ms(job, spec))
-    return view | {"result": _result(engine, job), "waited_ms": waited}

@@ -117,6 +117,11 @@ class Exchange:
         for topic in list(self._unwelcomed):
             self._welcome_if_due(topic)
 
+    @property
+    def parted(self) -> bool:
+        """See `ports.PeerPublisher`."""
+        return any(self._hint_topic not in link.welcomed for link in self._links.values())
+
     def replay_all(self) -> None:
         """See `ports.PeerPublisher`."""
         assert self._group is not None, "not running"

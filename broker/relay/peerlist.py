@@ -32,7 +32,13 @@ class PeerList:
         self._endpoints: tuple[str, ...] = ()
         self._left_out = ""  # why some are not connected to
         self._refused: dict[str, str] = {}  # by endpoint: why a peer cannot be connected to
+        self._connected: set[str] = set()  # endpoints
         self._mismatches: Counter[str] = Counter()  # by endpoint: failed handshakes in a row
+
+    @property
+    def parted(self) -> bool:
+        """Whether one of them is not connected."""
+        return bool(self._left_out) or not self._connected.issuperset(self._endpoints)
 
     def packet(self) -> bytes:
         """Return the packet that names the peers to the relay process."""
@@ -43,6 +49,7 @@ class PeerList:
         known = [endpoint for endpoint in endpoints if len(endpoint) <= ENDPOINT_CHARS_MAX][:PEERS_MAX]
         changed = tuple(known) != self._endpoints
         self._endpoints = tuple(known)
+        self._connected.intersection_update(known)
         self._refused = {endpoint: why for endpoint, why in self._refused.items() if endpoint in known}
         for gone in self._mismatches.keys() - set(known):
             del self._mismatches[gone]
@@ -52,6 +59,7 @@ class PeerList:
 
     def note(self, peer: PeerState) -> None:
         """Note how the connection to a peer is; that a peer is gone, the broker knows from the store."""
+        (self._connected.add if peer.ending is None else self._connected.discard)(peer.endpoint)
         self._refused.pop(peer.endpoint, None)
         if peer.ending != Ending.MISMATCHED.name:
             del self._mismatches[peer.endpoint]

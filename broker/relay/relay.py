@@ -215,6 +215,11 @@ class Relay:
         self._peers.report(self._health)
         self._send_unsent()
 
+    @property
+    def parted(self) -> bool:
+        """See `ports.PeerPublisher`."""
+        return self._peers is not None and self._peers.parted
+
     def replay_all(self) -> None:
         """See `ports.PeerPublisher`."""
         self._unsent[REPLAY_PACKET] = REPLAY_PACKET

@@ -134,7 +134,7 @@ class Store:
         if not engine.remote and not (only_requests and self._kept.knows_due):
             self._kept.set_due(engine.next_due_ms())
         wrote = not only_requests or changes != _NOTHING
-        return Applied(done, self._kept.due_ms, wrote, timings=world.timings)
+        return Applied(done, self._kept.due_ms, wrote, timings=world.timings, changes=changes)
 
     def _load(self, commands: Sequence[Command], now_ms: int) -> World:
         engine = self.engine

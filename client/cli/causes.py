@@ -13,7 +13,7 @@ No clock of this machine decides anything: whether a job is due is the broker's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -61,6 +61,13 @@ _BLOCKING: Final = (
     Cause.AGENTS_TOO_OLD,
     Cause.AGENTS_IN_TROUBLE,
 )
+_SHORT: Final = {
+    Cause.QUEUE_PAUSED: "paused",
+    Cause.NO_AGENT: "no agent serves the queue",
+    Cause.TAGS_MISSING: "no agent has its tags",
+    Cause.AGENTS_TOO_OLD: "agents too old",
+    Cause.AGENTS_IN_TROUBLE: "agents in trouble",
+}
 OF_AGENTS: Final = (*_BLOCKING[1:], Cause.SLOTS_BUSY)
 
 
@@ -84,6 +91,29 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.cause in _BLOCKING
 
 
+class Waits(Struct, frozen=True):
+    """Waiting job, as far as the causes depend on it; `retry`: which one it waits for, 0 if it is not known which."""
+
+    id: str
+    queue: str
+    require: Mapping[str, str]
+    priority: int
+    due_ms: int | None
+    retry: int | None
+    stdin: bool
+
+
+def waits_of(job: Job | JobSummary) -> Waits:
+    """Collect what causes depend on, of a job in full or in a list with details."""
+    due_ms = job.due_ms
+    if isinstance(job, JobSummary):
+        retry = 0 if due_ms is not None and job.attempt else None
+        return Waits(job.id, job.queue, job.require, job.priority, due_ms, retry, stdin=False)
+    spec = job.spec
+    retry = job.retries if job.retries and due_ms != spec.not_before_ms else None
+    return Waits(job.id, spec.queue, spec.require, spec.priority, due_ms, retry, stdin=bool(spec.stdin_bytes))
+
+
 class Seen(Struct, frozen=True, kw_only=True):
     """What the broker says that bears on a waiting job; `now_ms` is this machine's clock, which is only shown."""
 
@@ -96,8 +126,9 @@ class Seen(Struct, frozen=True, kw_only=True):
     other_brokers: bool = False  # whether agents may use brokers that list them elsewhere
 
 
-def why_waiting(job: Job, seen: Seen) -> Why:
+def why_waiting(waiting: Job | JobSummary, seen: Seen) -> Why:
     """Find the cause why a job of the state SCHEDULED is not leased."""
+    job = waits_of(waiting)
     why = _not_due(job, seen.now_ms) or _paused(job, seen.queue) or _agents(job, seen)
     if seen.other_brokers and why.cause in OF_AGENTS:
         why = replace(why, text=f"{why.text}{OTHER_BROKERS}")
@@ -106,29 +137,30 @@ def why_waiting(job: Job, seen: Seen) -> Why:
     return why
 
 
-def _not_due(job: Job, now_ms: int) -> Why | None:
+def _not_due(job: Waits, now_ms: int) -> Why | None:
     if job.due_ms is None:
         return None
-    pause = job.retries > 0 and job.due_ms != job.spec.not_before_ms
-    why = f"it failed, and retry {job.retries} starts" if pause else "it starts"
+    why = "it starts"
+    if job.retry is not None:
+        why = f"it failed, and {f'retry {job.retry}' if job.retry else 'its retry'} starts"
     return Why(
-        cause=Cause.RETRY_PAUSE if pause else Cause.NOT_DUE,
+        cause=Cause.NOT_DUE if job.retry is None else Cause.RETRY_PAUSE,
         text=f"{why} at {instant_text(job.due_ms)} at the earliest, in {duration_text(job.due_ms - now_ms)}",
         commands=(f"airunner wait {job.id}",),
         until_ms=job.due_ms,
     )
 
 
-def _paused(job: Job, queue: QueueSummary | None) -> Why | None:
+def _paused(job: Waits, queue: QueueSummary | None) -> Why | None:
     if queue is None or queue.mode is not QueueMode.PAUSED:
         return None
-    resume = shell_line(("airunner", "resume", job.spec.queue))
-    return Why(cause=Cause.QUEUE_PAUSED, text=f"queue {job.spec.queue} is paused, until `{resume}`", commands=(resume,))
+    resume = shell_line(("airunner", "resume", job.queue))
+    return Why(cause=Cause.QUEUE_PAUSED, text=f"queue {job.queue} is paused, until `{resume}`", commands=(resume,))
 
 
-def _agents(job: Job, seen: Seen) -> Why:
+def _agents(job: Waits, seen: Seen) -> Why:
     """Find the cause among the agents: none serves the queue, none is able to run the job, or all are busy."""
-    queue, needs = job.spec.queue, job.spec.require
+    queue, needs = job.queue, job.require
     there = [agent for agent in seen.agents if agent.leases or (agent.silent_ms or 0) < SILENT_MS]
     if not all(agent.queues for agent in there):  # an older broker, or one that has just started
         text = "the broker does not know yet which queues its agents serve"
@@ -143,7 +175,7 @@ def _agents(job: Job, seen: Seen) -> Why:
     suited = [agent for agent in serving if needs.items() <= agent.tags.items()]
     if not suited:
         return _lacking(job, serving, start)
-    able = [agent for agent in suited if agent.stdin or not job.spec.stdin_bytes]
+    able = [agent for agent in suited if agent.stdin or not job.stdin]
     if not able:
         text = f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
         return Why(cause=Cause.AGENTS_TOO_OLD, text=text, commands=("airunner agents",))
@@ -154,14 +186,14 @@ def _agents(job: Job, seen: Seen) -> Why:
     return _turn(sound, seen, start)
 
 
-def _lacking(job: Job, serving: Sequence[AgentSummary], start: str) -> Why:
+def _lacking(job: Waits, serving: Sequence[AgentSummary], start: str) -> Why:
     """Name the agent that has most of the required tags, and what it lacks."""
-    needs = job.spec.require
+    needs = job.require
     nearest = min(serving, key=lambda agent: len(needs.items() - agent.tags.items()))
     lacks = " ".join(f"{name}={value}" for name, value in needs.items() if nearest.tags.get(name) != value)
     wanted = " ".join(f"{name}={value}" for name, value in needs.items())
     near = f"; the nearest, {nearest.name}, lacks {lacks}" if lacks != wanted or len(serving) > 1 else ""
-    text = f"no agent of queue {job.spec.queue} has the tags that the job requires: {wanted}{near}"
+    text = f"no agent of queue {job.queue} has the tags that the job requires: {wanted}{near}"
     return Why(cause=Cause.TAGS_MISSING, text=text, commands=(start,), agent=nearest.name)
 
 
@@ -230,15 +262,30 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def ahead_of(job: Job, waiting: Iterable[JobSummary]) -> list[JobSummary]:
+def ahead_of(job: Job | JobSummary, waiting: Iterable[JobSummary]) -> list[JobSummary]:
     """List the jobs ahead of one, the next one first; `waiting` are those of its queue, newest first."""
-    older = False
+    mine, older = waits_of(job).priority, False
     ahead: list[JobSummary] = []
     for other in waiting:
         older |= other.id == job.id
-        if other.id != job.id and other.due_ms is None:
-            mine = job.spec.priority
-            if other.priority > mine or (older and other.priority == mine):
-                ahead.append(other)
+        first = other.priority > mine or (older and other.priority == mine)
+        if first and other.id != job.id and other.due_ms is None:
+            ahead.append(other)
     ahead.reverse()
     return sorted(ahead, key=lambda other: -other.priority)
+
+
+def short_text(why: Why, now_ms: int) -> str:
+    """Format a cause for a column: `paused`, `no agent serves the queue`, `2 ahead`; empty if it is not known."""
+    ahead = "" if why.ahead is None else f"{why.ahead:,} ahead" if why.ahead else "next"
+    match why.cause:
+        case Cause.NOT_DUE | Cause.RETRY_PAUSE if why.until_ms is not None:
+            day = instant_text(why.until_ms)
+            instant = day[11:16] if day[:10] == instant_text(now_ms)[:10] else day[:16].replace("T", " ")
+            return f"{'not due' if why.cause is Cause.NOT_DUE else 'no retry'} until {instant} UTC"
+        case Cause.SLOTS_BUSY:
+            return f"{ahead}, slots busy" if ahead else "slots busy"
+        case Cause.TURN:
+            return ahead
+        case cause:
+            return _SHORT.get(cause, "")

@@ -51,6 +51,21 @@ class Column(Struct, frozen=True):
 _ENDS: Final = {Reason.TIMEOUT: "TIMED OUT", Reason.AGENT_LOST: "AGENT LOST", Reason.EXPIRED: "EXPIRED"}
 
 
+def reason_text(job: JobSummary, now_ms: int) -> str:
+    """Format the reason why a job waits, shortly; empty if it was not looked for."""
+    from airunner.client.cli.causes import short_text
+
+    why = getattr(job, "why", None)
+    return "" if why is None else short_text(why, now_ms)
+
+
+def ran_text(job: JobSummary, now_ms: int) -> str:
+    """Format how long a running job has run, since its first attempt began."""
+    if job.state is not JobState.RUNNING or job.started_ms is None:
+        return ""
+    return short_duration(max(0, now_ms - job.started_ms))
+
+
 def state_text(job: JobSummary) -> str:
     """Format the state of a job in a list; see `end_state_text`."""
     return end_state_text(job.state, job.result)
@@ -86,10 +101,12 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         "title": Column("NAME OR COMMAND", lambda job, _: job.name or job.command, 5),
         "name": Column("NAME", lambda job, _: job.name, 4),
         "queue": Column("QUEUE", lambda job, _: job.queue, 3),
+        "reason": Column("REASON", reason_text, 1),
         "owner": Column("OWNER", lambda job, _: job.owner, 1),
         "age": Column("AGE", lambda job, now_ms: short_duration(max(0, now_ms - job.submitted_ms)), 4),
         "submitted": Column("SUBMITTED", lambda job, _: instant_text(job.submitted_ms), 4),
         "took": Column("TOOK", lambda job, _: short_took(job), 2),
+        "ran": Column("RUNNING FOR", ran_text, 3),
         "repository": Column("REPOSITORY", lambda job, _: job.repository, 0),
         "command": Column("COMMAND", lambda job, _: job.command, 5),
         **{name: Column(name.upper(), cell, 5) for name, cell in CELLS.items()},
@@ -97,7 +114,7 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
 )
 """Columns by name."""
 
-TERMINAL: Final = ("id", "state", "title", "queue", "age", "took", "owner", "repository")
+TERMINAL: Final = ("id", "state", "title", "queue", "reason", "age", "took", "owner", "repository")
 PIPE: Final = ("id", "state", "name", "queue", "owner", "submitted", "took", "repository", "command")
 
 
@@ -110,11 +127,16 @@ def columns_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def table_text(jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL) -> str:
-    """Format a table as wide as the terminal; if id and state alone do not fit, each job takes two lines instead."""
+def table_text(
+    jobs: Sequence[JobSummary], now_ms: int, names: Sequence[str] = TERMINAL, width: int | None = None
+) -> str:
+    """Format a table as wide as the terminal, or of another width.
+
+    If id and state alone do not fit, each job takes two lines instead.
+    """
     from rich.cells import cell_len
 
-    width = shutil.get_terminal_size().columns
+    width = width or shutil.get_terminal_size().columns
     cells = {name: [_short(name, one_line(COLUMNS[name].cell(job, now_ms))) for job in jobs] for name in names}
     if "id" in cells:
         cells["id"] = short_ids([job.id for job in jobs])

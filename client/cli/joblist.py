@@ -14,13 +14,14 @@ from airunner.protocol.job import JobState
 from airunner.protocol.requests import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from airunner.client.client import Client
     from airunner.protocol.job import JobSummary
     from airunner.protocol.replies import JobsListed
 
 JOBS: Final = 20  # of a list without --limit
+QUEUES_NAMED: Final = 8  # in the message that a queue has no jobs
 
 
 @client_command()
@@ -61,60 +62,55 @@ def list_command(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Columns to show: id, state, title (name or command), name, queue, owner, age, submitted, took, "
-            "repository, command; and from the job's usage: waited, checkout, events, stdout, stderr, cpu, memory, "
-            "read, written.",
+            help="Columns to show: id, state, title (name or command), name, queue, reason (why it waits), owner, age, "
+            "submitted, took, repository, command; and from the job's usage: waited, checkout, events, stdout, stderr, "
+            "cpu, memory, read, written.",
             show_default="those that fit",
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing changes, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            "-w",
+            help="Keep showing changes as they come, until Ctrl-C: on a terminal in place, in a pipe a line (with "
+            "--json an object) for each job that is new or has changed.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> Work:
     """List jobs, newest first."""
-    import sys
-
-    from airunner.client.cli.columns import PIPE, TERMINAL, Table, columns_of, table_text
+    from airunner.client.cli.columns import columns_of
     from airunner.client.cli.instants import past_ms
-    from airunner.client.cli.watchlist import JsonLines, Lines, Screen, watch_list
+    from airunner.client.cli.listview import ListView
     from airunner.transport.ports import SYSTEM
 
-    chosen = ("id",) if ids else columns_of(columns) if columns is not None else None
     wanted: dict[str, Any] = {"state": state or None, "metadata": labels_of(metadata or ())}
     wanted |= {"queue": queue, "name": name, "owner": owner}
     since_ms, until_ms = (past_ms(*option, SYSTEM.wall_ms()) for option in (("--since", since), ("--until", until)))
     for option, given in (("--all", every), ("--since", since), ("--until", until), ("--after", before)):
         if watch and given:
             raise OperatorError(f"--watch shows the newest jobs as they change: leave out {option}")
-    terminal = sys.stdout.isatty() and not ids
-    table = Table()
-
-    def show(jobs: Sequence[JobSummary]) -> None:
-        if json:
-            for job in jobs:
-                console.out_json(job)
-        elif ids:
-            for job in jobs:
-                console.out_line(job.id)
-        elif terminal:
-            console.out(table_text(jobs, SYSTEM.wall_ms(), chosen or TERMINAL).encode(errors="replace"))
-        else:
-            for line in table.lines(jobs, SYSTEM.wall_ms(), chosen or PIPE):
-                console.out_line(line)
+    chosen = ("id",) if ids else columns_of(columns) if columns is not None else None
+    view = ListView(console, chosen, ids=ids, json=json)
 
     async def run(client: Client) -> None:
         from airunner.client.cli.jobname import job_id_of
 
         if watch:
-
-            async def ask() -> JobsListed:
-                return await client.list_page(**wanted, page_size=min(limit, PAGE_SIZE_MAX))
-
-            view = Screen(console, chosen or TERMINAL) if terminal else Lines(console, chosen or PIPE)
-            await watch_list(ask, (JsonLines(console) if json else view).show, SYSTEM.wall_ms)
+            await view.watch(client, min(limit, PAGE_SIZE_MAX), wanted)
             return
+        wanted["details"] = view.needs_details
         after = None if before is None else await job_id_of(client, before)
         size = PAGE_SIZE_MAX if every or since or until else min(limit + 1, PAGE_SIZE_MAX)  # one more: are there more?
         found = within(client.list(**wanted, before=after, page_size=size), since_ms, until_ms)
+
+        async def show(jobs: Sequence[JobSummary]) -> None:
+            if not jobs and queue is not None and await client.queue(queue) is None:
+                console.must_say(await no_queue_text(client, queue))
+            else:
+                view.show(await view.with_reasons(client, jobs))
+
         last = await show_some(found, show, None if every else limit)
         if last is not None and not json and not ids:
             of_all = since is until is before is None
@@ -136,7 +132,7 @@ async def within(
 
 
 async def show_some(
-    jobs: AsyncIterator[JobSummary], show: Callable[[Sequence[JobSummary]], None], limit: int | None
+    jobs: AsyncIterator[JobSummary], show: Callable[[Sequence[JobSummary]], Awaitable[None]], limit: int | None
 ) -> JobSummary | None:
     """Show jobs in pieces, so that a list of any length takes little memory; None for the limit: all.
 
@@ -153,11 +149,21 @@ async def show_some(
         piece.append(job)
         last = job
         if len(piece) == PAGE_SIZE_MAX:
-            show(piece)
+            await show(piece)
             piece, shown = [], shown + PAGE_SIZE_MAX
     if piece or not shown:
-        show(piece)
+        await show(piece)
     return last if more else None
+
+
+async def no_queue_text(client: Client, queue: str) -> str:
+    """Say that a queue has no jobs, and which queues there are."""
+    from airunner.client.cli.waiting import first_of
+
+    names = [other.queue for other in await first_of(client.queues(), QUEUES_NAMED + 1)]
+    dots = ", …" if len(names) > QUEUES_NAMED else ""
+    there = f"queues: {', '.join(names[:QUEUES_NAMED])}{dots}" if names else "there are no queues yet"
+    return f"no jobs in queue {queue!r}; {there}"
 
 
 def more_text(counted: JobsListed | None, shown: int, last: JobSummary) -> str:

@@ -45,6 +45,7 @@ _VARYING: Final = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?"), r"\d", "0"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min|m|h|d|KiB|MiB|GiB)\b"), r"\d", "0"),
     (re.compile(r"\bpid \d+\b"), r"\d+", "0"),
+    (re.compile(r"\b\d+\.\d (?=submitted|started|ended)"), r"\d", "0"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), r"\d", "0"),
 )
 _COMPARED: Final = ((r"\b0[0.]* ?(ms|s|min|m|h|d|KiB|MiB|GiB)\b", "#"), (r"\s*\S*…", "…"), (r"(?<=\S) {2,}", "  "))

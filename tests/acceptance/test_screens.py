@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.running import Cluster, Gate, stored, submitted
-from tests.acceptance.screens import WRITE, Screen, golden, needs_tmux
+from tests.acceptance.screens import PROMPT, WRITE, Screen, golden, needs_tmux
 
 WIDTHS = (160, 80, 40)
 
@@ -73,3 +73,46 @@ def test_a_golden_file_is_compared_except_for_what_varies(monkeypatch: pytest.Mo
     golden("example", "0123abcd  RUNNING   12.5 s  a long tit…  3s\n")
     with pytest.raises(AssertionError, match="make screens"):
         golden("example", "0123abcd  FAILED   12.5 s  a long tit…  3s\n")
+
+
+@needs_tmux
+def test_top_fits_its_terminal_and_follows_what_happens(cluster: Cluster, gate: Gate) -> None:
+    cluster.agent("--name", "build-7", "--queue", "default", "--queue", "gpu", spawn=2)
+    cluster.airunner("pause", "nightly")
+    submitted(cluster, "--queue", "nightly", "--", "make", "all")
+    with Screen(cluster, 80, "top") as screen:
+        screen.until("RUNNING FOR")
+        job = submitted(cluster, "--name", "lint the whole tree", "--owner", "ann", "--", "sh", "-c", gate.script)
+        gate.wait()
+        screen.until("lint the whole tree")
+        golden("top-80", screen.text())
+        for width in (160, 40):
+            screen.resize(width, 24)
+            screen.until("\x1b[H")
+            screen.until("\x1b[J")
+            golden(f"top-{width}", screen.text())
+        golden("top-pipe", cluster.airunner("top").stdout.decode())
+        gate.open(1)
+        stored(cluster, job, "JOB_FINISHED")
+        screen.until("0 running")
+        screen.keys("q")
+        assert screen.ended() == 0
+        assert screen.text() == f"{PROMPT}0\n", "nothing of it is left on the shell's screen"
+    with Screen(cluster, 80, "top") as screen:
+        screen.until("RUNNING FOR")
+        screen.keys("C-c")
+        assert (screen.ended(), screen.text()) == (130, f"{PROMPT}130\n")
+
+
+@needs_tmux
+def test_a_watched_list_changes_in_place(cluster: Cluster) -> None:
+    with Screen(cluster, 80, "list", "--watch") as screen:
+        screen.until("NAME OR COMMAND")
+        submitted(cluster, "--name", "lint", "--", "true")
+        screen.until("SCHEDULED")
+        cluster.agent()
+        screen.until("COMPLETED")
+        screen.until("ms")  # how long it took is behind its state
+        golden("list-watch-80", screen.text())
+        screen.keys("C-c")
+        assert screen.ended() == 130

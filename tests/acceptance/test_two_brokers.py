@@ -68,6 +68,13 @@ def test_a_job_runs_where_an_agent_waits_and_is_watched_and_cancelled_anywhere(
         there.airunner("cancel", endless)
         assert list(sequences(monitor))[-1][1] == "JOB_FINISHED"
     assert json.loads(here.airunner("show", "--json", endless).stdout)["state"] == "CANCELLED"
+    with start(there.environ, "list", "--watch", "--json", "-n", "2", stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        jobs = map(json.loads, watching.stdout)
+        assert {next(jobs)["id"], next(jobs)["id"]} == {job_id, endless}
+        mine = submit(here, "exit 3")
+        assert any((job["id"], job["state"]) == (mine, "FAILED") for job in jobs)
+        watching.kill()
     counted = metrics(here.broker.http)
     assert (counted["airunner_announced_total"] == 0) is cut, "only the other broker's monitors listen"
     assert (counted["airunner_hints_heard_total"] == 0) is cut

@@ -93,8 +93,10 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
     assert after.stderr == f"airunner: 1 job; go on with --after {second}, or list --all\n".encode()
     assert cluster.airunner("list", "--after", "").stderr.startswith(b"airunner: the job's id is empty;")
     assert cluster.airunner("list", "--after", "nope").stderr.startswith(b"airunner: there is no job nope")
-    every = cluster.airunner("list", "--all", "--json").stdout.splitlines()
-    assert [json.loads(line)["id"] for line in every] == [third, second, first]
+    every = list(map(json.loads, cluster.airunner("list", "--all", "--json").stdout.splitlines()))
+    assert [(job["id"], job["why"]["cause"]) for job in every] == [(id_, "no-agent") for id_ in (third, second, first)]
+    none = cluster.airunner("list", "--queue", "typo")
+    assert (none.stdout, none.stderr) == (b"", b"airunner: no jobs in queue 'typo'; queues: default\n")
     with start(cluster.environ, "list", "--watch", "--json", stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         seen = [json.loads(watching.stdout.readline()) for _ in range(3)]
@@ -104,6 +106,11 @@ def test_a_list_says_how_many_there_are_and_goes_on_showing_what_changes(cluster
         while len(ended) < 3:
             job = json.loads(watching.stdout.readline())
             ended |= {job["id"]} if job["state"] == "COMPLETED" else set()
+        cluster.broker.kill()
+        cluster.broker.start()
+        last = submitted(cluster, "--", "false")
+        ends = (job["state"] for job in map(json.loads, watching.stdout) if job["id"] == last)
+        assert any(state == "FAILED" for state in ends)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 130
 

@@ -11,6 +11,7 @@ import anyio
 from msgspec.structs import replace
 
 from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission
+from airunner.broker.changefeed import ChangeFeed
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.gateway import Gateway
@@ -25,6 +26,7 @@ from airunner.protocol.frames import pack_request
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobsEnqueued
 from airunner.protocol.requests import Ping, Request
+from airunner.transport.memory import MemoryPublisher
 from airunner.transport.ports import Accept, Incoming, Sent
 from tests.broker.stage import FakeAuthority, acting, edges, enqueue, request_id
 from tests.counting import counted_calls
@@ -60,7 +62,9 @@ class Front:
         self.looks = 0  # at the allow-list
         admission = Admission(FakeAuthority(), self.machine, Rates(RATE), Rates(UNATTRIBUTED_PER_S))
         real = replace(edges(), random_bytes=os.urandom)
-        self.gateway = Gateway(self.door, self.inbox, admission, Quotas(), real, 1, Counts(), Watchers(None), Health())
+        bounds, counts, watchers = Quotas(), Counts(), Watchers(None)
+        feed = ChangeFeed(MemoryPublisher(), real, counts, watchers)
+        self.gateway = Gateway(self.door, self.inbox, admission, bounds, real, 1, counts, watchers, Health(), feed)
 
     def machine(self, _key: bytes) -> Entry:
         self.looks += 1

@@ -127,6 +127,9 @@ async def test_a_peer_that_was_killed_and_is_back_is_heard_again_after_a_welcome
 async def test_all_listeners_replay_here_and_at_peers() -> None:
     async with sites("a", "b", "c") as fleet:
         monitors = [fleet[name].monitor() for name in "ab"]
+        for site in fleet.values():
+            site.exchange.join(topic_of(b"h" * 32), lambda _: None)
+        assert fleet["a"].exchange.parted, "the links were made before there were hints"
         await wait_all_tasks_blocked()
         for monitor in monitors:
             heard(monitor)

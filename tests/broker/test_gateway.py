@@ -12,11 +12,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from airunner.broker import tarpit
 from airunner.broker.admission import Admission, any_machine
+from airunner.broker.changefeed import KEY_MS, ChangeFeed
 from airunner.broker.counts import Counts
 from airunner.broker.gateway import DELAY_MS_MAX, NUDGE_ID, Gateway
 from airunner.broker.health import Health
 from airunner.broker.inbox import Nudged, Pending, Response
-from airunner.broker.lifecycle.commands import Expire, LeasesCounted, Retain, StoreReply, WatchKeyFound
+from airunner.broker.lifecycle.commands import Expire, LeasesCounted, Retain, StoreReply, StreamsFound, WatchKeyFound
 from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
 from airunner.broker.rates import Bucket, Purpose, Rates
 from airunner.broker.store.quotas import Quotas
@@ -30,6 +31,7 @@ from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId, WatchKey
 from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Reply, Verdict
 from airunner.protocol.requests import ListJobs, Ping
+from airunner.transport.memory import MemoryPublisher
 from tests.broker.stage import (
     LEASE,
     WALL_MS,
@@ -72,8 +74,9 @@ class Stage:
             edges(),
             EVENTS_PORT,
             self.counts,
-            Watchers(1),
+            watchers := Watchers(1),
             self.health,
+            ChangeFeed(MemoryPublisher(), edges(), self.counts, watchers),
         )
 
         async def told() -> None:
@@ -200,6 +203,19 @@ async def test_who_may_watch_is_told_where_and_who_watches_as_many_as_it_may_is_
         page = replies.JobEventsReplayed(runs=(), next_sequence=1, last_sequence=0, finished=False)
         reply = await stage.converse(replay, WatchKeyFound(WatchKey(key * 32), page), token=b"read")
         assert reply == msgspec.structs.replace(page, watched=watched), "its events are told anyhow"
+    reply = await stage.converse(requests.WatchTenant(), StreamsFound(("",)), token=b"read")
+    assert reply.code == "quota"
+
+
+async def test_who_may_list_is_given_the_streams_of_its_tenants_changes(stage: Stage) -> None:
+    keys: list[bytes] = []
+    for token in (b"read", b"read", b"read@other"):
+        reply = await stage.converse(requests.WatchTenant(), StreamsFound(("",)), token=token)
+        assert (reply.events_port, reply.valid_ms, [stream.queue for stream in reply.streams]) == (7071, KEY_MS, [""])
+        keys.append(reply.streams[0].watch_key)
+    assert keys[0] == keys[1] != keys[2]
+    stage.router.hear(requests.WatchTenant(), token=b"submit")
+    assert (await stage.reply()).code == "forbidden"
 
 
 @pytest.mark.parametrize(

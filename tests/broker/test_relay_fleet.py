@@ -245,6 +245,7 @@ def test_a_peer_that_ends_during_a_handshake_is_not_said_to_have_another_key() -
     mismatched = PeerState("tcp://a:1", Ending.MISMATCHED.name)
     for state in (mismatched, mismatched, PeerState("tcp://a:1", None), mismatched, mismatched):
         peers.note(state)
+        assert peers.parted is (state.ending is not None)
         peers.report(health)
     assert not said
     peers.note(mismatched)

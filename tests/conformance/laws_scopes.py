@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.broker.lifecycle.commands import StreamsFound
+from airunner.broker.lifecycle.reading import STREAMS_MAX
 from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsListed, QueuesListed, SecretSet, SecretsListed
@@ -18,6 +20,7 @@ from airunner.protocol.requests import (
     SendInput,
     SetSecret,
     WatchJob,
+    WatchTenant,
 )
 from tests.conformance.driving import Driver
 
@@ -52,5 +55,8 @@ def lists_hold_what_is_in_scope_alone(driver: Driver) -> None:
     assert [queue.queue for queue in queues.queues] == ["ci", "nightly"]
     (one,) = driver.reply(QueuesListed, ListQueues(queue="ci"), queues=SCOPE).queues
     assert (one.queue, one.waiting) == ("ci", 2)
+    for queues, named, shown in ((SCOPE, None, ("ci", "nightly")), (None, None, ("",)), (SCOPE, "ci", ("ci",))):
+        assert driver.reply(StreamsFound, WatchTenant(queue=named), queues=queues).queues == shown
+    driver.refused("forbidden", WatchTenant(), queues=frozenset(map(str, range(STREAMS_MAX + 1))))
     secrets = driver.reply(SecretsListed, ListSecrets(), queues=SCOPE)
     assert [secret.queue for secret in secrets.secrets] == ["ci"]

@@ -122,6 +122,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
         job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",), watch=True
     ),
     "WatchJob": requests.WatchJob(job_id=JOB_ID),
+    "WatchTenant": requests.WatchTenant(queue="default"),
 }
 
 REPLIES: Final[dict[str, replies.Reply]] = {
@@ -211,6 +212,9 @@ REPLIES: Final[dict[str, replies.Reply]] = {
         watched=(_WATCHED := replies.JobWatched(watch_key=bytes(32), events_port=7_071)),
     ),
     "JobWatched": _WATCHED,
+    "TenantWatched": replies.TenantWatched(
+        streams=(replies.ChangeStream(queue="default", watch_key=bytes(32)),), events_port=7_071, valid_ms=3_600_000
+    ),
     "Refused": replies.Refused(code="index-gap", message="Events are missing before this batch.", expected_index=4),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from airunner.broker.broker import Broker
+from airunner.broker.changefeed import SECRET_BYTES
 from airunner.broker.counts import Counts
 from airunner.certs.authority import NoVerifier
 from tests.simulation.disk import Disk
@@ -111,6 +112,7 @@ class Alone(Brokers):
             offload,
             Counts(),
             disk=self._disk,
+            change_secret=bytes(SECRET_BYTES),
         )
         return partial(together, broker.run, offload.run)
 

@@ -75,6 +75,7 @@ class Fleet(Brokers):
             thread,
             Counts(),
             membership=Membership(exchange, FLEET_KEY),
+            change_secret=FLEET_KEY,
         )
         await together(broker.run, exchange.run, thread.run)
 

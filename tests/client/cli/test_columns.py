@@ -57,7 +57,7 @@ def test_only_the_command_is_cut_on_a_narrow_terminal(width: int, monkeypatch: p
     ("width", "shown"),
     [
         (200, TERMINAL),
-        (120, ("id", "state", "title", "queue", "age", "took", "owner")),
+        (120, ("id", "state", "title", "queue", "reason", "age", "took")),
         (80, ("id", "state", "title", "queue", "age", "took")),
         (53, ("id", "state", "title", "queue", "age")),
         (47, ("id", "state", "title", "age")),
@@ -67,7 +67,8 @@ def test_only_the_command_is_cut_on_a_narrow_terminal(width: int, monkeypatch: p
     ],
 )
 def test_a_narrow_terminal_loses_columns_and_never_the_id(width: int, shown: tuple[str, ...]) -> None:
-    widths = {"id": 8, "state": 9, "title": 99, "queue": 7, "owner": 8, "age": 5, "took": 6, "repository": 32}
+    widths = {"id": 8, "state": 9, "title": 99, "queue": 7, "reason": 25, "owner": 8, "age": 5, "took": 6}
+    widths["repository"] = 32
     assert tuple(fitting(TERMINAL, widths, width)) == shown
 
 
