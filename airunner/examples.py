@@ -58,8 +58,8 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         ),
         "export": (
             "airunner export 3f2a -o job.cast",
-            "airunner export @last --format raw",
-            "airunner export 3f2a --format jsonl -o job.jsonl",
+            "airunner export @last --format html -o job.html",
+            "airunner export 3f2a --format text | grep -i error",
         ),
         "queues": ("airunner queues", "airunner queues --json", f"airunner queues {_ELSEWHERE}"),
         "top": ("airunner top", "airunner top | head -1", f"airunner top {_ELSEWHERE}"),

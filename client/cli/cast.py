@@ -46,9 +46,14 @@ _LONE_NEWLINE: Final = re.compile("(?<!\r)\n")
 
 
 class Cast:
-    """Cast of a job: makes its recording, line by line."""
+    """Cast of a job: makes its recording, line by line; `version` 2 is for players that do not know 3.
 
-    def __init__(self, spec: JobSpec, title: str) -> None:
+    There times count from the beginning, and the exit status is left out.
+    """
+
+    def __init__(self, spec: JobSpec, title: str, *, version: int = VERSION) -> None:
+        self._version = version
+        self._total_ms = 0  # of all lines so far
         self._title = title
         self._command = shlex.join(shown_spec(spec).argv)
         self._terminal = spec.process_type is ProcessType.PTY
@@ -69,7 +74,7 @@ class Cast:
             case JobLeased():
                 return self._next_attempt(event)
             case JobFinished():
-                return self._rest() + self._line("x", str(exit_status(body)))
+                return self._rest() + (self._line("x", str(exit_status(body))) if self._version == VERSION else "")
             case Output() | ProcessStart() | ProcessEnd() | TerminalResize() | OutputTruncated():
                 self._pass(event.timestamp_ms)
             case _:
@@ -127,6 +132,9 @@ class Cast:
         header = "" if self._begun else f"{json_line(self._header())}\n"
         self._begun = True
         waited_ms, self._waiting_ms = self._waiting_ms, 0
+        if self._version < VERSION:
+            self._total_ms += waited_ms
+            waited_ms = self._total_ms
         return f"{header}{json_line([waited_ms / 1_000, code, data])}\n"
 
     def _header(self) -> dict[str, Any]:
@@ -134,7 +142,10 @@ class Cast:
         term: dict[str, Any] = {"cols": cols, "rows": rows}
         if self._terminal:
             term["type"] = TERMINAL_TYPE
-        header = {"version": VERSION, "term": term, "command": self._command, "title": self._title}
+        header = {"version": self._version, "term": term, "command": self._command, "title": self._title}
+        if self._version < VERSION:
+            del header["term"]
+            header |= {"width": cols, "height": rows, "env": {"TERM": TERMINAL_TYPE}}
         return header if self._last_ms is None else {**header, "timestamp": (self._last_ms - self._waiting_ms) // 1_000}
 
 

@@ -18,10 +18,10 @@ from airunner.client.cli.clientcommand import JobArgument, client_command
 from airunner.client.cli.console import Console
 from airunner.client.cli.jobname import job_id_of
 from airunner.protocol.errors import EXIT_IO, OperatorError
-from airunner.protocol.events import Event, Output, Stream
-from airunner.protocol.printable import json_line
+from airunner.protocol.events import Event, Stream
 
 if TYPE_CHECKING:
+    from airunner.client.cli.exporters import Exporter
     from airunner.client.client import Client
     from airunner.protocol.fields import JobSpec
     from airunner.protocol.job import Job
@@ -34,6 +34,9 @@ class Format(StrEnum):
     """Format of an export."""
 
     CAST = "cast"
+    CAST2 = "cast2"
+    HTML = "html"
+    TEXT = "text"
     RAW = "raw"
     JSONL = "jsonl"
 
@@ -48,8 +51,9 @@ async def export_command(
         typer.Option(
             "--format",
             case_sensitive=False,
-            help="cast: a recording of the console, asciicast v3, for `asciinema play`. raw: the job's output, stdout "
-            "and stderr as they were written. jsonl: every event, as `monitor --json` prints it.",
+            help="cast: a recording of the console, asciicast v3, for `asciinema play`; cast2: for asciinema 2. html: "
+            "one page with colours and times. text: what a terminal shows, without colours. raw: the job's output, "
+            "stdout and stderr as they were written. jsonl: every event, as `monitor --json` prints it.",
         ),
     ] = Format.CAST,
     output: Annotated[
@@ -67,30 +71,36 @@ async def export_command(
     """Export a job's log; if the job has not finished, the log so far."""
     console.job_id = job = await job_id_of(client, job)
     found = await client.get(job)
-    convert = _converter(format_, found)
+    exporter = exporter_of(format_, found)
     # On a terminal the output is filtered.
     out = partial(console.job_output, Stream.STDOUT) if format_ is Format.RAW else console.out
     with sink(None if output == STDOUT else output, out) as put:
         async for event in client.replay(job):
-            put(convert(event))
+            put(exporter.feed(event))
+        put(exporter.end())
     console.job_over()
     if not found.state.terminal:
         console.must_say(f"the job is {found.state}: this is its log so far")
 
 
-def _converter(format_: Format, job: Job) -> Callable[[Event], bytes]:
-    """Make the function that converts an event to bytes of the export."""
-    from airunner.client.cli.cast import Cast
-    from airunner.client.cli.printing import event_object
+def exporter_of(format_: Format, job: Job) -> Exporter:
+    """Return the exporter of a job's events in a format. Raises `OperatorError`: it needs a package."""
+    from airunner.client.cli import exporters
 
+    title = job.spec.name or f"airunner job {job.id}"
     match format_:
-        case Format.CAST:
-            cast = Cast(job.spec, f"airunner job {job.id}")
-            return lambda event: cast.feed(event).encode()
+        case Format.CAST | Format.CAST2:
+            from airunner.client.cli.cast import Cast
+
+            return exporters.Each(Cast(job.spec, title, version=2 if format_ is Format.CAST2 else 3).feed)
+        case Format.HTML:
+            return exporters.Html(job, title)
+        case Format.TEXT:
+            return exporters.Text(job.spec)
         case Format.RAW:
-            return lambda event: event.body.data if isinstance(event.body, Output) else b""
+            return exporters.Raw()
         case Format.JSONL:
-            return lambda event: f"{json_line(event_object(event))}\n".encode()
+            return exporters.Each(exporters.json_text)
 
 
 @contextmanager

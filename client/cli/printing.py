@@ -72,9 +72,7 @@ class ConsolePrinter:
             body, events.ProcessEnd | events.JobLeased | events.JobReleased | events.JobExpired | events.JobFinished
         ):
             self._console.job_over()  # a lost agent reports no end of its process
-        if isinstance(body, events.ProcessStart):
-            self._began_ms = body.started_at
-        if (message := self._message(event)) is not None:
+        if (message := self.message(event)) is not None:
             text = message if stamps is None else f"{stamps.stamp(event)}{message}"
             if self._messages_only:
                 self._console.out_line(own_lines(text))
@@ -83,7 +81,10 @@ class ConsolePrinter:
             else:
                 self._console.must_say(text)
 
-    def _message(self, event: events.Event) -> str | None:
+    def message(self, event: events.Event) -> str | None:
+        """Return the message about the next event, which is not output; None: it has none."""
+        if isinstance(event.body, events.ProcessStart):
+            self._began_ms = event.body.started_at
         match event.body:
             case events.JobScheduled():
                 return _scheduled(event.body)

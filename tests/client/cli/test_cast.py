@@ -115,6 +115,14 @@ def test_another_attempt_begins_on_a_cleared_screen_when_the_broker_says_that_it
     ]
 
 
+def test_a_recording_for_older_players_has_times_from_the_beginning() -> None:
+    cast = Cast(PTY, "t", version=2)
+    bodies = [started(1_000), out(1_500, b"a"), out(2_500, b"b"), finished()]
+    header, *lines = map(json.loads, "".join(cast.feed(event(body)) for body in bodies).splitlines())
+    assert (header["version"], header["width"], header["height"]) == (2, 100, 30)
+    assert lines == [[0.5, "o", "a"], [1.5, "o", "b"]]
+
+
 def test_a_clock_that_is_set_back_costs_one_interval_and_no_more() -> None:
     lines = recorded(PIPE, started(10_000), out(11_000, b"a"), out(5_000, b"b"), out(6_500, b"c"), finished())[1:]
     assert [line[0] for line in lines] == [1.0, 0.0, 1.5, 0.0]
