@@ -14,8 +14,8 @@ from airunner.client.cli.wording import end_text, instant_text
 from airunner.protocol.events import Event, Output
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job
-from airunner.protocol.printable import json_line, one_line
-from airunner.protocol.shownspec import shown_command
+from airunner.protocol.printable import json_line, shell_line
+from airunner.protocol.shownspec import shown_spec
 
 
 class Exporter(Protocol):
@@ -85,7 +85,7 @@ class Html:
         ended = result and end_text(job.state, result.exit_code, result.signal, result.reason)
         facts = (
             ("job", job.id),
-            ("command", one_line(shown_command(job.spec))),
+            ("command", shell_line(shown_spec(job.spec).argv)),
             ("end", ended or ""),
             ("queue", job.spec.queue),
             ("agent", job.agent or ""),
