@@ -121,7 +121,7 @@ def _listed(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
     for name, text in rows:
         head = f"  {name}"
         if len(head) + 2 > column:
-            yield head
+            yield from wrapped("  ", name, width)
             head = ""
         yield from wrapped(head.ljust(column), text, width)
 

@@ -140,7 +140,8 @@ def _with_file(environ: Mapping[str, str], cluster: str) -> Configured:
         origins[HOME] = f"{path}, line {home.line}: home"
     for name, setting in found.items():
         if not environ.get(variable := variable_of(name)):
-            result[variable] = setting.value
+            value = setting.value  # ~ is a path's in a file, as in a shell
+            result[variable] = str(Path(value).expanduser()) if value.startswith("~/") else value
             origins[variable] = f"{path}, line {setting.line}: {name}"
     return Configured(result, origins)
 

@@ -14,12 +14,13 @@ from tests.acceptance.running import Cluster, airunner, environment, run
 async def test_a_named_cluster_has_its_broker_its_keys_and_its_settings(standing: Cluster, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     environ = environment(tmp_path)
+    environ["HOME"] = str(tmp_path)
     token = tmp_path / "token"
     token.touch(0o600)
     token.write_text(airunner(standing.home, "token", "--subject", "ada"))
     key = (standing.home / "certs" / "broker.public").read_text().strip()
     other = public_of(new_secret()).decode()
-    own = f"home: {standing.home}\n    broker: {standing.broker.requests}\n    queue: ci\n    token-file: {token}\n"
+    own = f"home: {standing.home}\n    broker: {standing.broker.requests}\n    queue: ci\n    token-file: ~/token\n"
     config.write_text(
         f"clusters:\n  here:\n    {own}    server-key: '{key}'\n  forged:\n    {own}    server-key: '{other}'\n"
     )

@@ -30,6 +30,39 @@ def test_the_flag_comes_before_the_variable_and_that_before_the_key(home: Home) 
     assert token_source({"AIRUNNER_TOKEN": ""}, home).token_at(NOW_S).count(b".") == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "variables", "chosen"),
+    [
+        ({}, {"FILE"}, b"file.of.variable"),
+        ({}, {"FILE", "TOKEN"}, b"token.of.variable"),
+        ({"file"}, {"TOKEN"}, b"file.of.option"),
+        ({"explicit"}, {"FILE"}, b"token.of.option"),
+    ],
+)
+def test_an_option_overrides_the_variables_and_a_token_a_file(
+    options: set[str], variables: set[str], chosen: bytes, home: Home, tmp_path: Path
+) -> None:
+    """The command line reads the variables too, of options that are not given."""
+    for name in ("variable", "option"):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(f"file.of.{name}")
+    set_ = {
+        "FILE": ("AIRUNNER_TOKEN_FILE", str(tmp_path / "variable")),
+        "TOKEN": ("AIRUNNER_TOKEN", "token.of.variable"),
+    }
+    environ = dict(set_[name] for name in variables)
+    given = {"explicit": "token.of.option", "file": tmp_path / "option"}
+    read = {"explicit": environ.get("AIRUNNER_TOKEN"), "file": tmp_path / "variable" if "FILE" in variables else None}
+    for words in ({}, read):
+        source = token_source(environ, home, **{**words, **{name: given[name] for name in options}})
+        assert source.token_at(NOW_S) == chosen
+
+
+def test_a_minted_token_is_of_the_tenant_that_is_set(broker: Home) -> None:
+    token = token_source({"AIRUNNER_TENANT": "blue"}, broker).token_at(NOW_S)
+    assert TokenVerifier(load_verifying_keys({}, broker)).verify(token, NOW_S).tenant == "blue"
+
+
 def test_a_minted_token_is_believed_by_the_broker_of_the_same_home(broker: Home) -> None:
     token = token_source({}, broker, subject="agent:a", roles={Role.WORK}).token_at(NOW_S)
     principal = TokenVerifier(load_verifying_keys({}, broker)).verify(token, NOW_S)
