@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from airunner import Client
 from airunner.certs.curve import new_secret, public_of
 from airunner.client.reach import reach
 from tests.acceptance.running import Cluster, airunner, environment, run
 
 
-async def test_a_named_cluster_has_its_broker_its_keys_and_its_settings(standing: Cluster, tmp_path: Path) -> None:
+async def test_a_named_cluster_has_its_broker_its_keys_and_its_settings(
+    standing: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = tmp_path / "config.yaml"
     environ = environment(tmp_path)
-    environ["HOME"] = str(tmp_path)
     token = tmp_path / "token"
     token.touch(0o600)
     token.write_text(airunner(standing.home, "token", "--subject", "ada"))
