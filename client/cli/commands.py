@@ -297,6 +297,7 @@ async def follow_new(
         await submitted.wait()
         assert job is not None, "it was submitted"
         await client.cancel(job.id)
+        console.farewell = f"the job is being cancelled; `airunner monitor {job.id}` returns to it"
 
     if monitor:
         console.on_interrupt = Interruption(on_interrupt, console, cancel).decide

@@ -106,15 +106,16 @@ class Interrupts:
         import anyio
 
         ends: bool | None = True
-        async with anyio.create_task_group() as group:
+        with first_error():
+            async with anyio.create_task_group() as group:
 
-            async def hear() -> None:
-                await self.next()
+                async def hear() -> None:
+                    await self.next()
+                    group.cancel_scope.cancel()
+
+                group.start_soon(hear)
+                ends = await decide()
                 group.cancel_scope.cancel()
-
-            group.start_soon(hear)
-            ends = await decide()
-            group.cancel_scope.cancel()
         if ends is None:
             self.number = None
         return not ends

@@ -11,7 +11,7 @@ from tests.acceptance.screens import Screen, needs_tmux
 pytestmark = needs_tmux
 SIZES: Final = """\
 trap 'stty size' WINCH
-stty size
+echo "begins with $(stty size)"
 until [ "$(stty size)" = "20 70" ]; do sleep 0.05; done
 stty size
 """
@@ -20,7 +20,7 @@ stty size
 def test_a_jobs_terminal_has_the_size_of_the_one_that_submits_it(cluster: Cluster) -> None:
     cluster.agent()
     with Screen(cluster, 100, "submit", "--pty", "--", "sh", "-c", SIZES, height=30) as screen:
-        screen.until("30 100")
+        screen.until("begins with 30 100")
         screen.resize(70, 20)
         screen.until("20 70")
         assert screen.ended() == 0

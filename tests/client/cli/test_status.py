@@ -151,6 +151,10 @@ class Slow:
         return [event(self._events.pop(0)[1])]
 
 
+async def never() -> str:
+    raise AssertionError("it runs")
+
+
 async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Terminal) -> None:
     events = Slow(
         (0, ProcessStart(timestamp_ms=0, pid=7, started_at=0)),
@@ -160,15 +164,27 @@ async def test_heartbeats_show_in_the_line_and_never_in_the_console(terminal: Te
     )
     printer = ConsolePrinter(terminal.console)
 
-    async def hint() -> None:
-        raise AssertionError("it runs")
-
-    async for batch in WithStatus(events.next_batch, terminal.console, hint, status=True, fresh=True):
+    async for batch in WithStatus(events.next_batch, terminal.console, never, status=True, fresh=True):
         printer.show(batch)
     silent, beaten = "running {} s, last output {} s ago", ", 1 process, 1.0 MiB"
     begun = b"airunner: started, pid 7\n" + shown("running 0 s, no output yet") + CLEARED
     first = shown(silent.format(0, 0)) + b"".join(shown(silent.format(at, at) + beaten) for at in (30, 31, 32))
     assert terminal.shown() == begun + b"hello\n" + first + CLEARED + b"hello\n" + shown(silent.format(31, 0) + beaten)
+
+
+async def test_a_command_in_a_terminal_has_the_screen_for_itself(terminal: Terminal) -> None:
+    began, opened = (
+        ProcessStart(timestamp_ms=0, pid=7, started_at=0),
+        events.TerminalResize(timestamp_ms=0, cols=9, rows=9),
+    )
+    ended = events.ProcessEnd(timestamp_ms=9_000, pid=7, exit_code=0)
+    drawn = Slow((0, began), (0, opened), (3, said(3_000, b"\x1b[1mdrawn\r\n")), (9, ended))
+    printer = ConsolePrinter(terminal.console)
+    async for batch in WithStatus(drawn.next_batch, terminal.console, never, status=True, fresh=True):
+        printer.show(batch)
+    line = shown("running 0 s, no output yet") + CLEARED
+    left = b"\x1b[1mdrawn\r\n" + b"\x1b[0m" + shown("ending 0 s")
+    assert terminal.shown() == b"airunner: started, pid 7\n" + line + left
 
 
 @pytest.mark.parametrize(
