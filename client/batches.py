@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from typing import Generic, Self, TypeVar
 
+from airunner.protocol.errors import OperatorError
+
 _T = TypeVar("_T")
 
 
@@ -52,16 +54,29 @@ class BatchIterator(ABC, Generic[_T]):
 
 
 class Batches(BatchIterator[_T]):
-    """Iterator of the items of all batches that a generator yields, empty ones left out."""
+    """Iterator of the items of all batches that a generator yields, empty ones left out.
+
+    A generator cannot go on after a call that was cancelled: the next one raises `OperatorError`, and is no silent end.
+    """
 
     def __init__(self, batches: AsyncGenerator[Sequence[_T]]) -> None:
         super().__init__()
         self._batches = batches
+        self._interrupted = False
 
     async def _receive(self) -> list[_T]:
-        async for batch in self._batches:
-            if batch:
-                return list(batch)
+        if self._interrupted:
+            raise OperatorError("this iteration was interrupted while it waited; begin another one")
+        self._interrupted = True
+        try:
+            async for batch in self._batches:
+                if batch:
+                    self._interrupted = False
+                    return list(batch)
+        except Exception:
+            self._interrupted = False
+            raise
+        self._interrupted = False
         return []
 
     async def aclose(self) -> None:

@@ -27,7 +27,7 @@ from airunner.client.administration import Administration
 from airunner.client.batches import Batches, BatchIterator
 from airunner.client.filters import JobFilters
 from airunner.client.follower import Events
-from airunner.client.jobref import JobRef, SubmittedJob, id_of, ids_of
+from airunner.client.jobref import FOLLOWED_MAX, JobRef, SubmittedJob, id_of, ids_of
 from airunner.client.requestids import batch_id, request_id_of
 from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
 from airunner.protocol import requests
@@ -137,19 +137,22 @@ class Client(Administration):
 
         A job that failed comes like any other: `Job.state` and `Job.result` say how it ended. With `check` it raises
         `JobFailed` in its turn, as `Executor.map` does. At most `buffersize` jobs are submitted ahead of the one that
-        comes next. After the loop was left early no more jobs are submitted; those that are continue, or with
-        `cancel_on_exit` are cancelled. Raises the errors of `submit` and `follow`.
+        comes next. After the loop was left early no more jobs are submitted; those that are continue. With
+        `cancel_on_exit` they are cancelled: at once by `async with`, or else when the client is closed. Raises the
+        errors of `submit` and `follow`.
 
         >>> async for job in client.map({"command": "sh", "args": ["-c", f"exit {code}"]} for code in (0, 7)):
         ...     print(job.state, job.exit_status)
         COMPLETED 0
         FAILED 7
         """
-        from airunner.client.ends import gather
+        from airunner.client.ends import Gathered
 
-        if buffersize < 1:
-            raise BadRequest(f"buffersize is {buffersize}: give 1 or more, the number of jobs to submit ahead")
-        return Batches(gather(self, self._entered, jobs, buffersize, check=check, cancel_on_exit=cancel_on_exit))
+        if not 1 <= buffersize <= FOLLOWED_MAX:
+            raise BadRequest(
+                f"buffersize is {buffersize}: give 1 to {FOLLOWED_MAX:,}, the number of jobs to submit ahead"
+            )
+        return Gathered(self, self._entered, jobs, buffersize, check=check, cancel_on_exit=cancel_on_exit)
 
     async def wait(self, job: JobRef, *, timeout_s: float | None = None, check: bool = False) -> Job:
         """Wait for a job to end, and return it as it is then.
@@ -188,9 +191,9 @@ class Client(Administration):
         >>> sorted([ended.exit_status async for ended in client.as_completed(jobs)])
         [0, 1]
         """
-        from airunner.client.ends import as_completed
+        from airunner.client.ends import AsCompleted
 
-        return Batches(as_completed(self, self._entered, ids_of(jobs)))
+        return AsCompleted(self, self._entered, ids_of(jobs))
 
     async def cancel(self, job: JobRef) -> JobState:
         """Cancel a job; return its state: CANCELLED; RUNNING until its agent has ended it; or its earlier final state.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Struct
 
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import JobView
 from airunner.protocol.names import JobId
+
+FOLLOWED_MAX: Final = 10_000  # jobs that are waited for at once: each takes some 25 KB
 
 
 class SubmittedJob(Struct, frozen=True):
@@ -27,7 +30,10 @@ def id_of(job: JobRef) -> JobId:
 
 
 def ids_of(jobs: Iterable[JobRef]) -> list[JobId]:
-    """Return the ids of jobs, each once. Raises `BadRequest` for a text, whose characters are no jobs."""
+    """Return the ids of jobs, each once. Raises `BadRequest`: too many, or a text, whose characters are no jobs."""
     if isinstance(jobs, str):
         raise BadRequest(f"several jobs are expected, such as [{jobs!r}], not {jobs!r}")
-    return list(dict.fromkeys(map(id_of, jobs)))
+    job_ids = list(dict.fromkeys(map(id_of, jobs)))
+    if len(job_ids) > FOLLOWED_MAX:
+        raise BadRequest(f"at most {FOLLOWED_MAX:,} jobs can be waited for at once, not {len(job_ids):,}")
+    return job_ids

@@ -12,6 +12,7 @@ import pytest
 from airunner import (
     AirunnerError,
     BadRequest,
+    BatchIterator,
     Client,
     Job,
     JobFailed,
@@ -24,6 +25,7 @@ from airunner import (
     StillRunning,
 )
 from airunner.protocol.names import JobId
+from airunner.transport.ports import Sent
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker
 
@@ -98,6 +100,28 @@ async def test_a_client_that_is_closed_before_its_map_cancels_what_waits() -> No
         assert [job.state async for job in outer.list()] == [JobState.CANCELLED] * 2 + [JobState.COMPLETED]
 
 
+async def test_an_iteration_that_was_interrupted_goes_on_or_says_that_it_cannot() -> None:
+    async def interrupted(items: BatchIterator[object]) -> None:
+        with anyio.move_on_after(1):
+            await anext(items)
+
+    async with brokered() as (wire, client):
+        wire.send = lambda *_: Sent.DONE  # no answer arrives
+        gathered = client.map([{"command": "make"}] * 2)
+        await interrupted(gathered)
+        del wire.send
+        await interrupted(gathered)
+        [_, first] = [job.id async for job in client.list()]
+        lines, ends = client.logs(first, follow=True), client.as_completed([first])
+        await interrupted(lines)
+        await interrupted(ends)
+        await (await Worker.lease(client)).run(1, 7)
+        assert (await anext(ends)).id == first
+        assert (await anext(gathered)).exit_status == 7
+        with pytest.raises(AirunnerError, match="this iteration was interrupted while it waited"):
+            await anext(lines)
+
+
 async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
     async with worked(0, 7) as (_, client):
         slow, quick, never = [await client.submit(command="make", queue=queue) for queue in ("default", "default", "x")]
@@ -114,6 +138,8 @@ async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
         for ask in (client.wait, client.get, client.cancel, lambda job: anext(client.follow(job))):
             with pytest.raises(NotFound, match="there is no job nothing"):
                 await ask("nothing")
+        with pytest.raises(BadRequest, match="at most 10,000 jobs can be waited for at once, not 10,001"):
+            await client.wait_many(map(str, range(10_001)))
         with pytest.raises(BadRequest, match=r"several jobs are expected, such as \['nothing'\]"):
             await client.wait_many("nothing")
 
