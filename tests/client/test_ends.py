@@ -123,10 +123,13 @@ async def test_an_iteration_that_was_interrupted_goes_on_or_says_that_it_cannot(
 
 
 async def test_a_wait_ends_with_all_jobs_the_first_or_its_time() -> None:
-    async with worked(0, 7) as (_, client):
+    async with brokered() as (_, client):
         slow, quick, never = [await client.submit(command="make", queue=queue) for queue in ("default", "default", "x")]
+        workers = [await Worker.lease(client, bytes([number]) * 32) for number in range(2)]
+        await workers[1].run(1, 7)
         [first] = await client.wait_many([slow, quick, never], first=True)
         assert (first.id, first.exit_status) == (quick.id, 7)
+        await workers[0].run(1)
         assert [job.id for job in await client.wait_many([slow, quick, slow])] == [slow.id, quick.id]
         assert (await client.wait(slow.id, check=True)).state is JobState.COMPLETED
         with pytest.raises(JobFailed):
