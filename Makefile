@@ -75,6 +75,7 @@ certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 
 up: $(VENV)/.test ## leave a local cluster running
 	@$(BIN)/airunner up
+	@command -v airunner >/dev/null || echo 'to find the command: export PATH="$(abspath $(BIN)):$$PATH"'
 
 up-ha: $(VENV)/.test ## leave two brokers on PostgreSQL running, with two agents
 	@$(BIN)/python scripts/hacluster.py up
