@@ -150,7 +150,6 @@ class TenantChanges:
             heard, sealed = self._inbox.popleft()
             self._heard_s = anyio.current_time()
             if not sealed:  # the subscription has begun, perhaps again
-                heard.numbers.forget()
                 self._again = True
                 continue
             try:

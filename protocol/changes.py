@@ -61,10 +61,6 @@ class Numbers:
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
 
-    def forget(self) -> None:
-        """Forget all numbers: the stream begins again, and what is received next follows a list."""
-        self._last.clear()
-
     def is_next(self, message: JobChanges) -> bool:
         """Record a message; False: something before it is missing, or was left out, so the list is to be read again."""
         last = self._last.pop(message.sender, 0)

@@ -35,9 +35,16 @@ class KeptRows:
         self._alone = alone
         self._committed = _Rows()
         self._batch = _Rows()  # those of the batch that has begun
+        self._whole: list[JobRow] = []  # kept jobs of the last batch, with their specs
 
     def begin(self) -> None:
-        """Begin a batch: it changes the committed rows, so until its `commit` there are none to fall back on."""
+        """Begin a batch: it changes the committed rows, so until its `commit` there are none to fall back on.
+
+        The jobs of the last one lose their specs only now: until then its news may need them.
+        """
+        for job in self._whole:
+            job.spec = b""
+        self._whole.clear()
         self._batch, self._committed = self._committed, _Rows()
 
     def commit(self) -> None:
@@ -98,7 +105,7 @@ class KeptRows:
     def save(self, changes: Changes) -> None:
         """Keep the jobs that run after these changes; forget those that have ended, and queues that have changed.
 
-        The rows in `changes` are kept themselves, not copied, and lose their specs: the engine has saved them before.
+        The rows in `changes` are kept themselves, not copied: the engine has saved them before.
         """
         if not self._alone:
             self.forget()
@@ -107,7 +114,7 @@ class KeptRows:
         self._save_due(changes)
         for _, job in changes.changed:
             if job.state == JobState.RUNNING:
-                job.spec = b""
+                self._whole.append(job)
                 rows.jobs[job.job_id] = job
             else:
                 rows.jobs.pop(job.job_id, None)

@@ -63,8 +63,8 @@ def list_command(
         typer.Option(
             metavar="NAME,...",
             help="Columns to show: id, state, title (name or command), name, queue, reason (why it waits), owner, age, "
-            "submitted, took, repository, command; and from the job's usage: waited, checkout, events, stdout, stderr, "
-            "cpu, memory, read, written.",
+            "submitted, took, ran, repository, command; and from the job's usage: waited, checkout, events, stdout, "
+            "stderr, cpu, memory, read, written.",
             show_default="those that fit",
         ),
     ] = None,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airunner.client.cli.columns import PIPE, TERMINAL, Table, table_text
 from airunner.client.cli.console import Console
-from airunner.client.client import Client
 from airunner.protocol.job import JobSummary
 from airunner.transport.ports import SYSTEM
 
 if TYPE_CHECKING:
     from airunner.client.cli.waiting import Reasons
+    from airunner.client.client import Client
 
 REASON_COLUMNS: Final = 100  # width of a terminal from which on a list says why jobs wait
 

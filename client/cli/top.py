@@ -96,14 +96,17 @@ async def show(client: Client, console: Console, board: TopBoard, changes: Tenan
         async with anyio.create_task_group() as group:
             group.start_soon(redraw_when_resized)
             group.start_soon(end_at_q, group.cancel_scope)
-            read_s, unsure = anyio.current_time(), False
+            read_s, moved = anyio.current_time(), False
             while True:
                 news = await changes.next(REDRAW_S)
                 now_s = anyio.current_time()
-                unsure |= news.again
+                board.unsure |= news.again
                 for message in news.messages:
-                    unsure |= not board.apply(message, now_s)
-                if now_s >= read_s + (AGAIN_S if unsure or board.unknown_agent else AGENTS_S):
+                    board.apply(message, now_s)
+                # What came while the lists were read may be counted twice: when nothing moves any more, count again.
+                at_rest = moved and not news.messages
+                moved |= bool(news.messages)
+                if now_s >= read_s + (AGAIN_S if board.unsure or at_rest else AGENTS_S):
                     await read_lists(client, board)
-                    read_s, unsure = anyio.current_time(), False
+                    read_s, moved = anyio.current_time(), False
                 draw_now()

@@ -36,7 +36,7 @@ class TopBoard:
     def __init__(self, now_s: float) -> None:
         self.queues: dict[str, QueueSummary] = {}
         self.agents: dict[str, AgentSummary] = {}
-        self.unknown_agent = False  # whether a job has begun on an agent that is not in the list
+        self.unsure = False  # whether a job has begun on an agent that is not in the list, or a change was lost
         self._running = JobBoard(RUNNING_MAX, state=JobState.RUNNING)
         self._began_s = now_s
         self._counted: deque[tuple[float, int, int, int]] = deque()  # when; submitted, started, ended
@@ -52,15 +52,15 @@ class TopBoard:
         """Replace all by what the broker has listed."""
         self.queues = {queue.queue: queue for queue in queues}
         self.agents = {agent.name: agent for agent in agents}
-        self.unknown_agent = False
+        self.unsure = False
         self._running.replace(jobs)
 
-    def apply(self, message: JobChanges, now_s: float) -> bool:
-        """Apply a message; False: the lists are to be read again."""
-        sure = not message.left_out
+    def apply(self, message: JobChanges, now_s: float) -> None:
+        """Apply a message."""
+        self.unsure |= message.left_out
         submitted, started, ended = message.submitted, message.started, message.ended
         for change in message.jobs:
-            sure &= self._running.apply(change)
+            self.unsure |= not self._running.apply(change)
             submitted += change.was is None
             started += change.state is JobState.RUNNING and change.was is not JobState.RUNNING
             ended += change.state.terminal
@@ -69,7 +69,6 @@ class TopBoard:
         for name, mode in message.modes.items():
             self.queues[name] = replace(self._queue(name), mode=mode)
         self._counted.append((now_s, submitted, started, ended))
-        return sure
 
     def rates(self, now_s: float) -> Rates:
         """Return the rates of the last `RATE_S`, or since the board began."""
@@ -87,9 +86,12 @@ class TopBoard:
         queue = self._queue(change.queue)
         waiting = (change.state is JobState.SCHEDULED) - (change.was is JobState.SCHEDULED)
         running = (change.state is JobState.RUNNING) - (change.was is JobState.RUNNING)
-        self.queues[change.queue] = replace(
-            queue, waiting=max(0, queue.waiting + waiting), running=max(0, queue.running + running)
-        )
+        now_waiting = max(0, queue.waiting + waiting)
+        oldest_ms = queue.oldest_ms if now_waiting else None
+        if oldest_ms is None and waiting > 0 and change.due_ms is None:
+            oldest_ms = change.submitted_ms
+        running += queue.running
+        self.queues[change.queue] = replace(queue, waiting=now_waiting, running=max(0, running), oldest_ms=oldest_ms)
 
     def _occupy(self, change: JobChange) -> None:
         """Count the slot of the agent that has begun or ended the job."""
@@ -97,4 +99,4 @@ class TopBoard:
         agent = self.agents.get(change.agent)
         if begun and agent is not None:
             self.agents[change.agent] = replace(agent, leases=max(0, agent.leases + begun))
-        self.unknown_agent |= begun > 0 and agent is None
+        self.unsure |= begun > 0 and agent is None

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from airunner.broker.changefeed import KEY_MS, MESSAGES_MAX, ChangeFeed
 from airunner.broker.counts import Counts
+from airunner.broker.lifecycle.showing import change_of
 from airunner.broker.store.rows import Changes, JobRow, QueueKey
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed
@@ -23,6 +24,7 @@ from airunner.protocol.replies import QueueMode
 from airunner.transport.memory import PEER_KEY, MemoryPublisher, MemorySubscriber
 from tests.broker.relaying import heard
 from tests.broker.stage import edges
+from tests.conformance.driving import Driver
 
 
 def row(number: int, spec: JobSpec | None = None, queue: str = "q", tenant: str = "t") -> JobRow:
@@ -98,6 +100,8 @@ async def test_a_change_reaches_the_streams_of_its_tenant_and_its_queue_and_no_o
     assert [message.modes for message in stage.published(other)] == [{"r": QueueMode.PAUSED}]
     assert [message.number for message in stage.published(every)] == [2]
     assert stage.published(queue) == stage.published(stranger) == []
+    stage.feed.send(Changes(added=[row(3, SPEC, tenant="nobody")]))
+    assert stage.counts["announced"] == 4, "what nobody listens to is not published"
 
 
 async def test_what_is_not_loaded_or_too_long_is_left_out_of_a_change(stage: Stage) -> None:
@@ -162,3 +166,13 @@ async def test_a_key_is_served_for_one_to_two_periods_by_every_broker_of_the_fle
         assert bool(stage.published(listener)) is served
     ours, theirs, strangers = (Stage(secret).feed.watch("t", [""]) for secret in (b"s" * 32, b"s" * 32, b""))
     assert ours == theirs != strangers
+
+
+def test_what_a_batch_leased_has_its_name_until_the_next_batch(driver: Driver) -> None:
+    driver.enqueue(SPEC)
+    applied = driver.apply(driver.ask(driver.dequeue()))
+    assert applied.changes is not None
+    [(before, leased)] = applied.changes.changed
+    assert change_of(before, leased, whole=True).name == "lint"
+    driver.submit()
+    assert leased.spec == b"", "thousands of jobs may run"

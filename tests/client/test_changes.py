@@ -46,6 +46,8 @@ async def test_a_lost_change_is_noticed_by_the_next_message_or_beat() -> None:
         began_s = anyio.current_time()
         assert await next_states(changes) == ([], True)
         assert anyio.current_time() - began_s <= BEAT_S
+        wire.publish([wire.published[0][0], b""])
+        assert await next_states(changes) == ([], True), "confirmed again: the connection was lost meanwhile"
         wire.publish([wire.published[0][0], b"forged"])
         await client.submit(command="true")
         assert await next_states(changes) == ([JobState.SCHEDULED], False)

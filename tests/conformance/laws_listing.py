@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from airunner.broker.lifecycle.reading import DETAILS_BYTES_MAX
 from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import JobState
-from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed, QueuesListed
+from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.replies import JobFound, JobsEnqueued, JobsLeased, JobsListed, ListPlace, QueuesListed
 from airunner.protocol.requests import (
     PREFIX_CHARS_MIN,
     EnqueueJob,
@@ -46,6 +47,31 @@ def secret_variables_are_given_to_the_agent_and_to_no_reader(driver: Driver) -> 
     assert (shown.secrets, shown.args) == (spec.secrets, ("[REDACTED]",))
     (listed,) = driver.reply(JobsListed, ListJobs()).jobs
     assert (listed.command, listed.owner, listed.repository) == ("echo '[REDACTED]'", "[REDACTED]", "/[REDACTED]")
+
+
+def a_list_with_details_has_metadata_without_secrets_on_pages_of_bounded_size(driver: Driver) -> None:
+    spec = JobSpec(
+        command="true",
+        metadata={"notes": "x" * (DETAILS_BYTES_MAX // 12), "by": "hunter2"},
+        environment={"API_TOKEN": "hunter2"},
+        require={"os": "linux"},
+    )
+    job_ids = [job_id for _ in range(15) for job_id in driver.enqueue(spec)][::-1]
+    assert {(len(job.metadata), len(job.require)) for job in driver.reply(JobsListed, ListJobs()).jobs} == {(0, 0)}
+    found: list[JobSummary] = []
+    request = ListJobs(page_size=14, details=True)
+    pages = 0
+    while len(found) < 14:
+        page = driver.reply(JobsListed, request)
+        found += page.jobs
+        pages += 1
+        assert page.more
+        assert (page.going_on is None) is (len(found) == 14)
+        place = page.going_on or ListPlace(before=found[-1].id, skip=0)
+        request = ListJobs(page_size=14 - len(found) or 1, details=True, before=place.before, skip=place.skip)
+    assert ([job.id for job in found], pages) == (job_ids[:14], 2)
+    assert {(job.metadata["by"], job.require["os"]) for job in found} == {("[REDACTED]", "linux")}
+    assert not driver.reply(JobsListed, request).more
 
 
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:

@@ -33,8 +33,6 @@ def beat(number: int, sender: bytes = ONE) -> JobChanges:
 def test_a_gap_is_noticed_once(messages: tuple[JobChanges, ...], are_next: list[bool]) -> None:
     numbers = Numbers()
     assert [numbers.is_next(each) for each in messages] == are_next
-    numbers.forget()
-    assert numbers.is_next(message(1))
 
 
 def test_the_numbers_of_brokers_that_are_gone_are_forgotten() -> None:

@@ -31,18 +31,20 @@ def counts(found: TopBoard) -> tuple[int, int, int]:
 
 def test_counts_and_jobs_follow_each_change() -> None:
     found = board()
-    assert found.apply(changes(change("b", was=None), change("c", RUNNING, None, attempt=1, agent="build-0")), 1.0)
+    found.apply(changes(change("b", was=None), change("c", RUNNING, None, attempt=1, agent="build-0")), 1.0)
     assert (counts(found), [job.id[0] for job in found.jobs]) == ((3, 2, 2), ["c", "a"])
-    assert found.apply(changes(change("a", DONE, RUNNING, attempt=1, agent="build-0", command="")), 2.0)
+    found.apply(changes(change("a", DONE, RUNNING, attempt=1, agent="build-0", command="")), 2.0)
     assert (counts(found), [job.id[0] for job in found.jobs]) == ((3, 1, 1), ["c"])
-    assert found.apply(changes(change("c", SCHEDULED, RUNNING, attempt=1, agent="build-0", command="")), 2.0)
-    assert (counts(found), found.jobs, found.unknown_agent) == ((4, 0, 0), [], False)
+    found.apply(changes(change("c", SCHEDULED, RUNNING, attempt=1, agent="build-0", command="")), 2.0)
+    assert (counts(found), found.jobs, found.unsure) == ((4, 0, 0), [], False)
     modes = JobChanges(sender=bytes(8), number=1, modes={"q": QueueMode.PAUSED, "new": QueueMode.DRAINING})
-    assert found.apply(modes, 3.0)
+    found.apply(modes, 3.0)
     assert [(queue.mode, queue.waiting) for queue in found.queues.values()] == [("paused", 4), ("draining", 0)]
-    assert not found.apply(JobChanges(sender=bytes(8), number=2, left_out=True, started=5), 4.0)
-    assert found.apply(changes(change("d", RUNNING, SCHEDULED, attempt=1, agent="build-9", queue="other")), 4.0)
-    assert (found.unknown_agent, found.queues["other"].running) == (True, 1)
+    found.apply(JobChanges(sender=bytes(8), number=2, left_out=True, started=5), 4.0)
+    assert found.unsure
+    found.unsure = False
+    found.apply(changes(change("d", RUNNING, SCHEDULED, attempt=1, agent="build-9", queue="other")), 4.0)
+    assert (found.unsure, found.queues["other"].running) == (True, 1)
     assert found.rates(4.0) == Rates(2 / 4, 7 / 4, 1 / 4)
     assert found.rates(3.5 + RATE_S) == Rates(0, 6 / RATE_S, 0)
     assert found.rates(99.0) == Rates(0, 0, 0)
