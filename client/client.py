@@ -17,8 +17,9 @@ The examples in the docstrings are run by the tests, and are those of `airunner.
 
 from __future__ import annotations
 
+import builtins  # the client has a method `list`
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import anyio
 import msgspec
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from airunner.client.loglines import Line
 
 BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
-_SubmittedJobs: TypeAlias = list[SubmittedJob]  # the client has a method `list`
-_Jobs: TypeAlias = list[Job]
-_Ids: TypeAlias = list[str]
 
 
 class Client(Administration):
@@ -106,7 +104,9 @@ class Client(Administration):
             raise BadRequest("this broker is too old to give a job a standard input: upgrade it") from error
         return SubmittedJob(reply.job_ids[0])
 
-    async def submit_many(self, jobs: Iterable[NewJob], *, request_id: str | RequestId | None = None) -> _SubmittedJobs:
+    async def submit_many(
+        self, jobs: Iterable[NewJob], *, request_id: str | RequestId | None = None
+    ) -> builtins.list[SubmittedJob]:
         """Submit jobs, in this order, up to 64 in a request; return once all are on the broker's disk.
 
         Nothing is submitted if one of them is invalid. The jobs of a request are submitted all or none; after another
@@ -120,7 +120,7 @@ class Client(Administration):
         if not specs:
             raise BadRequest("no job is given")
         name = request_id_of(request_id)
-        submitted: _SubmittedJobs = []
+        submitted: builtins.list[SubmittedJob] = []
         for number, batch in enumerate(tuple(batches(specs))):
             submitted += await self._enqueue(batch, batch_id(name, number))
         return submitted
@@ -169,7 +169,7 @@ class Client(Administration):
 
     async def wait_many(
         self, jobs: Iterable[JobRef], *, first: bool = False, timeout_s: float | None = None, check: bool = False
-    ) -> _Jobs:
+    ) -> builtins.list[Job]:
         """Wait for all jobs to end, or for the `first` of them; return those that have ended, in this order.
 
         Raises `StillRunning` after `timeout_s`, with those that have `ended` until then. With `check` raises
@@ -249,7 +249,7 @@ class Client(Administration):
         self, before: JobRef | None, page_size: int, filters: JobFilters
     ) -> AsyncGenerator[Sequence[JobSummary]]:
         """Yield pages of jobs."""
-        known: _Ids = []  # ids of the last page: retention may remove some of them meanwhile
+        known: builtins.list[str] = []  # ids of the last page: retention may remove some of them meanwhile
         while True:
             try:
                 page = await self.list_page(before=known[-1] if known else before, page_size=page_size, **filters)
@@ -360,7 +360,7 @@ class Client(Administration):
         wanted = Wanted(tuple(streams), attempt, since_ms, until_ms)
         return Batches(LogReader(self, id_of(job), wanted).lines(tail, follow=follow))
 
-    async def _enqueue(self, specs: Sequence[JobSpec], request_id: RequestId | None) -> _SubmittedJobs:
+    async def _enqueue(self, specs: Sequence[JobSpec], request_id: RequestId | None) -> builtins.list[SubmittedJob]:
         """Submit the jobs of one request."""
         try:
             request = requests.EnqueueJob(jobs=tuple(specs))

@@ -13,7 +13,6 @@ from airunner import AirunnerError, EventBody, api
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCES: Final = ("client/client.py", "client/administration.py")
-ALIASES: Final = {"_SubmittedJobs": "list[SubmittedJob]", "_Jobs": "list[Job]"}
 
 
 def methods() -> str:
@@ -46,8 +45,7 @@ def _methods(source: str) -> Iterator[str]:
     for node in client.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             signature = dedent("\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])).removesuffix(":")
-            for alias, meant in ALIASES.items():
-                signature = signature.replace(f"-> {alias}", f"-> {meant}")
+            signature = signature.replace("builtins.", "")
             text, prompt, example = (ast.get_docstring(node) or "").partition(">>> ")
             shown = f"\n\n```python\n{prompt}{example}\n```" if example else ""
             yield f"### {node.name}\n\n```python\n{signature}\n```\n\n{text.strip()}{shown}"
