@@ -86,8 +86,12 @@ def _out_of_memory(_job: Job, result: Result) -> str:
 
 
 def _agent_lost(job: Job, _result: Result) -> str:
-    lost = "its agent was" if job.spec.max_attempts == 1 else f"{job.spec.max_attempts} agents were"
-    return f"{lost} lost while it ran, the last of them {job.agent}" if job.agent else f"{lost} lost while it ran"
+    named = f", {job.agent}," if job.agent else ""
+    if job.spec.max_attempts == 1:
+        return f"its agent{named} was lost while it ran"
+    return f"{job.spec.max_attempts} agents were lost while it ran" + (
+        f", the last of them {job.agent}" if named else ""
+    )
 
 
 def _cancelled(job: Job, _result: Result) -> str:

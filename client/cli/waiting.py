@@ -11,6 +11,7 @@ from airunner.client.cli.causes import OF_AGENTS, Cause, Seen, Why, ahead_of, wh
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.job import Job, JobState, JobSummary
 from airunner.protocol.replies import QueueMode, QueueSummary
+from airunner.protocol.requests import PAGE_SIZE_MAX
 from airunner.transport.ports import SYSTEM
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ async def why_it_waits(client: Client, job: Job) -> Why | None:
         waiting = client.list(queue=job.spec.queue, state=JobState.SCHEDULED)
         seen = replace(seen, ahead=ahead_of(job, [other async for other in waiting]))
     if cause is Cause.SLOTS_BUSY:
-        running = await client.list_page(state=JobState.RUNNING, page_size=100)
-        ended = await client.list_page(queue=job.spec.queue, state=JobState.COMPLETED, page_size=ENDED_MAX)
-        seen = replace(seen, running=running.jobs, ended=ended.jobs)
+        running = (await client.list_page(state=JobState.RUNNING, page_size=PAGE_SIZE_MAX)).jobs
+        seen = replace(seen, running=running)
+        if seen.ahead is not None:  # one page of the jobs before it: those ahead, those that run, and some that ended
+            size = min(PAGE_SIZE_MAX, len(seen.ahead) + len(running) + ENDED_MAX)
+            before = await client.list_page(queue=job.spec.queue, before=job.id, page_size=size)
+            ended = [other for other in before.jobs if other.state is JobState.COMPLETED]
+            seen = replace(seen, ended=ended[:ENDED_MAX])
     if cause in OF_AGENTS:
         with suppress(BadRequest):  # an older broker: it is the only one
             seen = replace(seen, other_brokers=len([b for b in await client.brokers() if not b.dead]) > 1)
