@@ -44,7 +44,7 @@ EXIT_CODES: Final = (
         "130, 143, 129",
         (
             "Ctrl-C (or a No to its question), SIGTERM or a closed terminal ended the client; the job continues, or is "
-            "cancelled with `--cancel-on-exit`"
+            "cancelled with `--on-interrupt cancel` or `--cancel-on-exit`"
         ),
     ),
     (
