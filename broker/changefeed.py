@@ -11,7 +11,7 @@ same topic; and from a period of time, so that who may not list any more soon re
 periods before and after their own too: their clocks need not agree.
 
 While nobody listens to any topic, a commit costs one look. Each message has a number, by which a lost one is noticed;
-beats show that there is none after the last. A batch with more changes than some messages can carry says so.
+reminders show that there is none after the last. A batch with more changes than some messages can carry says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from airunner.broker.lifecycle.showing import change_of, is_shown_alike
 from airunner.broker.store.rows import Changes, JobRow
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import NONCE_BYTES, change_key, seal, topic_of
-from airunner.protocol.changes import BEAT_S, SENDER_BYTES, JobChange, JobChanges
+from airunner.protocol.changes import REMINDER_S, SENDER_BYTES, JobChange, JobChanges
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import ChangeStream, QueueMode
@@ -67,7 +67,7 @@ class _News(Struct):
 class ChangeFeed:
     """Change feed actor; `secret` makes the keys of the streams, and is drawn if it is empty.
 
-    `parted` returns whether what another broker of the fleet publishes may not come here: then no beat says that
+    `parted` returns whether what another broker of the fleet publishes may not come here: then no reminder says that
     nothing is missing.
     """
 
@@ -89,24 +89,24 @@ class ChangeFeed:
         self._sender = b""  # drawn with the first message
         self._streams: dict[bytes, Stream] = {}  # by topic: those that have published, or were granted
         self._group: TaskGroup | None = None
-        self._beating = False
+        self._reminding = False
         self._encoder = msgspec.msgpack.Encoder()
 
     def run_in(self, group: TaskGroup) -> None:
-        """Send beats in this group from now on, while there are streams: a broker that nobody watches has no task."""
+        """Send reminders in this group, while there are streams: a broker that nobody watches has no task."""
         self._group = group
 
-    async def _beat(self) -> None:
-        """Send beats until there are no streams."""
+    async def _remind(self) -> None:
+        """Send reminders until there are no streams."""
         while self._streams:
-            await anyio.sleep(BEAT_S)
+            await anyio.sleep(REMINDER_S)
             now_ms = self._edges.wall_ms()
             for stream in list(self._streams.values()):
                 if self._watchers.has_listener(stream.topic):
                     self._publish(_News(stream), {}, left_out=self._parted())
                 elif stream.granted_ms <= now_ms:
                     del self._streams[stream.topic]
-        self._beating = False
+        self._reminding = False
 
     def watch(self, tenant: str, queues: Iterable[str]) -> list[tuple[bytes, ChangeStream]]:
         """Return the topics and the keys of these queues' streams, for a client that is granted them now."""
@@ -160,12 +160,12 @@ class ChangeFeed:
         self._streams[stream.topic] = stream
         if len(self._streams) > STREAMS_MAX:  # its listeners, if there are any, notice that its numbers begin again
             del self._streams[next(iter(self._streams))]
-        if self._group is not None and not self._beating:
-            self._beating = True
-            self._group.start_soon(self._beat, name="beats of change streams")
+        if self._group is not None and not self._reminding:
+            self._reminding = True
+            self._group.start_soon(self._remind, name="reminders of change streams")
 
     def _publish(self, news: _News, encoded: dict[int, msgspec.Raw], *, left_out: bool = False) -> None:
-        """Publish news in as many messages as they take, up to `MESSAGES_MAX`; without any, a beat."""
+        """Publish news in as many messages as they take, up to `MESSAGES_MAX`; without any, a reminder."""
         stream, modes = news.stream, news.modes
         pieces = list(self._pieces(news.rows, encoded))
         sent = [raws for raws, _ in pieces[:MESSAGES_MAX]] or [[]]

@@ -6,7 +6,7 @@ Channel ──── WatchTenant ─────►
 ```
 
 The list is to be read when the subscription begins, when a message was lost, and when the broker has left some out. The
-keys are renewed in time. After a silence, in which not even beats came, they are asked for again: so a client finds
+keys are renewed in time. After a silence, in which not even reminders came, they are asked for again: so a client finds
 another broker, and where live events do not arrive at all, its list is still read every `SILENCE_S`.
 """
 
@@ -26,7 +26,7 @@ from msgspec import Struct
 from airunner.client.client import Client
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.changes import SILENCE_S, JobChanges, Numbers
-from airunner.protocol.errors import Forged
+from airunner.protocol.errors import BadRequest, Forged
 from airunner.protocol.replies import TenantWatched
 from airunner.protocol.requests import WatchTenant
 from airunner.transport.bell import Bell
@@ -97,7 +97,12 @@ class TenantChanges:
 
     async def _subscribe(self) -> None:
         """Ask for the streams, and listen to them; a new one is confirmed first, if that takes no longer than usual."""
-        watched = await self._channel.ask(WatchTenant(queue=self._queue))
+        try:
+            watched = await self._channel.ask(WatchTenant(queue=self._queue))
+        except BadRequest as error:
+            if WatchTenant.__name__ not in error.message:
+                raise
+            raise BadRequest("this broker is too old to publish changes of jobs: upgrade it") from error
         self._connection = self._channel.connections
         self._heard_s = anyio.current_time()
         self._renew_s = self._heard_s + watched.valid_ms / 2_000
@@ -157,7 +162,7 @@ class TenantChanges:
             except (Forged, *UNDECODABLE):
                 continue
             self._again |= not heard.numbers.is_next(message)
-            if not message.is_beat:
+            if not message.is_reminder:
                 messages.append(message)
         return messages
 

@@ -4,7 +4,7 @@ The broker publishes them live on *change streams*, which WatchTenant names: one
 each queue. They are hints of what a list would show now, and never the only copy: a client that misses one reads the
 list again.
 
-Each broker numbers its messages of a stream 1, 2, 3, …; a beat repeats the last number. `Numbers` is pure.
+Each broker numbers its messages of a stream 1, 2, 3, …; a reminder repeats the last number. `Numbers` is pure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from airunner.protocol.names import Natural
 from airunner.protocol.replies import QueueMode
 
 SENDER_BYTES: Final = 8  # random bytes that a broker draws when it starts
-BEAT_S: Final = 5.0  # seconds between two beats of a stream that has listeners
-SILENCE_S: Final = 3 * BEAT_S  # without any message: the broker may be gone, or its live events may not arrive
+REMINDER_S: Final = 5.0  # seconds between two reminders of a stream that has listeners
+SILENCE_S: Final = 3 * REMINDER_S  # without any message: the broker may be gone, or its live events may not arrive
 SENDERS_MAX: Final = 64  # brokers whose numbers are remembered, those that have ended included
 
 
@@ -35,7 +35,7 @@ class JobChange(JobSummary, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobChanges(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Message of a change stream: what one commit has changed, or a part of it; a beat has changed nothing.
+    """Message of a change stream: what one commit has changed, or a part of it; a reminder has changed nothing.
 
     If `left_out`, there were too many for messages; `submitted`, `started` and `ended` count those that are missing.
     """
@@ -50,7 +50,7 @@ class JobChanges(Struct, frozen=True, kw_only=True, omit_defaults=True):
     left_out: bool = False
 
     @property
-    def is_beat(self) -> bool:
+    def is_reminder(self) -> bool:
         """Whether it only repeats the last number."""
         return not (self.jobs or self.modes or self.left_out)
 
@@ -67,4 +67,4 @@ class Numbers:
         self._last[message.sender] = message.number
         if len(self._last) > SENDERS_MAX:
             del self._last[next(iter(self._last))]
-        return message.number == last + (not message.is_beat) and not message.left_out
+        return message.number == last + (not message.is_reminder) and not message.left_out

@@ -15,7 +15,7 @@ from airunner.broker.lifecycle.showing import change_of
 from airunner.broker.store.rows import Changes, JobRow, QueueKey
 from airunner.broker.watchers import GRANT_MS, Watchers
 from airunner.certs.sealed import open_sealed
-from airunner.protocol.changes import BEAT_S, JobChanges
+from airunner.protocol.changes import REMINDER_S, JobChanges
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.frames import LIVE_BYTES_MAX
 from airunner.protocol.job import JobState, encode_spec
@@ -127,16 +127,16 @@ async def test_of_too_many_changes_some_are_published_and_all_are_counted(stage:
     assert last.submitted + sum(len(message.jobs) for message in messages) == 500
 
 
-async def test_beats_repeat_the_last_number_until_nobody_listens(stage: Stage) -> None:
+async def test_reminders_repeat_the_last_number_until_nobody_listens(stage: Stage) -> None:
     listener = stage.listen("")
     [(topic, _)] = stage.feed.watch("t", [""])
     stage.feed.send(Changes(added=[row(1)]))
     stage.published(listener)
-    await anyio.sleep(BEAT_S * 2.5)  # virtual
-    assert [(beat.number, beat.jobs) for beat in stage.published(listener)] == [(1, ())] * 2
+    await anyio.sleep(REMINDER_S * 2.5)  # virtual
+    assert [(reminder.number, reminder.jobs) for reminder in stage.published(listener)] == [(1, ())] * 2
     stage.watchers.remove_listener(topic, PEER_KEY)
     stage.now_ms += GRANT_MS
-    await anyio.sleep(BEAT_S)  # virtual
+    await anyio.sleep(REMINDER_S)  # virtual
     stage.feed.send(Changes(added=[row(2)]))
     assert stage.published(listener) == []
     stage.watchers.add_listener(topic, PEER_KEY)
@@ -144,17 +144,17 @@ async def test_beats_repeat_the_last_number_until_nobody_listens(stage: Stage) -
     assert [message.number for message in stage.published(listener)] == [1], "it begins again, which is noticed"
 
 
-async def test_a_broker_that_may_not_hear_of_all_changes_says_so_with_each_beat() -> None:
+async def test_a_broker_that_may_not_hear_of_all_changes_says_so_with_each_reminder() -> None:
     stage = Stage()
     stage.parted = True
     async with anyio.create_task_group() as group:
         stage.feed.run_in(group)
         listener = stage.listen("")
-        await anyio.sleep(BEAT_S * 2.5)  # virtual
-        assert [(beat.number, beat.left_out) for beat in stage.published(listener)] == [(1, True), (2, True)]
+        await anyio.sleep(REMINDER_S * 2.5)  # virtual
+        assert [(sent.number, sent.left_out) for sent in stage.published(listener)] == [(1, True), (2, True)]
         stage.parted = False
-        await anyio.sleep(BEAT_S)  # virtual
-        assert [beat.is_beat for beat in stage.published(listener)] == [True]
+        await anyio.sleep(REMINDER_S)  # virtual
+        assert [reminder.is_reminder for reminder in stage.published(listener)] == [True]
         group.cancel_scope.cancel()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from airunner.client.changes import TenantChanges
-from airunner.protocol.changes import BEAT_S, SILENCE_S
+from airunner.protocol.changes import REMINDER_S, SILENCE_S
 from airunner.protocol.job import JobState
 from airunner.transport.ports import Frames
 from tests.client.wire import brokered
@@ -23,11 +23,11 @@ async def test_a_list_is_read_once_and_then_changes_come_by_themselves() -> None
         assert await next_states(changes) == ([JobState.SCHEDULED], False)
         await client.cancel(job.id)
         assert await next_states(changes) == ([JobState.CANCELLED], False)
-        assert (await changes.next(3 * SILENCE_S)).again is False, "beats show that nothing is missing"
+        assert (await changes.next(3 * SILENCE_S)).again is False, "reminders show that nothing is missing"
         assert wire.asked[1:] == ["WatchTenant", "EnqueueJob", "CancelJob"]
 
 
-async def test_a_lost_change_is_noticed_by_the_next_message_or_beat() -> None:
+async def test_a_lost_change_is_noticed_by_the_next_message_or_reminder() -> None:
     lost = 0
 
     def loses(frames: Frames) -> bool:
@@ -45,7 +45,7 @@ async def test_a_lost_change_is_noticed_by_the_next_message_or_beat() -> None:
         await client.submit(command="true")
         began_s = anyio.current_time()
         assert await next_states(changes) == ([], True)
-        assert anyio.current_time() - began_s <= BEAT_S
+        assert anyio.current_time() - began_s <= REMINDER_S
         wire.publish([wire.published[0][0], b""])
         assert await next_states(changes) == ([], True), "confirmed again: the connection was lost meanwhile"
         wire.publish([wire.published[0][0], b"forged"])

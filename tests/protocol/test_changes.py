@@ -14,17 +14,17 @@ def message(number: int, sender: bytes = ONE) -> JobChanges:
     return JobChanges(sender=sender, number=number, modes={"q": QueueMode.PAUSED})
 
 
-def beat(number: int, sender: bytes = ONE) -> JobChanges:
+def reminder(number: int, sender: bytes = ONE) -> JobChanges:
     return JobChanges(sender=sender, number=number)
 
 
 @pytest.mark.parametrize(
     ("messages", "are_next"),
     [
-        ((message(1), message(2), beat(2), message(3)), [True, True, True, True]),
+        ((message(1), message(2), reminder(2), message(3)), [True, True, True, True]),
         ((message(1), message(3), message(4)), [True, False, True]),
-        ((message(1), beat(2), message(3)), [True, False, True]),
-        ((beat(0), message(7), beat(7)), [True, False, True]),
+        ((message(1), reminder(2), message(3)), [True, False, True]),
+        ((reminder(0), message(7), reminder(7)), [True, False, True]),
         ((message(2), message(1), message(2)), [False, False, True]),
         ((message(1), message(1, TWO), message(2), message(3, TWO)), [True, True, True, False]),
         ((JobChanges(sender=ONE, number=1, left_out=True), message(2)), [False, True]),
