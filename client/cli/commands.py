@@ -14,7 +14,6 @@ from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, cl
 from airunner.client.cli.console import Console, continues
 from airunner.client.cli.oninterrupt import Interruption, InterruptOption, OnInterrupt
 from airunner.client.cli.options import Given, with_job_options
-from airunner.client.cli.standardstreams import OutputLost
 from airunner.protocol.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -246,12 +245,10 @@ async def follow_job(
         console.follow()
     console.owns = True
     console.farewell = continues(job_id) if monitor else ""
-    if json:
-        console.out_json({"job_id": job_id})
-    elif monitor:
+    if monitor and not json:
         console.say(f"job {job_id}")
     else:
-        _print_id(console, job_id)
+        console.out_submitted({job_id: {"job_id": job_id}}, json=json)
     if not monitor:
         if console.person_reads:
             await WaitingReason(client, job_id, console).ask()
@@ -265,15 +262,6 @@ async def follow_job(
         printer.show(batch)
 
     return await watch(client, job_id, show, console, status=not json, offload=offload)
-
-
-def _print_id(console: Console, job_id: str) -> None:
-    """Print the id on stdout; if that is impossible, on stderr, because the job is submitted."""
-    try:
-        console.out_line(job_id)
-    except OutputLost:
-        console.must_say(f"job {job_id}")
-        raise
 
 
 async def follow_new(

@@ -7,7 +7,7 @@ unless `--raw` is given. A reader that closes the pipe (`| head`) ends the comma
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -160,6 +160,16 @@ class Console:
     def out_json(self, shown: object) -> None:
         """Write an object to stdout as one line of JSON."""
         self.out_line(json_line(shown))
+
+    def out_submitted(self, jobs: Mapping[str, object], *, json: bool) -> None:
+        """Print the ids of submitted jobs, or their objects; on stderr if stdout is lost, because the jobs exist."""
+        for number, (job_id, shown) in enumerate(jobs.items()):
+            try:
+                self.out_json(shown) if json else self.out_line(job_id)
+            except OutputLost:
+                left = list(jobs)[number:]
+                self.must_say(f"submitted {'job' if len(left) == 1 else 'jobs'} {' '.join(left)}")
+                raise
 
     def say(self, text: str, prefix: str = "") -> None:
         """Print progress on stderr, unless quiet."""

@@ -48,11 +48,9 @@ def submit_set(
             await _submit(client, console, specs, submitted, request_id, shield=cancels)
             cancels = cancel_on_exit
             console.on_interrupt = Interruption(on_interrupt, console, cancel).decide if wait else None
-            for job_id, spec in submitted.items():
-                if json:
-                    console.out_json({"job_id": job_id, "name": spec.name})
-                elif not wait:
-                    console.out_line(job_id)
+            if json or not wait:
+                shown = {job_id: {"job_id": job_id, "name": spec.name} for job_id, spec in submitted.items()}
+                console.out_submitted(shown, json=json)
             console.say(f"submitted {len(submitted)} {'job' if len(submitted) == 1 else 'jobs'}")
             if not wait:
                 return 0

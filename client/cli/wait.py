@@ -49,16 +49,25 @@ def wait_command(
 
         waiting = dict.fromkeys([await job_id_of(client, job) for job in jobs])
         ended: list[Job] = []
+
+        def end(job: Job) -> bool:
+            """Print that a job has ended; return whether that was all that is waited for."""
+            ended.append(job)
+            del waiting[job.id]
+            if json:
+                console.out_json({"job_id": job.id, "state": job.state, "exit_code": job.exit_status})
+            else:
+                console.out_line(f"{job.id} {job.state} {job.exit_status}")
+            return first or not waiting
+
+        if limit_s == 0:  # only a look
+            for job in [await client.get(job_id) for job_id in waiting]:
+                if job.state.terminal and end(job):
+                    return first_failed(ended)
         with anyio.move_on_after(limit_s) as limit:
             async with set_status(client, console, waiting, ended) as show, client.as_completed(tuple(waiting)) as ends:
                 async for job in ends:
-                    ended.append(job)
-                    del waiting[job.id]
-                    if json:
-                        console.out_json({"job_id": job.id, "state": job.state, "exit_code": job.exit_status})
-                    else:
-                        console.out_line(f"{job.id} {job.state} {job.exit_status}")
-                    if first or not waiting:
+                    if end(job):
                         break
                     show()
         console.job_over()

@@ -51,6 +51,13 @@ def test_every_exit_code_says_what_it_is_documented_to_say(standing: Cluster, tm
     found = {code: [standing.airunner(*words) for words in commands] for code, commands in codes.items()}
     found[70] = [bug(standing)]
     found[74].append(full(standing, "list"))
+    (tmp_path / "two.yaml").write_text("{command: 'true', queue: unserved, jobs: [{name: a}, {name: b}]}")
+    for words in (("-d", "--json", "--queue", "unserved", "--", "true"), ("-d", "-f", str(tmp_path / "two.yaml"))):
+        found[74].append(full(standing, "submit", *words))
+        said = re.findall(r"[0-9a-f-]{36}", found[74][-1].stderr.decode())
+        newest = standing.airunner("list", "-q", "-n", str(len(said))).stdout.decode().split()
+        assert sorted(said) == sorted(newest)  # jobs whose ids stdout did not take
+        assert len(said) == (2 if "-f" in words else 1)
     found[78] = [run(environment(tmp_path / "nowhere"), "certs", "doctor")]
     for code, ends in found.items():
         for end in ends:

@@ -19,6 +19,8 @@ def test_wait_ends_with_its_jobs_and_with_the_code_of_the_first_that_failed(clus
     assert done.stderr.decode() == f"airunner: gave up after 20ms; {slow} is RUNNING, {never} is SCHEDULED\n"
     one = cluster.airunner("wait", "--any", slow, quick)
     assert (one.returncode, one.stdout.decode()) == (0, f"{quick} COMPLETED 0\n")
+    look = cluster.airunner("wait", "--timeout", "0", quick)
+    assert (look.returncode, look.stdout.decode()) == (0, f"{quick} COMPLETED 0\n")
     with start(cluster.environ, "wait", "--json", slow, quick, quick, never, stdout=subprocess.PIPE) as waiting:
         assert waiting.stdout is not None
         ended = [json.loads(waiting.stdout.readline())]
