@@ -33,12 +33,12 @@ def job_of(row: JobRow) -> Job:
 
 def summary_of(row: JobRow) -> JobSummary:
     """Return a job as lists show it. Raises `UNDECODABLE`."""
-    return JobSummary(**_view(row), **_described(row))
+    return JobSummary(**_view(row), **_described(row, details=False))
 
 
 def detailed_summary_of(row: JobRow) -> JobSummary:
     """Return a job as lists show it, with its metadata and the tags that it requires. Raises `UNDECODABLE`."""
-    return JobSummary(**_view(row), **_described(row), **_detailed(row))
+    return JobSummary(**_view(row), **_described(row, details=True))
 
 
 def change_of(before: JobRow | None, after: JobRow, *, whole: bool) -> JobChange:
@@ -47,7 +47,7 @@ def change_of(before: JobRow | None, after: JobRow, *, whole: bool) -> JobChange
     try:
         view = _view(after)
         if whole and after.spec:
-            described = _described(after) | _detailed(after)
+            described = _described(after, details=True)
     except UNDECODABLE:  # a damaged row: the next reader of it sets it aside
         view = _view(after, result=False)
     was = None if before is None else JobState(before.state)
@@ -75,19 +75,11 @@ def _waited(row: JobRow, spec: JobSpec) -> dict[str, Any]:
     return {} if row.started_ms is None else {"waited_ms": max(0, row.started_ms - ready_ms(row, spec))}
 
 
-def _detailed(row: JobRow) -> dict[str, Any]:
-    """Collect what only a list with details shows of a job's spec."""
+def _described(row: JobRow, *, details: bool) -> dict[str, Any]:
+    """Collect what a list shows of a job's spec, with its `details` if it is to have them."""
     spec = decode_spec(row.spec)
     hide = hiding(spec)
-    metadata = {hide(name): hide(value) for name, value in spec.metadata.items()}
-    return {"metadata": metadata, "require": dict(spec.require)}
-
-
-def _described(row: JobRow) -> dict[str, Any]:
-    """Collect what a list shows of a job's spec."""
-    spec = decode_spec(row.spec)
-    hide = hiding(spec)
-    return {
+    described: dict[str, Any] = {
         "queue": spec.queue,
         "command": command_summary(spec, hide),
         "name": hide(spec.name)[:NAME_CHARS_MAX],
@@ -96,3 +88,7 @@ def _described(row: JobRow) -> dict[str, Any]:
         "priority": spec.priority,
         **_waited(row, spec),
     }
+    if details:
+        described["metadata"] = {hide(name): hide(value) for name, value in spec.metadata.items()}
+        described["require"] = dict(spec.require)
+    return described
