@@ -358,6 +358,7 @@ class Attempt:
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
         )
         self._spent = process.spent
+        outbox.held = self._surroundings.hooks is None  # the end, its signature and the result are one batch then
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

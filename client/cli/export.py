@@ -36,6 +36,7 @@ class Format(StrEnum):
     CAST = "cast"
     CAST2 = "cast2"
     HTML = "html"
+    SVG = "svg"
     TEXT = "text"
     RAW = "raw"
     JSONL = "jsonl"
@@ -52,8 +53,9 @@ async def export_command(
             "--format",
             case_sensitive=False,
             help="cast: a recording of the console, asciicast v3, for `asciinema play`; cast2: for asciinema 2. html: "
-            "one page with colours and times. text: what a terminal shows, without colours. raw: the job's output, "
-            "stdout and stderr as they were written. jsonl: every event, as `monitor --json` prints it.",
+            "one page with colours and times. svg: an animation of the terminal, for a page or a README. text: what a "
+            "terminal shows, without colours. raw: the job's output, stdout and stderr as they were written. jsonl: "
+            "every event, as `monitor --json` prints it.",
         ),
     ] = Format.CAST,
     output: Annotated[
@@ -95,6 +97,8 @@ def exporter_of(format_: Format, job: Job) -> Exporter:
             return exporters.Each(Cast(job.spec, title, version=2 if format_ is Format.CAST2 else 3).feed)
         case Format.HTML:
             return exporters.Html(job, title)
+        case Format.SVG:
+            return exporters.svg(job.spec, title)
         case Format.TEXT:
             return exporters.Text(job.spec)
         case Format.RAW:

@@ -9,8 +9,9 @@ from airunner.client.cli.columns import took_text
 from airunner.client.cli.console import Console
 from airunner.client.cli.htmlpage import HtmlPage
 from airunner.client.cli.printing import ConsolePrinter, event_object
-from airunner.client.cli.transcript import transcript_of
+from airunner.client.cli.transcript import NEEDS_PYTE, transcript_of
 from airunner.client.cli.wording import end_text, instant_text
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Event, Output
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job
@@ -75,6 +76,15 @@ class Text:
     def end(self) -> bytes:
         """Return the rest of the rows."""
         return "".join(f"{row.text}\n" for row in self._transcript.end()).encode()
+
+
+def svg(spec: JobSpec, title: str) -> Exporter:
+    """Return the exporter of an SVG image. Raises `OperatorError`: it needs a terminal emulator."""
+    try:
+        from airunner.client.cli.svgimage import SvgImage
+    except ImportError as error:
+        raise OperatorError(NEEDS_PYTE) from error
+    return SvgImage(spec, title)
 
 
 class Html:

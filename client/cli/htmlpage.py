@@ -107,7 +107,11 @@ def _run(run: Run) -> str:
 
 def css_of(style: Style) -> str:
     """Return the colours of a style in CSS."""
-    fg, bg = PALETTE.get(style.fg, style.fg), PALETTE.get(style.bg, style.bg)
-    if "r" in style.marks:
-        fg, bg = bg or "#0d1117", fg or "#e6edf3"
+    fg, bg = colours_of(style)
     return ";".join(each for each in (fg and f"color:{fg}", bg and f"background:{bg}") if each)
+
+
+def colours_of(style: Style) -> tuple[str, str]:
+    """Return the colours of a style's text and background; empty: the default."""
+    fg, bg = PALETTE.get(style.fg, style.fg), PALETTE.get(style.bg, style.bg)
+    return (bg or "#0d1117", fg or "#e6edf3") if "r" in style.marks else (fg, bg)

@@ -81,6 +81,7 @@ def test_a_stale_agents_job_is_dead_before_another_has_it_and_the_others_result_
         ("JOB_LEASED", 2),
         ("PROCESS_START", 2),
         ("PROCESS_END", 2),
+        ("LOG_SIGNED", 2),
         ("JOB_FINISHED", 2),
     ]
     assert log[-1]["state"] == "COMPLETED"

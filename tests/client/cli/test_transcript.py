@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from airunner.client.cli.emulator import Emulator
 from airunner.client.cli.exporters import Html, Text
 from airunner.client.cli.styled import LineScreen, Row, Style
+from airunner.client.cli.svgimage import SvgImage
 from airunner.protocol import events
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import Event, EventBody, Output, Stream
@@ -134,6 +136,28 @@ def test_a_page_has_the_lines_with_colours_and_times_and_needs_nothing_else() ->
     assert not re.search(r"https?:|@import|url\(", text)
     empty = Html(job, "t").end().decode()
     assert Page(empty).lines == []
+
+
+def test_an_image_has_a_frame_for_each_state_that_lasts_and_each_row_once() -> None:
+    image = SvgImage(PTY, "<t>")
+    pieces = [
+        out(1_000, b"\x1b[31ma<\x1b[0m\r\n"),
+        out(1_010, b"\xe6\xbc\xa2\x1b[44mb\x1b[0m"),
+        out(9_000, b"\r\na<"),
+        out(9_500, b"\x1b[0m\x1b[2J"),
+    ]
+    assert b"".join(map(image.feed, log(*pieces, events.JobFinished(timestamp_ms=0, state=JobState.COMPLETED)))) == b""
+    svg = image.end().decode()
+    root = ET.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.findtext(f"{space}title") == "<t>"
+    rows = ["".join(row.itertext()) for row in root.findall(f"{space}defs/{space}g")]
+    assert rows == ["a<", "漢b", "a<"], "the first is red"
+    frames = [[use.get("href") for use in frame] for frame in root.findall(f"{space}g/{space}g")]
+    assert frames == [["#r1", "#r2"], ["#r1", "#r2", "#r3"], []]
+    assert re.findall(r"([\d.]+)%{transform", svg) == ["0.000", "30.876", "38.556"], "of 10 ms, 2 s, 0.5 s and 4 s"
+    assert '<rect x="16.8" width="8.4" height="18" fill="#539bf5"/>' in svg
+    assert b"<use" not in SvgImage(SPEC, "t").end()
 
 
 def test_a_terminals_text_needs_an_emulator_and_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
