@@ -40,6 +40,7 @@ NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Setting, such as queue, or clusters.NAME.queue for one cluster.")
 ]
 ALWAYS: Final = ("home", "cluster", "broker")  # shown, whatever they are
+COLUMN_MAX: Final = 40  # of a column's cells; what is behind a longer one stands further to the right
 HIDDEN: Final = "(set, not shown)"
 
 
@@ -217,7 +218,12 @@ def _print(found: Sequence[Any], rows: Sequence[tuple[str, ...]], *, json: bool)
     """Print a list: a JSON object a line, or aligned columns."""
     from airunner.client.cli.columns import aligned
 
-    for line in map(json_line, found) if json else aligned(rows) if rows else ():
+    if json or not rows:
+        lines = map(json_line, found)
+    else:
+        short = [[cell if len(cell) <= COLUMN_MAX else "" for cell in row] for row in rows]
+        lines = aligned(rows, [max(map(len, column)) for column in zip(*short, strict=True)])
+    for line in lines:
         typer.echo(line)
 
 
