@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -218,9 +218,10 @@ def _print(found: Sequence[Any], rows: Sequence[tuple[str, ...]], *, json: bool)
     """Print a list: a JSON object a line, or aligned columns."""
     from airunner.client.cli.columns import aligned
 
-    if json or not rows:
+    lines: Iterable[str] = ()
+    if json:
         lines = map(json_line, found)
-    else:
+    elif rows:
         short = [[cell if len(cell) <= COLUMN_MAX else "" for cell in row] for row in rows]
         lines = aligned(rows, [max(map(len, column)) for column in zip(*short, strict=True)])
     for line in lines:

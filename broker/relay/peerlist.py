@@ -16,10 +16,11 @@ CONDITION: Final = "peers"  # name of the condition in /health
 PEERS_MAX: Final = 16  # peers to connect to: their endpoints fit into a packet, and their messages into memory
 ENDPOINT_CHARS_MAX: Final = 300  # of a peer's endpoint: the name of a host has 253 characters
 MISMATCHES_MIN: Final = 3  # failed handshakes in a row until another key is likely: a peer that ends causes one
+_FAILED: Final = (Ending.MISMATCHED.name, Ending.FORGED.name)  # names of failed handshakes
 _ADVICE: Final = {
     Ending.REFUSED.name: "refuses this broker's key: list it there with `airunner certs add NAME --role broker`",
-    Ending.MISMATCHED.name: "has another key than this broker (a fleet has one, see `airunner certs export`), or what "
-    "forwards to it does not reach it",
+    Ending.FORGED.name: "has another key than this broker: a fleet has one, see `airunner certs export`",
+    Ending.MISMATCHED.name: "aborts the handshake: what forwards to it does not reach it, or it is no broker",
     Ending.UNRESOLVED.name: "cannot be found by its name: check --advertise there, and this machine's name service",
 }
 
@@ -61,7 +62,7 @@ class PeerList:
         """Note how the connection to a peer is; that a peer is gone, the broker knows from the store."""
         (self._connected.add if peer.ending is None else self._connected.discard)(peer.endpoint)
         self._refused.pop(peer.endpoint, None)
-        if peer.ending != Ending.MISMATCHED.name:
+        if peer.ending not in _FAILED:
             del self._mismatches[peer.endpoint]
         else:
             self._mismatches[peer.endpoint] += 1

@@ -250,4 +250,4 @@ def test_a_peer_that_ends_during_a_handshake_is_not_said_to_have_another_key() -
     assert not said
     peers.note(mismatched)
     peers.report(health)
-    assert "has another key" in said[0]
+    assert "aborts the handshake" in said[0]
