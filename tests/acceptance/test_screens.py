@@ -86,9 +86,9 @@ def test_top_fits_its_terminal_and_follows_what_happens(cluster: Cluster, gate: 
         gate.wait()
         screen.until("lint the whole tree")
         golden("top-80", screen.text())
-        for width in (160, 40):
+        for width, only_there in ((160, "started, 0.0 ended"), (40, "slots busy;\x1b[K")):
             screen.resize(width, 24)
-            screen.until("\x1b[H")
+            screen.until(only_there)
             screen.until("\x1b[J")
             golden(f"top-{width}", screen.text())
         golden("top-pipe", cluster.airunner("top").stdout.decode())
