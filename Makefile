@@ -86,6 +86,7 @@ down: $(VENV)/.test ## stop either of them
 
 docs: $(VENV)/.check ## write what docs/ and JobFields show of the tables in the code, and build/site; its links are checked
 	@PYTHONPATH=. $(BIN)/python scripts/docs.py
+	@$(BIN)/python scripts/recording.py
 	@$(SITE)
 
 screens: $(VENV)/.test ## write the golden files of screens again, in tests/acceptance/screens; then read them

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recording
 
 from airunner.broker.counts import COUNTED
 from bench.groups import GROUPS
@@ -21,6 +22,10 @@ DOCS = runpy.run_path(str(ROOT / "scripts" / "docs.py"))
 def test_what_is_written_from_the_code_is_up_to_date(piece: Any) -> None:
     page = (ROOT / piece.page).read_text()
     assert piece.written(page) == page, "run `make docs`"
+
+
+def test_the_recording_is_that_of_its_script() -> None:
+    assert recording.IMAGE.read_text().endswith(recording.mark()), "run `make docs`"
 
 
 def test_counters_and_groups_of_the_benchmark_that_are_named_exist() -> None:
