@@ -63,8 +63,12 @@ def test_who_verifies_logs_has_the_keys_of_agents_alone_also_of_those_that_were_
     run(elsewhere, "certs", "import", "--force", moved)
     assert run(elsewhere, "certs", "signers").stdout.splitlines() == lines
     assert LogSigner(load_client_pair(elsewhere).secret).public == raw_key(lines[0].split()[0].encode())
-    run(broker, "certs", "revoke", "build-7")
+    run(broker, "certs", "add", "build-8", "--role", "agent", "--any-queue")
+    lines = run(broker, "certs", "signers").stdout.splitlines()
+    for name in ("build-7", "build-8"):
+        run(broker, "certs", "revoke", name)
     assert run(broker, "certs", "signers").stdout.splitlines() == lines
+    assert [line.split()[1] for line in lines] == ["build-7", "build-8", "local"]
     broker.signers.write_text("no key\n")
     with pytest.raises(OperatorError, match="line 1: a key has 40 characters"):
         run(broker, "certs", "signers")

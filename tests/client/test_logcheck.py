@@ -17,6 +17,7 @@ from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.certs.curve import new_secret, text_key
 from airunner.certs.signing import LogSigner, is_signed
+from airunner.client import attemptcheck, logcheck
 from airunner.client.logcheck import LogCheck, SavedHead
 from airunner.protocol.compression import compressed, decompressed
 from airunner.protocol.errors import BadRequest
@@ -198,6 +199,22 @@ def test_a_broker_that_rewrites_a_log_is_caught(log: Log, tmp_path: Path) -> Non
     unproven = check.unproven({SIGNER.public: "build-7"})
     unknown = f"is signed with a key that is not in certs/signers: {text_key(brokers.public)}"
     assert unproven == [f"attempt {attempt} {unknown}" for attempt in (1, 2, 3)]
+
+
+def test_a_change_with_the_tags_of_the_original_is_found_by_the_heads(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = log.check().head
+    for module in (attemptcheck, logcheck):
+        monkeypatch.setattr(module, "differences", lambda *_: ())  # as if each tag were right
+    (at,) = [at for at, row in enumerate(log.rows) if b"LOG_SIGNED" in decompressed(row[3]) and row[2] == 3][-1:]
+    first, count, attempt, events = log.rows[at]
+    changed = decompressed(events).replace(b"started_at\x01", b"started_at\x02")
+    with log.changed([*log.rows[:at], (first, count, attempt, changed), *log.rows[at + 1 :]]):
+        (by_agent,), (by_head,) = log.check().faults, log.check(saved).faults[-1:]
+    assert by_agent.text.endswith("of attempt 3 are changed: at least one of them")
+    assert by_agent.first <= first <= by_agent.last
+    assert by_head.text.startswith("events 1 to ")
 
 
 def test_what_no_agent_signed_or_ended_is_said(log: Log) -> None:

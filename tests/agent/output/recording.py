@@ -58,9 +58,10 @@ def recorder_in(
     cancelled: Flag | None = None,
     zstd: bool = False,
     signer: Signer | None = None,
+    signed: bool = True,
 ) -> Recorder:
     """The recorder of the `number`th job, whose broker takes compressed batches with `zstd`; `signer` signs its log."""
-    lease = lease_of(number, zstd=zstd, signed=signer is not None)
+    lease = lease_of(number, zstd=zstd, signed=signed)
     header = SpoolHeader(lease=lease.ref)
     spool = Spool.create(folder / lease.job_id, header)
     batcher = Batcher(PIPE_WINDOW_MS)

@@ -68,14 +68,27 @@ async def test_the_end_waits_for_room_for_its_signature(tmp_path: Path) -> None:
     assert recorder.outbox.completion() is not None
 
 
+async def test_a_broker_that_does_not_know_signatures_gets_none(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path, signer=SIGNER, signed=False)
+    told(recorder, 0)
+    recorder.outbox.finish(RESULT)
+    assert [type(body) for body in taken(recorder)] == [ProcessError]
+
+
 async def test_no_event_that_was_dropped_is_signed(tmp_path: Path) -> None:
     cancelled = Flag()
     recorder = recorder_in(tmp_path, sink=Sink(), cancelled=cancelled, signer=SIGNER)
     for _ in range(4):
         await recorder.add_output(Stream.STDOUT, b"x" * 60_000, 1)
         recorder.outbox.flush()
-    recorder.outbox.finish(RESULT)
+    with no_more_than(250_000):
+        await recorder.add_output(Stream.STDOUT, b"x" * 60_000, 1)
+        recorder.outbox.flush()
+        assert recorder.outbox.spool.full
+        recorder.outbox.finish(RESULT)
     cancelled.set()
     assert recorder.outbox.drop_output_from(0)
     assert [type(body).__name__ for body in taken(recorder)] == ["OutputTruncated"]
+    recorder.outbox.acknowledge(1)
+    assert taken(recorder) == []
     assert recorder.outbox.completion() is not None
