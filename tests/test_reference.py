@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airunner.__main__ import run
-from airunner.commandtable import TABLE, WIDTH_MIN
+from airunner.commandtable import EPILOG, TABLE, WIDTH_MIN
 from airunner.reference import pages, reference
 from airunner.topics import TOPICS
 from airunner.variables import EXCEPT, ONE_CALL
@@ -48,6 +48,7 @@ def test_an_option_shows_its_variable_and_its_default(capfd: Capture) -> None:
 
 def test_debug_and_a_cluster_change_no_help(capfd: Capture) -> None:
     assert [run(words) for words in (["-h"], ["--debug", "--help"], ["help", "--debug"])] == [0, 0, 0]
+    assert sorted(TOPICS) == EPILOG[1].partition("explains ")[2].removesuffix(".").split(", ")
     first, *rest = capfd.readouterr().out.split("Run any command")[1:]
     assert rest == [first, first]
     assert run(["help", "secret", "set"]) == 0
