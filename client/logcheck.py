@@ -291,18 +291,26 @@ class LogCheck:
         return SavedHead(job_id=self.job.id, sequence=self._next - 1, head=self._hasher.hexdigest(), tags=tags)
 
     def unproven(self, signers: Mapping[bytes, str]) -> list[str]:
-        """Say what keeps the log from being proven by signatures of these signers, attempt by attempt."""
+        """Say what keeps the log from being proven by signatures of these signers, attempt by attempt.
+
+        An attempt that was released or has expired need not be signed, if another is.
+        """
         said = [_unproven(attempt, signers) for attempt in self.attempts]
         said += [fault.text for attempt in self.attempts for fault in attempt.unsigned]
-        return [text for text in said if text]
+        said = [text for text in said if text]
+        if not said and self.attempts and not any(attempt.complete for attempt in self.attempts):
+            said.append("no attempt has ended by itself, so none is signed to its end")
+        return said
 
 
 def _unproven(attempt: AttemptCheck, signers: Mapping[bytes, str]) -> str:
     name = f"attempt {attempt.attempt}"
     if attempt.signer and attempt.signer not in signers:
         return f"{name} is signed with a key that is not in certs/signers: {text_key(attempt.signer)}"
-    if attempt.complete or attempt.over or attempt.running:
+    if attempt.complete or attempt.over:
         return ""
+    if attempt.running:
+        return f"{name} runs: its log is signed to the end when it ends"
     if not attempt.signer:
         return f"{name} is not signed: its agent or broker is older, or the signature was removed"
     return f"the end of {name} is not signed"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HEAD_BYTES_MAX: Final = 1 << 30  # of a file with a head: 6 bytes for each event
 
 
-@client_command("quiet")
+@client_command()
 async def verify_command(
     client: Client,
     console: Console,

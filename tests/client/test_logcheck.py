@@ -227,3 +227,12 @@ def test_what_no_agent_signed_or_ended_is_said(log: Log) -> None:
     assert check.unproven({SIGNER.public: ""}) == [
         "attempt 3 is not signed: its agent or broker is older, or the signature was removed"
     ]
+    runs = [row for row in log.rows if row[2] < 3]
+    with log.changed(runs):
+        assert log.check().unproven({SIGNER.public: ""}) == [
+            "no attempt has ended by itself, so none is signed to its end"
+        ]
+    with log.changed([*runs, *[row for row in log.rows if row[2] == 3][:3]]):
+        assert log.check().unproven({SIGNER.public: ""}) == [
+            "attempt 3 runs: its log is signed to the end when it ends"
+        ]
