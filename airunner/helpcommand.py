@@ -50,8 +50,8 @@ def write_pages(folder: Path) -> None:
 
 def _page(name: str) -> str:
     from airunner import __version__
+    from airunner.protocol.names import nearest
     from airunner.reference import manual, pages
-    from airunner.usage import nearest
 
     known = list(pages())
     if name not in known:

@@ -242,7 +242,7 @@ async def _follow(
 
         job = await client.submit(spec, stdin=stdin)
         group.start_soon(obey, job.id)
-        code = await follow_job(client, job.id, console, json=json, record=record, offload=write)
+        code = await follow_job(client, job.id, console, json=json, record=record, offload=write, alone=True)
         group.cancel_scope.cancel()
     return code
 

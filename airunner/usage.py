@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from shlex import join
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +10,10 @@ import typer
 
 from airunner.examples import EXAMPLES
 from airunner.protocol.errors import OperatorError
+from airunner.protocol.names import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
 UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 """Base class of the parser's usage errors, which typer does not export under this name."""
@@ -33,7 +33,6 @@ _SYNONYMS: Final = {
 }
 """Names that other programs have for our commands, with the commands: the first that exists is meant."""
 
-_CLOSE: Final = 0.7  # similarity from which a word is taken for another, mistyped
 _EXTRA: Final = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
 
 
@@ -89,10 +88,3 @@ def meant(word: str, names: Collection[str]) -> str | None:
     """Find the name that a word most likely means: another program's for it, or mistyped; None: none is near."""
     known = [name for name in _SYNONYMS.get(word, ()) if name in names]
     return known[0] if known else nearest(word, names)
-
-
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Find the name that a mistyped word is nearest to, or that alone begins with it; None: it is near to none."""
-    names = list(names)
-    begun = [name for name in names if word and name.startswith(word)]
-    return begun[0] if len(begun) == 1 else next(iter(get_close_matches(word, names, 1, _CLOSE)), None)

@@ -7,6 +7,7 @@ Lengths are checked when a message is decoded, so no other code meets an unbound
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Annotated, Final, NewType
 
@@ -27,6 +28,7 @@ WatchKey = NewType("WatchKey", bytes)
 JobId = NewType("JobId", str)
 """A UUID version 4 (RFC 9562) in its canonical text: it cannot be guessed, and its first characters tell jobs apart."""
 
+CLOSE: Final = 0.7  # similarity from which a word is taken for another, mistyped
 REQUEST_ID_BYTES: Final = 16
 REQUEST_ID_RANDOM_BYTES: Final = 10
 TOKEN_BYTES: Final = 32
@@ -117,3 +119,12 @@ def new_job_id(randomness: bytes) -> JobId:
     octets[8] = 0x80 | octets[8] & 0x3F  # variant
     text = octets.hex()  # many times as fast as a UUID object
     return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """Find the name that a mistyped word is nearest to, or that alone begins with it; None: it is near to none."""
+    from difflib import get_close_matches
+
+    names = list(names)
+    begun = [name for name in names if word and name.startswith(word)]
+    return begun[0] if len(begun) == 1 else next(iter(get_close_matches(word, names, 1, CLOSE)), None)

@@ -78,7 +78,7 @@ class Why(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     commands: tuple[str, ...] = ()
     agent: str = ""  # that runs it; or the nearest one, which lacks tags
-    ahead: int | None = None  # jobs of the queue that are leased before it
+    ahead: int | None = None  # jobs that are leased before it by the agents that may run it
     estimate_ms: int | None = None  # until it starts, if jobs take as long as the queue's last ones did
     since_ms: int | None = None  # by the broker's clock
     until_ms: int | None = None  # by the broker's clock
@@ -120,7 +120,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     now_ms: int
     queue: QueueSummary | None = None
     agents: Sequence[AgentSummary] = ()
-    ahead: Sequence[JobSummary] | None = None  # jobs that are leased before it, the next one first; None: not known
+    ahead: Sequence[JobSummary] | None = None  # jobs of its queue before it, the next one first; None: not known
     running: Sequence[JobSummary] = ()  # some of the tenant's running jobs
     ended: Sequence[JobSummary] = ()  # jobs of the queue that were completed last
     other_brokers: bool = False  # whether agents may use brokers that list them elsewhere
@@ -172,7 +172,7 @@ def _agents(job: Waits, seen: Seen) -> Why:
         others = sorted({name for agent in there for name in agent.queues})
         served = f"agents serve: {_names(others)}" if others else "no agent is there"
         return Why(cause=Cause.NO_AGENT, text=f"no agent serves queue {queue}; {served}", commands=(start,))
-    suited = [agent for agent in serving if needs.items() <= agent.tags.items()]
+    suited = [agent for agent in serving if _has_tags(agent, needs)]
     if not suited:
         return _lacking(job, serving, start)
     able = [agent for agent in suited if agent.stdin or not job.stdin]
@@ -184,6 +184,10 @@ def _agents(job: Waits, seen: Seen) -> Why:
         text = f"the agents of queue {queue} can run no jobs now: {able[0].trouble}"
         return Why(cause=Cause.AGENTS_IN_TROUBLE, text=text, commands=("airunner agents", start), agent=able[0].name)
     return _turn(sound, seen, start)
+
+
+def _has_tags(agent: AgentSummary, needs: Mapping[str, str]) -> bool:
+    return needs.items() <= agent.tags.items()
 
 
 def _lacking(job: Waits, serving: Sequence[AgentSummary], start: str) -> Why:
@@ -201,8 +205,9 @@ def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
     """Say which jobs are ahead, which have the slots of the agents that may run this one, and about how long still."""
     place, ahead = "", None
     if seen.ahead is not None:
-        ahead = len(seen.ahead)
-        named = _names([job.name or job.id[:ID_CHARS_MIN] for job in seen.ahead[: AHEAD_NAMED + 1]], AHEAD_NAMED)
+        rivals = [job for job in seen.ahead if any(_has_tags(agent, job.require) for agent in sound)]
+        ahead = len(rivals)
+        named = _names([job.name or job.id[:ID_CHARS_MIN] for job in rivals[: AHEAD_NAMED + 1]], AHEAD_NAMED)
         are = "is" if ahead == 1 else "are"
         place = f"{_count(ahead, 'job')} {are} ahead ({named}); " if ahead else "it is next; "
     free = [agent.name for agent in sound if agent.leases < agent.slots]
@@ -221,7 +226,9 @@ def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
     if ahead is not None and len(seen.ended) >= ENDED_MIN:
         took_ms = sorted((job.finished_ms or 0) - (job.started_ms or 0) for job in seen.ended)[len(seen.ended) // 2]
         estimate_ms = _estimate_ms(took_ms, [seen.now_ms - ms for ms in since], slots, ahead)
-        text += f"; {_about(estimate_ms)}, as the queue's last {len(seen.ended)} jobs took {duration_text(took_ms)}"
+        took = f"the queue's last {len(seen.ended)} jobs took {duration_text(took_ms)}"
+        late = f"{took}, and those that run take longer"
+        text += f"; {late if estimate_ms is None else f'{_about(estimate_ms)}, as {took}'}"
     return Why(
         cause=Cause.SLOTS_BUSY,
         text=text,
@@ -232,14 +239,15 @@ def _turn(sound: Sequence[AgentSummary], seen: Seen, start: str) -> Why:
     )
 
 
-def _estimate_ms(took_ms: int, elapsed_ms: Sequence[int], slots: int, ahead: int) -> int:
+def _estimate_ms(took_ms: int, elapsed_ms: Sequence[int], slots: int, ahead: int) -> int | None:
     """Estimate when a slot is free for a job with `ahead` jobs before it, if each job takes `took_ms`.
 
-    The longest are taken to end first; of a slot whose job is not known, nothing has elapsed.
+    The longest are taken to end first; of a slot whose job is not known, nothing has elapsed. A slot whose job has run
+    longer than that may be busy for any time; None: all are.
     """
     known = sorted(elapsed_ms, reverse=True)[:slots]
-    free = sorted(max(0, took_ms - ms) for ms in [*known, *[0] * (slots - len(known))])
-    return free[ahead % slots] + ahead // slots * took_ms
+    free = sorted(took_ms - ms for ms in [*known, *[0] * (slots - len(known))] if ms <= took_ms)
+    return free[ahead % len(free)] + ahead // len(free) * took_ms if free else None
 
 
 def _about(ms: int) -> str:

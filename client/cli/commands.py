@@ -235,8 +235,12 @@ async def follow_job(
     monitor: bool = True,
     record: Callable[[Event], None] | None = None,
     offload: Offload | None = None,
+    alone: bool = False,
 ) -> int:
-    """Print the id of a submitted job and, if `monitor`, follow it; return the exit code. `record` gets each event."""
+    """Print the id of a submitted job and, if `monitor`, follow it; return the exit code. `record` gets each event.
+
+    A job that runs `alone`, without a cluster, has no id that a command accepts, so that is not printed.
+    """
     from airunner.client.cli.printing import ConsolePrinter, JsonPrinter
     from airunner.client.cli.watching import WaitingReason, watch
 
@@ -246,14 +250,15 @@ async def follow_job(
     console.owns = True
     console.farewell = continues(job_id) if monitor else ""
     if monitor and not json:
-        console.say(f"job {job_id}")
+        if not alone:
+            console.say(f"job {job_id}")
     else:
         console.out_submitted({job_id: {"job_id": job_id}}, json=json)
     if not monitor:
         if console.person_reads:
             await WaitingReason(client, job_id, console).ask()
         return 0
-    printer = JsonPrinter(console) if json else ConsolePrinter(console)
+    printer = JsonPrinter(console) if json else ConsolePrinter(console, alone=alone)
 
     def show(batch: Sequence[Event]) -> None:
         if record is not None:
@@ -284,8 +289,9 @@ async def follow_new(
     async def cancel() -> None:
         await submitted.wait()
         assert job is not None, "it was submitted"
+        console.cancelling = unconfirmed(job.id)
         await client.cancel(job.id)
-        console.farewell = f"the job is being cancelled; `airunner monitor {job.id}` returns to it"
+        console.cancelling = f"the job is being cancelled; `airunner monitor {job.id}` returns to it"
 
     if monitor:
         console.on_interrupt = Interruption(on_interrupt, console, cancel).decide
@@ -295,6 +301,11 @@ async def follow_new(
     submitted.set()
     async with cancelled_on_exit(client, job.id, console) if cancel_on_exit else nullcontext():
         return await follow_job(client, job.id, console, json=json, monitor=monitor)
+
+
+def unconfirmed(job_id: str) -> str:
+    """Return the farewell while the broker has not answered that it cancels a job."""
+    return f"job {job_id} is being cancelled, which the broker has not confirmed; to be sure: airunner cancel {job_id}"
 
 
 def require_monitor(*, monitor: bool, cancel_on_exit: bool) -> None:
@@ -312,7 +323,7 @@ async def cancelled_on_exit(client: Client, job_id: str, console: Console) -> As
         yield
     except BaseException:
         if console.farewell:
-            console.farewell = f"the broker has not confirmed the cancel; to be sure: airunner cancel {job_id}"
+            console.farewell = unconfirmed(job_id)
             with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
                 state = await client.cancel(job_id)
                 ended = f"has ended: {state}" if state.terminal else "is being cancelled"

@@ -7,15 +7,18 @@ unless `--raw` is given. A reader that closes the pipe (`| head`) ends the comma
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Protocol
 
 from airunner.client.cli.standardstreams import STDERR, STDOUT, OutputLost, ReaderGone, may_block, write
 from airunner.client.cli.terminal import RESET, TerminalFilter
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.printable import json_line, own_lines
+
+if TYPE_CHECKING:
+    import anyio
 
 NAMED_MAX: Final = 10  # jobs that a message names
 DUMB: Final = "dumb"  # value of TERM for a terminal without cursor control
@@ -68,6 +71,7 @@ class Console:
         self.owns = False  # whether this command submitted that job
         self.sizes = False  # whether that job's terminal, if it has one, is to have the size of this one
         self.farewell = ""  # message if the command is interrupted now
+        self.cancelling = ""  # the same once Ctrl-C has cancelled the jobs: it stands in for any farewell
         self.on_interrupt: Callable[[], Awaitable[bool | None]] | None = None  # see `decide`
         self.writing = False  # whether a write may be blocked, for long
         self._quiet = quiet
@@ -77,6 +81,7 @@ class Console:
         self._lost: set[int] = set()  # descriptors to which a followed job's output cannot be written
         self.exit_code = 0  # for a command that would exit with 0, although output is lost
         self._status = False  # whether a status line is shown; the cursor stays in front of it
+        self._answered: anyio.Event | None = None  # of the last question
 
     @property
     def has_status(self) -> bool:
@@ -186,16 +191,26 @@ class Console:
             self._descriptors[1], f"{prefix}airunner: {own_lines(text)}\n".encode(errors="replace"), self._put_message
         )
 
-    def ask(self, question: str) -> None:
-        """Print a question on stderr; its line is ended by the answer."""
+    @contextmanager
+    def question(self, text: str) -> Generator[None]:
+        """Print a question on stderr, on a line of its own, which the person ends within this block."""
+        import anyio
+
         self._clear_status()
         self.end_line()
-        self._put_message(self._descriptors[1], f"airunner: {question} ".encode())
+        self._put_message(self._descriptors[1], f"airunner: {text} ".encode(errors="replace"))
         self._mid_line.add(self._file_of[self._descriptors[1]])
+        self._answered = anyio.Event()
+        try:
+            yield
+            self._mid_line.discard(self._file_of[self._descriptors[1]])
+        finally:
+            self._answered.set()
 
-    def note_answer(self) -> None:
-        """Take note that the person has ended the line of the question."""
-        self._mid_line.discard(self._file_of[self._descriptors[1]])
+    async def no_question(self) -> None:
+        """Wait until no question stands on the terminal, because what is written now would run into it."""
+        if self._answered is not None:
+            await self._answered.wait()
 
     def end_line(self) -> None:
         """End the last line of stderr, so that a message does not stand behind it."""
@@ -213,7 +228,7 @@ class Console:
         """Print the farewell, if there is one and stderr can still be written."""
         if self.farewell:
             with suppress(ReaderGone):
-                self.must_say(self.farewell)
+                self.must_say(self.cancelling or self.farewell)
 
     def _write(self, descriptor: int, text: bytes, put: Callable[[int, bytes], None] | None = None) -> None:
         if text:

@@ -54,6 +54,11 @@ def why_failed(job: Job, log: Iterable[Event] = ()) -> str:
     return one_line(f"{words}: {said}" if said and result.reason not in _SPEAKING else words)
 
 
+def how_ended(job: Job) -> str:
+    """Say how the command of a job ended, of whatever state."""
+    return _any(job, job.result) if job.result is not None else "it has no result"
+
+
 def _last_words(log: Iterable[Event]) -> str:
     """Return the last line of the last error that the checkout or the agent has reported; a git error's comes first."""
     said = ""

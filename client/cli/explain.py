@@ -91,8 +91,7 @@ async def _running(client: Client, job: Job) -> Why:
 async def _ended(client: Client, job: Job) -> Why:
     """Explain how a job has ended, and what comes next."""
     from airunner.client.cli.causes import Cause, Why
-    from airunner.client.cli.endings import ERROR_KINDS, why_failed
-    from airunner.client.cli.wording import end_text
+    from airunner.client.cli.endings import ERROR_KINDS, how_ended, why_failed
     from airunner.client.logreader import last_events
     from airunner.protocol.events import ProcessEnd
     from airunner.protocol.job import JobState, Reason, Usage
@@ -102,8 +101,7 @@ async def _ended(client: Client, job: Job) -> Why:
     log = await last_events(client, job, (*ERROR_KINDS, "PROCESS_END")) if job.attempt else ()
     ran = [event.body.duration_ms for event in log if isinstance(event.body, ProcessEnd)]
     result = job.result
-    ending = end_text(job.state, result.exit_code, result.signal, result.reason) if result else str(job.state)
-    text = why_failed(job, log) or ending
+    text = why_failed(job, log) or how_ended(job)
     usage = (result.usage if result is not None else None) or Usage()
     lost = result is not None and result.reason is Reason.AGENT_LOST
     silent = not (lost or usage.stdout_bytes or usage.stderr_bytes)

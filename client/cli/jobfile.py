@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from airunner.client.cli.jobset import is_job_set, job_documents
-from airunner.client.cli.notation import UnfitError, is_mapping, kind_of, read
+from airunner.client.cli.jobset import JOBS, MATRIX, is_job_set, job_documents
+from airunner.client.cli.notation import UnfitError, is_mapping, kind_of, read, unknown_key
 from airunner.client.cli.sources import STDIN_FILE, Sources
-from airunner.client.cli.written import Entries, Items, line_of, load
+from airunner.client.cli.written import Entries, Items, line_of, load, meaning_of
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import FIELDS
 
@@ -88,13 +88,15 @@ def parse_job_file(raw: bytes, name: str, now_ms: int, sources: Sources) -> dict
 def fields_in(job: JobDocument, now_ms: int, sources: Sources) -> dict[str, object]:
     """Read the fields of a job; a time such as +10m counts from `now_ms`. Raises `OperatorError`."""
     document, name = job
+    if meaning_of(document) is None:
+        raise OperatorError(f"{name} is empty: expected keys and values such as `command: make`")
     if not is_mapping(document):
         raise OperatorError(f"{name}: expected keys and values such as `command: make`, not {kind_of(document)}")
     fields: dict[str, object] = {}
     for key, value in document.items():
         place = f"{name}, line {line_of(key)}"
         if key not in KEYS:
-            raise OperatorError(f"{place}: unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
+            raise OperatorError(f"{place}: {unknown_key(key, [*KEYS, JOBS, MATRIX])}")
         field = KEYS[str(key)]
         try:
             found = read(field, value, now_ms)

@@ -106,16 +106,25 @@ def _excluded(value: object, file: str) -> list[dict[str, str]]:
         return []
     if not isinstance(value, Items) or not all(isinstance(cell, Entries) and cell for cell in value):
         raise OperatorError(
-            f"{file}, line {line_of(value)}: {MATRIX}.{EXCLUDE}: expected a list of cells such as [{{os: linux}}]"
+            f"{file}, line {line_of(value)}: {MATRIX}.{EXCLUDE}: expected a list of cells such as [{{os: linux}}], "
+            f"not {'a list of other things' if isinstance(value, Items) else kind_of(value)}"
         )
     return [{str(name): str(word) for name, word in cell.items()} for cell in value if isinstance(cell, Entries)]
 
 
 def _words(values: object, place: str) -> list[str]:
-    """Read the values of an axis, each once. Raises `OperatorError`: it is no list of words, or an empty one."""
-    if not isinstance(values, Items) or not values or not all(isinstance(word, Written) for word in values):
-        raise OperatorError(f"{place}: expected a list of values such as [linux, macos], not {kind_of(values)}")
-    return list(dict.fromkeys(map(str, values)))
+    """Read the values of an axis. Raises `OperatorError`: it is no list of words, or an empty one, or one is twice."""
+    expected = f"{place}: expected a list of values such as [linux, macos]"
+    if not isinstance(values, Items) or not values:
+        raise OperatorError(f"{expected}, not {'an empty list' if values == [] else kind_of(values)}")
+    for value in values:
+        if not isinstance(value, Written):
+            raise OperatorError(f"{expected}, not a list with {kind_of(value)}")
+    words = list(map(str, values))
+    for at, word in enumerate(words):
+        if word in words[:at]:
+            raise OperatorError(f"{place}: the value {word!r} is here again")
+    return words
 
 
 def _in_cell(job: Entries, cell: dict[str, str], file: str) -> Entries:

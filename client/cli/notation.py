@@ -23,6 +23,7 @@ from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, i
 from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
+from airunner.protocol.names import nearest
 
 BACKOFF_S_MAX: Final = 86_400  # a day
 BACKOFF_EXPECTED: Final = f"a number of seconds up to {BACKOFF_S_MAX}, or a duration such as 1m30s"
@@ -278,7 +279,13 @@ def _terminal(value: object) -> TerminalSize:
 
 def _refuse_other_keys(mapping: Mapping[object, object], keys: Sequence[str]) -> None:
     if unknown := [key for key in mapping if key not in keys]:
-        raise UnfitError(f"unknown key {str(unknown[0])!r}; the keys are {', '.join(keys)}", unknown[0])
+        raise UnfitError(unknown_key(unknown[0], keys), unknown[0])
+
+
+def unknown_key(key: object, keys: Sequence[str]) -> str:
+    """Return the message that there is no such key: with the one that it most likely means, or else with all."""
+    near = nearest(str(key), keys)
+    return f"unknown key {str(key)!r}; " + (f"did you mean {near}?" if near else f"the keys are {', '.join(keys)}")
 
 
 def _side(value: object, part: str) -> int:

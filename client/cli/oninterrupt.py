@@ -4,7 +4,7 @@
  Ctrl-C ──► detach ──► the command ends, says how to return, and exits with 130; the jobs continue
        ├──► cancel ──► the jobs are cancelled and followed to their ends; it exits with 130
        └──► ask ─────► which of these, or go on as if nothing had happened; without a terminal: detach
- a second one, also at the question: as detach
+ a second one, also at the question: as detach; if the jobs are being cancelled, it says so
 ```
 """
 
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from airunner.protocol.printable import one_line
 
 if TYPE_CHECKING:
     from airunner.client.cli.console import Console
@@ -30,6 +33,13 @@ class OnInterrupt(StrEnum):
     CANCEL = "cancel"
 
 
+_ANSWERS: Final[Mapping[str | None, OnInterrupt | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(("d", "detach", None), OnInterrupt.DETACH),  # None: nobody answers
+        **dict.fromkeys(("c", "cancel"), OnInterrupt.CANCEL),
+        "": None,
+    }
+)
 InterruptOption = Annotated[
     OnInterrupt,
     typer.Option(
@@ -62,10 +72,11 @@ class Interruption:
         return None if choice is None else choice is OnInterrupt.DETACH
 
     async def _ask(self) -> OnInterrupt | None:
-        answer = await answered(self._console, "interrupted: d to detach, c to cancel, Enter to go on?")
-        if answer is None:
-            return OnInterrupt.DETACH
-        return {"d": OnInterrupt.DETACH, "c": OnInterrupt.CANCEL}.get(answer[:1])
+        question = "d to detach, c to cancel, Enter to go on?"
+        answer = await answered(self._console, f"interrupted: {question}")
+        while answer not in _ANSWERS:
+            answer = await answered(self._console, f"{one_line(answer or '')!r} is no answer: {question}")
+        return _ANSWERS[answer]
 
 
 async def answered(console: Console, question: str) -> str | None:
@@ -74,8 +85,7 @@ async def answered(console: Console, question: str) -> str | None:
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    console.ask(question)
-    await anyio.wait_readable(sys.stdin.fileno())  # an interrupt ends this
-    answer = os.read(sys.stdin.fileno(), 1_024).decode(errors="replace")
-    console.note_answer()
+    with console.question(question):
+        await anyio.wait_readable(sys.stdin.fileno())  # an interrupt ends this
+        answer = os.read(sys.stdin.fileno(), 1_024).decode(errors="replace")
     return answer.strip().lower()

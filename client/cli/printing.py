@@ -38,10 +38,13 @@ class ConsolePrinter:
     Of `kinds` without OUTPUT, the messages are what was asked for, so they are printed on stdout.
     """
 
-    def __init__(self, console: JobConsole, kinds: Collection[str] = (), stamps: Stamps | None = None) -> None:
+    def __init__(
+        self, console: JobConsole, kinds: Collection[str] = (), stamps: Stamps | None = None, *, alone: bool = False
+    ) -> None:
         self._console = console
         self._kinds = kinds
         self._stamps = stamps
+        self._alone = alone  # whether the job runs without a cluster, whose queues and agents need not be named
         self._messages_only = bool(kinds) and "OUTPUT" not in kinds
         self._began_ms: int | None = None
 
@@ -87,10 +90,11 @@ class ConsolePrinter:
             self._began_ms = event.body.started_at
         match event.body:
             case events.JobScheduled():
-                return _scheduled(event.body)
+                return _scheduled(event.body, alone=self._alone)
             case events.JobLeased(agent=agent):
-                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                return f"leased by {agent}{again}"
+                words = [] if self._alone else [f"leased by {agent}"]
+                words += [f"attempt {event.attempt}"] if event.attempt > 1 else []
+                return ", ".join(words) or None
             case events.JobReleased():
                 return "released by its agent"
             case events.JobExpired():
@@ -183,10 +187,12 @@ def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalR
             assert_never(body)
 
 
-def _scheduled(body: events.JobScheduled) -> str:
+def _scheduled(body: events.JobScheduled, *, alone: bool) -> str | None:
     again = f"failed; retry {body.retry}: " if body.retry else ""
     of = f" as a retry of {body.origin}" if body.origin else ""
     later = f", not before {instant_text(body.not_before_ms)}" if body.not_before_ms is not None else ""
+    if alone:
+        return f"{again}waiting{later}" if again or later else None
     return f"{again}waiting in queue {body.queue}{of}{later}"
 
 

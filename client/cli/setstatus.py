@@ -62,6 +62,7 @@ class SetStatus:
         ask_s = self._began_s
         while self._console.has_status:
             await anyio.sleep(TICK_S)
+            await self._console.no_question()
             if anyio.current_time() >= ask_s:
                 with suppress(PeerError, OperatorError):
                     await self._ask()

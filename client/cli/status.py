@@ -137,8 +137,11 @@ class WithStatus:
         while True:
             self._draw()
             ask_s = max(self._progress.may_begin_s + TICK_S, self._ask_s)
-            with anyio.move_on_after(TICK_S if self._status else max(TICK_S, ask_s - anyio.current_time())):
+            batch: Sequence[events.Event] = ()
+            with anyio.move_on_after(TICK_S if self._status else max(TICK_S, ask_s - anyio.current_time())) as wait:
                 batch = await self._next_batch()
+            await self._console.no_question()
+            if not wait.cancelled_caught:
                 if not batch:
                     raise StopAsyncIteration
                 now_s, wall_ms = anyio.current_time(), SYSTEM.wall_ms()

@@ -102,6 +102,7 @@ async def _follow(
         async for job in ended:
             ends[job.id] = job
             del waiting[job.id]
+            await console.no_question()
             if json:
                 name = submitted[job.id].name
                 console.out_json({"job_id": job.id, "name": name, "state": job.state, "exit_code": job.exit_status})
@@ -117,15 +118,20 @@ async def _cancel(client: Client, console: Console, job_ids: Sequence[str]) -> N
 
     cancelled = 0
 
+    def note() -> None:
+        console.cancelling = f"{cancelled} of {len(job_ids)} jobs are cancelled or being cancelled"
+
     async def cancel(job_id: str) -> str:
         nonlocal cancelled
         await client.cancel(job_id)
         cancelled += 1
+        note()
         return ""
 
+    note()
     with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S):
         await change_each(console, "cancel", job_ids, cancel)
-    console.farewell = f"{cancelled} of {len(job_ids)} jobs are cancelled or being cancelled"
+    console.farewell = console.cancelling  # which `change_each` has cleared
 
 
 async def _print_table(

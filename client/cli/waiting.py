@@ -40,7 +40,7 @@ async def why_it_waits(client: Client, job: Job) -> Why | None:
     cause = why_waiting(job, seen).cause
     ready = 0 if queue is None else queue.waiting - queue.delayed
     if cause in (Cause.TURN, Cause.SLOTS_BUSY) and ready <= COUNTED_MAX:
-        waiting = client.list(queue=job.spec.queue, state=JobState.SCHEDULED)
+        waiting = client.list(queue=job.spec.queue, state=JobState.SCHEDULED, details=True)
         seen = replace(seen, ahead=ahead_of(job, [other async for other in waiting]))
     if cause is Cause.SLOTS_BUSY:
         running = (await client.list_page(state=JobState.RUNNING, page_size=PAGE_SIZE_MAX)).jobs
@@ -110,7 +110,7 @@ class Reasons:
         for name, queue in self._queues.items():
             count = 0 if queue is None else queue.waiting
             if 0 < count <= room and queue is not None and queue.mode is not QueueMode.PAUSED:
-                jobs = client.list(queue=name, state=JobState.SCHEDULED)
+                jobs = client.list(queue=name, state=JobState.SCHEDULED, details=True)
                 self._waiting[name] = await first_of(jobs, room)
                 room -= count
 

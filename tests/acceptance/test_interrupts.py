@@ -66,6 +66,23 @@ def test_an_interrupted_client_says_what_becomes_of_its_job(
     assert list(events(standing, job_id))[-1]["state"] == "CANCELLED"
 
 
+def test_a_second_interrupt_does_not_say_that_a_job_continues_which_is_being_cancelled(
+    standing: Cluster, gate: Gate
+) -> None:
+    job = ("--cancel-signal", "USR1", "--", "sh", "-c", f"trap '' USR1; {gate.script}")
+    words = ("submit", "--on-interrupt", "cancel", *job)
+    with start(standing.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stderr is not None
+        gate.wait()
+        job_id = client.stderr.readline().decode().split()[-1]  # once it follows the job
+        for said in (b"cancelling; press Ctrl-C again to detach", b" is being cancelled"):
+            client.send_signal(signal.SIGINT)
+            assert any(said in line for line in client.stderr)
+        assert client.wait() == 130
+    gate.open(1)
+    assert list(events(standing, job_id))[-1]["state"] == "CANCELLED"
+
+
 def test_an_interrupted_monitor_of_an_ended_job_does_not_say_that_it_continues(standing: Cluster) -> None:
     submitted = standing.airunner("submit", "-q", "--no-monitor", "--", "head", "-c", "3000000", "/dev/zero")
     job_id = submitted.stdout.decode().strip()

@@ -50,9 +50,12 @@ def test_output_and_exit_code_are_those_of_submit(cluster: Cluster, tmp_path: Pa
     alone, submitted = run(tmp_path, "--", "sh", "-c", SCRIPT), cluster.airunner("submit", "--", "sh", "-c", SCRIPT)
     assert (alone.returncode, alone.stdout) == (submitted.returncode, submitted.stdout) == (7, b"out\0\xff")
     assert b"\nerr\n" in alone.stderr
-    assert [line.split()[:2] for line in alone.stderr.splitlines()] == [
-        line.split()[:2] for line in submitted.stderr.splitlines()
-    ]
+    lines = [line.split()[:2] for line in submitted.stderr.splitlines()]
+    assert [line[1] for line in lines[:3]] == [b"job", b"waiting", b"leased"], "which only a cluster has"
+    assert [line.split()[:2] for line in alone.stderr.splitlines()] == lines[3:]
+    again = run(tmp_path, "--retry", "1", "--retry-backoff", "0.001", "--", "false").stderr.decode().splitlines()
+    said = [line.partition(", not before")[0] for line in again if " pid " not in line and " exit code " not in line]
+    assert said == ["airunner: failed; retry 1: waiting", "airunner: attempt 2"]
 
 
 def test_a_repository_a_terminal_and_a_secret(tmp_path: Path) -> None:

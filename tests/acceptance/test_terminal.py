@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.running import Cluster, Gate, submitted
+from tests.acceptance.running import Cluster, Gate, stored, submitted
 from tests.acceptance.screens import Screen, needs_tmux
 
 pytestmark = needs_tmux
@@ -41,10 +41,16 @@ def test_ctrl_c_asks_what_becomes_of_the_job(cluster: Cluster, gate: Gate) -> No
         screen.until("early")
         screen.keys("C-c")
         screen.until("Enter to go on?")
-        screen.keys("Enter")
+        screen.keys("q", "Enter")
+        screen.until("airunner: 'q' is no answer: d to detach, c to cancel, Enter to go on?")
         gate.open(1)
+        stored(cluster, "@last", "JOB_FINISHED")
+        screen.keys("Enter")
         screen.until("late")
         assert screen.ended() == 0, "as if there had been no Ctrl-C"
+        lines = screen.text().splitlines()
+        assert [line for line in lines if "go on" in line and not line.endswith(("go on?", "go on? q"))] == []
+        assert lines[-4:-2] == ["between", "late"], "what the job writes waits for the answer"
     with Screen(cluster, 80, "submit", *command) as screen:
         gate.wait()
         screen.until("early")

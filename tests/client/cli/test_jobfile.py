@@ -155,8 +155,9 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("commnad: x", "unknown key 'commnad'"),
-        ("1: x", "unknown key '1'"),
+        ("commnad: x", "line 1: unknown key 'commnad'; did you mean command?"),
+        ("env: {A: 1}", "unknown key 'env'; did you mean environment?"),
+        ("1: x", "unknown key '1'; the keys are command, "),
         ("command: [a]", "command: expected text, not a list"),
         ("args: test", "args: expected a list of texts such as [test, --fast], not the text 'test'"),
         ("args: [a, null]", "args: item 2: expected text, not nothing; put it in quotes"),
@@ -175,7 +176,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("notBefore: tomorrow", "notBefore: 'tomorrow': expected an instant such as 2027-01-31T03:00:00Z"),
         ("retry: yes", "backoff: 1, maxBackoff: 300}, not true"),
         ("retry: {on: [1]}", "retry: limit is missing: how many times to run a failed job again"),
-        ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; the keys are limit, on, backoff, maxBackoff"),
+        ("retry: {limit: 1, onn: [1]}", "retry: unknown key 'onn'; did you mean on?"),
         ("retry: {limit: 1, on: [SIGNONE]}", "retry: on: 'SIGNONE' is not an exit code, a signal such as SIGKILL"),
         (
             "retry: {limit: 1, backoff: -1}",
@@ -183,7 +184,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ),
         ("retry: {limit: 1, backoff: .inf}", "retry: backoff: expected a number of seconds up to 86400"),
         ("terminal: 80 x 24", "expected a size such as 120x40 or {cols: 120, rows: 40}, not the text '80 x 24'"),
-        ("terminal: {colz: 80}", "terminal: unknown key 'colz'; the keys are cols, rows"),
+        ("terminal: {colz: 80}", "terminal: unknown key 'colz'; did you mean cols?"),
         ("terminal: {cols: 80, rows: 24,\n x: 1}", "line 2: terminal: unknown key 'x'; the keys are cols, rows"),
         ("command: x\nterminal: {cols: 10001}", "line 2: terminal: cols: expected a whole number from 1 to 10000"),
         ("submodules: all", "submodules: expected true or false, not the text 'all'"),
@@ -217,7 +218,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("command: x\n\targs: []", "line 2: this is neither YAML nor JSON: found character '\\t'"),
         ("command: a\n# \x07", "line 2: this is neither YAML nor JSON: the character '\\x07' is not allowed"),
         ("- a", "expected keys and values such as `command: make`, not a list"),
-        ("", "expected keys and values such as `command: make`, not nothing"),
+        ("", "job.yaml is empty: expected keys and values such as `command: make`"),
         ("command: [", "is neither YAML nor JSON"),
         ("command: !!python/object:os.system x", "line 1: the tag !!python/object:os.system has no meaning here"),
         ("[" * 1_000, "job.yaml: more than 32 lists and mappings are nested here; a job file has three"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +53,12 @@ def test_each_cell_of_a_matrix_is_a_job_with_its_values_in_every_text() -> None:
     assert jobs("{command: x, matrix: {a: [b]}}") == [{"command": "x", "name": "b"}]
 
 
+def test_the_job_sets_of_the_how_to_page_are_read() -> None:
+    page = Path(__file__).parents[3] / "docs" / "howto" / "matrix.md"
+    files = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert [len(jobs(file)) for file in files] == [5, 2]
+
+
 def test_each_job_of_a_list_has_the_keys_of_the_file_and_its_own() -> None:
     made = jobs(LIST)
     assert [(job["name"], job["queue"]) for job in made] == [("lint", "ci"), ("py1", "slow"), ("py2", "slow")]
@@ -66,13 +74,18 @@ def test_each_job_of_a_list_has_the_keys_of_the_file_and_its_own() -> None:
         ("jobs: []\nmatrix: {}", "line 2: matrix: give each of the jobs its matrix"),
         ("command: x\nmatrix: 3", "line 2: matrix: expected names and lists of values, not the number 3"),
         ("command: x\nmatrix: {a: b}", "line 2: matrix.a: expected a list of values such as [linux, macos]"),
-        ("command: x\nmatrix: {a: []}", "line 2: matrix.a: expected a list of values"),
-        ("command: x\nmatrix: {a: [{b: c}]}", "line 2: matrix.a: expected a list of values"),
+        (
+            "command: x\nmatrix: {a: []}",
+            "line 2: matrix.a: expected a list of values such as [linux, macos], not an empty",
+        ),
+        ("command: x\nmatrix: {a: [{b: c}]}", "[linux, macos], not a list with a mapping"),
+        ("command: x\nmatrix: {a: [1, 2, 1]}", "line 2: matrix.a: the value '1' is here again"),
         ("command: '{{matrix.b}}'\nmatrix: {a: [1]}", "line 1: {{matrix.b}}: the matrix has a, not 'b'"),
         ("command: x\nmatrix: {a: [1], exclude: 3}", "line 2: matrix.exclude: expected a list of cells"),
         ("command: x\nmatrix: {a: [1], exclude: [{b: 1}]}", "matrix.exclude: b is none of the matrix: a"),
         ("command: x\nmatrix: {a: [1], exclude: [{a: 1}]}", "no job is described here"),
-        ("jobs:\n- {command: x, nope: 1}", "line 2: unknown key 'nope'"),
+        ("jobs:\n- {command: x, nope: 1}", "line 2: unknown key 'nope'; the keys are command, "),
+        ("command: x\nnope: 1\nmatrix: {a: [1]}", ", jobs, matrix"),
         (
             f"command: x\nmatrix: {{a: {list(range(11))}, b: {list(range(100))}}}",
             f"more than {JOBS_MAX:,} jobs are described here",

@@ -105,6 +105,8 @@ def seen(*agents: AgentSummary, **more: Any) -> Seen:
                               other(7, RUNNING, owner="ada"), other(99, RUNNING, queue="b", owner="eve")]),
          Cause.SLOTS_BUSY,
          f"4 jobs are ahead (lint, 2, 3, …); {BUSY} with jobs of ada (2), b (1), the longest for 9.0 s"),
+        (job(), seen(agent("gpu"), ahead=[other(1, require={"os": "mac"})]), Cause.TURN,
+         "it is next; a may start it at any moment"),
         (job(), seen(agent("gpu", leases=1), running=[other(1, RUNNING)]), Cause.SLOTS_BUSY,
          "the only slot of a is busy with jobs of queue gpu (1), the longest for 1.0 s"),
     ],
@@ -119,9 +121,10 @@ def test_the_cause_why_a_job_waits_is_said_in_a_line(waiting: Job, known: Seen, 
     ("ahead", "agents", "elapsed_s", "when"),
     [
         (1, 1, (1,), "it may start in about 11.0 s"),
-        (1, 2, (2, 9), "it may start in about 4.0 s"),
+        (1, 2, (2, 9), "it may start in about 10.0 s"),
         (3, 2, (1,), "it may start in about 12.0 s"),
-        (0, 1, (9,), "it may start soon"),
+        (0, 1, (6,), "it may start soon"),
+        (1, 1, (9,), ""),
     ],
 )
 def test_when_a_slot_is_free_is_estimated_by_what_the_last_jobs_took(
@@ -130,7 +133,9 @@ def test_when_a_slot_is_free_is_estimated_by_what_the_last_jobs_took(
     running = [other(number, RUNNING) for number in elapsed_s]
     busy = [agent("gpu", leases=1)] * agents
     known = seen(*busy, ahead=[other(number) for number in range(ahead)], running=running, ended=ENDED)
-    assert why_waiting(job(), known).text.endswith(f"; {when}, as the queue's last 3 jobs took 6.0 s")
+    took = "the queue's last 3 jobs took 6.0 s"
+    said = f"; {when}, as {took}" if when else f"; {took}, and those that run take longer"
+    assert why_waiting(job(), known).text.endswith(said)
 
 
 def test_jobs_of_a_higher_priority_and_older_ones_of_the_same_are_ahead() -> None:
