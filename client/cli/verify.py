@@ -110,7 +110,7 @@ def _say(console: Console, check: LogCheck, known: Mapping[bytes, str], unproven
     for line in unproven:
         console.out_line(line)
     if check.faults:
-        verdict = "the log is NOT what was written"
+        verdict = "the log is not what was written"
     elif unproven:
         verdict = "nothing is wrong with the log, but it is not proven"
     else:
