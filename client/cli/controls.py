@@ -167,9 +167,9 @@ def retry_command(
 @client_command()
 async def queues_command(client: Client, console: Console, json: JsonOption = False) -> None:
     """List the queues: their waiting and running jobs, and the age of the oldest job that waits."""
-    from airunner.client.cli.listing import QUEUE_HEADINGS, queue_row
+    from airunner.client.cli.listing import QUEUE_HEADINGS, QUEUES_LEAVE, queue_row
 
-    await show_rows(console, client.queues(), queue_row, QUEUE_HEADINGS, json=json)
+    await show_rows(console, client.queues(), queue_row, QUEUE_HEADINGS, QUEUES_LEAVE, json=json)
 
 
 @client_command()
@@ -178,23 +178,24 @@ async def agents_command(client: Client, console: Console, json: JsonOption = Fa
 
     With several brokers, idle agents are listed by the broker that they use: ask each with --broker.
     """
-    from airunner.client.cli.listing import AGENT_HEADINGS, agent_row
+    from airunner.client.cli.listing import AGENT_HEADINGS, AGENTS_LEAVE, agent_row
 
-    await show_rows(console, client.agents(), agent_row, AGENT_HEADINGS, json=json)
+    await show_rows(console, client.agents(), agent_row, AGENT_HEADINGS, AGENTS_LEAVE, json=json)
 
 
 @client_command()
 async def brokers_command(client: Client, console: Console, json: JsonOption = False) -> None:
     """List the brokers that share the store: where they are, when they last wrote to it, and the leases they own."""
-    from airunner.client.cli.columns import aligned
-    from airunner.client.cli.listing import BROKER_HEADINGS, broker_row
+    from airunner.client.cli.listing import BROKER_HEADINGS, BROKERS_LEAVE, broker_row
+    from airunner.client.cli.rowtable import table_lines, width_of
 
     brokers = await client.brokers()
     if json:
         for broker in brokers:
             console.out_json(broker)
     elif brokers:
-        for line in aligned([BROKER_HEADINGS, *map(broker_row, brokers)]):
+        rows = [broker_row(broker) for broker in brokers]
+        for line in table_lines(BROKER_HEADINGS, rows, BROKERS_LEAVE, width_of(console)):
             console.out_line(line)
     else:
         console.say("this broker has a store of its own, and is the only one")
@@ -245,19 +246,20 @@ async def show_rows(
     listed: AsyncIterator[T],
     row: Callable[[T, int], Sequence[str]],
     headings: Sequence[str],
+    leave: Sequence[str],
     *,
     json: bool,
 ) -> None:
-    """Print a list: a JSON object a line, or aligned columns; `row` receives the present instant in ms too."""
-    from airunner.client.cli.columns import aligned
+    """Print a list: a JSON object a line, or a table (`table_lines`); `row` receives the present instant in ms too."""
+    from airunner.client.cli.rowtable import table_lines, width_of
     from airunner.transport.ports import SYSTEM
 
-    rows = [headings]
+    rows: list[Sequence[str]] = []
     async for each in listed:
         if json:
             console.out_json(each)
         else:
             rows.append(row(each, SYSTEM.wall_ms()))
     if not json:
-        for line in aligned(rows):
+        for line in table_lines(headings, rows, leave, width_of(console)):
             console.out_line(line)

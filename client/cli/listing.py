@@ -19,6 +19,10 @@ QUEUE_HEADINGS: Final = ("QUEUE", "MODE", "WAITING", "DELAYED", "RUNNING", "OLDE
 SECRET_HEADINGS: Final = ("SECRET", "QUEUE", "SET")
 BROKER_HEADINGS: Final = ("BROKER", "ENDPOINT", "BEAT", "LEASES", "LAG", "VERSION")
 AGENT_HEADINGS: Final = ("AGENT", "SLOTS", "LEASES", "SEEN", "VERSION", "QUEUES", "TAGS", "TROUBLE")
+QUEUES_LEAVE: Final = ("OLDEST", "DELAYED", "MODE", "RUNNING", "WAITING")  # columns, in the order in which they go
+SECRETS_LEAVE: Final = ("SET", "QUEUE")
+BROKERS_LEAVE: Final = ("VERSION", "LAG", "ENDPOINT", "LEASES", "BEAT")
+AGENTS_LEAVE: Final = ("TAGS", "VERSION", "QUEUES", "TROUBLE", "SEEN", "LEASES", "SLOTS")
 
 
 def queue_row(queue: QueueSummary, now_ms: int) -> Sequence[str]:

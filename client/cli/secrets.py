@@ -79,10 +79,10 @@ async def list_command(
     json: JsonOption = False,
 ) -> None:
     """List the names of secrets, and when each was set. No command shows their values."""
-    from airunner.client.cli.listing import SECRET_HEADINGS, secret_row
+    from airunner.client.cli.listing import SECRET_HEADINGS, SECRETS_LEAVE, secret_row
 
     _check(None, queue)
-    await show_rows(console, client.secrets(queue), secret_row, SECRET_HEADINGS, json=json)
+    await show_rows(console, client.secrets(queue), secret_row, SECRET_HEADINGS, SECRETS_LEAVE, json=json)
 
 
 @secret_app.command("rm")

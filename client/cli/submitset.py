@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from airunner.protocol.job import Job
 
 HEADINGS: Final = ("ID", "NAME OR COMMAND", "STATE", "EXIT", "LAST LINE")
-TITLE_CHARS_MAX: Final = 40  # of a command in the place of a name
+LEAVE: Final = ("EXIT", "LAST LINE")  # columns that a narrow terminal leaves out
+TITLE_CHARS_MAX: Final = 40  # of a name or command on a terminal
+BESIDE_TITLE: Final = 24  # columns of a narrow terminal that id and state need
 LINES_AT_ONCE: Final = 16  # logs whose last lines are read at once
 
 
@@ -140,9 +143,11 @@ async def _print_table(
     """Print a line for each job: how it ended, and the last line of the output of one that failed."""
     import anyio
 
-    from airunner.client.cli.columns import aligned, end_state_text, short_ids
+    from airunner.client.cli.columns import end_state_text, short_ids
+    from airunner.client.cli.rowtable import cut, table_lines, width_of
     from airunner.client.taskgroups import first_error
-    from airunner.protocol.printable import shell_line
+    from airunner.protocol.job import command_summary
+    from airunner.protocol.printable import one_line
 
     lines: dict[str, str] = {}
     at_once = anyio.Semaphore(LINES_AT_ONCE)
@@ -156,13 +161,17 @@ async def _print_table(
         async with anyio.create_task_group() as group:
             for job_id in failed:
                 group.start_soon(read, job_id)
-    rows: list[Sequence[str]] = [HEADINGS]
-    for short_id, (job_id, spec) in zip(short_ids(tuple(submitted)), submitted.items(), strict=True):
-        title = spec.name or shell_line(spec.argv)[:TITLE_CHARS_MAX]
+    rows: list[Sequence[str]] = []
+    width = width_of(console)
+    whole = math.isinf(width)
+    title_chars = width if whole else max(1, min(TITLE_CHARS_MAX, width - BESIDE_TITLE))
+    ids = tuple(submitted)
+    for shown_id, (job_id, spec) in zip(ids if whole else short_ids(ids), submitted.items(), strict=True):
+        title = cut(one_line(spec.name or command_summary(spec)), title_chars)
         end = ends[job_id]
         state = end_state_text(end.state, end.result)
-        rows.append((short_id, title, state, str(end.exit_status), lines.get(job_id, "")))
-    for line in aligned(rows):
+        rows.append((shown_id, title, state, str(end.exit_status), lines.get(job_id, "")))
+    for line in table_lines(HEADINGS, rows, LEAVE, width):
         console.out_line(line)
     bad = f", {len(failed)} did not" if failed else ""
     console.say(f"{len(ends) - len(failed)} of {len(ends)} jobs completed{bad}")

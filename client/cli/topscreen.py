@@ -1,7 +1,6 @@
 """Screen of `airunner top`: formats a board for the size of a terminal, or whole for a pipe. Pure.
 
-Each part has a share of the rows: what it does not need the running jobs get. Of a narrow table the least important
-columns are left out, and the last column is cut.
+Each part has a share of the rows: what it does not need the running jobs get.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from airunner.client.cli.columns import GAP, Table, table_text
-from airunner.client.cli.listing import AGENT_HEADINGS, QUEUE_HEADINGS, agent_row, queue_row
+from airunner.client.cli.columns import Table, table_text
+from airunner.client.cli.listing import AGENT_HEADINGS, AGENTS_LEAVE, QUEUE_HEADINGS, QUEUES_LEAVE, agent_row, queue_row
+from airunner.client.cli.rowtable import cut, table_lines
 from airunner.client.cli.topboard import Rates, TopBoard
-from airunner.protocol.printable import one_line
 
 RUNNING: Final = ("id", "title", "queue", "ran", "owner")  # columns of running jobs
-_QUEUES_LEAVE: Final = ("OLDEST", "DELAYED", "MODE", "RUNNING", "WAITING")  # columns, in the order in which they go
-_AGENTS_LEAVE: Final = ("TAGS", "VERSION", "QUEUES", "TROUBLE", "SEEN", "LEASES", "SLOTS")
 _PARTS: Final = 3  # queues, agents, jobs
 _EDGE: Final = 2  # rows of a part besides its own: the headings, and a free line above
 
@@ -32,8 +29,8 @@ def top_lines(
     agents = [agent_row(board.agents[name], now_ms) for name in sorted(board.agents)]
     room = height - len(lines) - _PARTS * _EDGE
     shares = _shares(room, len(queues), len(agents))
-    lines += ["", *_table(QUEUE_HEADINGS, queues, _QUEUES_LEAVE, width, shares[0])]
-    lines += ["", *_table(AGENT_HEADINGS, agents, _AGENTS_LEAVE, width, shares[1])]
+    lines += ["", *_table(QUEUE_HEADINGS, queues, QUEUES_LEAVE, width, shares[0])]
+    lines += ["", *_table(AGENT_HEADINGS, agents, AGENTS_LEAVE, width, shares[1])]
     left = max(0, height - len(lines) - _EDGE)
     jobs = board.jobs if len(board.jobs) <= left else board.jobs[: max(0, int(left) - 1)]
     if math.isinf(width):
@@ -42,13 +39,6 @@ def top_lines(
     if len(jobs) < len(board.jobs):
         lines.append(f"… and {len(board.jobs) - len(jobs)} more")
     return lines[: int(height)]
-
-
-def cut(line: str, width: float) -> str:
-    """Cut a line to the width of a terminal."""
-    from rich.cells import cell_len, set_cell_size
-
-    return line if cell_len(line) <= width else f"{set_cell_size(line, max(0, int(width) - 1))}…"
 
 
 def _summary(board: TopBoard, rates: Rates | None, width: float) -> list[str]:
@@ -76,19 +66,8 @@ def _shares(room: float, queues: int, agents: int) -> tuple[float, float]:
 def _table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], leave: Sequence[str], width: float, share: float
 ) -> list[str]:
-    """Format a table of at most `share` rows; columns of `leave` are left out in turn until it fits."""
-    from rich.cells import cell_len
-
-    cells = [headings, *([one_line(cell) for cell in row] for row in rows)]
-    shown = [at for at in range(len(headings)) if at == 0 or not rows or any(row[at] for row in rows)]
-    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(headings))]
-    for name in leave:
-        if sum(widths[at] + GAP for at in shown) - GAP > width and headings.index(name) in shown[1:]:
-            shown.remove(headings.index(name))
-    lines: list[str] = []
-    for row in cells:
-        texts = (row[at] + " " * (widths[at] - cell_len(row[at])) for at in shown)
-        lines.append(cut((" " * GAP).join(texts).rstrip(), width))
+    """Format a table of at most `share` rows."""
+    lines = list(table_lines(headings, rows, leave, width))
     if len(rows) > share:
         kept = max(0, int(share) - 1)
         lines[kept + 1 :] = [f"… and {len(rows) - kept} more"]

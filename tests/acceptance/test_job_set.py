@@ -27,10 +27,11 @@ def test_a_matrix_runs_to_its_end_and_its_table_says_which_cell_failed_and_why(
     heading, *rows = done.stdout.decode().splitlines()
     assert heading.split("  ")[0] == "ID"
     assert [" ".join(row.split()[1:]) for row in rows] == [
-        *(f"tests ({shard}) COMPLETED 0" for shard in (1, 2)),
+        *(f"tests ({shard}) COMPLETED 0 -" for shard in (1, 2)),
         "tests (3) FAILED 7 7 three is broken",
-        "tests (4) COMPLETED 0",
+        "tests (4) COMPLETED 0 -",
     ]
+    assert standing.airunner("list", "-q", "-n", "4").stdout.decode().split() == [row.split()[0] for row in rows[::-1]]
     assert b"3 of 4 jobs completed, 1 did not" in done.stderr
     asked = ("submit", "--detach", "--request-id", "once", "--queue", "off", "-f", str(file))
     first, second = (standing.airunner(*asked).stdout.split() for _ in range(2))

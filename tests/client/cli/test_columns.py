@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 import pytest
 
 from airunner.client.cli.columns import TERMINAL, Table, fitting, table_text
+from airunner.client.cli.rowtable import table_lines
 from airunner.protocol.job import JobState, JobSummary, Result
 from airunner.protocol.names import JobId
 
@@ -16,6 +18,23 @@ def summary(letter: str, state: JobState = JobState.SCHEDULED, **more: Any) -> J
     return JobSummary(
         **{"id": JobId(letter * 36), "state": state, "queue": "q", "submitted_ms": 0, "command": "make"} | more
     )
+
+
+def test_a_table_of_other_rows_is_whole_in_a_pipe_and_as_wide_as_a_terminal() -> None:
+    rows = [("one", "", "3", "a long\nlast line of it"), ("two", "", "", "")]
+    headings, leave = ("ID", "NAME", "EXIT", "LAST LINE"), ("EXIT", "LAST LINE")
+    assert list(table_lines(headings, rows, leave, math.inf)) == [
+        "ID   NAME  EXIT  LAST LINE",
+        "one  -     3     a long last line of it",
+        "two  -     -     -",
+    ]
+    assert list(table_lines(headings, rows, leave, 27)) == [
+        "ID   EXIT  LAST LINE",
+        "one  3     a long last lin…",
+        "two",
+    ]
+    assert next(table_lines(headings, rows, leave, 26)) == "ID   LAST LINE"
+    assert next(table_lines(headings, rows, leave, 20)) == "ID"
 
 
 def test_a_list_is_aligned_and_no_command_breaks_its_lines() -> None:
