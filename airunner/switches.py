@@ -25,8 +25,9 @@ from airunner.protocol.errors import EXIT_USAGE, OperatorError
 from airunner.usage import unknown_command
 from airunner.variables import TRUTHS, give_variables, origins
 
-_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
+_DIGITS_MAX: Final = 18
+_WHOLE: Final = re.compile(rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}", re.ASCII)
+_DECIMAL: Final = re.compile(rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}(?:\.[0-9]{{1,{_DIGITS_MAX}}})?", re.ASCII)
 _BARE: Final = {"--timestamps": "clock"}
 """Options that may be given without a value, with the value that this means."""
 _LOG: Final = "airunner"  # the parent of all our loggers
@@ -171,7 +172,8 @@ class _Words:
         if number is None or (least is not None and number < least) or (most is not None and number > most):
             bounds = f"from {least} to {most}" if most is not None else "" if least is None else f"of at least {least}"
             kind = "a whole number" if whole else "a number"
-            raise OperatorError(f"{self._name}: expected {' '.join(filter(None, (kind, bounds)))}, not {value!r}")
+            long = f", with up to {_DIGITS_MAX} digits" if len(str(value)) > _DIGITS_MAX else ""
+            raise OperatorError(f"{self._name}: expected {' '.join(filter(None, (kind, bounds)))}{long}, not {value!r}")
         return number
 
 

@@ -59,6 +59,8 @@ def fields_of(
     fields |= _command_and_repository(options, operands, words, sources)
     if reason := _commit_refusal(str(options.get("commit") or "")):
         raise OperatorError(reason)
+    if words and not words[0]:
+        raise OperatorError(f"the command after -- is empty: name a program, as in `{sources.program} -- make test`")
     if not fields.get("command"):
         raise OperatorError(
             f"there is no command to run: put it after --, as in `{sources.program} REPOSITORY -- make test`, "

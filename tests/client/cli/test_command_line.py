@@ -106,6 +106,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["list", "--limit"], "--limit needs a value; see `airunner list --help`"),
         (["--json", "list"], "no option --json before the command: a command's options come after it"),
         (["list", "--limit", "0"], "--limit: expected a whole number of at least 1, not '0'"),
+        (["list", "-n", "9" * 19], "--limit: expected a whole number of at least 1, with up to 18 digits, not '9"),
         (["agent", "--spawn", "two"], "--spawn: expected a whole number from 1 to 256, not 'two'"),
         (["agent", "--mirror-gib", "nan"], "--mirror-gib: expected a number from 0 to 1000000, not 'nan'"),
         (["broker", "--retain-days", "40000"], "--retain-days 40000: expected up to 36500 days"),

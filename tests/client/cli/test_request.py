@@ -77,6 +77,7 @@ def test_a_folder_is_named_absolutely_and_a_url_as_it_is(tmp_path: Path, monkeyp
         ([], None, "there is no command to run"),
         ([], [], "there is no command to run"),
         (["URL"], None, "there is no command to run"),
+        ([], [""], "the command after -- is empty: name a program"),
         ([""], ["true"], "REPOSITORY is empty: give a value, or leave it out"),
         (["URL", "make"], None, "put -- before the command"),
         ([".", "."], ["true"], "one word too many before --: only a repository is named there"),
