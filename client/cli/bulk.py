@@ -32,7 +32,7 @@ GRACE_S: Final = 10.0  # after an interrupt, for the answers to requests that we
 SomeJobsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="JOB",
+        metavar="JOB...",
         help="The jobs: of each its id, its first characters (4 or more), its name, or @last; or choose by options.",
         show_default=False,
     ),
@@ -88,9 +88,10 @@ async def confirmed(console: Console, verb: str, count: int, *, yes: bool) -> bo
 
     if yes or count < CONFIRMED_MIN:
         return True
+    console.farewell = "no job was changed"
     agreed = await answered(console, f"{verb} {count:,} jobs? [y/N]") in (None, "y", "yes")
     if not agreed:
-        console.must_say("no job was changed")
+        console.must_say(console.farewell)
     return agreed
 
 

@@ -209,7 +209,7 @@ class Console:
 
     async def no_question(self) -> None:
         """Wait until no question stands on the terminal, because what is written now would run into it."""
-        if self._answered is not None:
+        while self._answered is not None and not self._answered.is_set():  # it may be asked again
             await self._answered.wait()
 
     def end_line(self) -> None:

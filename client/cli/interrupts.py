@@ -115,9 +115,9 @@ class Interrupts:
 
                 group.start_soon(hear)
                 ends = await decide()
+                if ends is None:  # at once: what waited for the answer may end the command next
+                    self.number = None
                 group.cancel_scope.cancel()
-        if ends is None:
-            self.number = None
         return not ends
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:

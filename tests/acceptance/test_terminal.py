@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from airunner.client.cli.bulk import CONFIRMED_MIN
 from tests.acceptance.running import Cluster, Gate, stored, submitted
 from tests.acceptance.screens import Screen, needs_tmux
 
@@ -41,10 +42,10 @@ def test_ctrl_c_asks_what_becomes_of_the_job(cluster: Cluster, gate: Gate) -> No
         screen.until("early")
         screen.keys("C-c")
         screen.until("Enter to go on?")
-        screen.keys("q", "Enter")
-        screen.until("airunner: 'q' is no answer: d to detach, c to cancel, Enter to go on?")
         gate.open(1)
         stored(cluster, "@last", "JOB_FINISHED")
+        screen.keys("q", "Enter")
+        screen.until("airunner: 'q' is no answer: d to detach, c to cancel, Enter to go on?")
         screen.keys("Enter")
         screen.until("late")
         assert screen.ended() == 0, "as if there had been no Ctrl-C"
@@ -73,6 +74,17 @@ def test_ctrl_c_cancels_a_set_and_its_ends_are_shown(cluster: Cluster, tmp_path:
         screen.until("cancelling; press Ctrl-C again to detach")
         screen.until("0 of 2 jobs completed, 2 did not")
         assert screen.ended() == 130
+
+
+def test_ctrl_c_at_the_question_before_many_jobs_are_changed_changes_none(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "set.yaml").write_text(f"command: x\nmatrix: {{n: {list(range(CONFIRMED_MIN))}}}\n")
+    assert cluster.airunner("submit", "-d", "-f", str(tmp_path / "set.yaml")).returncode == 0
+    with Screen(cluster, 80, "cancel", "--queue", "default") as screen:
+        screen.until(f"cancel {CONFIRMED_MIN} jobs? [y/N] ")
+        screen.keys("C-c")
+        assert screen.ended() == 130
+        assert screen.text().splitlines()[1] == "airunner: no job was changed"
+    assert not cluster.airunner("list", "-q", "--state", "cancelled").stdout
 
 
 def test_logs_of_a_waiting_job_say_why_it_waits(cluster: Cluster) -> None:
