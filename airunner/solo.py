@@ -31,6 +31,7 @@ from airunner.client.cli.commands import (
     OperandsArgument,
     StdinOption,
     follow_job,
+    is_typed,
     job_file_of,
     requested_job,
 )
@@ -87,7 +88,7 @@ def run_command(
     file = job_file_of(config)
     spec, sources = requested_job(console, ctx, operands, file and file.only(), fields)
     secrets = _secrets(spec, sources)
-    given = stdin_for_job(console, wanted=stdin)
+    given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
     with recording(output, spec, console) as record, Interrupts() as interrupts:
         interrupts.follow(INTERRUPTS)
         with temporary_home() as home:

@@ -109,7 +109,7 @@ def submit_command(
     sized = request_id is None  # a repeat from another terminal would be another job
     spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized)
     name = request_id_of(request_id)
-    given = stdin_for_job(console, wanted=stdin)
+    given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
 
     async def run(client: Client) -> int:
         submit = partial(client.submit, spec, stdin=given, request_id=name)
@@ -213,6 +213,11 @@ def requested_job(
     for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
         console.must_say(hint)
     return spec, sources
+
+
+def is_typed(ctx: typer.Context, name: str) -> bool:
+    """Return whether an option was given on the command line."""
+    return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def _without_variables(ctx: typer.Context, document: JobDocument, options: Mapping[str, Given]) -> Mapping[str, Given]:

@@ -28,11 +28,14 @@ _PIECE_BYTES: Final = 65_536  # bytes read at a time: the default size of a pipe
 _LEFT_OUT: Final = "--no-stdin leaves it out"
 
 
-def stdin_for_job(console: Console, *, wanted: bool) -> bytes:
+def stdin_for_job(console: Console, *, wanted: bool, asked: bool = False) -> bytes:
     """Read what is left of the standard input; b"" if it is not `wanted`, or is no pipe, socket or file.
 
+    If it was `asked` for, and is a terminal, a message says that the job gets nothing of it.
     Raises `OperatorError`: it is too large, or cannot be read; `typer.Exit` after an interrupt.
     """
+    if wanted and asked and os.isatty(STDIN):
+        console.must_say("--stdin: the job gets no keys of this terminal; give it a pipe or a file")
     if not wanted or not _has_data():
         return b""
     with Interrupts() as interrupts:

@@ -27,8 +27,9 @@ def test_a_jobs_terminal_has_the_size_of_the_one_that_submits_it(cluster: Cluste
         assert screen.ended() == 0
     with Screen(cluster, 70, "retry", "@last", height=20) as screen:  # it begins with the size of its first terminal
         assert screen.ended() == 0
-    fixed = ("--pty", "--terminal", "99x33", "--", "sh", "-c", "stty size; sleep 0.2; stty size")
+    fixed = ("-it", "--terminal", "99x33", "--", "sh", "-c", "stty size; sleep 0.2; stty size")
     with Screen(cluster, 100, "submit", *fixed) as screen:
+        screen.until("airunner: --stdin: the job gets no keys of this terminal")
         screen.until("33 99")
         screen.until("33 99")
         assert screen.ended() == 0
