@@ -7,6 +7,7 @@ is no candidate, because a shell shows what is printed in the middle of the line
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -59,29 +60,48 @@ class Word(NamedTuple):
 
 
 def complete(shell: str, current: str, words: Sequence[str]) -> str:
-    """Return a candidate a line; `words` end with the unfinished one, of which bash replaces only its end `current`."""
+    """Return a candidate a line; `words` end with the unfinished one.
+
+    Bash gives the line instead, replaces only the end `current` of its last word, and inserts a candidate as it is: it
+    is quoted here, because a job's name is another user's text, and may have a command in it.
+    """
+    quote = ""
     if shell == "bash":
-        words = _split(words[0])[1:]
+        (_, *words), quote = _split(words[0])
+        current = current if quote else "".join(_split(current)[0])
     *before, unfinished = words or [""]
     try:
         found = [each for each in _candidates(before, unfinished) if each.text.startswith((unfinished, ":"))]
     except Exception:  # noqa: BLE001 - the shell shows nothing else than candidates
         return ""
     kept = len(unfinished) - len(current) if shell == "bash" and unfinished.endswith(current) else 0
-    seen = dict.fromkeys(Word(text if text[:1] == ":" else text[kept:], meaning) for text, meaning in found)
-    return "".join(f"{text}\t{' '.join(meaning.split())}\n" if meaning else f"{text}\n" for text, meaning in seen)
+    lines = dict[str, None]()
+    for text, meaning in found:
+        shown = text[kept:] if text[:1] != ":" else text
+        if shell == "bash" and text[:1] != ":":
+            shown = _quoted(shown, quote)
+        if text.isprintable():
+            lines[f"{shown}\t{' '.join(meaning.split())}\n" if meaning else f"{shown}\n"] = None
+    return "".join(lines)
 
 
-def _split(line: str) -> list[str]:
-    """Split a line as a shell does; the last word is unfinished, and empty after a space."""
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    words: list[str] = []
-    try:
-        words.extend(lexer)
-    except ValueError:  # an open quote
-        words.append(lexer.token)
-    return [*words, ""] if line[-1:].isspace() else words
+def _quoted(text: str, quote: str) -> str:
+    """Quote a text for bash, behind the opening quote `quote`, or with backslashes if there is none."""
+    if quote == "'":
+        return text.replace("'", "'\\''")
+    return re.sub(r'(["$`\\])' if quote else r"([^\w@%+=:,./-])", r"\\\1", text)
+
+
+def _split(line: str) -> tuple[list[str], str]:
+    """Split a line as a shell does: return its words, the last of which is unfinished or empty, and its open quote."""
+    for quote in ("", "'", '"'):
+        lexer = shlex.shlex(line + quote, posix=True)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        with suppress(ValueError):  # a quote is open
+            words = list(lexer)
+            ended = not quote and line[-1:].isspace() and not line.endswith("\\ ")
+            return [*words, ""] if ended else words, quote
+    return _split(line.removesuffix("\\")) if line.endswith("\\") else ([], "")
 
 
 def _candidates(before: Sequence[str], unfinished: str) -> Iterator[Word]:

@@ -37,6 +37,8 @@ LINES = {  # a line before Tab, and what it is made into
     "airunner config use pr": "prod",
     "airunner completion z": "zsh",
 }
+NAME = "two $(touch pwned)"  # of a job, which nobody wants to be run
+STARTED = {"bash": ["two", r"two\ \$", "'two ", '"two '], "zsh": ["two"], "fish": ["two"]}  # beginnings of it
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,7 @@ def words(standing: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     done = submitted(standing, "--name", "night-work", "--", "true")
     assert standing.airunner("wait", done).returncode == 0
     submitted(standing, "--queue", "unserved", "--", "true")
+    submitted(standing, "--queue", "unserved", "--name", NAME, "--", "true")
     (folder / "job.yaml").touch()
     (folder / "config.yaml").write_text("clusters: {prod: }\n")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -60,15 +63,18 @@ def test_tab_completes_a_line_in_a_real_shell(shell: str, words: tuple[dict[str,
     terminal = PtyProcess.spawn(STARTS[shell], cwd=str(folder), env={**environ, "TERM": "dumb"}, dimensions=(50, 200))
     try:
         terminal.write(f"{SETUPS[shell]}\n".encode())
-        for line, made in LINES.items():
+        lines = {**LINES, **{f"airunner show {beginning}": NAME for beginning in STARTED[shell]}}
+        for line, made in lines.items():
             # Ctrl-A and Ctrl-E make a command of the completed line, which prints it; zsh then removes its last space.
             terminal.write(f"{line}\t\x01echo '<'\x05'>'\n".encode())
-            expected = f"<{line.rpartition(' ')[0]} {made}"
+            before = "airunner show" if made == NAME else line.rpartition(" ")[0]
+            expected = f"<{before} {made}"
             seen = ""
             while f"{expected}>" not in seen and f"{expected} >" not in seen:
                 seen += terminal.read(4096).decode(errors="replace").replace("\r", "")
     finally:
         terminal.terminate(force=True)
+    assert not (folder / "pwned").exists()
 
 
 @pytest.mark.parametrize(
