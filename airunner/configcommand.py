@@ -23,7 +23,7 @@ from airunner.client.settings import (
     unknown_setting,
     variable_of,
 )
-from airunner.protocol.errors import EXIT_NO_SUCH, OperatorError
+from airunner.protocol.errors import OperatorError
 from airunner.protocol.printable import json_line
 from airunner.transport.endpoints import DEFAULT_BROKER
 
@@ -98,8 +98,7 @@ def use_command(name: Annotated[str, typer.Argument(metavar="NAME", help="Cluste
     path = config_path(os.environ)
     config = read_config(path) if path.exists() else None
     if config is None or name not in config.clusters:
-        error = no_cluster(path, name, () if config is None else config.clusters)
-        raise OperatorError(error.message, exit_code=EXIT_NO_SUCH)
+        raise no_cluster(path, name, () if config is None else config.clusters)
     broker = config.clusters[name].get("broker")
     where = f"{name}: broker {DEFAULT_BROKER if broker is None else broker.value}"
     if _chosen(config) == name:

@@ -65,7 +65,7 @@ VARIABLES: Final = (
     ("AIRUNNER_AGENT_NAME", "`--name` of the agent", "`HOST-1`, or the next free"),
     ("JWT_SIGNING_KEY, JWT_PUBLIC_KEY", "token keys: PEM, or the path of a PEM file", "the home's"),
     ("NO_COLOR", "if it is set, nothing is coloured", ""),
-    ("COLUMNS", "width of lists and help, where no terminal says it", ""),
+    ("COLUMNS", "width of help, where no terminal says it", ""),
 )
 """Variables that are no option's, or not called like it, with their meaning and default."""
 

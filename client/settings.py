@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airunner.certs.home import Home
 from airunner.client.localcluster import State
-from airunner.protocol.errors import OperatorError
+from airunner.protocol.errors import EXIT_NO_SUCH, OperatorError
 
 if TYPE_CHECKING:
     import yaml
@@ -158,7 +158,8 @@ def no_cluster(path: Path, name: str, names: Mapping[str, object] | tuple[()], a
     """Return the error that the file describes no cluster of this name."""
     known = f"it has {', '.join(names)}" if names else "it has none"
     remedy = f"`airunner config set clusters.{shlex.quote(name)}.broker tcp://HOST:PORT` adds it"
-    return OperatorError(f"there is no cluster {name!r} in {path}{at}: {known}; {remedy}")
+    message = f"there is no cluster {name!r} in {path}{at}: {known}; {remedy}"
+    return OperatorError(message, exit_code=EXIT_NO_SUCH)
 
 
 def read_config(path: Path) -> Config:

@@ -38,7 +38,10 @@ def test_every_exit_code_says_what_it_is_documented_to_say(standing: Cluster, tm
         1: [(*SUBMIT, "false")],
         2: [(*SUBMIT, "sh", "-c", "exit 2"), ("retry", submitted(standing, "--", "sh", "-c", "exit 2"))],
         64: [("lisst",), ("list", "--nosuch"), ("show",), ("list", "--state", "odd"), ("submit",), ("secret",)],
-        66: [(name, "nosuch") for name in ("show", "monitor", "cancel", "retry", "export")],
+        66: [
+            ("list", "--cluster", "nosuch"),
+            *((name, "nosuch") for name in ("show", "monitor", "cancel", "retry", "export")),
+        ],
         69: [("list", "--broker", "tcp://127.0.0.1:1", "--connect-timeout", "100ms")],
         74: [("export", ended, "-o", "/dev/full")],
         77: [("list", "--token", "not.a.token")],

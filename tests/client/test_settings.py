@@ -63,7 +63,7 @@ def test_each_place_of_a_setting_overrides_those_after_it(
     words: str, variables: dict[str, str], tried: str, config: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     os.environ.update({"AIRUNNER_CONNECT_TIMEOUT": "150ms", **variables})
-    assert run(shlex.split(words)) in (64, 69)
+    assert run(shlex.split(words)) in (64, 66, 69, 77)  # 77: somebody has a broker on the port
     assert tried.format(config=config) in capfd.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_a_fault_of_the_file_is_named_by_its_line(
     text: str, fault: str, config: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config.write_text(text)
-    assert run(["list"]) == 64
+    assert run(["list"]) == (66 if "no cluster" in fault else 64)
     err = capfd.readouterr().err
     assert fault.format(config=config) in err
     assert str(config) in err
