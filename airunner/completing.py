@@ -26,6 +26,7 @@ JOBS_MAX: Final = 100  # newest jobs that are looked at
 ID_CHARS: Final = 8  # of an id, until more of it is typed
 FILES: Final = ":files"
 FOLDERS: Final = ":folders"
+PATHS: Final = (FILES, FOLDERS)
 SHELLS: Final = ("bash", "zsh", "fish")
 _PATHS: Final = {"FILE": FILES, "PATH": FILES, "FROM": FILES, "TO": FILES, "FOLDER": FOLDERS}
 _OPTIONS: Final = {
@@ -71,14 +72,16 @@ def complete(shell: str, current: str, words: Sequence[str]) -> str:
         current = current if quote else "".join(_split(current)[0])
     *before, unfinished = words or [""]
     try:
-        found = [each for each in _candidates(before, unfinished) if each.text.startswith((unfinished, ":"))]
+        found = [
+            each for each in _candidates(before, unfinished) if each.text.startswith(unfinished) or each.text in PATHS
+        ]
     except Exception:  # noqa: BLE001 - the shell shows nothing else than candidates
         return ""
     kept = len(unfinished) - len(current) if shell == "bash" and unfinished.endswith(current) else 0
     lines = dict[str, None]()
     for text, meaning in found:
-        shown = text[kept:] if text[:1] != ":" else text
-        if shell == "bash" and text[:1] != ":":
+        shown = text if text in PATHS else text[kept:]
+        if shell == "bash" and text not in PATHS:
             shown = _quoted(shown, quote)
         if text.isprintable():
             lines[f"{shown}\t{' '.join(meaning.split())}\n" if meaning else f"{shown}\n"] = None
@@ -170,7 +173,7 @@ def _of_parameters(parameters: Sequence[Any], name: str, words: Sequence[str], u
     elif unfinished.startswith("--") and "=" in unfinished:
         flag, _, begun = unfinished.partition("=")
         found_values = _values(options[flag], flag, name, begun)
-        yield from (Word(f"{flag}={text}", meaning) for text, meaning in found_values if text[:1] != ":")
+        yield from (Word(f"{flag}={text}", meaning) for text, meaning in found_values if text not in PATHS)
     elif unfinished.startswith("-"):
         for flag, option in options.items():
             if flag[:2] == "--" and (option.multiple or flag not in words):

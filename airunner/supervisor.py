@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final
@@ -47,6 +48,7 @@ class Child:
             bufsize=0,  # so that nothing of it waits in a buffer that `select` does not see
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has one thread
         )
+        self.started_s = time.monotonic()
         assert self.process.stderr is not None
         self.stderr: IO[bytes] = self.process.stderr
 
@@ -116,6 +118,8 @@ def _watch(children: list[Child], ends: list[int]) -> None:
                 selector.unregister(child.stderr)
                 child.stderr.close()
                 _log(f"{child.words[3]} ended with {child.process.wait()}; it is started again\n".encode())
+                if time.monotonic() - child.started_s > BACKOFF_S_MAX:  # it had been well for a while
+                    child.backoff_s = BACKOFF_S
                 due[child] = time.monotonic() + child.backoff_s
                 child.backoff_s = min(BACKOFF_S_MAX, child.backoff_s * 2)
             for child in [child for child, at_s in due.items() if at_s <= time.monotonic()]:
@@ -146,8 +150,9 @@ def _answer(descriptor: int, kind: str, words: str) -> int:
 
 
 def _log(text: bytes) -> None:
-    sys.stderr.buffer.write(text)
-    sys.stderr.buffer.flush()
+    """Write to the log; on a full disk the cluster goes on without."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), text)
 
 
 if __name__ == "__main__":

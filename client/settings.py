@@ -168,14 +168,15 @@ def read_config(path: Path) -> Config:
 
     try:
         with path.open("rb") as file:
-            text = file.read(FILE_BYTES_MAX + 1).decode()
+            content = file.read(FILE_BYTES_MAX + 1)
+            text = content.decode()
         if reason := unsafe_status_reason(path.stat(), path, str(path), OTHERS_WRITE, "make it your own"):
             raise OperatorError(reason)
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OperatorError(f"{path} is not text in UTF-8") from error
-    if len(text) > FILE_BYTES_MAX:
+    if len(content) > FILE_BYTES_MAX:
         raise OperatorError(f"{path} is larger than {FILE_BYTES_MAX} bytes")
     return parse_config(text, path)
 

@@ -61,6 +61,7 @@ class TopBoard:
         submitted, started, ended = message.submitted, message.started, message.ended
         for change in message.jobs:
             self.unsure |= not self._running.apply(change)
+            self._running.take_changed()  # all of them are drawn
             submitted += change.was is None
             started += change.state is JobState.RUNNING and change.was is not JobState.RUNNING
             ended += change.state.terminal

@@ -69,7 +69,7 @@ def test_an_interrupted_client_says_what_becomes_of_its_job(
 def test_a_second_interrupt_does_not_say_that_a_job_continues_which_is_being_cancelled(
     standing: Cluster, gate: Gate
 ) -> None:
-    job = ("--cancel-signal", "USR1", "--", "sh", "-c", f"trap '' USR1; {gate.script}")
+    job = ("--cancel-signal", "USR1", "--", "sh", "-c", f"trap '' USR1 TERM; {gate.script}")
     words = ("submit", "--on-interrupt", "cancel", *job)
     with start(standing.environ, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
         assert client.stderr is not None
