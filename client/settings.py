@@ -169,16 +169,16 @@ def read_config(path: Path) -> Config:
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
-            text = content.decode()
         if reason := unsafe_status_reason(path.stat(), path, str(path), OTHERS_WRITE, "make it your own"):
             raise OperatorError(reason)
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OperatorError(f"{path} is not text in UTF-8") from error
     if len(content) > FILE_BYTES_MAX:
         raise OperatorError(f"{path} is larger than {FILE_BYTES_MAX} bytes")
-    return parse_config(text, path)
+    try:
+        return parse_config(content.decode(), path)
+    except UnicodeDecodeError as error:
+        raise OperatorError(f"{path} is not text in UTF-8") from error
 
 
 def parse_config(text: str, path: Path) -> Config:
