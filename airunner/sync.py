@@ -70,8 +70,8 @@ class _Loop:
 
         An iterator among the arguments is read first, in the caller's thread.
         """
-        read = [tuple(cast("Iterator[object]", arg)) if isinstance(arg, Iterator) else arg for arg in args]
-        running = self._require_open().start_task_soon(partial(function, *read, **keywords))
+        called = partial(function, *map(_read, args), **{name: _read(value) for name, value in keywords.items()})
+        running = self._require_open().start_task_soon(called)
         try:
             return running.result()
         except BaseException:
@@ -88,6 +88,10 @@ class _Loop:
         if self._portal is None:
             raise ClientNotOpen("this client is not open: use it inside of `with Client() as client:`")
         return self._portal
+
+
+def _read(argument: object) -> object:
+    return tuple(cast("Iterator[object]", argument)) if isinstance(argument, Iterator) else argument
 
 
 class BatchIterator(Generic[_T]):

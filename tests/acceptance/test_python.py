@@ -201,6 +201,13 @@ def test_an_interrupt_ends_a_blocking_call_and_the_client_goes_on(client: Client
 
 
 @pytest.mark.usefixtures("airunner_cluster")
+def test_a_generator_that_calls_the_client_is_read_in_the_callers_thread(client: Client) -> None:
+    for give in (client.submit_many, lambda jobs: client.submit_many(jobs=jobs)):
+        first = client.submit(command="true", name="first")
+        (again,) = give({"command": "true", "name": client.get(job).spec.name} for job in [first])
+        assert client.get(again).spec.name == "first"
+
+
 def test_a_blocking_client_is_used_in_its_block_only() -> None:
     client = Client()
     for call in (lambda: client.get("x"), lambda: client.follow("x"), lambda: client.__exit__(None, None, None)):
