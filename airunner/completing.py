@@ -110,6 +110,9 @@ def _split(line: str) -> tuple[list[str], str]:
 def _candidates(before: Sequence[str], unfinished: str) -> Iterator[Word]:
     words = list(before)
     while words and words[0].startswith("-"):  # of `airunner` itself
+        flag, _, value = words[0].partition("=")
+        if value and flag == "--cluster":
+            os.environ["AIRUNNER_CLUSTER"] = value
         taken = 2 if words[0] == "--cluster" else 1
         if len(words) < taken:
             yield from _named("clusters", "", unfinished)
@@ -193,11 +196,10 @@ def _place(words: Sequence[str], options: dict[str, Any]) -> str | int:
         if word[:1] != "-" or word == "-":
             operands += 1
             continue
-        flag = word if word[:2] == "--" else f"-{word[-1]}"
+        flag, given, value = word.partition("=") if word[:2] == "--" else (f"-{word[-1]}", "", "")
         if flag not in options or options[flag].is_flag:
             continue
-        value = next(rest, None)
-        if value is None:
+        if not given and not (value := next(rest, "")):
             return flag
         _note(options[flag], value)
     return operands

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ BACKOFF_S: Final = 1.0  # before a process that has ended is started again; doub
 BACKOFF_S_MAX: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
 _libc: Final = ctypes.CDLL(None)
+LOG_BYTES_MAX: Final = 16 << 20
 DRAIN_S: Final = 1  # for jobs to end after SIGTERM, before they are given back
 
 
@@ -150,9 +152,14 @@ def _answer(descriptor: int, kind: str, words: str) -> int:
 
 
 def _log(text: bytes) -> None:
-    """Write to the log; on a full disk the cluster goes on without."""
+    """Write to the log; a long one becomes `log.1`. On a full disk the cluster goes on without."""
+    log = sys.stderr.fileno()
     with suppress(OSError):
-        os.write(sys.stderr.fileno(), text)
+        if os.fstat(log).st_size > LOG_BYTES_MAX:
+            path = Path(f"/proc/self/fd/{log}").readlink()
+            shutil.copyfile(path, f"{path}.1")
+            os.ftruncate(log, 0)
+        os.write(log, text)
 
 
 if __name__ == "__main__":

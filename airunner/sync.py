@@ -16,6 +16,7 @@ there is one implementation and one signature of each. Any number of threads may
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -51,6 +52,7 @@ class _Loop:
             raise OperatorError("this client is open already; make another one for another block")
         with ExitStack() as opened:
             portal = opened.enter_context(start_blocking_portal(name="airunner client"))
+            opened.callback(portal.call, portal.stop, True)  # noqa: FBT003 - calls of other threads end
             opened.enter_context(portal.wrap_async_context_manager(self.client))
             self._opened = opened.pop_all()
         self._portal = portal
@@ -74,6 +76,8 @@ class _Loop:
         running = self._require_open().start_task_soon(called)
         try:
             return running.result()
+        except CancelledError as error:
+            raise ClientNotOpen("this client was closed by another thread meanwhile") from error
         except BaseException:
             running.cancel()
             raise

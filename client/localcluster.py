@@ -34,7 +34,7 @@ class State:
         try:
             with self.lock.open("rb") as lock:
                 asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-                held, *_ = struct.unpack_from(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
-                return None if held == fcntl.F_UNLCK else Running(**json.loads(lock.read()))
-        except (OSError, ValueError):
+                held, *_, pid = struct.unpack_from(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+                return None if held == fcntl.F_UNLCK else Running(pid, json.loads(lock.read())["broker"])
+        except (OSError, ValueError, KeyError):
             return None

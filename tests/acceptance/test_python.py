@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
@@ -25,7 +26,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import airunner
-from airunner import testing
+from airunner import ClientNotOpen, testing
 from airunner.sync import Client
 from airunner.testing import Cluster
 from tests.acceptance.running import REPOSITORY
@@ -200,7 +201,6 @@ def test_an_interrupt_ends_a_blocking_call_and_the_client_goes_on(client: Client
     assert client.wait(job).state is airunner.JobState.CANCELLED
 
 
-@pytest.mark.usefixtures("airunner_cluster")
 def test_a_generator_that_calls_the_client_is_read_in_the_callers_thread(client: Client) -> None:
     for give in (client.submit_many, lambda jobs: client.submit_many(jobs=jobs)):
         first = client.submit(command="true", name="first")
@@ -208,6 +208,19 @@ def test_a_generator_that_calls_the_client_is_read_in_the_callers_thread(client:
         assert client.get(again).spec.name == "first"
 
 
+def test_the_end_of_a_blocking_clients_block_ends_the_calls_of_other_threads(airunner_cluster: Cluster) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with airunner_cluster.sync_client() as client:
+            job = client.submit(command="sleep", args=["600"])
+            waiting = threads.submit(client.wait, job)
+            client.get(job)
+        with pytest.raises(ClientNotOpen):
+            waiting.result()
+    with airunner_cluster.sync_client() as client:
+        client.cancel(job)
+
+
+@pytest.mark.usefixtures("airunner_cluster")
 def test_a_blocking_client_is_used_in_its_block_only() -> None:
     client = Client()
     for call in (lambda: client.get("x"), lambda: client.follow("x"), lambda: client.__exit__(None, None, None)):
