@@ -6,8 +6,8 @@
 ```
 
 A signature covers the agent's events of its attempt. The broker's own events (their kinds begin with JOB_) are covered
-by a saved head only; without one it is checked that they are in a possible order, and that JOB_FINISHED says what the
-agent signed. `LogCheck` owns no socket: `request` says what to ask, `replayed` and `refused` take the broker's answer.
+by a saved head only; without one `BrokerCheck` checks their order, and what they may say. `LogCheck` owns no socket:
+`request` says what to ask, `replayed` and `refused` take the broker's answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from airunner.certs.curve import text_key
 from airunner.client.attemptcheck import AttemptCheck, Body, Verify
+from airunner.client.brokercheck import BrokerCheck
 from airunner.client.logfaults import Entry, Fault, Kind, differences, expected_end
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import BadRequest
@@ -73,6 +74,7 @@ class LogCheck:
         self.events = 0
         self.job = job
         self._verify = verify
+        self._broker = BrokerCheck(job)
         self._saved = saved
         self._last_sequence = job.last_sequence
         self._next = 1
@@ -151,10 +153,12 @@ class LogCheck:
             return
         bodies = _bodies(segment.events, events)
         self._enter(segment, bodies[0] if bodies else None, following)
-        for event, body in zip(events, bodies, strict=True):
+        for at, (event, body) in enumerate(zip(events, bodies, strict=True)):
             if self._next == end:
                 self._blame(Fault(Kind.ADDED, segment.attempt, end - 1, end - 1))
                 break
+            if at and isinstance(body, JobLeased):
+                self._blame(Fault(Kind.ADDED, segment.attempt, self._next, self._next, "JOB_LEASED begins an attempt"))
             self._event(blake3(event).digest(), body)
         if self._next < end:
             self._unreadable(end - self._next, Kind.MISSING)
@@ -192,7 +196,11 @@ class LogCheck:
             self._blame(entry.fault(Kind.UNREADABLE))
         if body is not None and _is_brokers(body):
             self._brokers(entry, body)
-        elif self.attempts:
+            return
+        late = self._broker.agents(body)
+        if self.attempts:
+            if late:
+                self._blame(entry.fault(Kind.ADDED, late))
             self._blame(*self.attempts[-1].add(entry, leaf, body))
         elif body is not None:
             self._blame(entry.fault(Kind.ADDED, "no attempt had begun"))
@@ -218,21 +226,12 @@ class LogCheck:
 
     def _brokers(self, entry: Entry, body: EventBody | UnknownBody) -> None:
         """Check an event of the broker's."""
-        if (entry.sequence == 1) != (isinstance(body, JobScheduled) and not body.retry):
-            self._blame(entry.fault(Kind.CHANGED, "JOB_SCHEDULED begins a log"))
+        last = self.attempts[-1].last if self.attempts and not self.attempts[-1].over else None
+        if why := self._broker.add(entry.sequence, body, None if last is None else last.result):
+            self._blame(entry.fault(Kind.CHANGED, why))
         self._leave(body)
         if isinstance(body, JobFinished):
             self.finished = body
-            if self.job.state.terminal and self.job.state != body.state:
-                self._blame(entry.fault(Kind.CHANGED, f"the job is {self.job.state}"))
-            last = self.attempts[-1].last if self.attempts and not self.attempts[-1].over else None
-            if last is not None and (signed := last.result) is not None:
-                said = (body.state, body.exit_code, body.signal, body.reason)
-                if said != (signed.state, signed.exit_code, signed.signal, signed.reason):
-                    ended = signed.reason or signed.state
-                    self._blame(
-                        entry.fault(Kind.CHANGED, f"its agent has signed {ended}, exit code {signed.exit_code}")
-                    )
 
     def _leave(self, body: EventBody | UnknownBody) -> None:
         """End the attempt that runs, if this event of the broker's ends it."""
@@ -258,7 +257,8 @@ class LogCheck:
         self._release()
         if self._saved is not None:
             self._blame(*self._since(self._saved))
-        if finished and self.finished is None and self._next - 1 not in self._named:
+        ended = finished or self.job.state.terminal
+        if ended and self.finished is None and self._next - 1 not in self._named:
             self._blame(Fault(Kind.MISSING, self._attempt, self._next, self._next, "JOB_FINISHED ends a log"))
         self._entries.clear()
 
@@ -300,7 +300,7 @@ class LogCheck:
         said = [text for text in said if text]
         if not said and self.attempts and not any(attempt.complete for attempt in self.attempts):
             said.append("no attempt has ended by itself, so none is signed to its end")
-        return said
+        return said + self._broker.unproven
 
 
 def _unproven(attempt: AttemptCheck, signers: Mapping[bytes, str]) -> str:

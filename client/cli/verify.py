@@ -50,6 +50,8 @@ async def verify_command(
 
     Each event that is changed, missing, doubled or added is named by its sequence. Exits with 0 if the log is true,
     with 65 if it is not, and with 78 if nothing is wrong but a signature is missing or of an unknown key.
+
+    The job itself is not signed: this proves what was written in it and how it ended, and not which command wrote it.
     """
     from airunner.client.cli.jobname import job_id_of
 
@@ -114,7 +116,7 @@ def _say(console: Console, check: LogCheck, known: Mapping[bytes, str], unproven
     elif unproven:
         verdict = "nothing is wrong with the log, but it is not proven"
     else:
-        verdict = "the log is true"
+        verdict = "the log is true (the job's command is not signed)"
     so_far = "" if check.finished else f"; the job is {check.job.state}: this is its log so far"
     console.out_line(f"{verdict}: {check.events:,} events{so_far}")
 

@@ -60,7 +60,7 @@ def test_an_agent_that_was_killed_leaves_its_attempt_unsigned(cluster: Cluster, 
     first, second, result = verified.stdout.decode().splitlines()
     assert (first[:13], first[-24:]) == ("attempt 1 on ", "was released: not signed")
     assert (second[:13], second[-28:]) == ("attempt 2 on ", "signed with the key of local")
-    assert result.startswith("the log is true: ")
+    assert result.startswith("the log is true (")
 
 
 @pytest.mark.timeout(240)

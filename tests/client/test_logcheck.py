@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -21,8 +21,22 @@ from airunner.client import attemptcheck, logcheck
 from airunner.client.logcheck import LogCheck, SavedHead
 from airunner.protocol.compression import compressed, decompressed
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.events import Output, ProcessStart, Stream
-from airunner.protocol.job import Reason, Result
+from airunner.protocol.events import (
+    BrokerBody,
+    JobExpired,
+    JobFinished,
+    JobLeased,
+    JobReleased,
+    JobScheduled,
+    Output,
+    ProcessStart,
+    Stream,
+    encode_bodies,
+)
+from airunner.protocol.expiry import Expiry
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.replies import JobLease, Refused
 from airunner.protocol.requests import EventBatch, PublishJobEvents, ReleaseJob, ReplayJobEvents
 from tests.conformance.driving import Driver, completion
@@ -35,7 +49,7 @@ Row = tuple[int, int, int, bytes]  # first sequence, count, attempt, events
 
 
 def publish(driver: Driver, lease: JobLease, signer: LogSigner, rng: random.Random, result: Result | None) -> int:
-    """Publish the events of an attempt as its agent does, and complete it with a result; return their number."""
+    """Publish the events of an attempt as its agent does, signed to the end with a result; return their number."""
     signing = LogSigning(lease.job_id, lease.attempt, signer)
     index = 0
     for batch in range(BATCHES):
@@ -48,8 +62,6 @@ def publish(driver: Driver, lease: JobLease, signer: LogSigner, rng: random.Rand
         events = EventBatch(lease=lease.ref, first_index=index, count=count, events=raw)
         driver.outcome(PublishJobEvents(batches=(events,)))
         index += count
-    if result is not None:
-        driver.outcome(completion(lease, index, result=result))
     return index
 
 
@@ -64,7 +76,8 @@ class Log:
             lease = driver.lease_one()
             publish(driver, lease, signer, rng, None)
             driver.outcome(ReleaseJob(lease=lease.ref, lost=True))
-        publish(driver, driver.lease_one(), signer, rng, Result(exit_code=3, reason=Reason.EXIT_CODE))
+        lease, result = driver.lease_one(), Result(exit_code=3, reason=Reason.EXIT_CODE)
+        driver.outcome(completion(lease, publish(driver, lease, signer, rng, result), result=result))
         self.rows: list[Row] = [*self._db.execute("SELECT first_sequence, count, attempt, events FROM segment")]
         self.events = events_in(self.rows) or []
 
@@ -79,12 +92,16 @@ class Log:
         self._db.execute("RELEASE changed")
 
     def check(self, saved: SavedHead | None = None) -> LogCheck:
-        check = LogCheck(self.driver.job(self.job_id), is_signed, saved)
-        while not check.done:
-            request: ReplayJobEvents = check.request()
-            reply = self.driver.outcome(request).reply
-            check.refused() if isinstance(reply, Refused) else check.replayed(reply)
-        return check
+        return checked(self.driver, self.job_id, saved)
+
+
+def checked(driver: Driver, job_id: str, saved: SavedHead | None = None) -> LogCheck:
+    check = LogCheck(driver.job(job_id), is_signed, saved)
+    while not check.done:
+        request: ReplayJobEvents = check.request()
+        reply = driver.outcome(request).reply
+        check.refused() if isinstance(reply, Refused) else check.replayed(reply)
+    return check
 
 
 def events_in(rows: list[Row]) -> list[tuple[int, bytes]] | None:
@@ -236,3 +253,89 @@ def test_what_no_agent_signed_or_ended_is_said(log: Log) -> None:
         assert log.check().unproven({SIGNER.public: ""}) == [
             "attempt 3 runs: its log is signed to the end when it ends"
         ]
+
+
+COMPLETED = JobFinished(timestamp_ms=1, state=JobState.COMPLETED, exit_code=0)
+RELEASED, EXPIRED = JobReleased(timestamp_ms=1), JobExpired(timestamp_ms=1)
+LEASED, AGAIN = JobLeased(timestamp_ms=1, agent="evil"), JobScheduled(timestamp_ms=1, queue="default", retry=1)
+UNSIGNED = "no agent has signed COMPLETED, exit code 0"
+
+
+@pytest.mark.parametrize(
+    ("end", "attempt", "why"),
+    [
+        ([RELEASED, COMPLETED], 3, UNSIGNED),
+        ([AGAIN, LEASED, EXPIRED, COMPLETED], 4, UNSIGNED),
+        ([AGAIN, COMPLETED], 3, UNSIGNED),
+        ([COMPLETED], 3, "its agent has signed exit-code, exit code 3"),
+        ([LEASED, COMPLETED], 4, "JOB_LEASED cannot stand here, while an attempt runs"),
+        ([RELEASED, RELEASED], 3, "JOB_RELEASED cannot stand here, once the attempt was released or has expired"),
+        ([JobFinished(timestamp_ms=1, state=JobState.COMPLETED, exit_code=3, reason=Reason.EXIT_CODE)], 3, "is shown"),
+    ],
+)
+def test_a_broker_claims_nothing_that_an_agent_must_sign(
+    log: Log, end: Sequence[BrokerBody], attempt: int, why: str
+) -> None:
+    forged = [(3 if attempt == 3 or body is AGAIN else 4, encode_bodies([body])[1:]) for body in end]
+    with log.changed(packed([*log.events[:-1], *forged])):
+        assert why in log.check().faults[0].text
+
+
+def test_a_log_without_its_attempts_is_not_complete(log: Log) -> None:
+    with log.changed(packed([log.events[0], (0, encode_bodies([COMPLETED])[1:])])):
+        assert [fault.why for fault in log.check().faults] == [UNSIGNED]
+
+
+def test_a_job_is_shown_as_its_log_ends(log: Log) -> None:
+    with log.changed(log.rows):
+        log._db.execute("UPDATE job SET result = ?", (msgspec.msgpack.encode(Result(exit_code=4, reason="exit-code")),))
+        assert [fault.why for fault in log.check().faults] == ["the job is shown as FAILED, exit-code, exit code 4"]
+
+
+def test_an_event_of_the_brokers_amid_an_attempt_is_named(log: Log) -> None:
+    first, _, attempt, raw = log.rows[-2]
+    (*events,) = msgspec.msgpack.decode(decompressed(raw), type=list[msgspec.Raw])
+    forged = msgspec.msgpack.encode([*events, msgspec.Raw(encode_bodies([LEASED])[1:])])
+    last = log.rows[-1]
+    rows = [*log.rows[:-2], (first, len(events) + 1, attempt, forged), (last[0] + 1, *last[1:])]
+    with log.changed(rows):
+        assert named_by(log.check()) == {first + len(events)}
+    note = msgspec.msgpack.encode({"kind": "JOB_NOTE", "timestamp_ms": 1, "message": "all tests passed"})
+    with log.changed(packed([*log.events[:4], (1, note), *log.events[4:]])):
+        check = log.check()
+    assert check.faults == []
+    assert check.unproven({SIGNER.public: ""}) == [
+        "event 5 is of a kind that this version does not know, and nothing proves it"
+    ]
+
+
+def test_a_true_log_is_never_accused(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    retries = RetryPolicy(limit=2, backoff_ms=5_000, on=RetryOn(exit_codes=(3,), reasons=("agent-lost", "timeout")))
+    engine, ends = open_sqlite(tmp_path / "store.db"), set()
+    with closing(engine):
+        driver = Driver(Store(engine))
+        for _ in range(200):
+            retry, expires = rng.choice([retries, None]), Expiry(after_ms=15_000)
+            (job_id,) = driver.enqueue(JobSpec(command="true", retry=retry, max_attempts=2, expires=expires))
+            driver.pass_ms(rng.randrange(18_000))
+            while not driver.state(job_id).terminal:
+                if rng.random() < 0.2:
+                    driver.cancel(job_id)
+                for lease in driver.lease():
+                    if rng.random() < 0.2:
+                        driver.cancel(job_id)
+                    results = [Result(exit_code=0), Result(exit_code=3, reason=Reason.EXIT_CODE)]
+                    results += [Result(reason=Reason.TIMEOUT), Result(reason=Reason.CANCELLED)]
+                    result = rng.choice([*results, None, None])
+                    count = publish(driver, lease, SIGNER, rng, result)
+                    if result is not None and rng.random() < 0.7:
+                        driver.outcome(completion(lease, count, result=result))
+                    elif rng.random() < 0.7:  # an agent may be lost behind its last signature too
+                        driver.outcome(ReleaseJob(lease=lease.ref, lost=rng.random() < 0.5))
+                driver.pass_ms(rng.randrange(20_000))
+            check = checked(driver, job_id)
+            assert check.faults == [], driver.log(job_id)
+            assert check.finished is not None
+            ends.add((check.finished.state, check.finished.reason, check.attempts == []))
+    assert len(ends) == 7  # completed, exit-code, timeout, agent-lost, expired, cancelled before or in an attempt
