@@ -84,6 +84,8 @@ def parse_signers(content: str, where: str) -> dict[bytes, str]:
             known[raw_key(key.encode())] = name.strip()
         except ValueError as error:
             raise OperatorError(f"{where}, line {number}: {error}; a line is: PUBLIC-KEY NAME") from error
+        if not name.strip() or not name.isprintable():
+            raise OperatorError(f"{where}, line {number}: expected the agent's name behind its key")
     return known
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airunner.client.logcheck import LogCheck, SavedHead
 
 HEAD_BYTES_MAX: Final = 1 << 30  # of a file with a head: 6 bytes for each event
+SIGNERS_BYTES_MAX: Final = 1 << 20
 
 
 @client_command()
@@ -92,13 +93,12 @@ def _saved(path: Path, job_id: str) -> SavedHead:
 def _signers(path: Path | None) -> Mapping[bytes, str]:
     from airunner.certs.home import Home
     from airunner.certs.signing import parse_signers, signers
+    from airunner.client.cli.jobfile import read_bounded
 
     if path is None:
         return signers(Home.from_environment(os.environ))
-    try:
-        return parse_signers(path.read_text(errors="replace"), str(path))
-    except OSError as error:
-        raise OperatorError(f"--signers {path}: {error.strerror}") from error
+    content = read_bounded("--signers", str(path), SIGNERS_BYTES_MAX, "a line is: PUBLIC-KEY NAME")
+    return parse_signers(content.decode(errors="replace"), str(path))
 
 
 def _say(console: Console, check: LogCheck, known: Mapping[bytes, str], unproven: list[str]) -> None:
