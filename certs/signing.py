@@ -64,7 +64,8 @@ def signers(home: Home) -> dict[bytes, str]:
             secret = load_secret(path, f"{path.stem}'s")
             entry = allowed.get(raw_key(public_of(secret)))
             if not has_list or (entry is not None and PeerRole.AGENT in entry.roles):
-                known.setdefault(LogSigner(secret).public, entry.name if entry is not None else THIS_MACHINE)
+                name = entry.name if entry is not None else ""  # which may be empty too
+                known.setdefault(LogSigner(secret).public, name or THIS_MACHINE)
     return known
 
 

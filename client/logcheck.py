@@ -12,13 +12,13 @@ by a saved head only; without one `BrokerCheck` checks their order, and what the
 
 from __future__ import annotations
 
-import base64
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from blake3 import blake3
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from airunner.certs.curve import text_key
 from airunner.client.attemptcheck import AttemptCheck, Body, Verify
@@ -42,6 +42,7 @@ from airunner.protocol.events import (
 )
 from airunner.protocol.job import Job
 from airunner.protocol.logchain import START, events_in
+from airunner.protocol.names import Positive
 from airunner.protocol.replies import JobEventsReplayed
 from airunner.protocol.requests import REPLAY_BYTES_MAX, ReplayJobEvents
 
@@ -57,8 +58,8 @@ class SavedHead(Struct, frozen=True, kw_only=True):
 
     format: str = HEAD_FORMAT
     job_id: str
-    sequence: int  # of the last event
-    head: str  # hexadecimal
+    sequence: Positive  # of the last event
+    head: Annotated[str, Meta(pattern=f"^[0-9a-f]{{{2 * HEAD_BYTES}}}$")]
     tags: str  # base64
 
 
@@ -264,7 +265,7 @@ class LogCheck:
 
     def _since(self, saved: SavedHead) -> Iterable[Fault]:
         """Compare the log with the saved head."""
-        tags = base64.b64decode(saved.tags)
+        tags = b64decode(saved.tags)
         expected = [tags[at : at + TAG_BYTES] for at in range(0, len(tags), TAG_BYTES)]
         end = expected_end(expected, self._entries, SHIFT_MAX)
         faults = list(differences(expected, self._entries[:end], 0))
@@ -287,7 +288,7 @@ class LogCheck:
     @property
     def head(self) -> SavedHead:
         """The head of the log, to save."""
-        tags = base64.b64encode(self._tags).decode()
+        tags = b64encode(self._tags).decode()
         return SavedHead(job_id=self.job.id, sequence=self._next - 1, head=self._hasher.hexdigest(), tags=tags)
 
     def unproven(self, signers: Mapping[bytes, str]) -> list[str]:
@@ -340,7 +341,7 @@ def parse_head(content: bytes, where: str) -> SavedHead:
     """Parse a saved head. Raises `ValueError`: it is none."""
     try:
         saved = msgspec.json.decode(content, type=SavedHead)
-        whole = saved.format == HEAD_FORMAT and len(base64.b64decode(saved.tags)) == saved.sequence * TAG_BYTES
+        whole = saved.format == HEAD_FORMAT and len(b64decode(saved.tags, validate=True)) == saved.sequence * TAG_BYTES
     except (msgspec.DecodeError, ValueError) as error:
         raise ValueError(f"{where} is no head of a log: {error}") from error
     if not whole:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airunner.client.client import Client
     from airunner.client.logcheck import LogCheck, SavedHead
 
-HEAD_BYTES_MAX: Final = 1 << 30  # of a file with a head: 6 bytes for each event
+HEAD_BYTES_MAX: Final = 1 << 28  # of a file with a head: 6 bytes for each event
 SIGNERS_BYTES_MAX: Final = 1 << 20
 
 
@@ -78,11 +78,9 @@ def _saved(path: Path, job_id: str) -> SavedHead:
     """Read a saved head. Raises `OperatorError`: it is none, or of another job."""
     from airunner.client.logcheck import parse_head
 
+    content = _read("--head", path, HEAD_BYTES_MAX, "`airunner verify JOB --save-head FILE` writes a head")
     try:
-        with path.open("rb") as file:
-            saved = parse_head(file.read(HEAD_BYTES_MAX), str(path))
-    except OSError as error:
-        raise OperatorError(f"--head {path}: {error.strerror}") from error
+        saved = parse_head(content, str(path))
     except ValueError as error:
         raise OperatorError(f"--head {error}; `airunner verify {job_id} --save-head FILE` writes one") from error
     if saved.job_id != job_id:
@@ -93,12 +91,20 @@ def _saved(path: Path, job_id: str) -> SavedHead:
 def _signers(path: Path | None) -> Mapping[bytes, str]:
     from airunner.certs.home import Home
     from airunner.certs.signing import parse_signers, signers
-    from airunner.client.cli.jobfile import read_bounded
 
     if path is None:
         return signers(Home.from_environment(os.environ))
-    content = read_bounded("--signers", str(path), SIGNERS_BYTES_MAX, "a line is: PUBLIC-KEY NAME")
-    return parse_signers(content.decode(errors="replace"), str(path))
+    content = _read("--signers", path, SIGNERS_BYTES_MAX, "a line is: PUBLIC-KEY NAME")
+    return parse_signers(content.decode("utf-8-sig", errors="replace"), str(path))
+
+
+def _read(flag: str, path: Path, bytes_max: int, remark: str) -> bytes:
+    """Read the file of an option, or what `<(…)` of a shell writes. Raises `OperatorError`."""
+    from airunner.client.cli.jobfile import read_bounded
+
+    if path.is_fifo() and path.parent != Path("/dev/fd"):  # to open one without a writer waits, deaf to signals
+        raise OperatorError(f"{flag}: {path} is a named pipe; write it to a file first")
+    return read_bounded(flag, str(path), bytes_max, remark)
 
 
 def _say(console: Console, check: LogCheck, known: Mapping[bytes, str], unproven: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import os
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -30,7 +32,11 @@ def test_a_log_is_true_until_it_is_changed(cluster: Cluster, tmp_path: Path) -> 
     unknown = cluster.airunner("verify", job, "--signers", str(nobody))
     assert (unknown.returncode, b"a key that is not in certs/signers" in unknown.stdout) == (78, True)
     assert cluster.airunner("verify", job, "--signers", str(nobody), "--head", str(head)).returncode == 0
-    nobody.write_bytes(cluster.airunner("certs", "signers").stdout)
+    os.mkfifo(tmp_path / "fifo")
+    secret = cluster.home / "certs" / "client.secret"
+    refused = [("--head", tmp_path / "fifo"), ("--signers", Path("/dev/zero")), ("--signers", secret)]
+    assert [cluster.airunner("verify", job, option, str(path)).returncode for option, path in refused] == [64, 64, 64]
+    nobody.write_bytes(codecs.BOM_UTF8 + cluster.airunner("certs", "signers").stdout)
     assert cluster.airunner("verify", job, "--signers", str(nobody)).returncode == 0
     events = map(json.loads, cluster.airunner("monitor", job, "--json").stdout.splitlines())
     (output,) = [event["sequence"] for event in events if event["kind"] == "OUTPUT"]

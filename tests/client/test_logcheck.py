@@ -18,7 +18,7 @@ from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.certs.curve import new_secret, text_key
 from airunner.certs.signing import LogSigner, is_signed
 from airunner.client import attemptcheck, logcheck
-from airunner.client.logcheck import LogCheck, SavedHead
+from airunner.client.logcheck import LogCheck, SavedHead, parse_head
 from airunner.protocol.compression import compressed, decompressed
 from airunner.protocol.errors import BadRequest
 from airunner.protocol.events import (
@@ -307,6 +307,14 @@ def test_an_event_of_the_brokers_amid_an_attempt_is_named(log: Log) -> None:
     assert check.unproven({SIGNER.public: ""}) == [
         "event 5 is of a kind that this version does not know, and nothing proves it"
     ]
+
+
+@pytest.mark.parametrize("wrong", [{"sequence": 0, "tags": ""}, {"head": ""}, {"tags": "!" * 9}, {"format": "2"}])
+def test_what_is_no_head_is_not_compared_with(log: Log, wrong: dict[str, object]) -> None:
+    head = msgspec.to_builtins(log.check().head)
+    assert parse_head(msgspec.json.encode(head), "head") == log.check().head
+    with pytest.raises(ValueError, match="is no head of a log"):
+        parse_head(msgspec.json.encode(head | wrong), "head")
 
 
 def test_a_true_log_is_never_accused(tmp_path: Path) -> None:
