@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "agents",
     "backup",
     "bad_input",
+    "completion",
     "controls",
     "main_job",
     "python",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from airunner.protocol.fields import FIELDS, JobSpec
+from airunner.protocol.fields import FIELDS, JobSpec, TerminalSize
 from airunner.protocol.job import (
     SPEC_BYTES_MAX,
     SUMMARY_COMMAND_CHARS,
+    Job,
     JobState,
     Reason,
     Result,
@@ -17,7 +18,7 @@ from airunner.protocol.job import (
     encode_spec,
 )
 from airunner.protocol.states import FINISHING, TRANSITIONS, mermaid
-from tests.protocol.examples import SPEC
+from tests.protocol.examples import JOB_ID, SPEC
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why:
 
 def test_a_job_is_stored_whole_and_bounded():
     assert decode_spec(encode_spec(SPEC)) == SPEC
+    assert str(TerminalSize(cols=120, rows=40)) == "120x40"  # as --terminal takes it
     assert msgspec.structs.replace(SPEC, working_directory="a/b..c").working_directory == "a/b..c"
     with pytest.raises(ValueError, match=r"command: this has \d+ bytes, and the whole job \d+ of at most \d+"):
         encode_spec(JobSpec(command="x" * SPEC_BYTES_MAX))
@@ -71,6 +73,18 @@ def test_a_long_command_is_one_short_line():
 )
 def test_how_it_ended_says_the_state_and_the_exit_status(result: Result, state: JobState, exit_status: int):
     assert (result.state, result.exit_status) == (state, exit_status)
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "exit_status"),
+    [
+        (JobState.RUNNING, None, None),
+        (JobState.FAILED, Result(exit_code=7, reason=Reason.EXIT_CODE), 7),
+        (JobState.CANCELLED, None, 125),
+    ],
+)
+def test_a_job_has_an_exit_status_once_it_has_ended(state: JobState, result: Result | None, exit_status: int | None):
+    assert Job(id=JOB_ID, state=state, submitted_ms=0, result=result, spec=SPEC).exit_status == exit_status
 
 
 def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change_as_the_diagram_draws_it():
