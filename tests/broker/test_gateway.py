@@ -152,6 +152,8 @@ async def test_a_request_reaches_the_ledger_as_its_tenants_with_an_id_and_a_key_
     assert (asked.peer, asked.command.tenant, asked.command.request_id) == (b"peer", "acme", request_id(3))
     minted = asked.command.minted
     assert len({job.job_id for job in minted}) == len({job.watch_key for job in minted}) == jobs
+    assert len({job.job_id[:2] for job in minted}) == min(jobs, 1)  # near each other in an index
+    assert len({job.job_id[:8] for job in minted}) == jobs  # as lists show them
 
 
 REFUSED = {

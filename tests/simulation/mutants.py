@@ -226,7 +226,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "without-grant-rows": (without_grant_rows, "shared", 30),
         "mode-read-without-lock": (mode_read_without_lock, "shared", 59),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
-        "hints-without-number": (hints_without_number, "shared", 5),
+        "hints-without-number": (hints_without_number, "shared", 20),
     }
 )
 """Each mutant, the kind of disk on which its lie can show, and a seed that shows it: `make test` runs this one alone,
