@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airunner import sync as sync
     from airunner import testing as testing
-    from airunner.api import *  # noqa: F403
+    from airunner.api import *  # noqa: F403 - type checkers see the names; `__getattr__` imports them
 
 __version__ = "0.1.0"
 __all__ = [

@@ -164,8 +164,8 @@ async def test_a_key_is_served_for_one_to_two_periods_by_every_broker_of_the_fle
         stage.now_ms += later_ms
         stage.feed.send(Changes(added=[row(1)]))
         assert bool(stage.published(listener)) is served
-    ours, theirs, strangers = (Stage(secret).feed.watch("t", [""]) for secret in (b"s" * 32, b"s" * 32, b""))
-    assert ours == theirs != strangers
+    first, second, other = (Stage(secret).feed.watch("t", [""]) for secret in (b"s" * 32, b"s" * 32, b""))
+    assert first == second != other
 
 
 def test_what_a_batch_leased_has_its_name_until_the_next_batch(driver: Driver) -> None:

@@ -1,126 +1,35 @@
-"""The Gateway lets in what may come in, refuses the rest, has everything paid for, and loses no grant."""
+"""The Gateway lets in what may come in, refuses the rest, and loses no grant."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
-import anyio
 import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from airunner.broker import tarpit
-from airunner.broker.admission import Admission, any_machine
-from airunner.broker.changefeed import KEY_MS, ChangeFeed
-from airunner.broker.counts import Counts
-from airunner.broker.gateway import DELAY_MS_MAX, NUDGE_ID, Gateway
-from airunner.broker.health import Health
-from airunner.broker.inbox import Nudged, Pending, Response
-from airunner.broker.lifecycle.commands import Expire, LeasesCounted, Retain, StoreReply, StreamsFound, WatchKeyFound
-from airunner.broker.prices import REPLY_BYTES_A_UNIT, UNITS_A_REQUEST
-from airunner.broker.rates import Bucket, Purpose, Rates
-from airunner.broker.store.quotas import Quotas
-from airunner.broker.watchers import Watchers
-from airunner.certs.allowlist import Entry, PeerRole
+from airunner.broker.changefeed import KEY_MS
+from airunner.broker.inbox import Pending, Response
+from airunner.broker.lifecycle.commands import LeasesCounted, StreamsFound, WatchKeyFound
 from airunner.protocol import replies, requests
 from airunner.protocol.coding import encode
-from airunner.protocol.events import EventSegment
 from airunner.protocol.frames import SERVED, pack_request
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Reply, Verdict
+from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Verdict
 from airunner.protocol.requests import ListJobs, Ping
-from airunner.transport.memory import MemoryPublisher
+from tests.broker.gatewaystage import EVENTS_PORT, Stage
 from tests.broker.stage import (
     LEASE,
     WALL_MS,
-    FakeAuthority,
-    FakeRouter,
-    ToLedger,
-    acting,
     dequeue,
-    edges,
     enqueue,
     request_id,
 )
-from tests.broker.test_admission import ASKS, is_empty
 from tests.protocol.examples import BEYOND_BOUNDS
 
-EVENTS_PORT = 7071
 GRANT = replies.JobsLeased(leases=(LEASE,))
 PONG = replies.Pong(revisions=SERVED)
-
-
-class Stage:
-    """A Gateway between a door in memory and an inbox that nobody empties."""
-
-    def __init__(self, inbox_max: int = 100, rates: Rates | None = None, unattributed: Rates | None = None) -> None:
-        self.router = FakeRouter()
-        self.counts, self.health = Counts(), Health()
-        self.listed: dict[bytes, Entry] = {b"local": Entry("machine", frozenset(PeerRole)), b"": any_machine(b"")}
-        self.admission = Admission(FakeAuthority(), self.listed.get, rates or Rates(), unattributed or Rates())
-        self.to_ledger = ToLedger[Pending | Expire | Retain](inbox_max)
-        self.ledger = self.to_ledger.received
-        self.answers, self.inbox = anyio.create_memory_object_stream[Sequence[Response | Nudged]](100)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        gateway = Gateway(
-            self.router,
-            self.to_ledger,
-            self.admission,
-            Quotas(),
-            edges(),
-            EVENTS_PORT,
-            self.counts,
-            watchers := Watchers(1),
-            self.health,
-            ChangeFeed(MemoryPublisher(), edges(), self.counts, watchers),
-        )
-
-        async def told() -> None:
-            async for responses in self.inbox:
-                gateway.send(responses)
-
-        async with acting(gateway.run), acting(told):
-            yield
-        self.router.close()
-        for stream in (self.to_ledger, self.answers, self.inbox):
-            stream.close()
-
-    async def reply(self) -> Reply:
-        return (await self.router.said.receive())[2]
-
-    async def code(self) -> str:
-        """Of the refusal that comes next."""
-        return (await self.reply()).code
-
-    async def asked(self) -> Pending:
-        return await self.ledger.receive()
-
-    def answer(self, asked: Pending, reply: StoreReply) -> None:
-        self.answers.send_nowait([Response(asked.peer, asked.command, reply, asked.key, asked.revision)])
-
-    async def converse(self, request: Message, reply: StoreReply, *, peer: bytes = b"peer", token: bytes) -> Reply:
-        """Ask, answer, and see it go out."""
-        self.router.hear(request, token=token, peer=peer)
-        self.answer(await self.asked(), reply)
-        return await self.reply()
-
-    async def nudged(self, *job_ids: str) -> list[bytes]:
-        """Who is told when the holders of these jobs are."""
-        self.answers.send_nowait([Nudged("acme", tuple(map(JobId, job_ids)))])
-        await wait_all_tasks_blocked()
-        told: list[bytes] = []
-        while self.router.said.statistics().current_buffer_used:
-            peer, number, message = await self.router.said.receive()
-            assert (number, message) == (NUDGE_ID, replies.Nudge())
-            told.append(peer)
-        return told
-
-    def nothing_asked(self) -> bool:
-        return self.ledger.statistics().current_buffer_used == 0
 
 
 @pytest.fixture
@@ -339,80 +248,3 @@ async def test_a_machine_that_was_revoked_is_refused_at_once_and_given_no_job_th
     assert given_back == requests.ReleaseJob(lease=_ref("j"))
     assert await stage.nudged("j") == []
     assert stage.nothing_asked()
-
-
-@pytest.mark.parametrize(
-    ("asks", "size_bytes", "rate", "paid_out"),
-    [(1, 40 * REPLY_BYTES_A_UNIT, 10.0, True), (2, REPLY_BYTES_A_UNIT, 3.0 * UNITS_A_REQUEST, False)],
-    ids=["large", "as short as who follows asks for"],
-)
-async def test_a_page_of_a_log_is_paid_for_by_its_size(
-    asks: int, size_bytes: int, rate: float, *, paid_out: bool
-) -> None:
-    rates = Rates(rate)
-    stage = Stage(rates=rates)
-    run = EventSegment(first_sequence=1, count=1, attempt=1, events=bytes(size_bytes))
-    page = replies.JobEventsReplayed(runs=(run,), next_sequence=2, last_sequence=1, finished=False)
-    async with stage.running():
-        for _ in range(asks):
-            await stage.converse(requests.ReplayJobEvents(job_id="j"), page, token=b"read")
-        assert is_empty(rates, ASKS) is paid_out
-
-
-def exhausted(units: float) -> Rates:
-    rates = Rates(1.0)
-    rates.charge(ASKS, units, WALL_MS)
-    return rates
-
-
-@pytest.mark.parametrize(
-    ("debt", "held_s", "retry_ms"), [(2.0, 1.0, 0), (10.0, DELAY_MS_MAX / 1_000, 9_001 - DELAY_MS_MAX)]
-)
-async def test_what_is_too_much_is_refused_undecoded_once_the_same_may_be_asked_again_and_not_held_for_ever(
-    debt: float, held_s: float, retry_ms: int
-) -> None:
-    stage = Stage(rates=exhausted(debt))
-    async with stage.running():
-        began_s = anyio.current_time()
-        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa4type" + bytes(100)])
-        stage.router.hear(Ping())
-        assert await stage.reply() == PONG
-        assert anyio.current_time() == began_s
-        refused = await stage.reply()
-        assert (refused.code, refused.retry_ms) == ("quota", retry_ms)
-        assert anyio.current_time() - began_s == pytest.approx(held_s, abs=0.01)  # virtual
-
-
-async def test_more_refusals_than_are_held_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(rates=exhausted(2.0))
-    monkeypatch.setattr(tarpit, "DELAYED_MAX", 1)
-    async with stage.running():
-        began_s = anyio.current_time()
-        for number in (1, 2):
-            stage.router.hear(ListJobs(page_size=100), number, token=b"read")
-        assert [(await stage.router.said.receive())[1] for _ in range(2)] == [request_id(2), request_id(1)]
-        assert anyio.current_time() > began_s
-
-
-async def test_what_turns_out_to_be_no_request_is_paid_for_as_the_largest_of_its_size() -> None:
-    rates = Rates(100.0)
-    stage = Stage(rates=rates)
-    async with stage.running():
-        stage.router.hear_frames([b"AR1", bytes(16), b"read", b"\x81\xa1x\xdd\x00\x00\x7f\xff" + bytes(32_766)])
-        assert await stage.code() == "bad-request"
-        assert is_empty(rates, ASKS)
-
-
-@pytest.mark.parametrize(
-    "frames", [[b"AR1", bytes(16)], [b"AR1", bytes(16), b"", encode(Ping())], [b"AR1", bytes(16), b"", b"\x80"]]
-)
-async def test_what_is_no_tenants_is_paid_for_by_its_machine(frames: list[bytes]) -> None:
-    unattributed = Rates(1.0)
-    unattributed.charge(Bucket("local", Purpose.MACHINE), 0.5, WALL_MS)
-    stage = Stage(unattributed=unattributed)
-    async with stage.running():
-        stage.router.hear_frames(frames)
-        first = await stage.reply()
-        assert not isinstance(first, Refused) or first.code == "bad-request"
-        stage.router.hear_frames(frames)
-        assert await stage.code() == "quota"

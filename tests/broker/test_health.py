@@ -13,8 +13,8 @@ from airunner.broker.counts import Counts
 from airunner.broker.health import LOOK_S, Health, Status
 from airunner.broker.stalls import DISK, SERVER, STALLED_S, Stalls
 from airunner.protocol.requests import Ping
+from tests.broker.gatewaystage import Stage
 from tests.broker.stage import Disk, dequeue
-from tests.broker.test_gateway import Stage
 
 
 def test_a_condition_is_said_once_when_it_begins_and_once_when_it_is_over() -> None:
