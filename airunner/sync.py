@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -34,6 +34,7 @@ from airunner.transport.patience import Patience
 
 __all__ = ["BatchIterator", "Client"]
 
+CLOSED: Final = "this client was closed by another thread meanwhile"
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -45,6 +46,7 @@ class _Loop:
         self.client = client
         self._portal: BlockingPortal | None = None
         self._opened = ExitStack()
+        self.closing = False  # a thread that still waits is not to take that for the end of what it reads
 
     def open(self) -> None:
         """Start the thread, and open the client in it."""
@@ -55,13 +57,14 @@ class _Loop:
             opened.callback(portal.call, portal.stop, True)  # noqa: FBT003 - calls of other threads end
             opened.enter_context(portal.wrap_async_context_manager(self.client))
             self._opened = opened.pop_all()
-        self._portal = portal
+        self._portal, self.closing = portal, False
 
     def close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Close the client, and end the thread."""
         self._require_open()
+        self.closing = True
         try:
             return self._opened.__exit__(kind, error, trace)
         finally:
@@ -77,7 +80,7 @@ class _Loop:
         try:
             return running.result()
         except CancelledError as error:
-            raise ClientNotOpen("this client was closed by another thread meanwhile") from error
+            raise ClientNotOpen(CLOSED) from error
         except BaseException:
             running.cancel()
             raise
@@ -124,7 +127,10 @@ class BatchIterator(Generic[_T]):
         if self._ready:
             ready, self._ready = self._ready[::-1], []
             return ready
-        return self._loop.call(self._items.next_batch)
+        batch = self._loop.call(self._items.next_batch)
+        if not batch and self._loop.closing:
+            raise ClientNotOpen(CLOSED)
+        return batch
 
     def close(self) -> None:
         """Stop the iteration."""

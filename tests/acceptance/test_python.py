@@ -209,13 +209,17 @@ def test_a_generator_that_calls_the_client_is_read_in_the_callers_thread(client:
 
 
 def test_the_end_of_a_blocking_clients_block_ends_the_calls_of_other_threads(airunner_cluster: Cluster) -> None:
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(2) as threads:
         with airunner_cluster.sync_client() as client:
             job = client.submit(command="sleep", args=["600"])
+            events = client.follow(job)
+            next(events)
             waiting = threads.submit(client.wait, job)
+            following = threads.submit(list, events)
             client.get(job)
-        with pytest.raises(ClientNotOpen):
-            waiting.result()
+        for ended in (waiting, following):
+            with pytest.raises(ClientNotOpen):
+                ended.result()
     with airunner_cluster.sync_client() as client:
         client.cancel(job)
 
