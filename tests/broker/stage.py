@@ -38,7 +38,7 @@ def edges() -> Edges:
     return Edges(
         wall_ms=lambda: WALL_MS,
         random=lambda: 0.5,
-        random_bytes=lambda size: b"".join(next(_numbers).to_bytes(2, "big") for _ in range(size // 2)),
+        random_bytes=lambda size: b"".join(next(_numbers).to_bytes(2, "little") for _ in range(size // 2)),
     )
 
 
