@@ -87,7 +87,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
     leased = encode_bodies([JobLeased(timestamp_ms=world.now_ms, agent=request.agent)])
     for job, lease in zip(taken, leases, strict=True):
         _grant(world, command, request, job, lease)
-        world.append(job, 1, leased, world.now_ms)
+        world.append(job, 1, leased, world.now_ms, by_broker=True)
     world.news.exhausted |= exhausted
     return JobsLeased(leases=leases)
 

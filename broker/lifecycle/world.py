@@ -7,7 +7,7 @@ World computes the counters (`tallies`) and each job's `gate` from the job's sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from airunner.broker.lifecycle.commands import Appended, Done, MintedJob, News, StoreReply, Timings
 from airunner.broker.lifecycle.replaying import stdin_in
 from airunner.broker.lifecycle.tallies import ENDED, Standing, Tallies, standing_of
-from airunner.broker.store.contract import Waiting
+from airunner.broker.store.contract import Engine, Waiting
 from airunner.broker.store.needs import meets
 from airunner.broker.store.rows import (
     STDIN_SEQUENCE,
@@ -45,8 +45,6 @@ QUEUE_BYTES: Final = 256  # bytes that a paused or drained queue counts in a ten
 
 STDIN_BYTES_A_POINT: Final = 2_048  # bytes of a standard input that are written in a point: 1 MiB takes 3.5 ms
 
-Boxes = Callable[[str, str], dict[str, SecretRow]]
-Log = Callable[[int, int], Iterator[Segment]]
 _Place = tuple[int, int, JobRow]  # place of a job in its queue: the negative of its priority, then its number
 
 
@@ -59,18 +57,19 @@ class Undecodable(Exception):
 
 
 class World:
-    """World of one batch of `broker`, at the instant `now_ms`; `boxes` looks up secrets, `log` a job's segments."""
+    """World of one batch, at the instant `now_ms`; of the `engine` only secrets and a job's segments are looked up."""
 
-    def __init__(self, loaded: Loaded, now_ms: int, broker: str, boxes: Boxes, log: Log) -> None:
+    def __init__(self, loaded: Loaded, now_ms: int, engine: Engine) -> None:
         self.now_ms = now_ms
-        self.broker = broker
+        self.broker = engine.broker
         self.brokers, self.adopted = loaded.brokers, loaded.adopted
         self._damaged, self._unreadable = loaded.damaged, loaded.unreadable
         self.news = News()  # of the command that is being decided
         self.timings = Timings()
         self._points = 0
-        self._look_up_boxes = boxes
-        self._log = log
+        self._look_up_boxes = engine.boxes
+        self._log = engine.segments
+        self._announces = engine.announces
         self._changes = Changes()
         self._numbers, self._numbers_used = loaded.numbers, 0
         self._jobs: dict[str, JobRow] = {}
@@ -304,13 +303,15 @@ class World:
             places = self._places[key] = []
         heappush(places, (-job.priority, job.number, job))
 
-    def append(self, job: JobRow, count: int, raw: bytes, latest_ms: int) -> None:
-        """Append encoded events of the job's attempt to its log; `latest_ms` is the latest of their timestamps."""
+    def append(self, job: JobRow, count: int, raw: bytes, latest_ms: int, *, by_broker: bool = False) -> None:
+        """Append encoded events to the job's log; `latest_ms`: their latest timestamp; `by_broker`: not its agent's."""
         first = job.last_sequence + 1
         job.last_sequence += count
         self._add_segment(job, first, count, raw, latest_ms)
         run = EventSegment(first_sequence=first, count=count, attempt=job.attempt, events=raw)
         self.news.appended.append(Appended(job.watch_key, run))
+        if by_broker and self._announces:
+            self._changes.lifecycle += [(job.number, sequence) for sequence in range(first, first + count)]
 
     def _add_segment(self, job: JobRow, first_sequence: int, count: int, raw: bytes, latest_ms: int) -> None:
         self._changes.segments.append(
@@ -328,7 +329,7 @@ class World:
 
     def write(self, job: JobRow, bodies: list[BrokerBody]) -> None:
         """Append events of the broker to the job's log."""
-        self.append(job, len(bodies), encode_bodies(bodies), self.now_ms)
+        self.append(job, len(bodies), encode_bodies(bodies), self.now_ms, by_broker=True)
 
     def lease(self, job: JobRow, request_id: RequestId) -> None:
         """Record the request to which the job's lease is granted."""

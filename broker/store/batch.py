@@ -142,7 +142,7 @@ class Store:
         found = self._kept.find(keys)
         loaded = engine.load(keys)
         self._kept.add(keys, loaded, found)
-        world = World(loaded, now_ms, engine.broker, engine.boxes, engine.segments)
+        world = World(loaded, now_ms, engine)
         if keys.due:
             world.adopt_due(engine.due(now_ms, keys.due))
         if keys.wanted:

@@ -131,6 +131,21 @@ class Engine(Protocol):
         ...
 
     @property
+    def rows_max(self) -> int | None:
+        """Maximum rows in a transaction, as `portions` counts them; None: any number."""
+        ...
+
+    @property
+    def bytes_max(self) -> int | None:
+        """Maximum bytes in a transaction, as `portions` counts them; None if and only if `rows_max` is."""
+        ...
+
+    @property
+    def announces(self) -> bool:
+        """Whether the engine publishes what happens to jobs: then it needs `Changes.lifecycle`."""
+        ...
+
+    @property
     def alone(self) -> bool:
         """Whether no other broker writes to the database: then rows may be kept from one batch to the next."""
         ...
@@ -332,7 +347,15 @@ class Engine(Protocol):
         ...
 
 
-class Embedded:
+class Unbounded:
+    """Unbounded transactions, and no announcements: the part of `Engine` that only a cloud's database needs."""
+
+    rows_max: int | None = None
+    bytes_max: int | None = None
+    announces = False
+
+
+class Embedded(Unbounded):
     """Embedded database: the part of `Engine` that only a database over a network, or of several brokers, needs."""
 
     remote = False

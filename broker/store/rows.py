@@ -279,3 +279,4 @@ class Changes(Struct):
     kinds: dict[QueueKey, int] = {}  # by queue and needs (not empty): how many jobs are added
     usage: dict[str, Usage] = {}  # by tenant: what is added
     ready: bool = False  # whether jobs may be leased after the batch: with several brokers, raises `ready_seq`
+    lifecycle: list[tuple[int, int]] = []  # numbers of jobs and sequences: events of the broker, if `Engine.announces`

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from airunner.broker.store.contract import Fenced, Identity, Moved, Waiting
+from airunner.broker.store.contract import Fenced, Identity, Moved, Unbounded, Waiting
 from airunner.broker.store.postgres import loading, saving
 from airunner.broker.store.postgres.batches import Batch, Memory
 from airunner.broker.store.postgres.connecting import Link
@@ -36,7 +36,7 @@ def open_postgres(url: str, identity: Identity, now_ms: Callable[[], int]) -> Po
     return PostgresEngine(link, identity.broker, epoch, ready_seq)
 
 
-class PostgresEngine(PageReader):
+class PostgresEngine(PageReader, Unbounded):
     """Engine of the broker `broker`, which has opened the store for the `epoch`-th time; see `contract.Engine`."""
 
     batch_max = 256  # commands in one transaction, which share two round trips
