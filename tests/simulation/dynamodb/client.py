@@ -1,4 +1,4 @@
-"""The low-level DynamoDB client of boto3, as far as an engine uses it, over a fake server; the way there is handed in."""
+"""The low-level DynamoDB client of boto3, as far as an engine uses it; the way to the fake server is handed in."""
 
 from __future__ import annotations
 

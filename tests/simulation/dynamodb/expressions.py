@@ -179,6 +179,9 @@ class _Parser:
             low = self.operand()
             self.expect("AND")
             high = self.operand()
+            bounds = low({}), high({})  # where both are values
+            if all(bounds) and not ordered("<=", *bounds):
+                raise invalid("The BETWEEN operator requires upper bound to be greater than or equal to lower bound")
             return lambda item: ordered(">=", left(item), low(item)) and ordered("<=", left(item), high(item))
         word = self.next()
         right = self.operand()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from botocore.exceptions import ClientError
 
 from tests.simulation.dynamodb.client import Client, fake_client
@@ -106,6 +103,13 @@ def test_a_cancelled_transaction_is_tried_again_with_its_token(client: Client) -
         [put(key() | {"n": {"S": "1"}, "l": {"S": "1"}})],
         [put(key(), ConditionExpression="at = :v", ExpressionAttributeValues={":v": {"S": "1"}})],
         [put(key(), ConditionExpression="(rev = :v)", ExpressionAttributeValues={":v": {"N": "1"}, ":u": {"N": "1"}})],
+        [
+            put(
+                key(),
+                ConditionExpression="rev BETWEEN :v AND :u",
+                ExpressionAttributeValues={":v": {"N": "2"}, ":u": {"N": "1"}},
+            )
+        ],
         [put(key(), ConditionExpression="((rev = :v))", ExpressionAttributeValues={":v": {"N": "1"}})],
     ],
 )
