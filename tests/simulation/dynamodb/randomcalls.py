@@ -1,4 +1,4 @@
-"""Random calls of a DynamoDB client: few keys, so that conditions fail, transactions meet and indexes have much to do."""
+"""Random calls of a DynamoDB client, on few keys: conditions fail, transactions meet, indexes have much to do."""
 
 from __future__ import annotations
 
