@@ -11,15 +11,11 @@ from tests.conformance import counters
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
 from tests.conformance.machine import StoreAndModel
-from tests.postgresql.fleets import Rotation, empty, fleet
+from tests.conformance.rotation import OF_ONE_BROKER, Rotation
+from tests.postgresql.fleets import empty, fleet
 from tests.postgresql.serving import Servers
 
 pytestmark = pytest.mark.timeout(120)  # the first test of a version makes a cluster
-OF_ONE_BROKER = {  # they are about the steps of one broker, and name all that it owns
-    "very_many_that_fall_due_at_once_do_so_in_steps",
-    "jobs_behind_expired_ones_are_leased",
-    "a_grant_that_nobody_heard_of_may_be_granted_again",
-}
 EACH = [(version, brokers) for version in (15, 18) for brokers in (1, 3)]
 
 

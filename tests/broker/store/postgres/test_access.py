@@ -6,7 +6,8 @@ import pytest
 
 from airunner.broker.store.postgres.opening import initialise
 from tests.conformance.machine import StoreAndModel
-from tests.postgresql.fleets import Rotation, fleet
+from tests.conformance.rotation import Rotation
+from tests.postgresql.fleets import fleet
 from tests.postgresql.pooling import pooled
 from tests.postgresql.serving import Server
 
