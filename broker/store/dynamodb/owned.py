@@ -1,0 +1,162 @@
+"""Due jobs of this broker: which of its leases and delays end when, kept in memory; and how they change owners.
+
+The index `due` is late, so it only tells which jobs a broker owned some seconds ago: this one, when it starts; and a
+dead one, whose jobs are adopted. In between, the memory is what the broker's own transactions have made of it. From
+time to time the index is searched for jobs that are overdue and not in memory, whatever the reason.
+
+A renewal or an adoption changes one item at a time, each under its condition: it may be done in part, and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from airunner.broker.store.contract import StoreAway
+from airunner.broker.store.dynamodb.items import JobItem, read_job, write_job
+from airunner.broker.store.dynamodb.schema import DUE, JOB, SHARDS, due_at, due_partition, job_of_pk
+from airunner.broker.store.dynamodb.table import CALLS_MAX, Table
+from airunner.broker.store.rows import JobRow
+
+LATE_S: Final = 10.0  # seconds by which an index is behind, at most
+SEARCHED_S: Final = 30.0  # seconds between two searches of the index for jobs that are overdue
+OVERDUE_MS: Final = 5_000  # by which a job that is not in memory is overdue
+OVERDUE_MAX: Final = 1_000  # such entries that are read in a search
+CHANGE_TRIES: Final = 8  # of one item, which others may change at the same time
+_CHUNK: Final = 100  # jobs that are read together
+
+
+class Owned:
+    """Due jobs of a broker, by the partition keys of their items."""
+
+    def __init__(self) -> None:
+        self._instants: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def __contains__(self, pk: str) -> bool:
+        return pk in self._instants
+
+    def note(self, pk: str, row: JobRow, broker: str) -> None:
+        """Note a job's row as it is stored now."""
+        at = due_at(row) if row.broker == broker and row.finished_ms is None else None
+        if at is None:
+            self.forget(pk)
+        else:
+            self.note_at(pk, at)
+
+    def note_at(self, pk: str, at_ms: int) -> None:
+        """Note that a job may be due at an instant."""
+        if self._instants.get(pk) != at_ms:
+            self._instants[pk] = at_ms
+            heappush(self._heap, (at_ms, pk))
+            if len(self._heap) > 2 * len(self._instants) + 64:
+                self._heap = [(at, own) for own, at in self._instants.items()]
+                heapify(self._heap)
+
+    def forget(self, pk: str) -> None:
+        """Forget a job that is not due any more, or not this broker's."""
+        self._instants.pop(pk, None)
+
+    def due(self, now_ms: int, limit: int, aside: set[str]) -> list[str]:
+        """List jobs that are due, the earliest first, without those that are set aside."""
+        found: list[tuple[int, str]] = []
+        while self._heap and self._heap[0][0] <= now_ms and len(found) < limit:
+            at, pk = heappop(self._heap)
+            if self._instants.get(pk) == at and (at, pk) not in found[-1:]:
+                if job_of_pk(pk)[1] in aside:
+                    self.forget(pk)
+                else:
+                    found.append((at, pk))
+        for entry in found:
+            heappush(self._heap, entry)
+        return [pk for _, pk in found]
+
+    def next_ms(self) -> int | None:
+        """Return the first instant at which a job is due; None: none is."""
+        while self._heap and self._instants.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def all(self) -> list[str]:
+        """List all jobs."""
+        return list(self._instants)
+
+
+def indexed(table: Table, broker: str) -> dict[str, int]:
+    """Read from the index which jobs a broker owns, and when each is due at the earliest."""
+
+    def of_shard(shard: int) -> list[tuple[str, int]]:
+        values = {":d": {"S": due_partition(broker, shard)}}
+        return [(item["pk"]["S"], int(item["dn"]["N"])) for item in table.query("d = :d", values, index=DUE)]
+
+    found = table.edges.run_all([partial(of_shard, shard) for shard in range(SHARDS)])
+    return {pk: at for some in found for pk, at in some}
+
+
+def owns_any(table: Table, broker: str) -> bool:
+    """Tell from the index whether a broker owns a job."""
+    for shard in range(SHARDS):
+        values = {":d": {"S": due_partition(broker, shard)}}
+        if any(True for _ in table.query("d = :d", values, index=DUE, limit=1)):
+            return True
+    return False
+
+
+def overdue(table: Table, broker: str, now_ms: int) -> Iterator[tuple[str, int]]:
+    """Read from the index which of a broker's jobs are overdue, and since when at the latest."""
+    for shard in range(SHARDS):
+        values = {":d": {"S": due_partition(broker, shard)}, ":at": {"N": str(now_ms - OVERDUE_MS)}}
+        for item in table.query("d = :d AND dn <= :at", values, index=DUE, limit=OVERDUE_MAX):
+            yield item["pk"]["S"], int(item["dn"]["N"])
+
+
+def renewed(row: JobRow, now_ms: int, broker: str) -> None:
+    """Give a job a full visibility period, and at most a full pause, from now on, and an owner."""
+    row.broker = broker
+    if row.deadline_ms is not None and row.visibility_ms is not None:
+        row.deadline_ms = now_ms + row.visibility_ms
+    if row.due_ms is not None and row.pause_ms is not None:
+        row.due_ms = min(row.due_ms, now_ms + row.pause_ms)
+
+
+def take_over(table: Table, owned: Owned, pks: Iterable[str], before: str, broker: str, now_ms: int) -> int:
+    """Renew jobs that the broker `before` owns, and make `broker` their owner; return how many there were.
+
+    Raises `StoreAway`: some may be done, and all may be tried again.
+    """
+    wanted = list(pks)
+    taken = 0
+    for at in range(0, len(wanted), _CHUNK):
+        items = [read_job(item) for item in table.get((pk, JOB) for pk in wanted[at : at + _CHUNK]).values()]
+        there = {job.key[0] for job in items}
+        for pk in wanted[at : at + _CHUNK]:
+            if pk not in there:
+                owned.forget(pk)
+        calls = [partial(_take_one, table, job, before, broker, now_ms) for job in items]
+        for some in (calls[first : first + CALLS_MAX] for first in range(0, len(calls), CALLS_MAX)):
+            for job in table.edges.run_all(some):
+                if job is not None:
+                    owned.note(job.key[0], job.row, broker)
+                    taken += job.row.broker == broker
+    return taken
+
+
+def _take_one(table: Table, job: JobItem, before: str, broker: str, now_ms: int) -> JobItem | None:
+    """Take over one job; return it as it is stored then, None: it is gone."""
+    for _ in range(CHANGE_TRIES):
+        if job.row.broker not in (before, broker) or job.row.finished_ms is not None or due_at(job.row) is None:
+            return job
+        rev = job.rev
+        if job.row.broker == broker and before != broker:
+            return job
+        renewed(job.row, now_ms, broker)
+        if table.put(write_job(job), "rev = :rev", {":rev": {"N": str(rev)}}):
+            job.rev += 1
+            return job
+        items = table.get([job.key])
+        if not items:
+            return None
+        job = read_job(items[job.key])
+    raise StoreAway(f"{table.shown}: job {job.row.job_id} is changed by others all the time")

@@ -1,0 +1,343 @@
+"""Table on DynamoDB: its calls, with their retries, and what each error means to a broker.
+
+| what has happened | what is done |
+|---|---|
+| a condition does not hold | `Moved`, or False: decided again |
+| another transaction is at an item, or the table is throttled | again after a random pause, which grows |
+| server error, connection lost, no answer in time | the same: a transaction has a token, and is done once |
+| `TRIES_MAX` of these; a condition that fails after one | `StoreUnsure` if it may be done, else `StoreAway` |
+| missing right, table, index; an item that is too large | `OperatorError` with AWS's code |
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from random import Random, SystemRandom
+from typing import Any, Final, Protocol, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+
+from airunner.broker.store.awserrors import SERVER_FAULT, aws_words, is_transient
+from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
+from airunner.broker.store.dynamodb.items import Item, size_of
+from airunner.broker.store.dynamodb.schema import Key
+from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+
+T = TypeVar("T")
+Value = dict[str, Any]
+Values = Mapping[str, Value]
+
+TRIES_MAX: Final = 8  # of a call, with pauses of some 3 s in all
+PAUSE_FIRST_S: Final = 0.025
+PAUSE_LAST_S: Final = 1.0
+ROWS_MAX: Final = 100  # items in a transaction
+BYTES_MAX: Final = 4_000_000  # of these items; DynamoDB takes 4 MB
+KEYS_MAX: Final = 100  # in one BatchGetItem
+CALLS_MAX: Final = 8  # calls at a time
+AGAIN: Final = frozenset(
+    {
+        "InternalFailure",
+        "InternalServerError",
+        "ItemCollectionSizeLimitExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingException",
+        "Throttling",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+AGAIN_REASONS: Final = frozenset({"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+FAILED: Final = "ConditionalCheckFailed"
+NOTHING_SENT: Final = (EndpointConnectionError, ConnectTimeoutError)
+
+
+class Client(Protocol):
+    """Client of DynamoDB, as boto3 makes it: the methods that are used here."""
+
+    def batch_get_item(self, **asked: object) -> dict[str, Any]: ...
+    def delete_item(self, **asked: object) -> dict[str, Any]: ...
+    def describe_table(self, **asked: object) -> dict[str, Any]: ...
+    def get_item(self, **asked: object) -> dict[str, Any]: ...
+    def put_item(self, **asked: object) -> dict[str, Any]: ...
+    def query(self, **asked: object) -> dict[str, Any]: ...
+    def transact_write_items(self, **asked: object) -> dict[str, Any]: ...
+    def update_item(self, **asked: object) -> dict[str, Any]: ...
+
+
+class Edges:
+    """Edges of the engine: pauses, randomness, a steady clock, and how several calls are made at a time."""
+
+    def __init__(self) -> None:
+        self.random: Random = SystemRandom()
+        self._pool = ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="dynamodb")
+        self._inside = threading.local()
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def steady_s(self) -> float:
+        """Return the time of a clock that is never set."""
+        return time.monotonic()
+
+    def run_all(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Make calls side by side, and return their results in order; raises the first error."""
+        if len(calls) <= 1 or getattr(self._inside, "pool", False):  # a thread that waits for others would block them
+            return [call() for call in calls]
+        return list(self._pool.map(self._call, calls))
+
+    def _call(self, call: Callable[[], T]) -> T:
+        self._inside.pool = True
+        return call()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+class Table:
+    """Table with a name, over a client. `units`: write units that its calls have taken, as DynamoDB says."""
+
+    def __init__(self, client: Client, name: str, edges: Edges) -> None:
+        self.name = name
+        self.edges = edges
+        self.rows = 0  # items read or written
+        self.units = 0.0
+        self._client = client
+
+    # --- reads ---
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, Item]:
+        """Read items by their keys, as they are now; those that do not exist are missing."""
+        wanted = list(dict.fromkeys(keys))
+        chunks = [wanted[at : at + KEYS_MAX] for at in range(0, len(wanted), KEYS_MAX)]
+        found: dict[Key, Item] = {}
+        for some in self.edges.run_all([partial(self._get, chunk) for chunk in chunks]) if chunks else ():
+            found |= some
+        self.rows += len(found)
+        return found
+
+    def _get(self, keys: Sequence[Key]) -> dict[Key, Item]:
+        found: dict[Key, Item] = {}
+        left = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys]
+        pauses = self._pauses()
+        while left:
+            asked = {self.name: {"Keys": left, "ConsistentRead": True}}
+            answer = self._call(partial(self._client.batch_get_item, RequestItems=asked), reads=True)
+            for item in answer["Responses"].get(self.name, []):
+                found[item["pk"]["S"], item["sk"]["S"]] = item
+            before, left = len(left), answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+            if len(left) == before and not next(pauses, None):
+                raise StoreAway(f"{self.shown}: throttled (ProvisionedThroughputExceededException)")
+        return found
+
+    def query(
+        self,
+        condition: str,
+        values: Values,
+        *,
+        index: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        projection: str | None = None,
+    ) -> Iterator[Item]:
+        """Read items in order, page by page: of the table as they are now, of an index as they were a little ago."""
+        asked: dict[str, Any] = {
+            "TableName": self.name,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+            "ScanIndexForward": not descending,
+        }
+        asked |= {"ConsistentRead": True} if index is None else {"IndexName": index}
+        if limit is not None:
+            asked["Limit"] = limit
+        if projection is not None:
+            asked["ProjectionExpression"] = projection
+        left = limit
+        while True:
+            answer = self._call(partial(self._client.query, **asked), reads=True)
+            items = answer["Items"]
+            self.rows += len(items)
+            yield from items
+            if left is not None:
+                left -= len(items)
+            if (last := answer.get("LastEvaluatedKey")) is None or (left is not None and left <= 0):
+                return
+            asked["ExclusiveStartKey"] = last
+
+    def count(self, condition: str, values: Values, *, index: str, limit: int) -> int:
+        """Count items of an index, up to a limit."""
+        asked: dict[str, Any] = {
+            "TableName": self.name,
+            "IndexName": index,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+            "Select": "COUNT",
+        }
+        counted = 0
+        while counted < limit:
+            asked["Limit"] = limit - counted
+            answer = self._call(partial(self._client.query, **asked), reads=True)
+            counted += answer["Count"]
+            if (last := answer.get("LastEvaluatedKey")) is None:
+                break
+            asked["ExclusiveStartKey"] = last
+        self.rows += 1
+        return counted
+
+    # --- writes of one item ---
+
+    def put(self, item: Item, condition: str | None = None, values: Values | None = None) -> bool:
+        """Write an item; False: the condition does not hold, or a repeat of the call has found it so."""
+        return self._write(partial(self._client.put_item, Item=item), condition, values)
+
+    def update(self, key: Key, update: str, condition: str, values: Values) -> bool:
+        """Change an item; False: the condition does not hold, or a repeat of the call has found it so."""
+        return self._write(partial(self._client.update_item, Key=_key(key), UpdateExpression=update), condition, values)
+
+    def delete(self, key: Key, condition: str | None = None, values: Values | None = None) -> bool:
+        """Delete an item; False: the condition does not hold."""
+        return self._write(partial(self._client.delete_item, Key=_key(key)), condition, values)
+
+    def _write(self, call: Callable[..., dict[str, Any]], condition: str | None, values: Values | None) -> bool:
+        asked: dict[str, Any] = {"TableName": self.name, "ReturnConsumedCapacity": "INDEXES"}
+        if condition is not None:
+            asked["ConditionExpression"] = condition
+        if values:
+            asked["ExpressionAttributeValues"] = values
+        self.rows += 1
+        try:
+            answer = self._call(partial(call, **asked), reads=False)
+        except Moved:
+            return False
+        except StoreUnsure:
+            return False
+        self._add_units([answer.get("ConsumedCapacity", {})])
+        return True
+
+    # --- transactions ---
+
+    def transact(self, actions: Sequence[dict[str, Any]], token: str) -> None:
+        """Do all of these writes or none, once, however often the call has to be repeated. Raises `Moved`."""
+        require_fits(actions)
+        self.rows += len(actions)
+        call = partial(
+            self._client.transact_write_items,
+            TransactItems=list(actions),
+            ClientRequestToken=token,
+            ReturnConsumedCapacity="INDEXES",
+        )
+        answer = self._call(call, reads=False)
+        self._add_units(answer.get("ConsumedCapacity", []))
+
+    def put_action(self, item: Item, condition: str, values: Values | None = None) -> dict[str, Any]:
+        """Make the write of an item in a transaction."""
+        return {"Put": {"Item": item, **self._conditioned(condition, values)}}
+
+    def delete_action(self, key: Key, condition: str, values: Values | None = None) -> dict[str, Any]:
+        """Make the deletion of an item in a transaction."""
+        return {"Delete": {"Key": _key(key), **self._conditioned(condition, values)}}
+
+    def update_action(
+        self, key: Key, update: str, condition: str, values: Values, names: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Make the change of an item in a transaction."""
+        asked = {"Key": _key(key), "UpdateExpression": update, **self._conditioned(condition, values)}
+        return {"Update": {**asked, "ExpressionAttributeNames": names} if names else asked}
+
+    def _conditioned(self, condition: str, values: Values | None) -> dict[str, Any]:
+        asked: dict[str, Any] = {"TableName": self.name, "ConditionExpression": condition}
+        return {**asked, "ExpressionAttributeValues": values} if values else asked
+
+    def _add_units(self, consumed: Iterable[dict[str, Any]]) -> None:
+        for capacity in consumed:
+            self.units += capacity.get("CapacityUnits", 0.0)
+
+    # --- calls ---
+
+    @property
+    def shown(self) -> str:
+        """Words for the table in a message."""
+        return f"the store in the DynamoDB table {self.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the table. Raises `OperatorError`, `StoreAway`."""
+        answer = self._call(partial(self._client.describe_table, TableName=self.name), reads=True)
+        table: dict[str, Any] = answer["Table"]
+        return table
+
+    def _pauses(self) -> Iterator[float]:
+        """Pause before each further try, longer each time and by chance."""
+        pause_s = PAUSE_FIRST_S
+        for _ in range(TRIES_MAX - 1):
+            self.edges.pause(pause_s * (0.5 + self.edges.random.random() / 2))
+            yield pause_s
+            pause_s = min(2 * pause_s, PAUSE_LAST_S)
+
+    def _call(self, call: Callable[[], dict[str, Any]], *, reads: bool) -> dict[str, Any]:
+        pauses = self._pauses()
+        unsure = False
+        while True:
+            try:
+                return call()
+            except (ClientError, BotoCoreError) as error:
+                try:
+                    words = self._judged(error)
+                except Moved as moved:
+                    if unsure:  # the try before may have done it, and its token be forgotten
+                        raise StoreUnsure(f"{self.shown}: {aws_words(error)}, after a try without an answer") from moved
+                    raise
+                unsure |= not reads and may_be_done(error)
+            if next(pauses, None) is None:
+                raise (StoreUnsure if unsure else StoreAway)(f"{self.shown}: {words}")
+
+    def _judged(self, error: ClientError | BotoCoreError) -> str:
+        """Return words for an error after which the same call may be made again; raise what others mean."""
+        if isinstance(error, BotoCoreError):
+            if not is_transient(error):
+                raise OperatorError(
+                    f"cannot use {self.shown}: {aws_words(error)}", exit_code=EXIT_UNAVAILABLE
+                ) from error
+            return aws_words(error)
+        code = error.response["Error"]["Code"]
+        reasons = {reason["Code"] for reason in error.response.get("CancellationReasons", ())}
+        if code == "ConditionalCheckFailedException" or FAILED in reasons:
+            raise Moved from error
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if (
+            code in AGAIN
+            or status >= SERVER_FAULT
+            or (code == "TransactionCanceledException" and reasons <= AGAIN_REASONS)
+        ):
+            return aws_words(error)
+        raise OperatorError(f"cannot use {self.shown}: {aws_words(error)}", exit_code=EXIT_UNAVAILABLE) from error
+
+
+def new_token(edges: Edges) -> str:
+    """Draw the token of a transaction that no batch numbers."""
+    return edges.random.randbytes(16).hex()
+
+
+def require_fits(actions: Sequence[dict[str, Any]]) -> None:
+    """Require that a transaction keeps DynamoDB's bounds; a batch that does not is an error of this program."""
+    assert len(actions) <= ROWS_MAX, f"{len(actions)} items in a transaction"
+    size = sum(size_of(action["Put"]["Item"]) for action in actions if "Put" in action)
+    assert size <= BYTES_MAX, f"{size} bytes in a transaction"
+
+
+def may_be_done(error: ClientError | BotoCoreError) -> bool:
+    """Tell whether a write may have been done though it was answered by an error, or not at all."""
+    if isinstance(error, BotoCoreError):
+        return not isinstance(error, NOTHING_SENT)
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= SERVER_FAULT
+
+
+def _key(key: Key) -> Item:
+    return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}

@@ -1,0 +1,206 @@
+"""Waiting jobs: found in an index that is late, and among what this broker has made ready itself a moment ago.
+
+What is found is read again from the table before it is decided on; its revision is a condition of the lease. So a lease
+is never wrong, but the order is that of the jobs that the index shows. When another broker says that jobs are ready and
+the index does not show them yet, it is searched again, after pauses that grow, until it must have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+
+from airunner.broker.store.contract import Waiting
+from airunner.broker.store.dynamodb.items import JobItem, read_job
+from airunner.broker.store.dynamodb.owned import LATE_S
+from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, job_pk, place_of, waiting_partition
+from airunner.broker.store.dynamodb.table import Table
+from airunner.broker.store.rows import JobRow, QueueKey
+
+SPARE: Final = 4  # entries that are read beyond those that are wanted: some are of jobs that were leased just now
+ROUNDS_MAX: Final = 8  # searches for one queue and needs in a batch; each goes on behind the one before
+RECENT_MAX: Final = 20_000  # jobs remembered
+HINT_FIRST_S: Final = 0.02  # pause between two searches for what another broker has hinted at, doubled each time,
+HINT_LAST_S: Final = 1.0  # up to this
+_Entry = tuple[int, int, str]  # place, number, partition key
+
+
+class Hint(Struct):
+    """Hint of another broker that jobs are ready: until when they may be missing in the index."""
+
+    until_s: float
+    next_s: float  # when to search again
+    pause_s: float = HINT_FIRST_S
+
+    def was_in_vain(self, now_s: float) -> None:
+        """Put the next search off."""
+        self.next_s = now_s + self.pause_s
+        self.pause_s = min(2 * self.pause_s, HINT_LAST_S)
+
+
+class Recent:
+    """Jobs that this broker has made ready, or leased, so lately that the index may not show it."""
+
+    def __init__(self) -> None:
+        self._ready: dict[QueueKey, dict[str, tuple[float, _Entry]]] = {}
+        self._gone: dict[str, float] = {}
+        self._hints: dict[QueueKey, Hint] = {}
+        self._hinted_all: Hint | None = None
+        self._count = 0
+
+    def add(self, row: JobRow, now_s: float) -> None:
+        """Remember a job that may be leased since now."""
+        pk = job_pk(row.tenant, row.job_id)
+        self._gone.pop(pk, None)
+        self._bound(now_s)
+        self._ready.setdefault(row.key, {})[pk] = (now_s + LATE_S, (-row.priority, row.number, pk))
+        self._count += 1
+
+    def remove(self, row: JobRow, now_s: float) -> None:
+        """Remember a job that may not be leased any more."""
+        pk = job_pk(row.tenant, row.job_id)
+        if own := self._ready.get(row.key):
+            own.pop(pk, None)
+        self._gone[pk] = now_s + LATE_S
+        self._bound(now_s)
+
+    def _bound(self, now_s: float) -> None:
+        if len(self._gone) > RECENT_MAX:
+            self._gone = {pk: until_s for pk, until_s in self._gone.items() if until_s > now_s}
+            if len(self._gone) > RECENT_MAX:
+                self._gone.clear()
+        if self._count > RECENT_MAX:
+            self._ready = {
+                key: left
+                for key, own in self._ready.items()
+                if (left := {pk: entry for pk, entry in own.items() if entry[0] > now_s})
+            }
+            self._count = sum(map(len, self._ready.values()))
+            if self._count > RECENT_MAX:
+                self._ready.clear()
+                self._count = 0
+
+    def ready(self, key: QueueKey, now_s: float) -> list[_Entry]:
+        """List jobs of a queue and needs that this broker has made ready lately."""
+        own = self._ready.get(key)
+        if not own:
+            return []
+        for pk in [pk for pk, (until_s, _) in own.items() if until_s <= now_s]:
+            del own[pk]
+            self._count -= 1
+        if not own:
+            del self._ready[key]
+        return [entry for _, entry in own.values()]
+
+    def is_gone(self, pk: str, now_s: float) -> bool:
+        """Tell whether this broker has leased or ended a job lately."""
+        return self._gone.get(pk, now_s) > now_s
+
+    def hint(self, keys: Collection[QueueKey] | None, now_s: float) -> None:
+        """Remember a hint of another broker; None: jobs of any queue may be ready."""
+        if keys is None:
+            self._hinted_all = Hint(now_s + LATE_S, now_s)
+            return
+        if len(self._hints) > RECENT_MAX:
+            self._hints = {key: one for key, one in self._hints.items() if one.until_s > now_s}
+        for key in keys:
+            self._hints[key] = Hint(now_s + LATE_S, now_s)
+
+    def hinted(self, key: QueueKey, now_s: float) -> Hint | None:
+        """Return the hint for a queue and needs, if the index may not have it yet."""
+        hint = self._hints.get(key)
+        if hint is not None and hint.until_s <= now_s:
+            del self._hints[key]
+            hint = None
+        return hint or (self._hinted_all if self._hinted_all and self._hinted_all.until_s > now_s else None)
+
+
+class Search(Struct):
+    """Search for waiting jobs: of each queue and needs the jobs, in order, and which ones may have more."""
+
+    jobs: dict[str, JobItem] = {}  # by partition key
+    waiting: Waiting = Waiting([])
+
+
+def find_waiting(table: Table, recent: Recent, wanted: Mapping[QueueKey, int], aside: Collection[str]) -> Search:
+    """Find waiting jobs, of each queue and needs as many as are wanted."""
+    now_s = table.edges.steady_s()
+    search = Search()
+    rows: list[JobRow] = []
+    locked: set[QueueKey] = set()
+    more: set[QueueKey] = set()
+    hints = {key: recent.hinted(key, now_s) for key in wanted}
+    searched: dict[QueueKey, int] = {}
+    for key, count in wanted.items():
+        hint = hints[key]
+        if hint is not None and hint.next_s > now_s and not recent.ready(key, now_s):
+            locked.add(key)
+        else:
+            searched[key] = count
+    calls = [partial(_of_key, table, recent, key, count, aside, now_s) for key, count in searched.items()]
+    for (key, count), (jobs, is_cut) in zip(searched.items(), table.edges.run_all(calls), strict=True):
+        search.jobs |= {job.key[0]: job for job in jobs}
+        rows += [job.row for job in jobs]
+        if len(jobs) < count and is_cut:
+            more.add(key)
+        elif len(jobs) < count and (hint := hints[key]) is not None:
+            hint.was_in_vain(now_s)
+            locked.add(key)
+    search.waiting = Waiting(rows, frozenset(more), frozenset(locked))
+    return search
+
+
+def _of_key(
+    table: Table,
+    recent: Recent,
+    key: QueueKey,
+    count: int,
+    aside: Collection[str],
+    now_s: float,
+) -> tuple[list[JobItem], bool]:
+    """Find jobs of one queue and needs; return them in order, and whether the search was cut off."""
+    found: dict[str, JobItem] = {}
+    looked: set[str] = set()
+    behind: dict[int, bytes | None] = dict.fromkeys(range(SHARDS))
+    candidates = {pk: (place, number) for place, number, pk in recent.ready(key, now_s)}
+    ends: dict[int, bool] = {}
+    for _ in range(ROUNDS_MAX):
+        heads: list[tuple[int, int]] = []
+        for shard in [shard for shard in behind if not ends.get(shard)]:
+            entries = list(_entries(table, key, shard, behind[shard], count + SPARE))
+            ends[shard] = len(entries) < count + SPARE
+            if entries:
+                behind[shard] = entries[-1][0]
+            if not ends[shard]:
+                heads.append(place_of(entries[-1][0]))
+            candidates |= {pk: place_of(raw) for raw, pk in entries}
+        bound = min(heads, default=None)  # of what is behind it, other shards may have earlier ones
+        wanted = sorted(
+            (place, pk) for pk, place in candidates.items() if pk not in looked and not recent.is_gone(pk, now_s)
+        )
+        for at in range(0, len(wanted), count + SPARE):
+            some = [pk for place, pk in wanted[at : at + count + SPARE] if bound is None or place <= bound]
+            looked.update(some)
+            for item in table.get((pk, JOB) for pk in some).values():
+                job = read_job(item)
+                if not job.row.gate and job.row.key == key and job.row.job_id not in aside:
+                    found[job.key[0]] = job
+            if len(found) >= count or not some:
+                break
+        if len(found) >= count or all(ends.values()):
+            break
+    in_order = sorted(found.values(), key=lambda job: (-job.row.priority, job.row.number))
+    return in_order[:count], not all(ends.values())
+
+
+def _entries(table: Table, key: QueueKey, shard: int, behind: bytes | None, limit: int) -> list[tuple[bytes, str]]:
+    values: dict[str, dict[str, object]] = {":w": {"S": waiting_partition(key, shard)}}
+    condition = "w = :w"
+    if behind is not None:
+        values[":p"] = {"B": behind}
+        condition += " AND wp > :p"
+    items = table.query(condition, values, index=WAITING, limit=limit)
+    return [(bytes(item["wp"]["B"]), item["pk"]["S"]) for item in items]
