@@ -40,7 +40,9 @@ from airunner.broker.store.dynamodb.table import ROWS_MAX, Table
 from airunner.broker.store.dynamodb.waiting import Recent, find_waiting
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, SecretRow, Usage
 
-DUE_MAX: Final = 24  # jobs that are ended in a batch because they are due: each writes up to three items
+DUE_ROWS_MAX: Final = 66  # rows that jobs write in a batch because they are due:
+LEASE_ROWS: Final = 3  # for a lease that ends, its job and two events,
+DELAY_ROWS: Final = 1  # and for a delay, its job
 ROW_BYTES: Final = 1_024  # bytes that a job takes beside its spec and log, with its index entries
 BYTES_MAX: Final = 2_500_000  # of a batch's contents in one transaction
 
@@ -113,7 +115,7 @@ class DynamoEngine(PageReader):
         if keys.fleet:
             found.brokers = [read_broker(item) for item in broker_items(self.table)]
         if keys.sweep is not None:
-            batch.gone = sweeping.find_gone(self.table, keys.sweep)
+            batch.notes = sweeping.find_notes(self.table, keys.sweep)
         return found
 
     def _beat(self, now_s: float, now_ms: int) -> None:
@@ -205,7 +207,7 @@ class DynamoEngine(PageReader):
         return search.waiting._replace(jobs=[known.get(pk, search.jobs[pk]).row for pk in pks])
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
-        pks = self._owned.due(now_ms, min(limit, DUE_MAX), self._aside)
+        pks = self._owned.due(now_ms, limit, self._aside)
         jobs = self._read(pks)
         for pk in pks:
             if pk not in jobs:
@@ -215,7 +217,9 @@ class DynamoEngine(PageReader):
         delayed = [row for row in rows if row.due_ms is not None and row.due_ms <= now_ms]
         expired.sort(key=lambda row: row.deadline_ms or 0)
         delayed.sort(key=lambda row: row.due_ms or 0)
-        return expired + [row for row in delayed if row not in expired]
+        del expired[DUE_ROWS_MAX // LEASE_ROWS :]
+        left = DUE_ROWS_MAX - LEASE_ROWS * len(expired)
+        return expired + [row for row in delayed if row not in expired][: left // DELAY_ROWS]
 
     def _read(self, pks: Iterable[str]) -> dict[str, JobItem]:
         """Read jobs for the batch, with their specs, unless they are read already."""
@@ -242,7 +246,7 @@ class DynamoEngine(PageReader):
         transaction = saving.Saving(self.table, self._batch, self.broker, wall_s, self._records_before_ms)
         transaction.drop_records(self._batch.dropped)
         transaction.save(changes, self._outbox.acknowledged)
-        transaction.actions += sweeping.actions_for(self.table, self._batch.gone)
+        transaction.actions += sweeping.actions_for(self.table, self._batch.notes)
         self._actions, self._changes, self._saving = transaction.actions, changes, transaction
 
     def commit(self) -> None:
@@ -283,11 +287,10 @@ class DynamoEngine(PageReader):
     # --- retention ---
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
-        pks = sweeping.find_finished(
-            self.table, tenants_of(self.table), before_ms, min(limit, sweeping.REMOVED_MAX), self._aside
-        )
+        pks = sweeping.find_finished(self.table, tenants_of(self.table), before_ms, limit, self._aside)
         jobs = self._read(pks).values()
-        return [job.row for job in jobs if job.row.finished_ms is not None and job.row.finished_ms < before_ms]
+        ended = [job.row for job in jobs if job.row.finished_ms is not None and job.row.finished_ms < before_ms]
+        return sweeping.fitting(ended)
 
     def finished_of(self, tenant: str) -> JobRow | None:
         pks = [pk for _, pk in sweeping.finished_of(self.table, tenant, 1, None, self._aside)]
@@ -302,15 +305,13 @@ class DynamoEngine(PageReader):
         return {tenant: usage for tenant, usage in found.items() if usage.size_bytes or usage.waiting}
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
-        del bytes_max  # what is freed is told with the last part
-        return sweeping.remove_logs(self.table, self._batch.gone, segments_max)
+        return sweeping.remove_logs(self.table, self._batch.notes, segments_max, bytes_max)
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
         self._records_before_ms = answered_before_ms
-        del limit  # whole hours are removed
         self._adoption.remove_brokers(answered_before_ms)
         every = self._all_tallies()
-        removed, self._batch.dropped = sweeping.old_records(every, answered_before_ms)
+        removed, self._batch.dropped = sweeping.old_records(every, answered_before_ms, limit)
         for tallies in every:
             if tallies.tenant in removed:
                 self._batch.tenants.setdefault(tallies.tenant, tallies)

@@ -103,7 +103,7 @@ def write_job(job: JobItem) -> Item:
         kept.spec = b""
     inside = _Inside(job.log_bytes, list(job.facts), list(job.segments))
     shard = shard_of(row.job_id)
-    item = {
+    item: Item = {
         "pk": {"S": pk},
         "sk": {"S": sk},
         "rev": {"N": str(job.rev + 1)},
@@ -159,10 +159,16 @@ def write_segment(pk: str, segment: Segment) -> list[Item]:
         "pk": {"S": pk},
         "sk": {"S": segment_sk(segment.first_sequence)},
         "e": {"B": pieces[0]},
+        "z": {"N": str(len(pieces[0]))},
         "h": {"B": _encode((segment.count, segment.attempt, segment.last_timestamp_ms))},
     }
     further = [
-        {"pk": {"S": pk}, "sk": {"S": segment_sk(segment.first_sequence, at)}, "e": {"B": piece}}
+        {
+            "pk": {"S": pk},
+            "sk": {"S": segment_sk(segment.first_sequence, at)},
+            "e": {"B": piece},
+            "z": {"N": str(len(piece))},
+        }
         for at, piece in enumerate(pieces[1:], start=1)
     ]
     return [first, *further]

@@ -215,7 +215,9 @@ class PageReader:
             assert sequence == STDIN_SEQUENCE, "a batch reads only standard inputs"
         pk = job.key[0]
         first = self._first_of(pk, job, sequence)
-        inside = iter([segment for segment in job.segments if segment.first_sequence >= first])
+        inside = sorted(
+            (one for one in job.segments if one.first_sequence >= first), key=lambda one: one.first_sequence
+        )
         values = {":pk": {"S": pk}, ":from": {"S": segment_sk(first)}, ":to": {"S": f"{LOG}~"}}
         apart = read_segments(number, self.table.query("pk = :pk AND sk BETWEEN :from AND :to", values))
         last = job.row.last_sequence  # what came after the job was read may not be all there

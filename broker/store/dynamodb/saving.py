@@ -30,6 +30,7 @@ from airunner.broker.store.dynamodb.items import (
     write_segment,
     write_spec,
 )
+from airunner.broker.store.dynamodb.notes import Gone, Note, write_note
 from airunner.broker.store.dynamodb.schema import (
     GONE,
     MODE,
@@ -45,7 +46,7 @@ from airunner.broker.store.dynamodb.schema import (
     words_key,
 )
 from airunner.broker.store.dynamodb.table import Table
-from airunner.broker.store.dynamodb.tallies import HOUR_MS, Announcement, Bucket, TenantTallies
+from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, TenantTallies
 from airunner.broker.store.rows import Changes, JobRow, Segment, Usage
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
@@ -114,7 +115,7 @@ class Saving:
 
     def drop_records(self, dropped: Dropped) -> None:
         """Take back what old idempotency records count, wherever that is."""
-        for (tenant, number, broker), hours in dropped.items():
+        for (tenant, number, broker), records in dropped.items():
             if broker == self._broker:
                 bucket = self.bucket(tenant, number)
             else:
@@ -122,8 +123,8 @@ class Saving:
                 if found is None:
                     raise Moved
                 bucket = found.copy()
-            for hour in hours:
-                bucket.content.records.pop(hour, None)
+            for hour, count in records.items():
+                bucket.drop_records(hour, count)
             if broker != self._broker:
                 self.actions.append(self._put(bucket.item(), bucket.rev))
 
@@ -165,17 +166,14 @@ class Saving:
 
     def _save_removed(self, removed: Iterable[JobRow]) -> None:
         """Delete jobs, and note that their logs are to be deleted."""
+        gone: list[Gone] = []
         for row in removed:
             job = self._batch.jobs[row.number]
-            rev = {":rev": {"N": str(job.rev)}}
-            self.actions.append(self._table.delete_action(job.key, SAME, rev))
-            gone = {
-                "pk": {"S": GONE},
-                "sk": {"S": gone_sk(row.tenant, row.job_id)},
-                "rev": {"N": "1"},
-                "left": {"N": str(job.log_bytes)},
-            }
-            self.actions.append(self._table.put_action(gone, NEW))
+            self.delete(job.key, job.rev)
+            gone.append(Gone(row.tenant, row.job_id, job.log_bytes))
+        if gone:
+            sk = gone_sk(gone[0].tenant, gone[0].job_id)
+            self.actions.append(self._put(write_note(Note((GONE, sk), 0, gone)), 0))
 
     def _put(self, item: dict[str, Any], rev: int) -> Action:
         if rev == 0:
@@ -227,8 +225,9 @@ class Saving:
     def bucket(self, tenant: str, number: int) -> Bucket:
         """Return this broker's bucket, to be changed; it is made if there is none. Raises `Moved`."""
         if (bucket := self.buckets.get((tenant, number))) is None:
-            tallies = self._batch.tenants.get(tenant)
-            loaded = None if tallies is None else tallies.bucket(number, self._broker)
+            if (tallies := self._batch.tenants.get(tenant)) is None:
+                tallies = self._batch.tenants[tenant] = read_tallies(self._table, tenant)
+            loaded = tallies.bucket(number, self._broker)
             bucket = self._new_bucket(tenant, number) if loaded is None else loaded.copy()
             self.buckets[tenant, number] = bucket
         return bucket
@@ -238,11 +237,10 @@ class Saving:
         batch = self._batch
         if tenant not in batch.tenant_revs:
             rev = read_tenant_rev(self._table, tenant)  # before the modes are read
-            before, tallies = batch.tenants.get(tenant, TenantTallies(tenant)), read_tallies(self._table, tenant)
+            before, tallies = batch.tenants[tenant], read_tallies(self._table, tenant)
             if before.stored_modes != tallies.stored_modes or tallies.bucket(number, self._broker) is not None:
                 raise Moved
             batch.tenant_revs[tenant] = rev
-            batch.tenants.setdefault(tenant, tallies)
         self._raise_tenant(tenant)
         bucket = Bucket(tenant, number, self._broker)
         modes = batch.tenants[tenant].stored_modes
@@ -269,18 +267,18 @@ class Saving:
         self._announce(changes)
         touched: dict[str, int] = dict(reversed(self.buckets))
         queues = {row.tenant: row.queue for _, row in changes.changed}
-        hours: dict[str, list[int]] = {}
+        answered: dict[str, list[int]] = {}
         for record in changes.records:
-            hours.setdefault(record.tenant, []).append(record.answered_ms // HOUR_MS)
-        for tenant in changes.usage.keys() | hours.keys():
+            answered.setdefault(record.tenant, []).append(record.answered_ms)
+        for tenant in changes.usage.keys() | answered.keys():
             usage = changes.usage.get(tenant, Usage())
-            if not (usage.size_bytes or usage.waiting or tenant in hours):
+            if not (usage.size_bytes or usage.waiting or tenant in answered):
                 continue
-            content = self.bucket(tenant, touched.get(tenant, bucket_of(queues.get(tenant, "")))).content
-            content.size_bytes += usage.size_bytes
-            content.waiting += usage.waiting
-            for hour in hours.get(tenant, ()):
-                content.records[hour] = content.records.get(hour, 0) + 1
+            bucket = self.bucket(tenant, touched.get(tenant, bucket_of(queues.get(tenant, ""))))
+            bucket.content.size_bytes += usage.size_bytes
+            bucket.content.waiting += usage.waiting
+            for answered_ms in answered.get(tenant, ()):
+                bucket.add_records(1, answered_ms)
 
     def _announce(self, changes: Changes) -> None:
         if not changes.lifecycle:

@@ -12,15 +12,17 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any, Final
 
-from airunner.broker.store.dynamodb.batches import Dropped, Gone
-from airunner.broker.store.dynamodb.schema import DUE, GONE, ended_partition, job_of_pk, job_pk
-from airunner.broker.store.dynamodb.table import Table
-from airunner.broker.store.dynamodb.tallies import HOUR_MS, TenantTallies
-from airunner.broker.store.rows import Sweep
+from msgspec.structs import replace
 
-REMOVED_MAX: Final = 24  # finished jobs that are removed in a step: each writes two items
-LOGS_MAX: Final = 16  # logs that are deleted in a step
-ITEMS_MAX: Final = 256  # items of a log that are deleted in a step
+from airunner.broker.store.dynamodb.batches import Dropped
+from airunner.broker.store.dynamodb.notes import Note, read_note, write_note
+from airunner.broker.store.dynamodb.schema import DUE, GONE, bucket_of, ended_partition, job_of_pk, job_pk
+from airunner.broker.store.dynamodb.table import Table
+from airunner.broker.store.dynamodb.tallies import TenantTallies
+from airunner.broker.store.rows import JobRow, Sweep
+
+REMOVED_ROWS_MAX: Final = 80  # rows that removed jobs write in a step: their own, and those of tallies
+LOGS_MAX: Final = 32  # logs that are deleted in a step
 BUCKETS_MAX: Final = 16  # tally buckets from which old records are taken in a step
 
 
@@ -47,56 +49,81 @@ def finished_of(
     return [entry for entry in found if job_of_pk(entry[1])[1] not in aside][:limit]
 
 
-def find_gone(table: Table, sweep: Sweep) -> list[Gone]:
-    """Find removed jobs whose logs are not deleted yet, and the first items of these."""
-    left = min(sweep.segments_max, ITEMS_MAX)
-    found: list[Gone] = []
-    for item in table.query("pk = :pk", {":pk": {"S": GONE}}, limit=LOGS_MAX):
-        if left <= 0:
+def fitting(rows: Iterable[JobRow]) -> list[JobRow]:
+    """Take as many of these jobs as may be removed in one transaction, from the first on."""
+    taken: list[JobRow] = []
+    buckets: set[tuple[str, int]] = set()
+    for row in rows:
+        buckets.add((row.tenant, bucket_of(row.queue)))
+        if len(taken) + 2 * len(buckets) > REMOVED_ROWS_MAX:  # a tenant's revision may be written too
             break
-        tenant, job_id = item["sk"]["S"].split("#")
-        pk = job_pk(tenant, job_id)
-        keys = [one["sk"]["S"] for one in table.query("pk = :pk", {":pk": {"S": pk}}, limit=left + 1, projection="sk")]
-        found.append(
-            Gone(
-                key=(GONE, item["sk"]["S"]),
-                tenant=tenant,
-                pk=pk,
-                left_bytes=int(item["left"]["N"]),
-                items=keys[:left],
-                is_whole=len(keys) <= left,
-            )
-        )
-        left -= len(keys)
-    return found
+        taken.append(row)
+    return taken
 
 
-def remove_logs(table: Table, gone: list[Gone], items_max: int) -> tuple[dict[str, int], bool]:
-    """Delete a part of the first of these logs; what it took is freed with the last part."""
-    log = next((one for one in gone if not one.is_done), None)
-    if log is None:
+def find_notes(table: Table, sweep: Sweep) -> list[Note]:
+    """Find removed jobs whose logs are not deleted yet, and the first items of these."""
+    left, logs = sweep.segments_max, 0
+    notes: list[Note] = []
+    for item in table.query("pk = :pk", {":pk": {"S": GONE}}, limit=LOGS_MAX):
+        note = read_note(item)
+        notes.append(note)
+        for log in note.logs[: LOGS_MAX - logs]:
+            values = {":pk": {"S": job_pk(log.tenant, log.job_id)}}
+            parts = table.query("pk = :pk", values, limit=left + 1, projection="sk, z")
+            found = [(part["sk"]["S"], int(part["z"]["N"]) if "z" in part else 0) for part in parts]
+            log.items, log.is_whole = found[:left], len(found) <= left
+            left -= len(log.items)
+            logs += 1
+            if left <= 0 or logs == LOGS_MAX:
+                return notes
+    return notes
+
+
+def remove_logs(table: Table, notes: list[Note], items_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
+    """Delete a part of the first of these logs; return the bytes that are freed by it."""
+    log = next((one for note in notes for one in note.logs if not one.is_done), None)
+    if log is None or not (log.items or log.is_whole):
         return {}, False
-    some, log.items = log.items[:items_max], log.items[items_max:]
-    table.edges.run_all([partial(table.delete, (log.pk, sk)) for sk in some])
+    freed = 0
+    some: list[str] = []
+    while log.items and len(some) < items_max and freed < bytes_max:
+        sk, size_bytes = log.items.pop(0)
+        some.append(sk)
+        freed += size_bytes
+    pk = job_pk(log.tenant, log.job_id)
+    table.edges.run_all([partial(table.delete, (pk, sk)) for sk in some])
+    log.was_touched |= bool(some)
     log.is_done = not log.items
     log.ends = log.is_done and log.is_whole
-    return {log.tenant: log.left_bytes if log.ends else 0}, True
+    freed = log.left_bytes if log.ends else min(freed, log.left_bytes)  # all, if a step before was cut off
+    log.left_bytes -= freed
+    return {log.tenant: freed}, True
 
 
-def actions_for(table: Table, gone: Iterable[Gone]) -> list[dict[str, Any]]:
-    """Make the writes that forget removed jobs whose logs are deleted."""
-    return [table.delete_action(log.key, "attribute_exists(pk)") for log in gone if log.ends]
+def actions_for(table: Table, notes: Iterable[Note]) -> list[dict[str, Any]]:
+    """Make the writes that keep of notes only the logs of which something is left."""
+    actions: list[dict[str, Any]] = []
+    for note in notes:
+        rev = {":rev": {"N": str(note.rev)}}
+        left = [log for log in note.logs if not log.ends]
+        if not left:
+            actions.append(table.delete_action(note.key, "rev = :rev", rev))
+        elif len(left) < len(note.logs) or any(log.was_touched for log in left):
+            actions.append(table.put_action(write_note(replace(note, logs=left)), "rev = :rev", rev))
+    return actions
 
 
-def old_records(tallies: Iterable[TenantTallies], before_ms: int) -> tuple[dict[str, int], Dropped]:
-    """Find the hours whose records are old; return how many these are by tenant, and where they are counted."""
+def old_records(tallies: Iterable[TenantTallies], before_ms: int, limit: int) -> tuple[dict[str, int], Dropped]:
+    """Find old records, up to a limit; return how many these are by tenant, and where they are counted."""
     removed: Counter[str] = Counter()
     dropped: Dropped = {}
     for one in tallies:
         for bucket in one.buckets:
-            records = bucket.content.records
-            hours = [hour for hour in records if (hour + 1) * HOUR_MS <= before_ms]
-            if hours and len(dropped) < BUCKETS_MAX:
-                dropped[one.tenant, bucket.number, bucket.broker] = hours
-                removed[one.tenant] += sum(records[hour] for hour in hours)
+            for hour, tally in sorted(bucket.content.records.items()):
+                some = min(tally.records, limit)
+                if tally.last_ms < before_ms and some and len(dropped) < BUCKETS_MAX:
+                    dropped.setdefault((one.tenant, bucket.number, bucket.broker), {})[hour] = some
+                    removed[one.tenant] += some
+                    limit -= some
     return dict(removed), dropped

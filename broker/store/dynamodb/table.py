@@ -19,9 +19,7 @@ from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Final, Protocol, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
-
-from airunner.broker.store.awserrors import SERVER_FAULT, aws_words, is_transient
+from airunner.broker.store.awserrors import THROTTLED, aws_words, code_of, is_aws_error, is_transient
 from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
 from airunner.broker.store.dynamodb.items import Item, size_of
 from airunner.broker.store.dynamodb.schema import Key
@@ -38,23 +36,12 @@ ROWS_MAX: Final = 100  # items in a transaction
 BYTES_MAX: Final = 4_000_000  # of these items; DynamoDB takes 4 MB
 KEYS_MAX: Final = 100  # in one BatchGetItem
 CALLS_MAX: Final = 8  # calls at a time
-AGAIN: Final = frozenset(
-    {
-        "InternalFailure",
-        "InternalServerError",
-        "ItemCollectionSizeLimitExceeded",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "ServiceUnavailable",
-        "ThrottlingException",
-        "Throttling",
-        "TransactionConflictException",
-        "TransactionInProgressException",
-    }
-)
-AGAIN_REASONS: Final = frozenset({"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 FAILED: Final = "ConditionalCheckFailed"
-NOTHING_SENT: Final = (EndpointConnectionError, ConnectTimeoutError)
+AGAIN: Final = frozenset(
+    {"None", "TransactionConflict", "TransactionInProgress", "ThrottlingError", "ProvisionedThroughputExceeded"}
+)
+"""Reasons, of a transaction or of one of its writes, after which the same may be tried again."""
+NOTHING_SENT: Final = frozenset({"EndpointConnectionError", "ConnectTimeoutError"})
 
 
 class Client(Protocol):
@@ -90,11 +77,12 @@ class Edges:
         """Make calls side by side, and return their results in order; raises the first error."""
         if len(calls) <= 1 or getattr(self._inside, "pool", False):  # a thread that waits for others would block them
             return [call() for call in calls]
-        return list(self._pool.map(self._call, calls))
 
-    def _call(self, call: Callable[[], T]) -> T:
-        self._inside.pool = True
-        return call()
+        def inside(call: Callable[[], T]) -> T:
+            self._inside.pool = True
+            return call()
+
+        return list(self._pool.map(inside, calls))
 
     def close(self) -> None:
         """End the threads."""
@@ -286,37 +274,34 @@ class Table:
         while True:
             try:
                 return call()
-            except (ClientError, BotoCoreError) as error:
-                try:
-                    words = self._judged(error)
-                except Moved as moved:
-                    if unsure:  # the try before may have done it, and its token be forgotten
-                        raise StoreUnsure(f"{self.shown}: {aws_words(error)}, after a try without an answer") from moved
+            except Exception as error:
+                if not is_aws_error(error):
                     raise
+                words, reasons = aws_words(error), reasons_of(error)
+                if FAILED in reasons:
+                    if unsure:  # the try before may have done it, and its token be forgotten
+                        raise StoreUnsure(f"{self.shown}: {words}, after a try without an answer") from error
+                    raise Moved from error
+                if not (is_transient(error) or (reasons and reasons <= AGAIN)):
+                    raise OperatorError(f"cannot use {self.shown}: {words}", exit_code=EXIT_UNAVAILABLE) from error
                 unsure |= not reads and may_be_done(error)
             if next(pauses, None) is None:
                 raise (StoreUnsure if unsure else StoreAway)(f"{self.shown}: {words}")
 
-    def _judged(self, error: ClientError | BotoCoreError) -> str:
-        """Return words for an error after which the same call may be made again; raise what others mean."""
-        if isinstance(error, BotoCoreError):
-            if not is_transient(error):
-                raise OperatorError(
-                    f"cannot use {self.shown}: {aws_words(error)}", exit_code=EXIT_UNAVAILABLE
-                ) from error
-            return aws_words(error)
-        code = error.response["Error"]["Code"]
-        reasons = {reason["Code"] for reason in error.response.get("CancellationReasons", ())}
-        if code == "ConditionalCheckFailedException" or FAILED in reasons:
-            raise Moved from error
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if (
-            code in AGAIN
-            or status >= SERVER_FAULT
-            or (code == "TransactionCanceledException" and reasons <= AGAIN_REASONS)
-        ):
-            return aws_words(error)
-        raise OperatorError(f"cannot use {self.shown}: {aws_words(error)}", exit_code=EXIT_UNAVAILABLE) from error
+
+def reasons_of(error: Exception) -> set[str]:
+    """Return why a write was not done, of a transaction for each of its writes; empty: for another reason."""
+    code = code_of(error)
+    if code == "TransactionCanceledException":
+        answer: Any = error
+        return {reason["Code"] for reason in answer.response.get("CancellationReasons", ())}
+    return {code.removesuffix("Exception")} & {FAILED, *AGAIN}
+
+
+def may_be_done(error: Exception) -> bool:
+    """Tell whether a write may have been done though it was answered by an error, or not at all."""
+    code = code_of(error)
+    return is_transient(error) and code not in NOTHING_SENT and code not in THROTTLED
 
 
 def new_token(edges: Edges) -> str:
@@ -329,14 +314,6 @@ def require_fits(actions: Sequence[dict[str, Any]]) -> None:
     assert len(actions) <= ROWS_MAX, f"{len(actions)} items in a transaction"
     size = sum(size_of(action["Put"]["Item"]) for action in actions if "Put" in action)
     assert size <= BYTES_MAX, f"{size} bytes in a transaction"
-
-
-def may_be_done(error: ClientError | BotoCoreError) -> bool:
-    """Tell whether a write may have been done though it was answered by an error, or not at all."""
-    if isinstance(error, BotoCoreError):
-        return not isinstance(error, NOTHING_SENT)
-    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= SERVER_FAULT
 
 
 def _key(key: Key) -> Item:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from airunner.broker.store.dynamodb.items import Item
 from airunner.broker.store.dynamodb.schema import Key, bucket_sk, needs_key, tallies_pk
@@ -33,7 +33,7 @@ class QueueTally(Struct, array_like=True):
     waiting: int = 0
     delayed: int = 0
     running: int = 0
-    kinds: dict[bytes, int] = field(default_factory=dict)
+    kinds: dict[bytes, int] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -64,12 +64,19 @@ class Announcement(Struct, array_like=True, frozen=True):
     sequence: int
 
 
+class HourTally(Struct, array_like=True, frozen=True):
+    """Tally of the idempotency records of an hour: how many, and when the last one was answered."""
+
+    records: int
+    last_ms: int
+
+
 class _Content(Struct, array_like=True):
-    queues: dict[str, QueueTally] = field(default_factory=dict)
+    queues: dict[str, QueueTally] = {}
     size_bytes: int = 0  # part of the tenant's usage
     waiting: int = 0
-    records: dict[int, int] = field(default_factory=dict)  # by the hour in which they were stored
-    outbox: list[Announcement] = field(default_factory=list)
+    records: dict[int, HourTally] = {}  # by the hour in which they were stored
+    outbox: list[Announcement] = []
 
 
 _contents = msgspec.msgpack.Decoder(_Content)
@@ -93,6 +100,20 @@ class Bucket:
         """Return the tally of a queue, to be changed."""
         return self.content.queues.setdefault(name, QueueTally())
 
+    def add_records(self, count: int, answered_ms: int) -> None:
+        """Count records of the hour in which they were answered."""
+        records, hour = self.content.records, answered_ms // HOUR_MS
+        before = records.get(hour, HourTally(0, 0))
+        records[hour] = HourTally(before.records + count, max(before.last_ms, answered_ms))
+
+    def drop_records(self, hour: int, count: int) -> None:
+        """Take back records of an hour."""
+        records = self.content.records
+        if (before := records.get(hour)) is not None:
+            records[hour] = HourTally(before.records - count, before.last_ms)
+            if records[hour].records <= 0:
+                del records[hour]
+
     def merge(self, other: Bucket) -> None:
         """Add what another broker's bucket has: it is folded into this one."""
         mine, theirs = self.content, other.content
@@ -100,8 +121,8 @@ class Bucket:
             self.queue(name).add(tally)
         mine.size_bytes += theirs.size_bytes
         mine.waiting += theirs.waiting
-        for hour, records in theirs.records.items():
-            mine.records[hour] = mine.records.get(hour, 0) + records
+        for records in theirs.records.values():
+            self.add_records(records.records, records.last_ms)
         mine.outbox += theirs.outbox
         self.modes |= other.modes
 
@@ -116,7 +137,6 @@ class Bucket:
         """Make the item, with the next revision."""
         content = self.content
         content.queues = {name: tally for name, tally in content.queues.items() if not tally.is_empty}
-        content.records = {hour: records for hour, records in content.records.items() if records}
         pk, sk = self.key
         return {
             "pk": {"S": pk},
