@@ -10,6 +10,6 @@
 | `engine` | batches: `loading` reads, `saving` writes one transaction |
 | `owned` | due jobs of this broker; renewal, and adoption of a dead broker's jobs |
 | `waiting` | waiting jobs, from an index that is late |
-| `pages` | pages of lists and logs |
+| `pages`, `logs` | pages of lists and logs |
 | `sweeping` | retention |
 """

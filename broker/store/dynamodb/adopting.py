@@ -1,6 +1,6 @@
 """Brokers of a DynamoDB store: this one's row, the rows of all, and the adoption of what a dead one has left.
 
-What a dead broker has left is taken over item by item, in any number of steps, by whoever sees it first:
+What a dead broker has left is taken over item by item, in any number of steps, by the broker that sees it first:
 
 1. Its row is marked as dead, if it is still as it was seen; from then on it fails its next batch (`Fenced`).
 2. Its leases and delays get this broker as their owner, as far as the index shows them.

@@ -147,7 +147,7 @@ class DynamoEngine(PageReader):
         calls += [partial(saving.read_tallies, self.table, tenant) for tenant in sorted(tenants)]
         items, *tallies = self.table.edges.run_all(calls)
         self._own.require_alive(items.get(own_key))
-        batch.tenants = {one.tenant: one for one in tallies}
+        batch.tenants = {tenant.tenant: tenant for tenant in tallies}
         for key in keys.records:
             if (item := items.get(record_key(*key))) is not None:
                 record = read_record(item)
@@ -298,10 +298,10 @@ class DynamoEngine(PageReader):
 
     def store_bytes(self) -> int:
         tallies = self._all_tallies()
-        return sum(one.size_bytes + ROW_BYTES * one.jobs for one in tallies)
+        return sum(tenant.size_bytes + ROW_BYTES * tenant.jobs for tenant in tallies)
 
     def usages(self) -> dict[str, Usage]:
-        found = {one.tenant: Usage(one.size_bytes, one.waiting) for one in self._all_tallies()}
+        found = {each.tenant: Usage(each.size_bytes, each.waiting) for each in self._all_tallies()}
         return {tenant: usage for tenant, usage in found.items() if usage.size_bytes or usage.waiting}
 
     def remove_logs(self, segments_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:

@@ -123,7 +123,7 @@ def write_job(job: JobItem) -> Item:
 
 
 def due_key_of(job: JobItem) -> tuple[str, int] | None:
-    """Make the key of a job in the index `due`; an instant that is put off leaves it, since each move is paid for."""
+    """Make the key of a job in the index `due`; a later instant leaves it, since each move is paid for."""
     row = job.row
     if row.finished_ms is not None:
         return ended_partition(row.tenant), row.finished_ms

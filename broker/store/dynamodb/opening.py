@@ -1,6 +1,6 @@
 """Opening of a DynamoDB store: checks the table and the clock, and registers the broker in it.
 
-The table is made by whoever runs the brokers, with deploy/aws; the first broker that opens it stores the version of its
+The table is made by the operator, with deploy/aws; the first broker that opens it stores the version of its
 items there, and the fleet that the table belongs to. Each check that fails is one line that says what to do.
 """
 
@@ -62,10 +62,10 @@ def check_table(table: Table) -> None:
             raise OperatorError(f"{table.shown} has no index {name} with the right keys: {MADE_BY}")
         if indexes[name].get("IndexStatus", "ACTIVE") != "ACTIVE":
             raise StoreAway(f"{table.shown}: its index {name} is {indexes[name]['IndexStatus']}")
-    kinds = {one["AttributeName"]: one["AttributeType"] for one in found["AttributeDefinitions"]}
-    for one in wanted["AttributeDefinitions"]:
-        if kinds.get(one["AttributeName"]) != one["AttributeType"]:
-            words = f"the key {one['AttributeName']} of another type than {one['AttributeType']}"
+    kinds = {key["AttributeName"]: key["AttributeType"] for key in found["AttributeDefinitions"]}
+    for key in wanted["AttributeDefinitions"]:
+        if kinds.get(key["AttributeName"]) != key["AttributeType"]:
+            words = f"the key {key['AttributeName']} of another type than {key['AttributeType']}"
             raise OperatorError(f"{table.shown} has {words}: {MADE_BY}")
 
 
@@ -92,7 +92,7 @@ def claim(table: Table, fleet: str) -> None:
 
 
 def register(table: Table, identity: Identity, now_ms: int) -> OwnRow:
-    """Write the broker's row; from then on, whoever else has opened the store as this broker is fenced off."""
+    """Write the broker's row; from then on, another process that runs as this broker is fenced off."""
     key = (BROKERS, identity.broker)
     for _ in range(REGISTER_TRIES):
         before = table.get([key]).get(key)

@@ -1,7 +1,7 @@
 """Outbox of lifecycle events: those that were stored with their batch, and are still to be announced outside.
 
 An entry is stored in a tally bucket of this broker, in the transaction of its event, and leaves it with the bucket's
-next write after it was announced; so each event is announced at least once, whoever is killed. What a dead broker has
+next write after it was announced; so each event is announced at least once, whatever is killed. What a dead broker has
 left comes with its buckets.
 """
 
@@ -56,7 +56,7 @@ class Outbox:
         }
         with self._lock:
             for bucket in buckets:
-                stored = {(bucket.tenant, one) for one in bucket.content.outbox}
+                stored = {(bucket.tenant, entry) for entry in bucket.content.outbox}
                 for key in stored:
                     if key not in self._acknowledged:
                         self._entries.setdefault(key, events.get((key[0], key[1].job_id, key[1].sequence)))
@@ -94,7 +94,7 @@ class Outbox:
             if (item := table.get([key]).get(key)) is None:
                 continue
             bucket = read_bucket(item)
-            bucket.content.outbox = [one for one in bucket.content.outbox if (tenant, one) not in acknowledged]
+            bucket.content.outbox = [entry for entry in bucket.content.outbox if (tenant, entry) not in acknowledged]
             if table.put(bucket.item(), "rev = :rev", {":rev": {"N": str(bucket.rev)}}):
                 self.committed([bucket], Changes())
 

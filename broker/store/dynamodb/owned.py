@@ -1,6 +1,6 @@
 """Due jobs of this broker: which of its leases and delays end when, kept in memory; and how they change owners.
 
-The index `due` is late, so it only tells which jobs a broker owned some seconds ago: this one, when it starts; and a
+The index `due` is late, so it only shows which jobs a broker owned some seconds ago: this one, when it starts; and a
 dead one, whose jobs are adopted. In between, the memory is what the broker's own transactions have made of it. From
 time to time the index is searched for jobs that are overdue and not in memory, whatever the reason.
 

@@ -20,13 +20,13 @@ from msgspec.structs import replace
 from airunner.broker.store.contract import JobFilter, Page
 from airunner.broker.store.dynamodb.adopting import broker_items, read_broker, tenants_of
 from airunner.broker.store.dynamodb.batches import Batch
-from airunner.broker.store.dynamodb.items import JobItem, read_job, read_secret, read_segments
+from airunner.broker.store.dynamodb.items import JobItem, read_job, read_secret
+from airunner.broker.store.dynamodb.logs import LogReader
 from airunner.broker.store.dynamodb.owned import LATE_S, indexed
 from airunner.broker.store.dynamodb.saving import read_tallies
 from airunner.broker.store.dynamodb.schema import (
     JOB,
     LISTED,
-    LOG,
     SHARDS,
     SPEC,
     WAITING,
@@ -35,8 +35,6 @@ from airunner.broker.store.dynamodb.schema import (
     listed_partition,
     needs_key,
     place_of,
-    segment_sk,
-    sequence_of_sk,
     waiting_partition,
     waiting_place,
     words_key,
@@ -44,7 +42,6 @@ from airunner.broker.store.dynamodb.schema import (
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.dynamodb.tallies import QueueTally, TenantTallies
 from airunner.broker.store.rows import (
-    STDIN_SEQUENCE,
     BrokerRow,
     JobRow,
     Keys,
@@ -52,7 +49,6 @@ from airunner.broker.store.rows import (
     QueueKey,
     QueueRow,
     SecretRow,
-    Segment,
 )
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import QueueMode
@@ -60,7 +56,6 @@ from airunner.protocol.replies import QueueMode
 CHUNK: Final = 50  # jobs that are read at once for a list
 COUNTED_MAX: Final = 1_000  # jobs that are read to count a list; beyond that "or more" is said
 NEW_MAX: Final = 10_000  # jobs that are remembered as new
-SEEN_MAX: Final = 4_096  # jobs whose logs may be asked for by their numbers
 PLACES_MAX: Final = 256  # priorities, all there can be
 _ABOVE_ALL: Final = 2**63 - 1
 _NONE: Final = QueueTally()
@@ -93,19 +88,16 @@ def _still(jobs: Mapping[str, tuple[float, int]], now_s: float) -> dict[str, tup
     return {pk: entry for pk, entry in jobs.items() if entry[0] > now_s}
 
 
-class PageReader:
+class PageReader(LogReader):
     """Reader of pages; see `contract.Engine`."""
 
     broker: str
 
     def __init__(self, table: Table) -> None:
-        self.table = table
-        self._batch = Batch()
-        self._reading = False
+        super().__init__(table)
         self._aside: set[str] = set()
         self._new = NewJobs()
         self._words: dict[tuple[str, bytes], str] = {}
-        self._seen: dict[int, JobItem] = {}  # by number: jobs whose logs may be read
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -162,12 +154,6 @@ class PageReader:
         jobs = [read_job(item) for item in items.values()]
         return {job.key[0]: self._see(job).row for job in jobs if _fits(job, wanted)}
 
-    def _see(self, job: JobItem) -> JobItem:
-        if len(self._seen) >= SEEN_MAX:
-            self._seen.clear()
-        self._seen[job.row.number] = job
-        return job
-
     def _with_specs(self, page: Page) -> Page:
         apart = [row for row in page.jobs if not self._seen[row.number].spec_inside]
         items = self.table.get((job_pk(row.tenant, row.job_id), SPEC) for row in apart)
@@ -203,40 +189,6 @@ class PageReader:
                     job.row.spec = spec["s"]["B"]
                 rows.append(job.row)
         return rows
-
-    # --- logs ---
-
-    def segments(self, number: int, sequence: int, from_timestamp_ms: int | None = None) -> Iterator[Segment]:
-        del from_timestamp_ms
-        job = self._batch.jobs.get(number) or self._seen.get(number)
-        if job is None:
-            return
-        if not self._reading:
-            assert sequence == STDIN_SEQUENCE, "a batch reads only standard inputs"
-        pk = job.key[0]
-        first = self._first_of(pk, job, sequence)
-        inside = sorted(
-            (one for one in job.segments if one.first_sequence >= first), key=lambda one: one.first_sequence
-        )
-        values = {":pk": {"S": pk}, ":from": {"S": segment_sk(first)}, ":to": {"S": f"{LOG}~"}}
-        apart = read_segments(number, self.table.query("pk = :pk AND sk BETWEEN :from AND :to", values))
-        last = job.row.last_sequence  # what came after the job was read may not be all there
-        for segment in merge(inside, apart, key=lambda one: one.first_sequence):
-            if segment.first_sequence > last:
-                return
-            yield segment
-
-    def _first_of(self, pk: str, job: JobItem, sequence: int) -> int:
-        """Find the first sequence of the segment that has an event."""
-        if sequence <= 1:
-            return sequence
-        values = {":pk": {"S": pk}, ":from": {"S": LOG}, ":to": {"S": f"{segment_sk(sequence)}~"}}
-        query = self.table.query(
-            "pk = :pk AND sk BETWEEN :from AND :to", values, descending=True, limit=1, projection="sk"
-        )
-        found = [sequence_of_sk(item["sk"]["S"]) for item in query]
-        found += [one.first_sequence for one in job.segments if one.first_sequence <= sequence]
-        return max(found, default=sequence)
 
     # --- queues ---
 
@@ -346,7 +298,7 @@ class PageReader:
         return (counted_max if waiting > delayed else 0) - left
 
     def totals(self, queues_max: int) -> QueueCounts:
-        counts = [one.counts(name) for one in self._all_tallies() for name in sorted(one.queues)][:queues_max]
+        counts = [tenant.counts(name) for tenant in self._all_tallies() for name in sorted(tenant.queues)][:queues_max]
         return QueueCounts(*(sum(column) for column in zip((0, 0, 0), *counts, strict=True)))
 
     def secrets(

@@ -106,7 +106,7 @@ class Saving:
         done = set(acknowledged)
         for (tenant, _), bucket in self.buckets.items():
             content = bucket.content
-            content.outbox = [one for one in content.outbox if (tenant, one) not in done]
+            content.outbox = [entry for entry in content.outbox if (tenant, entry) not in done]
             self.actions.append(self._put(bucket.item(), bucket.rev))
 
     def delete(self, key: Key, rev: int) -> None:

@@ -82,7 +82,7 @@ def find_notes(table: Table, sweep: Sweep) -> list[Note]:
 
 def remove_logs(table: Table, notes: list[Note], items_max: int, bytes_max: int) -> tuple[dict[str, int], bool]:
     """Delete a part of the first of these logs; return the bytes that are freed by it."""
-    log = next((one for note in notes for one in note.logs if not one.is_done), None)
+    log = next((log for note in notes for log in note.logs if not log.is_done), None)
     if log is None or not (log.items or log.is_whole):
         return {}, False
     freed = 0
@@ -118,12 +118,12 @@ def old_records(tallies: Iterable[TenantTallies], before_ms: int, limit: int) ->
     """Find old records, up to a limit; return how many these are by tenant, and where they are counted."""
     removed: Counter[str] = Counter()
     dropped: Dropped = {}
-    for one in tallies:
-        for bucket in one.buckets:
+    for tenant in tallies:
+        for bucket in tenant.buckets:
             for hour, tally in sorted(bucket.content.records.items()):
                 some = min(tally.records, limit)
                 if tally.last_ms < before_ms and some and len(dropped) < BUCKETS_MAX:
-                    dropped.setdefault((one.tenant, bucket.number, bucket.broker), {})[hour] = some
-                    removed[one.tenant] += some
+                    dropped.setdefault((tenant.tenant, bucket.number, bucket.broker), {})[hour] = some
+                    removed[tenant.tenant] += some
                     limit -= some
     return dict(removed), dropped

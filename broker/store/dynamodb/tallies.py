@@ -3,7 +3,7 @@
 Each broker counts by itself, so that no broker waits for another; reading sums the buckets of all. A bucket has the
 queues whose names have the same hash. Beside the counters it has what belongs to the same transactions:
 
-- the modes of its queues that are not open, in an attribute of its own, `m`. Whoever changes a mode writes it to the
+- the modes of its queues that are not open, in an attribute of its own, `m`. A change of a mode is written to the
   buckets of all brokers; so a batch that was decided on the mode before loses its condition, which is the bucket's
   revision, and is decided again;
 - how many idempotency records this broker has stored, by hour: records are removed by DynamoDB, without a word;
@@ -177,7 +177,7 @@ class TenantTallies:
 
     def bucket(self, number: int, broker: str) -> Bucket | None:
         """Find a broker's bucket."""
-        return next((one for one in self.buckets if (one.number, one.broker) == (number, broker)), None)
+        return next((bucket for bucket in self.buckets if (bucket.number, bucket.broker) == (number, broker)), None)
 
     @property
     def size_bytes(self) -> int:
