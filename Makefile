@@ -24,9 +24,10 @@ demo: $(VENV)/.test ## install, start a local cluster, run a job through it, sto
 test: $(VENV)/.test ## run every test, and hold the coverage
 	@$(BIN)/python scripts/gate.py
 
-check: $(VENV)/.check ## ruff, mypy, pyright, the links of docs/ and the house's own rules
+check: $(VENV)/.check ## ruff, mypy, pyright, cfn-lint, the links of docs/ and the house's own rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/cfn-lint deploy/aws/airunner.yaml
 	@$(SITE)
 	@# The two that take longest run side by side.
 	@$(BIN)/pyright & types=$$!; $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_tidy.py; code=$$?; \
