@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from airunner.broker.store.awserrors import require_boto3
+from airunner.broker.store.awsurl import AwsUrl, is_aws
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine, Identity
 from airunner.broker.store.sqlite.engine import SqliteEngine
@@ -64,8 +66,9 @@ def path_of(url: str, label: str = "--store") -> Path | None:
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
         named = repr(url) if "@" not in url else f"{url.partition(':')[0]}:…"  # it may contain a password
-        file = "sqlite:///PATH, memory:" if "@" in url or "://" in url else f"{FILE_URL}{url} for a file,"
-        raise OperatorError(f"{label} {named} is not the URL of a store; write {file} or postgresql://HOST/DATABASE")
+        file = "sqlite:///PATH, memory:," if "@" in url or "://" in url else f"{FILE_URL}{url} for a file,"
+        others = "postgresql://HOST/DATABASE or aws:TABLE"
+        raise OperatorError(f"{label} {named} is not the URL of a store; write {file} {others}")
     return path
 
 
@@ -78,7 +81,12 @@ def open_engine(url: str) -> SqliteEngine:
 
 
 def open_shared_engine(url: str, identity: Identity, now_ms: Callable[[], int]) -> Engine:
-    """Open the engine of a store of several brokers on PostgreSQL. Raises `OperatorError`."""
+    """Open the engine of a store of several brokers on PostgreSQL or DynamoDB. Raises `OperatorError`."""
+    if is_aws(url):
+        require_boto3()
+        from airunner.broker.store.dynamodb.opening import open_dynamodb
+
+        return open_dynamodb(AwsUrl.parse(url), identity, now_ms)
     require_psycopg()
     from airunner.broker.store.postgres.engine import open_postgres
 

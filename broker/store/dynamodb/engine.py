@@ -12,7 +12,6 @@ Nothing is locked, so any row may have changed by the time of the commit; then t
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -36,7 +35,7 @@ from airunner.broker.store.dynamodb.schema import (
     job_pk,
     record_key,
 )
-from airunner.broker.store.dynamodb.table import ROWS_MAX, Table
+from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
 from airunner.broker.store.dynamodb.waiting import Recent, find_waiting
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, SecretRow, Usage
 
@@ -75,7 +74,6 @@ class DynamoEngine(PageReader):
         self._actions: list[Any] = []
         self._changes = Changes()
         self._saving: saving.Saving | None = None
-        self._token = 0
         self._known_words: dict[tuple[str, bytes], int] = {}
         self._records_before_ms = 0
         self._searched_s: float | None = None
@@ -185,8 +183,9 @@ class DynamoEngine(PageReader):
         found = Loaded(jobs=[*named, *granted], records=list(batch.records.values()), damaged=set(self._aside))
         for key in keys.queues:
             tallies = batch.tenants[key.tenant]
-            if key.queue in tallies.names():
-                found.modes[key] = tallies.mode(key.queue, tallies.bucket(bucket_of(key.queue), self.broker))
+            own = tallies.bucket(bucket_of(key.queue), self.broker)
+            if key.queue in tallies.names() or (own is not None and key.queue in own.modes):
+                found.modes[key] = tallies.mode(key.queue, own)
         found.kinds = self._kinds(keys, batch.tenants)
         for tenant in keys.tenants:
             tallies = batch.tenants[tenant]
@@ -251,9 +250,7 @@ class DynamoEngine(PageReader):
 
     def commit(self) -> None:
         if self._actions:
-            self._token += 1
-            token = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.broker} {self._own.epoch} {self._token}").hex
-            self.table.transact(self._actions, token)
+            self.table.transact(self._actions, new_token(self.table.edges))
         changes, now_s = self._changes, self.table.edges.steady_s()
         self.ready_seq += changes.ready
         for row in (*changes.added, *(row for _, row in changes.changed)):

@@ -7,6 +7,7 @@ items there, and the fleet that the table belongs to. Each check that fails is o
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from airunner import __version__
@@ -21,6 +22,7 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 READY_STEP: Final = 1_000_000  # by which `ready_seq` rises with each opening: the last ones may not have been stored
 REGISTER_TRIES: Final = 8
+SKEW_MS_MAX: Final = 2_000  # between this machine's clock and AWS's: delays and timestamps follow it
 MADE_BY: Final = "make it with deploy/aws/airunner.yaml"
 
 
@@ -37,6 +39,7 @@ def open_table(
     table = Table(client, name, edges)
     try:
         check_table(table)
+        check_clock(table, wall_ms)
         claim(table, identity.fleet)
         own = register(table, identity, wall_ms())
     except StoreAway as error:
@@ -50,7 +53,7 @@ def open_table(
 
 def check_table(table: Table) -> None:
     """Check the keys and indexes of the table. Raises `OperatorError`, `StoreAway`."""
-    found, wanted = table.describe(), table_definition(table.name)
+    found, wanted = table.describe()["Table"], table_definition(table.name)
     if found["TableStatus"] not in ("ACTIVE", "UPDATING"):
         raise StoreAway(f"{table.shown}: it is {found['TableStatus']}")
     if _keys(found) != _keys(wanted):
@@ -71,6 +74,21 @@ def check_table(table: Table) -> None:
 
 def _keys(described: dict[str, list[dict[str, str]]]) -> set[tuple[str, str]]:
     return {(key["AttributeName"], key["KeyType"]) for key in described["KeySchema"]}
+
+
+def check_clock(table: Table, wall_ms: Callable[[], int]) -> None:
+    """Check that this machine's clock agrees with AWS's, as far as HTTP's header shows it. Raises `OperatorError`."""
+    before_ms = wall_ms()
+    answer = table.describe()
+    after_ms = wall_ms()
+    stamp = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if stamp is None:
+        return
+    server_ms = int(parsedate_to_datetime(stamp).timestamp()) * 1_000  # cut off to a second
+    ahead_ms = max(before_ms - (server_ms + 999), 0) - max(server_ms - after_ms, 0)
+    if abs(ahead_ms) > SKEW_MS_MAX:
+        words = f"{abs(ahead_ms) / 1000:.1f} s {'ahead of' if ahead_ms > 0 else 'behind'}"
+        raise OperatorError(f"this machine's clock is {words} that of DynamoDB: set it by NTP, then start again")
 
 
 def claim(table: Table, fleet: str) -> None:
@@ -94,9 +112,9 @@ def claim(table: Table, fleet: str) -> None:
 def register(table: Table, identity: Identity, now_ms: int) -> OwnRow:
     """Write the broker's row; from then on, another process that runs as this broker is fenced off."""
     key = (BROKERS, identity.broker)
+    slot = _new_slot(table)  # even if it had one: its clock may have been set back since
     for _ in range(REGISTER_TRIES):
         before = table.get([key]).get(key)
-        slot = int(before["slot"]["N"]) if before else _new_slot(table)
         epoch = int(before["epoch"]["N"]) + 1 if before else 1
         ready_seq = int(before["ready_seq"]["N"]) + READY_STEP if before else 0
         row = {

@@ -112,13 +112,15 @@ def overdue(table: Table, broker: str, now_ms: int) -> Iterator[tuple[str, int]]
             yield item["pk"]["S"], int(item["dn"]["N"])
 
 
-def renewed(row: JobRow, now_ms: int, broker: str) -> None:
-    """Give a job a full visibility period, and at most a full pause, from now on, and an owner."""
+def renewed(row: JobRow, now_ms: int, broker: str) -> bool:
+    """Give a job a full visibility period, and at most a full pause, and an owner; return whether that changes it."""
+    before = (row.broker, row.deadline_ms, row.due_ms)
     row.broker = broker
     if row.deadline_ms is not None and row.visibility_ms is not None:
         row.deadline_ms = now_ms + row.visibility_ms
     if row.due_ms is not None and row.pause_ms is not None:
         row.due_ms = min(row.due_ms, now_ms + row.pause_ms)
+    return before != (row.broker, row.deadline_ms, row.due_ms)
 
 
 def take_over(table: Table, owned: Owned, pks: Iterable[str], before: str, broker: str, now_ms: int) -> int:
@@ -151,7 +153,8 @@ def _take_one(table: Table, job: JobItem, before: str, broker: str, now_ms: int)
         rev = job.rev
         if job.row.broker == broker and before != broker:
             return job
-        renewed(job.row, now_ms, broker)
+        if not renewed(job.row, now_ms, broker):
+            return job
         if table.put(write_job(job), "rev = :rev", {":rev": {"N": str(rev)}}):
             job.rev += 1
             return job

@@ -23,7 +23,7 @@ from airunner.broker.store.dynamodb.batches import Batch
 from airunner.broker.store.dynamodb.items import JobItem, read_job, read_secret
 from airunner.broker.store.dynamodb.logs import LogReader
 from airunner.broker.store.dynamodb.owned import LATE_S, indexed
-from airunner.broker.store.dynamodb.saving import read_tallies
+from airunner.broker.store.dynamodb.saving import WORDS_MAX, read_tallies
 from airunner.broker.store.dynamodb.schema import (
     JOB,
     LISTED,
@@ -214,9 +214,10 @@ class PageReader(LogReader):
         if known is None:
             key = words_key(tenant, needs)
             item = self.table.get([key]).get(key)
-            known = self._words[tenant, needs] = (
-                item["words"]["S"] if item else self._text_of_a_job(tenant, queue, needs)
-            )
+            known = item["words"]["S"] if item else self._text_of_a_job(tenant, queue, needs)
+            if len(self._words) >= WORDS_MAX:
+                self._words.clear()
+            self._words[tenant, needs] = known
         return known
 
     def _text_of_a_job(self, tenant: str, queue: str, needs: bytes) -> str:

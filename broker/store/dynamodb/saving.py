@@ -58,6 +58,7 @@ SAME: Final = "rev = :rev"
 RECORD_TTL_S: Final = 30 * 86_400  # seconds for which an idempotency record is kept
 GRANT_TTL_S: Final = 2 * 86_400  # seconds for which a grant is kept: a request is repeated for minutes
 WORDS_TTL_S: Final = 30 * 86_400  # seconds for which the text of needs is kept since it was last needed
+WORDS_MAX: Final = 16_384  # needs whose texts are known to be stored
 SPECS_APART_MAX: Final = 8  # new jobs in a batch whose specs may be items of their own
 
 
@@ -202,11 +203,13 @@ class Saving:
                 self.actions.append(self._table.put_action(item, "jobs = :before", {":before": before["jobs"]}))
 
     def _save_secrets(self, changes: Changes) -> None:
-        for row in changes.secrets:
-            self.actions.append({"Put": {"TableName": self._table.name, "Item": write_secret(row)}})
+        last = {secret_key(row): {"Put": {"Item": write_secret(row)}} for row in changes.secrets}
         for name in changes.secrets_removed:
-            key = {"pk": {"S": secret_key(name)[0]}, "sk": {"S": secret_key(name)[1]}}
-            self.actions.append({"Delete": {"TableName": self._table.name, "Key": key}})
+            pk, sk = secret_key(name)
+            last[pk, sk] = {"Delete": {"Key": {"pk": {"S": pk}, "sk": {"S": sk}}}}
+        for action in last.values():
+            for asked in action.values():
+                self.actions.append({next(iter(action)): {"TableName": self._table.name, **asked}})
         changed = {(row.tenant, row.queue) for row in changes.secrets}
         for tenant, queue in changed.union((tenant, queue) for tenant, queue, _ in changes.secrets_removed):
             self._raise((f"X#{tenant}", f"{queue}#"), self._batch.secret_revs.get((tenant, queue), 0))
@@ -335,5 +338,7 @@ def keep_words(table: Table, changes: Changes, known: dict[tuple[str, bytes], in
         if jobs > 0 and known.get((key.tenant, needs), 0) < wall_s - 3_600:
             pk, sk = words_key(key.tenant, needs)
             ttl = {"N": str(wall_s + WORDS_TTL_S)}
+            if len(known) >= WORDS_MAX:
+                known.clear()
             table.put({"pk": {"S": pk}, "sk": {"S": sk}, "words": {"S": key.needs}, TTL: ttl})
             known[key.tenant, needs] = wall_s

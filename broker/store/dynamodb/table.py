@@ -255,10 +255,8 @@ class Table:
         return f"the store in the DynamoDB table {self.name}"
 
     def describe(self) -> dict[str, Any]:
-        """Describe the table. Raises `OperatorError`, `StoreAway`."""
-        answer = self._call(partial(self._client.describe_table, TableName=self.name), reads=True)
-        table: dict[str, Any] = answer["Table"]
-        return table
+        """Describe the table, as DescribeTable answers. Raises `OperatorError`, `StoreAway`."""
+        return self._call(partial(self._client.describe_table, TableName=self.name), reads=True)
 
     def _pauses(self) -> Iterator[float]:
         """Pause before each further try, longer each time and by chance."""
@@ -305,15 +303,23 @@ def may_be_done(error: Exception) -> bool:
 
 
 def new_token(edges: Edges) -> str:
-    """Draw the token of a transaction that no batch numbers."""
+    """Draw the token of a transaction: all tables of an account share one space of them."""
     return edges.random.randbytes(16).hex()
 
 
 def require_fits(actions: Sequence[dict[str, Any]]) -> None:
     """Require that a transaction keeps DynamoDB's bounds; a batch that does not is an error of this program."""
     assert len(actions) <= ROWS_MAX, f"{len(actions)} items in a transaction"
+    keys = {_key_of(action) for action in actions}
+    assert len(keys) == len(actions), "an item twice in a transaction"
     size = sum(size_of(action["Put"]["Item"]) for action in actions if "Put" in action)
     assert size <= BYTES_MAX, f"{size} bytes in a transaction"
+
+
+def _key_of(action: dict[str, Any]) -> Key:
+    ((_, asked),) = action.items()
+    item = asked.get("Item") or asked["Key"]
+    return item["pk"]["S"], item["sk"]["S"]
 
 
 def _key(key: Key) -> Item:

@@ -99,7 +99,10 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
             ["store", "copy", "/a/b", "memory:"],
             "FROM '/a/b' is not the URL of a store; write sqlite:////a/b for a file, or",
         ),
-        (["store", "check", "--store", "mysql://h"], "write sqlite:///PATH, memory: or postgresql://HOST/DATABASE"),
+        (
+            ["store", "check", "--store", "mysql://h"],
+            "write sqlite:///PATH, memory:, postgresql://HOST/DATABASE or aws:TABLE",
+        ),
         (["secret", "set", "X", "--key", "/none"], "and copy default.public from there"),
         (["queues", "a", "b"], "unexpected argument a b; see `airunner queues [OPTIONS]`"),
         (["list", "--limt", "5"], "no option --limt; did you mean --limit? `airunner list --help` lists all"),
