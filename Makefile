@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +70,21 @@ bench-peers: $(VENV)/.test ## measure beanstalkd and PgQueuer with the same work
 
 kube-apiserver: $(VENV)/.made ## build a kube-apiserver for the tests of airunner scale, once; needs Go and six minutes
 	@$(BIN)/python scripts/kubeapiserver.py
+
+aws-emulators: $(VENV)/.made ## install dynoxide, MiniStack and moto for the tests of AWS, once; needs cargo and four minutes
+	@$(BIN)/python scripts/awsemulators.py install
+
+aws-up: $(VENV)/.test ## leave dynoxide and MiniStack running, with a table for airunner orchestrator
+	@$(BIN)/python scripts/awsemulators.py up
+
+aws-down: $(VENV)/.test ## stop both
+	@$(BIN)/python scripts/awsemulators.py down
+
+aws-live: $(VENV)/.test ## run the tests of AWS in a real account too, with its region and credentials; LIVE=prefix of the tables
+	@AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q tests/aws tests/conformance/test_dynamodb.py
+
+aws-kills: $(VENV)/.test ## kill dynoxide and brokers N=20 times under load, and judge what is left
+	@PYTHONPATH=scripts $(BIN)/python -m tests.aws.kills --kills $(N)
 
 certs: $(VENV)/.test ## make the keys of $AIRUNNER_HOME (default ~/.airunner)
 	@$(BIN)/airunner certs init

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests.aws.serving import ENGINES, Account, Emulators
 from tests.postgresql.serving import VERSIONS, Server, Servers
 
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
@@ -51,3 +52,25 @@ def database(postgresql: Server) -> Iterator[str]:
     name = postgresql.database()
     yield postgresql.url(name)
     postgresql.drop(name)
+
+
+@pytest.fixture(scope="session")
+def aws_emulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulators]:
+    """Emulators of AWS by name; their logs are in the folder of this run."""
+    emulators = Emulators(tmp_path_factory.mktemp("aws"))
+    yield emulators
+    emulators.close()
+
+
+@pytest.fixture(params=ENGINES)
+def aws(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Account:
+    """A running emulator of those that keep every law, each in turn; and the real account, where one is named."""
+    return aws_emulators(request.param)
+
+
+@pytest.fixture
+def aws_table(aws: Account) -> Iterator[str]:
+    """Name of a new table with the engine's indexes, in each of those in turn."""
+    table = aws.create()
+    yield table
+    aws.drop(table)
