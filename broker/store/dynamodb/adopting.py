@@ -119,7 +119,9 @@ class Adoption:
         pks = list(indexed(self._table, seen.broker))
         taken = take_over(self._table, self._owned, pks[:ADOPTED_MAX], seen.broker, self._broker, now_ms)
         is_last = not pks and now_s >= since_s + LATE_S
-        folded = self._fold_tallies(seen.broker) if is_first or is_last else 0
+        folded = 0
+        if is_first or is_last:
+            folded = self._fold_tallies(seen.broker) + self._outbox.adopt_parcels(seen.broker)
         if is_last and not folded:
             self._table.update(
                 key, "SET clean = :yes", "epoch = :epoch AND dead = :yes", {":epoch": item["epoch"], ":yes": _YES}
@@ -140,7 +142,7 @@ class Adoption:
                 with suppress(Moved):  # the next step tries again
                     own = saving.bucket(tenant, bucket.number)
                     own.merge(bucket)
-                    saving.put_buckets(())
+                    saving.put_buckets(self._outbox.acknowledged)
                     saving.delete(bucket.key, bucket.rev)
                     self._table.transact(saving.actions, new_token(self._table.edges))
                     self._outbox.adopt(own)

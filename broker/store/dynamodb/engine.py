@@ -79,7 +79,7 @@ class DynamoEngine(PageReader):
         self._searched_s: float | None = None
         self._size_bytes, self._sized = 0, False
         self._next_due_ms: int | None = None
-        self._outbox = Outbox()
+        self._outbox = Outbox(table, own.broker)
         self._adoption = Adoption(table, self._owned, self._outbox, own.broker)
 
     # --- a batch ---
@@ -95,6 +95,10 @@ class DynamoEngine(PageReader):
         take_over(self.table, self._owned, self._owned.all(), self.broker, self.broker, now_ms)
         self._next_due_ms = self._owned.next_ms()
         self._searched_s = self.table.edges.steady_s()
+        for tallies in self._all_tallies() if self.announces else ():  # what was stored before, or in an outage
+            for bucket in tallies.buckets:
+                if bucket.broker == self.broker:
+                    self._outbox.adopt(bucket)
 
     def load(self, keys: Keys) -> Loaded:
         if self._reading:
@@ -119,7 +123,7 @@ class DynamoEngine(PageReader):
     def _beat(self, now_s: float, now_ms: int) -> None:
         """Show that this broker lives; store what is known only here; and look for overdue jobs from time to time."""
         self._own.beat(self.table, self.ready_seq)
-        self._outbox.flush(self.table, self.broker)
+        self._outbox.flush()
         if self._sized:
             self._size_bytes, self._sized = self.store_bytes(), False
         if self._searched_s is None or self._searched_s + SEARCHED_S <= now_s:
@@ -264,7 +268,7 @@ class DynamoEngine(PageReader):
         for row in changes.removed:
             self._owned.forget(job_pk(row.tenant, row.job_id))
         if self._saving is not None:
-            self._outbox.committed(self._saving.buckets.values(), changes)
+            self._outbox.committed(self._saving.buckets.values(), changes, self._saving.parcels)
         self._next_due_ms = self._owned.next_ms()
         self._actions, self._changes, self._saving, self._batch = [], Changes(), None, Batch()
 
@@ -334,7 +338,7 @@ class DynamoEngine(PageReader):
 
     def outbox(self, limit: int) -> list[OutboxEntry]:
         """List lifecycle events that are stored and not yet announced; it may be called in another thread."""
-        return self._outbox.take(self.table, limit)
+        return self._outbox.take(limit)
 
     def published(self, entries: Iterable[OutboxEntry]) -> None:
         """Note that lifecycle events were announced; it may be called in another thread."""

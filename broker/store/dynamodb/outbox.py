@@ -3,20 +3,28 @@
 An entry is stored in a tally bucket of this broker, in the transaction of its event, and leaves it with the bucket's
 next write after it was announced; so each event is announced at least once, whatever is killed. What a dead broker has
 left comes with its buckets.
+
+While nothing can be announced, for hours perhaps, buckets do not grow: their entries are moved to parcels, items of
+their own, again in the transaction of a batch. Parcels are not held in memory; they are read when their turn comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
+from typing import Final
 
+import msgspec
 from msgspec import Struct
 
-from airunner.broker.store.dynamodb.items import JobItem, read_job, read_segments
-from airunner.broker.store.dynamodb.schema import JOB, bucket_of, job_pk, segment_sk
+from airunner.broker.store.dynamodb.items import Item, read_job, read_segments
+from airunner.broker.store.dynamodb.schema import JOB, bucket_of, job_pk, parcels_pk, segment_sk
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, read_bucket
 from airunner.broker.store.rows import Changes
+
+PARCELS_READ: Final = 4  # parcels in memory at a time
+INSIDE_MAX: Final = 64  # entries in a bucket beyond which they are moved to a parcel
 
 
 class OutboxEntry(Struct, frozen=True):
@@ -29,16 +37,46 @@ class OutboxEntry(Struct, frozen=True):
     events: bytes
 
 
+class Parcel(Struct, frozen=True):
+    """Parcel of entries that a bucket had no room for, an item under the broker's key."""
+
+    sk: str
+    tenant: str
+    entries: tuple[Announcement, ...]
+
+
 _Key = tuple[str, Announcement]  # tenant, and what is stored in the bucket
+_lists = msgspec.msgpack.Decoder(tuple[Announcement, ...])
+
+
+def parcel_of(tenant: str, entries: Iterable[Announcement], wall_s: int, token: str) -> Parcel:
+    """Make a parcel of entries; the instant and the token make its key unlike all others."""
+    return Parcel(f"{tenant}#{wall_s}#{token}", tenant, tuple(entries))
+
+
+def write_parcel(broker: str, parcel: Parcel) -> Item:
+    """Make the item of a parcel."""
+    entries = {"B": msgspec.msgpack.encode(parcel.entries)}
+    return {"pk": {"S": parcels_pk(broker)}, "sk": {"S": parcel.sk}, "entries": entries}
+
+
+def read_parcel(item: Item) -> Parcel:
+    """Read a parcel from its item."""
+    sk = item["sk"]["S"]
+    return Parcel(sk, sk.split("#")[0], _lists.decode(item["entries"]["B"]))
 
 
 class Outbox:
-    """Outbox of a broker. Entries are taken and acknowledged in another thread than the rest."""
+    """Outbox of the broker `broker`. Entries are taken and acknowledged in another thread than the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table, broker: str) -> None:
+        self._table = table
+        self._broker = broker
         self._lock = Lock()
         self._entries: dict[_Key, bytes | None] = {}  # None: the event is to be read from the log
         self._acknowledged: dict[_Key, None] = {}
+        self._parcels: dict[str, set[_Key]] = {}  # those in memory: what of them is not announced
+        self._has_more = True  # whether there may be other parcels
 
     @property
     def acknowledged(self) -> list[_Key]:
@@ -46,8 +84,8 @@ class Outbox:
         with self._lock:
             return list(self._acknowledged)
 
-    def committed(self, buckets: Iterable[Bucket], changes: Changes) -> None:
-        """Note buckets as they were stored now, with the events that came with them."""
+    def committed(self, buckets: Iterable[Bucket], changes: Changes, parcels: Iterable[Parcel] = ()) -> None:
+        """Note buckets and parcels as they were stored now, with the events that came with them."""
         jobs = {row.number: row for row in (*changes.added, *(row for _, row in changes.changed))}
         events = {
             (jobs[segment.number].tenant, str(jobs[segment.number].job_id), segment.first_sequence): segment.events
@@ -55,8 +93,12 @@ class Outbox:
             if segment.number in jobs
         }
         with self._lock:
+            for parcel in parcels:
+                self._has_more = True
+                for entry in parcel.entries:
+                    self._entries.pop((parcel.tenant, entry), None)
             for bucket in buckets:
-                stored = {(bucket.tenant, entry) for entry in bucket.content.outbox}
+                stored = {(bucket.tenant, entry): None for entry in bucket.content.outbox}
                 for key in stored:
                     if key not in self._acknowledged:
                         self._entries.setdefault(key, events.get((key[0], key[1].job_id, key[1].sequence)))
@@ -67,51 +109,86 @@ class Outbox:
         """Note a stored bucket whose events are not known."""
         self.committed([bucket], Changes())
 
-    def take(self, table: Table, limit: int) -> list[OutboxEntry]:
-        """List entries that are to be announced, the oldest first; those taken before come again until acknowledged."""
+    def adopt_parcels(self, broker: str) -> int:
+        """Take over another broker's parcels; return how many there were."""
+        taken = 0
+        for item in self._table.query("pk = :pk", {":pk": {"S": parcels_pk(broker)}}):
+            taken += 1
+            own = {**item, "pk": {"S": parcels_pk(self._broker)}, "sk": {"S": f"{item['sk']['S']}#{broker}"}}
+            self._table.put(own)
+            self._table.delete((parcels_pk(broker), item["sk"]["S"]))
+        with self._lock:
+            self._has_more |= taken > 0
+        return taken
+
+    def take(self, limit: int) -> list[OutboxEntry]:
+        """List entries that are to be announced; those taken before come again until they are acknowledged."""
+        if self._has_more and len(self._parcels) < PARCELS_READ:
+            self._read_parcels()
         with self._lock:
             some = list(self._entries.items())[:limit]
         entries: list[OutboxEntry] = []
-        for (tenant, one), events in some:
-            found = _read(table, tenant, one) if events is None else events
-            entries.append(OutboxEntry(tenant, one.job_id, one.queue, one.sequence, found))
+        for (tenant, entry), events in some:
+            found = self._read(tenant, entry) if events is None else events
+            entries.append(OutboxEntry(tenant, entry.job_id, entry.queue, entry.sequence, found))
         return entries
+
+    def _read_parcels(self) -> None:
+        values = {":pk": {"S": parcels_pk(self._broker)}}
+        with self._lock:
+            self._has_more = False  # unless one comes while they are read
+        found = [read_parcel(item) for item in self._table.query("pk = :pk", values, limit=PARCELS_READ)]
+        with self._lock:
+            self._has_more |= len(found) == PARCELS_READ
+            for parcel in found:
+                if parcel.sk not in self._parcels:
+                    keys = {(parcel.tenant, entry) for entry in parcel.entries}
+                    self._parcels[parcel.sk] = keys
+                    self._entries |= dict.fromkeys(keys)
 
     def acknowledge(self, entries: Iterable[OutboxEntry]) -> None:
         """Note that entries were announced."""
+        emptied: list[str] = []
         with self._lock:
             for entry in entries:
                 key = (entry.tenant, Announcement(entry.job_id, entry.queue, entry.sequence))
-                if key in self._entries:
-                    del self._entries[key]
+                if key not in self._entries:
+                    continue
+                del self._entries[key]
+                parcels = [sk for sk, keys in self._parcels.items() if key in keys]
+                for sk in parcels:
+                    self._parcels[sk].discard(key)
+                    emptied += [sk] if not self._parcels[sk] else []
+                if not parcels:
                     self._acknowledged[key] = None
+        for sk in emptied:
+            self._table.delete((parcels_pk(self._broker), sk))
+            with self._lock:
+                del self._parcels[sk]
 
-    def flush(self, table: Table, broker: str) -> None:
+    def flush(self) -> None:
         """Remove what was announced from buckets that nothing else has written since."""
         acknowledged = set(self.acknowledged)
-        for tenant, number in {(tenant, bucket_of(one.queue)) for tenant, one in acknowledged}:
-            key = Bucket(tenant, number, broker).key
-            if (item := table.get([key]).get(key)) is None:
+        for tenant, number in {(tenant, bucket_of(entry.queue)) for tenant, entry in acknowledged}:
+            key = Bucket(tenant, number, self._broker).key
+            if (item := self._table.get([key]).get(key)) is None:
                 continue
             bucket = read_bucket(item)
             bucket.content.outbox = [entry for entry in bucket.content.outbox if (tenant, entry) not in acknowledged]
-            if table.put(bucket.item(), "rev = :rev", {":rev": {"N": str(bucket.rev)}}):
+            if self._table.put(bucket.item(), "rev = :rev", {":rev": {"N": str(bucket.rev)}}):
                 self.committed([bucket], Changes())
+
+    def _read(self, tenant: str, entry: Announcement) -> bytes:
+        """Read an event from the log of its job; b"": it is not there."""
+        pk = job_pk(tenant, entry.job_id)
+        item = self._table.get([(pk, JOB)]).get((pk, JOB))
+        for segment in read_job(item).segments if item else ():
+            if segment.first_sequence == entry.sequence:
+                return segment.events
+        values = {":pk": {"S": pk}, ":sk": {"S": segment_sk(entry.sequence)}}
+        segments = read_segments(0, self._table.query("pk = :pk AND begins_with(sk, :sk)", values))
+        return next((segment.events for segment in segments), b"")
 
 
 def _is_in(key: _Key, bucket: Bucket) -> bool:
     return key[0] == bucket.tenant and bucket_of(key[1].queue) == bucket.number
-
-
-def _read(table: Table, tenant: str, one: Announcement) -> bytes:
-    """Read an event from the log of its job; b"": it is not there."""
-    pk = job_pk(tenant, one.job_id)
-    item = table.get([(pk, JOB)]).get((pk, JOB))
-    job: JobItem | None = None if item is None else read_job(item)
-    for segment in job.segments if job else ():
-        if segment.first_sequence == one.sequence:
-            return segment.events
-    values = {":pk": {"S": pk}, ":sk": {"S": segment_sk(one.sequence)}}
-    for segment in read_segments(0, table.query("pk = :pk AND begins_with(sk, :sk)", values)):
-        return segment.events
-    return b""

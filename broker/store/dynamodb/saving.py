@@ -31,6 +31,7 @@ from airunner.broker.store.dynamodb.items import (
     write_spec,
 )
 from airunner.broker.store.dynamodb.notes import Gone, Note, write_note
+from airunner.broker.store.dynamodb.outbox import INSIDE_MAX, Parcel, parcel_of, write_parcel
 from airunner.broker.store.dynamodb.schema import (
     GONE,
     MODE,
@@ -45,7 +46,7 @@ from airunner.broker.store.dynamodb.schema import (
     tallies_pk,
     words_key,
 )
-from airunner.broker.store.dynamodb.table import Table
+from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
 from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, TenantTallies
 from airunner.broker.store.rows import Changes, JobRow, Segment, Usage
 from airunner.protocol.names import RequestId
@@ -80,6 +81,7 @@ class Saving:
     def __init__(self, table: Table, batch: Batch, broker: str, wall_s: int, records_before_ms: int) -> None:
         self.actions: list[Action] = []
         self.buckets: dict[tuple[str, int], Bucket] = {}
+        self.parcels: list[Parcel] = []
         self._table = table
         self._batch = batch
         self._broker = broker
@@ -108,6 +110,11 @@ class Saving:
         for (tenant, _), bucket in self.buckets.items():
             content = bucket.content
             content.outbox = [entry for entry in content.outbox if (tenant, entry) not in done]
+            if len(content.outbox) > INSIDE_MAX and len(self.actions) + len(self.buckets) < ROWS_MAX:
+                parcel = parcel_of(tenant, content.outbox, self._wall_s, new_token(self._table.edges))
+                self.parcels.append(parcel)
+                content.outbox = []
+                self.actions.append(self._table.put_action(write_parcel(self._broker, parcel), NEW))
             self.actions.append(self._put(bucket.item(), bucket.rev))
 
     def delete(self, key: Key, rev: int) -> None:

@@ -12,7 +12,8 @@
 | job; spec, if it is not inside; segment, and pieces | `J#tenant#job` | `0`; `S`; `E#sequence`, `E#sequence#piece` |
 | idempotency record | `R#tenant#request` | `0` |
 | grant of a lease request | `G#tenant#request` | `0` |
-| removed job whose log is not deleted yet | `GONE` | `tenant#job` |
+| removed jobs whose logs are not deleted yet | `GONE` | `tenant#job` of the first |
+| parcel of a broker's outbox, see `outbox` | `O#broker` | `tenant#instant#token` |
 
 No name contains `#`. The indexes are sparse, have keys only, and are late; whatever is found in one is read again from
 the table:
@@ -144,6 +145,11 @@ def sequence_of_sk(sk: str) -> int:
 def gone_sk(tenant: str, job_id: str) -> str:
     """Make the sort key of a removed job."""
     return f"{tenant}#{job_id}"
+
+
+def parcels_pk(broker: str) -> str:
+    """Make the partition key of the parcels of a broker's outbox."""
+    return f"O#{broker}"
 
 
 def shard_of(job_id: str) -> int:
