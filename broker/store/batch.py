@@ -49,6 +49,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._kept = KeptRows(alone=engine.alone)
+        self._began_ms = 0
 
     @property
     def batch_max(self) -> int:
@@ -79,6 +80,7 @@ class Store:
         return self._try(partial(self._stage, commands, now_ms))
 
     def _try(self, attempt: Callable[[], Applied]) -> Applied:
+        self._began_ms = self.engine.steady_ms()
         for _ in range(TRIES_MAX):
             try:
                 return attempt()
@@ -142,7 +144,8 @@ class Store:
         found = self._kept.find(keys)
         loaded = engine.load(keys)
         self._kept.add(keys, loaded, found)
-        world = World(loaded, now_ms, engine)
+        decided_ms = now_ms + engine.steady_ms() - self._began_ms
+        world = World(loaded, decided_ms, engine)
         if keys.due:
             world.adopt_due(engine.due(now_ms, keys.due))
         if keys.wanted:

@@ -155,6 +155,14 @@ class Engine(Protocol):
         """Whether the database is reached over a network: then batches and reads run outside of the event loop."""
         ...
 
+    def steady_ms(self) -> int:
+        """Read a clock that is never set, in ms: a batch is decided as much later than it was begun as this shows.
+
+        If loading takes long, another broker may renew a lease meanwhile that this batch is to end or take over: its
+        new deadline has to follow the renewal. 0 at any time: loading does not take long.
+        """
+        ...
+
     @property
     def broker(self) -> str:
         """Id of this broker, for `JobRow.broker`; "" for an engine that is `alone`."""
@@ -353,6 +361,10 @@ class Unbounded:
     rows_max: int | None = None
     bytes_max: int | None = None
     announces = False
+
+    def steady_ms(self) -> int:
+        """Return 0: a batch is loaded so soon that its instant need not be later."""
+        return 0
 
 
 class Embedded(Unbounded):

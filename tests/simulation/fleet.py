@@ -1,7 +1,8 @@
-"""The brokers of a fleet in a simulated world: they share one simulated PostgreSQL, and each has a clock of its own."""
+"""The brokers of a fleet in a simulated world: they share one store, and each has a clock of its own."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ from airunner.broker.counts import Counts
 from airunner.broker.relay.exchange import Exchange
 from airunner.broker.relay.listeners import Listeners
 from airunner.broker.store.batch import Store
-from airunner.broker.store.contract import Identity, StoreAway
+from airunner.broker.store.contract import Engine, Identity, StoreAway
 from airunner.certs.authority import NoVerifier
 from airunner.certs.sealed import topic_of
 from airunner.protocol.frames import PEER_TOPIC
@@ -31,14 +32,13 @@ FLEET_KEY: Final = bytes(range(32))
 
 
 class Fleet(Brokers):
-    """Several brokers, or one, on the shared database."""
+    """Several brokers, or one, on one store."""
 
     def __init__(self, world: World) -> None:
         brokers = world.random.choice([1, 2, BROKERS_MAX, BROKERS_MAX])
         super().__init__(world, tuple(f"broker-{number}" for number in range(brokers)))
         world.network.relays = True
         world.network.hints = PEER_TOPIC + topic_of(FLEET_KEY)
-        self.cluster = Cluster(world.network, world.recorder)
         skews_ms = world.random.choice([0, 600_000, 3 * 3_600_000])
         for name in self.names:
             self.offsets_ms[name] = world.random.randrange(-skews_ms, skews_ms + 1)
@@ -48,18 +48,13 @@ class Fleet(Brokers):
         return partial(self._main, machine, doors, thread)
 
     async def _main(self, machine: Machine, doors: SimDoors, thread: Baton) -> None:
-        """Open the database and run; a broker that does not reach it ends, and is started again."""
+        """Open the store and run; a broker that does not reach it ends, and is started again."""
         thread.start()
-        line = self.cluster.line(machine, thread)
         identity = Identity(
             broker=machine.name, fleet="fleet", requests=doors.router.endpoint, events=doors.publisher.endpoint
         )
-        opened: list[Store] = []
         try:
-            await line.open()
-            failed = await thread.do(lambda: opened.append(Store(SharedEngine(self.cluster.server, line, identity))))
-            if failed is not None:
-                raise failed
+            engine = await self.opened(machine, thread, identity)
         except StoreAway as away:
             self.world.note(f"{machine.name} cannot open the store: {away}")
             return
@@ -67,7 +62,7 @@ class Fleet(Brokers):
         connect = self.world.network.of_machine(machine).peer
         exchange = Exchange(doors.publisher, connect, Listeners(lambda _key: True), edges.random)
         broker = Broker(
-            opened[0],
+            Store(engine),
             doors.router,
             exchange,
             NoVerifier(),
@@ -79,6 +74,27 @@ class Fleet(Brokers):
         )
         await together(broker.run, exchange.run, thread.run)
 
+    @abstractmethod
+    async def opened(self, machine: Machine, thread: Baton, identity: Identity) -> Engine:
+        """Open the store for a broker. Raises `StoreAway`."""
+
+    def heal(self) -> None:
+        super().heal()
+        self.world.network.deaf = self.world.random.choice([0.0, 0.0, 1.0])  # hints may be lost for ever
+
+
+class PostgresFleet(Fleet):
+    """A fleet on the simulated PostgreSQL."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.cluster = Cluster(world.network, world.recorder)
+
+    async def opened(self, machine: Machine, thread: Baton, identity: Identity) -> Engine:
+        line = self.cluster.line(machine, thread)
+        await line.open()
+        return await thread.get(lambda: SharedEngine(self.cluster.server, line, identity))
+
     def faults(self) -> Faults:
         return FleetFaults(self.world, self.cluster)
 
@@ -88,4 +104,3 @@ class Fleet(Brokers):
     def heal(self) -> None:
         self.cluster.heal()
         super().heal()
-        self.world.network.deaf = self.world.random.choice([0.0, 0.0, 1.0])  # hints may be lost for ever

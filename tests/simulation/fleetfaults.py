@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,12 +16,8 @@ if TYPE_CHECKING:
 ADOPTED_S = 30.0  # long enough that others adopt what a broker owns
 
 
-class FleetFaults(Faults):
-    """Breaks a world with several brokers and their database."""
-
-    def __init__(self, world: World, cluster: Cluster) -> None:
-        super().__init__(world)
-        self._cluster = cluster
+class PeerFaults(Faults):
+    """Breaks a world with several brokers, whatever they store in."""
 
     def faults(self) -> list[tuple[int, Callable[[], None]]]:
         return [
@@ -29,16 +26,14 @@ class FleetFaults(Faults):
             (2, self._part_from_store),
             (2, self._part_from_peers),
             (2, self._isolate),
-            (2, self._cut),
-            (3, self._cut_in_commit),
-            (3, self._slow_store),
-            (2, self._lag),
-            (1, self._crash_store),
-            (1, self._fail_over),
-            (2, self._fail_over_behind),
+            *self.of_store(),
             (3, self._lose_hints),
             (3, lambda: self._world.network.break_connections(0.7)),
         ]
+
+    @abstractmethod
+    def of_store(self) -> list[tuple[int, Callable[[], None]]]:
+        """What may break with the store, and how often."""
 
     def _part_ways(self, name: str, others: list[str]) -> None:
         """One machine and others do not hear each other, or only in one direction."""
@@ -57,6 +52,30 @@ class FleetFaults(Faults):
 
     def _isolate(self) -> None:
         self._part_ways(self._world.brokers.drawn(), [STORE, *self._world.brokers.names])
+
+    def _lose_hints(self) -> None:
+        """What brokers say to each other is lost, all of it or a part, until the next time or the end."""
+        self._world.network.deaf = self._random.choice([0.0, 0.3, 1.0])
+        self._world.note(f"hints are lost: {self._world.network.deaf}")
+
+
+class FleetFaults(PeerFaults):
+    """Breaks a world with several brokers and their PostgreSQL."""
+
+    def __init__(self, world: World, cluster: Cluster) -> None:
+        super().__init__(world)
+        self._cluster = cluster
+
+    def of_store(self) -> list[tuple[int, Callable[[], None]]]:
+        return [
+            (2, self._cut),
+            (3, self._cut_in_commit),
+            (3, self._slow_store),
+            (2, self._lag),
+            (1, self._crash_store),
+            (1, self._fail_over),
+            (2, self._fail_over_behind),
+        ]
 
     def _cut(self) -> None:
         self._cluster.cut(self._world.brokers.drawn())
@@ -95,8 +114,3 @@ class FleetFaults(Faults):
         later(crash_s, partial(self._cluster.crash, draw() * 0.5))
         later(fail_s, partial(self._cluster.fail_over, draw() * 3))
         later(fail_s + 0.1, self._cluster.catch_up)
-
-    def _lose_hints(self) -> None:
-        """What brokers say to each other is lost, all of it or a part, until the next time or the end."""
-        self._world.network.deaf = self._random.choice([0.0, 0.3, 1.0])
-        self._world.note(f"hints are lost: {self._world.network.deaf}")

@@ -36,7 +36,7 @@ from airunner.transport.ports import Edges
 from tests.simulation.brokers import Alone, Brokers
 from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk
-from tests.simulation.fleet import Fleet
+from tests.simulation.fleet import PostgresFleet
 from tests.simulation.history import (
     Completed,
     FinalEvents,
@@ -80,7 +80,7 @@ def _alone(disk: Callable[[Random, Counter[str]], Disk]) -> Callable[[World], Br
 
 
 HOUSES: Final[Mapping[str, Callable[[World], Brokers]]] = MappingProxyType(
-    {"dicts": _alone(DictDisk), "sqlite": _alone(TornDisk), "shared": Fleet}
+    {"dicts": _alone(DictDisk), "sqlite": _alone(TornDisk), "shared": PostgresFleet}
 )
 """The kinds of worlds: how their brokers store."""
 

@@ -18,6 +18,8 @@ from tests.simulation.dynamodb.updates import update
 TOKEN_S: Final = 600.0  # a transaction is known by its token for so long
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
+Written = tuple[Item | None, Item | None]
+"""An item before a write and after it; None: there is none."""
 OPERATIONS: Final = (
     "get_item",
     "batch_get_item",
@@ -73,7 +75,7 @@ class Server:
     def __init__(self, tables: Mapping[str, Table], now_s: Callable[[], float] = lambda: 0.0) -> None:
         self.tables = tables
         self.now_s = now_s
-        self.on_transaction: Callable[[Sequence[Mapping[str, Any]]], None] = lambda _: None  # is told of each done
+        self.on_commit: Callable[[Sequence[Written]], None] = lambda _: None  # gets what each call has written
         self._tokens: dict[str, tuple[float, object]] = {}
 
     def do(self, operation: str, request: Request) -> Answer:
@@ -194,6 +196,7 @@ class Server:
             raise failed_condition(operation, shown)
         after = self._made(table, write, before)
         units = table.write(write.key, after, transactional=False)
+        self.on_commit([(before, after)])
         answer = _write_units(request, {write.table: units})
         answer = {name: capacities[0] for name, capacities in answer.items()}
         shown = {"ALL_OLD": before, "ALL_NEW": after}.get(request.get("ReturnValues", "NONE"))
@@ -274,7 +277,7 @@ class Server:
             sums.update({name: sums.get(name, 0) + taken for name, taken in done.items()})
         if token is not None:
             self._tokens[token] = self.now_s(), _frozen(request["TransactItems"])
-        self.on_transaction(items)
+        self.on_commit([(before, after) for before, (_, after) in zip(befores, tried, strict=True)])
         return _write_units(request, units)
 
     def _parsed(self, one: Mapping[str, Request]) -> Write:
