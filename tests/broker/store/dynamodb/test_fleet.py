@@ -223,3 +223,19 @@ def test_a_renewal_at_the_start_gives_each_lease_a_full_period(world: World):
         driver.now_ms = now_ms + 10 * VISIBILITY_MS
         assert driver.apply(RenewAll()).next_due_ms == driver.now_ms + VISIBILITY_MS
         assert driver.verdict(lease) is Verdict.KEPT
+
+
+def test_a_dead_brokers_last_lease_is_adopted_though_no_index_showed_it_at_first(
+    world: World, brokers: tuple[Driver, Driver]
+):
+    world.late_s = 5
+    first, other = brokers
+    lease = first.started()
+    other.now_ms = first.now_ms
+    adopt(other, "broker-0")
+    assert other.apply().next_due_ms is None
+    assert row_of(other, "broker-0").leases == 1, "it may own more than was found"
+    world.now_s += 5.1
+    assert adopt(other, "broker-0") == {"broker-0"}
+    assert other.apply().next_due_ms == other.now_ms + VISIBILITY_MS
+    assert other.verdict(lease) is Verdict.KEPT
