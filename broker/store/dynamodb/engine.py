@@ -82,9 +82,6 @@ class DynamoEngine(PageReader):
         self._outbox = Outbox(table, own.broker)
         self._adoption = Adoption(table, self._owned, self._outbox, own.broker)
 
-    def steady_ms(self) -> int:
-        return int(self.table.edges.steady_s() * 1_000)
-
     # --- a batch ---
 
     def steady_ms(self) -> int:
