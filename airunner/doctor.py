@@ -31,7 +31,7 @@ ConnectTimeoutOption = Annotated[
 
 StoreOption = Annotated[
     str | None,
-    typer.Option(help="PostgreSQL store to check too, as postgresql://….", show_default="none"),
+    typer.Option(help="Store of several brokers to check too: postgresql://… or aws:TABLE….", show_default="none"),
 ]
 
 
@@ -135,17 +135,17 @@ def _keys(home: Home) -> Finding:
 
 
 def _store(url: str) -> Iterator[Finding]:
-    """Check the server of brokers' store: whether it can be used, and whether it may lose acknowledged work."""
-    from airunner.broker.store.open import inspect_postgres
+    """Check a store of several brokers: whether it can be used, and whether it may lose acknowledged work."""
+    from airunner.broker.checking import inspect_store
 
     try:
-        warnings = inspect_postgres(url, lambda: time.time_ns() // 1_000_000)
+        warnings = inspect_store(url, lambda: time.time_ns() // 1_000_000)
     except OperatorError as error:
         yield Finding("store", Severity.BAD, error.message)
     else:
         yield from (Finding("store", Severity.FAIR, warning) for warning in warnings)
         if not warnings:
-            yield Finding("store", Severity.GOOD, "the server can be used, and keeps what it has acknowledged")
+            yield Finding("store", Severity.GOOD, "it can be used, and keeps what it has acknowledged")
 
 
 def _broker(home: Home, broker: list[str] | None, token: str | None, timeout_s: float | None) -> Finding:

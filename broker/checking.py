@@ -5,14 +5,14 @@ It only reads, but locks a file: check a broker's store while the broker is stop
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from airunner.broker.store.content import ReadableEngine
-from airunner.broker.store.contract import Engine
-from airunner.broker.store.open import require_psycopg
-from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow
+from airunner.broker.store.awsurl import AwsUrl, is_aws
+from airunner.broker.store.open import inspect_postgres, require_psycopg
+from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Segment
 from airunner.broker.store.sqlite.opening import open_alone
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, PeerError
@@ -36,6 +36,18 @@ class StoreReport(NamedTuple):
     jobs: int
     events: int
     faults: tuple[Fault, ...]
+
+
+class ReadableLogs(Protocol):
+    """Store whose jobs and logs can be read, in pages."""
+
+    def jobs_after(self, number: int, limit: int) -> list[JobRow]:
+        """Load the first jobs with higher numbers, with their specs. Raises `CorruptLog`."""
+        ...
+
+    def segments(self, number: int, sequence: int) -> Iterator[Segment]:
+        """Read the log of a job that was loaded last, from the segment with event `sequence` on."""
+        ...
 
 
 class _LogFault(Exception):
@@ -67,32 +79,63 @@ def check_database(url: str) -> tuple[StoreReport, str, int]:
         return check_logs(engine), shown(url), size_bytes
 
 
-def check_logs(engine: ReadableEngine) -> StoreReport:
-    """Check the log of each job of a store that no broker changes meanwhile."""
+def check_table(url: str) -> tuple[StoreReport, str, int]:
+    """Check a store on DynamoDB, job by job, while brokers use it; return also its name and the bytes of its tenants.
+
+    Raises `OperatorError`: no store of this version can be read there.
+    """
+    from airunner.broker.store.dynamodb.inspecting import open_logs
+
+    parsed = AwsUrl.parse(url)
+    with open_logs(parsed) as reader:
+        return check_logs(reader, reader.read_again), f"aws:{parsed.table}", reader.size_bytes()
+
+
+def inspect_store(url: str, now_ms: Callable[[], int]) -> list[str]:
+    """Check a store of several brokers without changing anything, and return warnings. Raises `OperatorError`."""
+    if not is_aws(url):
+        return inspect_postgres(url, now_ms)
+    from airunner.broker.store.dynamodb.inspecting import inspect
+
+    return inspect(AwsUrl.parse(url))
+
+
+def check_logs(engine: ReadableLogs, read_again: Callable[[JobRow], JobRow | None] | None = None) -> StoreReport:
+    """Check the log of each job of a store.
+
+    read_again: reads a job whose log has a fault again, because brokers use the store; None: it was removed. Without
+        it no broker may change the store meanwhile
+    """
     faults: list[Fault] = []
     jobs = events = number = 0
     try:
         while found := engine.jobs_after(number, 1):  # one by one, to check all jobs before a damaged row
             (job,) = found
             jobs, number = jobs + 1, job.number
-            events += _check_log(engine, job, faults)
+            checked = _check_log(engine, job)
+            if isinstance(checked, Fault) and read_again is not None:
+                later = read_again(job)
+                checked = 0 if later is None else _check_log(engine, later)
+            if isinstance(checked, Fault):
+                faults.append(checked)
+            else:
+                events += checked
     except CorruptLog as error:
         faults.append(Fault(None, f"the check had to end at the job after number {number}: {error.__cause__}"))
     return StoreReport(jobs, events, tuple(faults[:FAULTS_MAX]))
 
 
-def _check_log(engine: Engine, job: JobRow, faults: list[Fault]) -> int:
-    """Count the events of a log; if it has a fault, append that to `faults` and return 0."""
+def _check_log(engine: ReadableLogs, job: JobRow) -> int | Fault:
+    """Count the events of a log, or return its fault."""
     try:
         return _read(engine, job)
     except (PeerError, *UNDECODABLE) as error:
-        faults.append(Fault(job.job_id, f"its log cannot be read: {error.__cause__ or error}"))
+        return Fault(job.job_id, f"its log cannot be read: {error.__cause__ or error}")
     except _LogFault as fault:
-        faults.append(Fault(job.job_id, str(fault)))
-    return 0
+        return Fault(job.job_id, str(fault))
 
 
-def _read(engine: Engine, job: JobRow) -> int:
+def _read(engine: ReadableLogs, job: JobRow) -> int:
     """Read a job's log and count its events. Raises `_LogFault`, `PeerError`, and the errors `UNDECODABLE`."""
     sequence = 0
     kind = ""

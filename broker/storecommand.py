@@ -84,7 +84,7 @@ def check_command(
     store: Annotated[
         str | None,
         typer.Option(
-            help="Store, as sqlite:///PATH or postgresql://….",
+            help="Store, as sqlite:///PATH, postgresql://… or aws:TABLE….",
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
     ] = None,
@@ -92,14 +92,17 @@ def check_command(
 ) -> None:
     """Check the whole store and list each fault with its job. Exits with 74 if there is a fault.
 
-    Stop the broker of a SQLite store first, or check a backup of it. Brokers on PostgreSQL may run meanwhile: the store
-    is checked as it was at one instant.
+    Stop the broker of a SQLite store first, or check a backup of it. Brokers on PostgreSQL or DynamoDB may run
+    meanwhile: the first is checked as it was at one instant, the second job by job.
     """
-    from airunner.broker.checking import check_database, check_store
+    from airunner.broker.checking import check_database, check_store, check_table
+    from airunner.broker.store.awsurl import is_aws
     from airunner.broker.store.open import is_postgres
 
     if store is not None and is_postgres(store):
         _print(*check_database(store), "checked", json=json)
+    elif store is not None and is_aws(store):
+        _print(*check_table(store), "checked", json=json)
     else:
         path = _path(store)
         _print(check_store(path), str(path), path.stat().st_size, "checked", json=json)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests.aws.recorder import Recorder, brokers_rights, recording
 from tests.aws.serving import ENGINES, Account, Emulators
 from tests.postgresql.serving import VERSIONS, Server, Servers
 
@@ -56,9 +57,13 @@ def database(postgresql: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def aws_emulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulators]:
-    """Emulators of AWS by name; their logs are in the folder of this run."""
+    """Emulators of AWS by name; their logs are in the folder of this run.
+
+    From then on no broker in this process calls what the policy of deploy/aws/airunner.yaml does not allow.
+    """
     emulators = Emulators(tmp_path_factory.mktemp("aws"))
-    yield emulators
+    with recording(Recorder(brokers_rights())):
+        yield emulators
     emulators.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 from airunner import __version__
 from airunner.broker.store.awserrors import open_client
@@ -16,6 +16,7 @@ from airunner.broker.store.awsurl import AwsUrl
 from airunner.broker.store.contract import Identity, StoreAway
 from airunner.broker.store.dynamodb.adopting import OwnRow
 from airunner.broker.store.dynamodb.engine import DynamoEngine
+from airunner.broker.store.dynamodb.items import Item
 from airunner.broker.store.dynamodb.schema import BROKERS, SLOTS, STORE, VERSION, table_definition
 from airunner.broker.store.dynamodb.table import CALLS_MAX, Client, Edges, Table
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
@@ -51,9 +52,10 @@ def open_table(
     return DynamoEngine(table, own, wall_ms, announces=announces)
 
 
-def check_table(table: Table) -> None:
-    """Check the keys and indexes of the table. Raises `OperatorError`, `StoreAway`."""
-    found, wanted = table.describe()["Table"], table_definition(table.name)
+def check_table(table: Table) -> dict[str, Any]:
+    """Check the keys and indexes of the table; return its description. Raises `OperatorError`, `StoreAway`."""
+    found: dict[str, Any] = table.describe()["Table"]
+    wanted = table_definition(table.name)
     if found["TableStatus"] not in ("ACTIVE", "UPDATING"):
         raise StoreAway(f"{table.shown}: it is {found['TableStatus']}")
     if _keys(found) != _keys(wanted):
@@ -70,6 +72,7 @@ def check_table(table: Table) -> None:
         if kinds.get(key["AttributeName"]) != key["AttributeType"]:
             words = f"the key {key['AttributeName']} of another type than {key['AttributeType']}"
             raise OperatorError(f"{table.shown} has {words}: {MADE_BY}")
+    return found
 
 
 def _keys(described: dict[str, list[dict[str, str]]]) -> set[tuple[str, str]]:
@@ -99,14 +102,19 @@ def claim(table: Table, fleet: str) -> None:
     if item is None:
         table.put(new, "attribute_not_exists(pk)")
         item = table.get([STORE])[STORE]
-    if int(item["version"]["N"]) != VERSION:
-        words = f"{table.shown} has version {item['version']['N']} of the schema, and this airunner knows {VERSION}"
-        raise OperatorError(f"{words}: install the newer airunner")
+    require_version(table, item)
     if item["fleet"]["S"] != fleet:
         raise OperatorError(
             f"{table.shown} belongs to another fleet, whose brokers have another key: make this home with `airunner "
             "certs import` from a file of that fleet's `airunner certs export`, or name another table with --store"
         )
+
+
+def require_version(table: Table, item: Item) -> None:
+    """Require a store that this version may use, by its item. Raises `OperatorError`."""
+    if int(item["version"]["N"]) != VERSION:
+        words = f"{table.shown} has version {item['version']['N']} of the schema, and this airunner knows {VERSION}"
+        raise OperatorError(f"{words}: install the newer airunner")
 
 
 def register(table: Table, identity: Identity, now_ms: int) -> OwnRow:
