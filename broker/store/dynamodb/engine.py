@@ -84,6 +84,9 @@ class DynamoEngine(PageReader):
 
     # --- a batch ---
 
+    def steady_ms(self) -> int:
+        return int(self.table.edges.steady_s() * 1_000)
+
     def begin(self) -> None:
         self._batch = Batch()
         self._actions, self._changes, self._saving = [], Changes(), None
