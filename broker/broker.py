@@ -14,6 +14,8 @@ from anyio.abc import TaskStatus
 
 from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, any_machine
 from airunner.broker.announcer import Announcer
+from airunner.broker.aws.actors import AwsActors, Surroundings
+from airunner.broker.aws.opening import NO_LINES, Lines
 from airunner.broker.bus import LocalBus
 from airunner.broker.changefeed import ChangeFeed
 from airunner.broker.clock import Clock
@@ -58,6 +60,7 @@ class Broker:
     """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
 
     The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
+    `lines` are those to AWS: the actors in `broker.aws` use them.
     """
 
     def __init__(
@@ -76,8 +79,10 @@ class Broker:
         health: Health | None = None,
         membership: Membership | None = None,
         change_secret: bytes = b"",
+        lines: Lines = NO_LINES,
     ) -> None:
         self._store = store
+        self._lines = lines
         self._router = router
         self._publisher = publisher
         self._edges = edges
@@ -128,12 +133,13 @@ class Broker:
             self._show,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
-        local = LocalBus(gateway, announcer, to_timekeeper, feed.send)
-        bus = self._join(local, gateway, fleet_inbox)
+        aws = self._aws(gateway, clock)
+        local = LocalBus(gateway, announcer, to_timekeeper, aws.noting(feed.send))
+        bus = self._join(local, gateway, fleet_inbox, aws)
         ledger = Ledger(
             self._store,
             self.ledger_inbox,
-            gateway,
+            aws.gateway,
             bus or local,
             to_janitor,
             clock,
@@ -158,12 +164,27 @@ class Broker:
             anyio.create_task_group() as group,
         ):
             feed.run_in(group)
-            for actor in (announcer, timekeeper, janitor, ledger, gateway, self._fleet):
+            for actor in (announcer, timekeeper, janitor, ledger, gateway, self._fleet, aws):
                 if actor is not None:
                     group.start_soon(actor.run, name=type(actor).__name__)
             task_status.started()
 
-    def _join(self, local: LocalBus, gateway: Gateway, inbox: FleetInbox) -> FleetBus | None:
+    def _aws(self, gateway: Gateway, clock: Clock) -> AwsActors:
+        """Make the actors on AWS, of which there is none without lines."""
+        engine = self._store.engine
+        around = Surroundings(
+            ledger=self.ledger_inbox,
+            gateway=gateway,
+            clock=clock,
+            edges=self._edges,
+            counts=self._counts,
+            health=self._health,
+            quotas=self._quotas,
+            broker=engine.broker,
+        )
+        return AwsActors(self._lines, engine, around)
+
+    def _join(self, local: LocalBus, gateway: Gateway, inbox: FleetInbox, aws: AwsActors) -> FleetBus | None:
         """Make the bus and the Fleet of a broker that is a member of a fleet; None: it is not."""
         if self._membership is None:
             return None
@@ -179,8 +200,10 @@ class Broker:
             self._edges,
             self._counts,
             engine.forget_places,
+            aws.ring,
         )
-        self._fleet = Fleet(inbox, self.ledger_inbox, bus, engine.broker, self._membership.say)
+        aws.looks = bus.make_ready
+        self._fleet = Fleet(inbox, self.ledger_inbox, bus, engine.broker, self._membership.say, aws.adopted)
         return bus
 
     def _is_first(self) -> bool:

@@ -32,6 +32,16 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "hints_heard": "Hints received from other brokers.",
         "hints_missed": "Times that hints were found to be lost, and all parked requests were tried again.",
         "hints_dropped": "Hints dropped because the broker did not read, or no broker of the fleet sealed them.",
+        "tickets_sent": "Bells and timers sent to the queue of bells.",
+        "tickets_heard": "Bells and timers received from the queue of bells.",
+        "tickets_lost": "Bells and timers that the queue of bells did not take; other brokers find out without them.",
+        "tickets_left_out": "Timers left out because there were too many.",
+        "tickets_dropped": "Messages in the queue of bells that are neither.",
+        "events_published": "Lifecycle events that the event bus has accepted.",
+        "events_refused": "Calls and events that the event bus has refused; they are repeated.",
+        "events_left_out": "Lifecycle events that the event bus calls invalid.",
+        "submissions": "Messages of schedules whose jobs are stored, copies included.",
+        "submissions_refused": "Messages of schedules that cannot be submitted.",
     }
 )
 ENDS: Final = ("COMPLETED", "FAILED", "CANCELLED")  # terminal states; `JobState` itself is not for the relay

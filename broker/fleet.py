@@ -47,8 +47,15 @@ class PeerBus(Protocol):
         ...
 
 
+def nothing_adopted() -> None:
+    """Do nothing after an adoption: no actor waits for one."""
+
+
 class Fleet:
-    """Fleet actor of the broker with the id `broker`; `say` gets a line for the operator for each adoption."""
+    """Fleet actor of the broker with the id `broker`.
+
+    `say` gets a line for the operator for each adoption, and `adopted` is called after it.
+    """
 
     def __init__(
         self,
@@ -57,7 +64,9 @@ class Fleet:
         bus: PeerBus,
         broker: str,
         say: Callable[[str], None] = lambda _line: None,
+        adopted: Callable[[], None] = nothing_adopted,
     ) -> None:
+        self._adopted = adopted
         self._inbox = inbox
         self._ledger = ledger
         self._bus = bus
@@ -96,6 +105,7 @@ class Fleet:
         if isinstance(adopted, Adopted) and adopted.brokers:
             how = "has ended" if row.dead else f"has written nothing for {DEAD_S:.0f} s"
             self._say(f"broker {row.broker} at {row.requests} {how}: its jobs are adopted")
+            self._adopted()
 
     def show(self, row: BrokerRow) -> BrokerSummary:
         """Show a broker by its row, and what is known of it besides."""

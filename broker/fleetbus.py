@@ -54,12 +54,17 @@ def nothing_known(_keys: Collection[QueueKey] | None) -> None:
     """Forget nothing: the engine remembers no place in a queue."""
 
 
+def no_bell(_queues: Collection[QueueKey]) -> None:
+    """Ring no bell: hints are all that other brokers get."""
+
+
 class FleetBus:
     """Bus of the broker with the id `broker` in a fleet; `local` is its bus.
 
     `relay` publishes hints and hears those of others, sealed with `key`. `ready_seq` returns the number that the last
     commit has left in this broker's row, and `wake` makes the Ledger take the ready queues. `forget_places` is
     `Engine.forget_places`: it is called with the queues that others have made ready, when the Ledger takes them.
+    `ring` is called with the queues of a hint: it reaches brokers that hints do not.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class FleetBus:
         edges: Edges,
         counts: Counts,
         forget_places: Callable[[Collection[QueueKey] | None], None] = nothing_known,
+        ring: Callable[[Collection[QueueKey]], None] = no_bell,
     ) -> None:
         self._heard: dict[str, int] = {}  # by broker: nothing with a number up to this one is missing
         self._local = local
@@ -85,6 +91,7 @@ class FleetBus:
         self._ready_seq = ready_seq
         self._wake = wake
         self._forget_places = forget_places
+        self._ring = ring
         self._edges = edges
         self._counts = counts
         self._hinted_seq = ready_seq()  # number of the last hint
@@ -99,6 +106,7 @@ class FleetBus:
         ready_seq = self._ready_seq()
         if not self._alone and (ready_seq > self._hinted_seq or news.ready or news.nudged):
             self._send(Hint(self._broker, self._hinted_seq, ready_seq, list(news.ready), news.nudged))
+            self._ring(news.ready)
         self._hinted_seq = ready_seq  # also when alone: another broker then notices that it has missed these numbers
 
     def take_ready(self) -> set[QueueKey]:
@@ -133,7 +141,13 @@ class FleetBus:
 
     def ready_all(self) -> None:
         """Make every queue ready on which a request is parked."""
-        self._ready.add(EVERY_QUEUE)
+        self.make_ready(None)
+
+    def make_ready(self, queues: Collection[QueueKey] | None) -> None:
+        """Make queues ready, as another broker says they are; None: every queue on which a request is parked."""
+        self._ready.update([EVERY_QUEUE] if queues is None else queues)
+        if len(self._ready) > READY_MAX:
+            self._ready = {EVERY_QUEUE}
         self._wake()
 
     def replay_all(self) -> None:
@@ -154,14 +168,8 @@ class FleetBus:
         known_seq = self._heard.get(hint.broker)
         if known_seq is None or not hint.after_seq <= known_seq <= hint.ready_seq:  # or it has begun to count again
             self._note_missed({hint.broker: hint.ready_seq})
-        elif hint.ready is None:
-            self._ready.add(EVERY_QUEUE)
-            self._wake()
-        elif hint.ready:
-            self._ready.update(hint.ready)
-            if len(self._ready) > READY_MAX:
-                self._ready = {EVERY_QUEUE}
-            self._wake()
+        elif hint.ready is None or hint.ready:
+            self.make_ready(hint.ready)
         self._heard[hint.broker] = hint.ready_seq
         if hint.nudged:
             self._gateway.send(hint.nudged)

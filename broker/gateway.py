@@ -26,11 +26,11 @@ from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import (
     BrokersFound,
     LeasesCounted,
-    MintedJob,
     StreamsFound,
     TenantRequest,
     WatchKeyFound,
 )
+from airunner.broker.minting import mint
 from airunner.broker.prices import price_of_reply
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
@@ -42,7 +42,7 @@ from airunner.certs.sealed import topic_of
 from airunner.protocol.coding import encode, refusal
 from airunner.protocol.errors import Busy, PeerError, Quota, Unauthenticated
 from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply
-from airunner.protocol.names import JOB_ID_RANDOM_BYTES, TOKEN_BYTES, RequestId, WatchKey, new_job_id
+from airunner.protocol.names import RequestId
 from airunner.protocol.replies import (
     BrokersListed,
     BrokerSummary,
@@ -76,7 +76,6 @@ from airunner.transport.ports import Edges, Incoming, Router, Sent
 _log = logging.getLogger("airunner.gateway")
 DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is the reply's `retry_ms`
 AGENTS: Final = "agents"  # name of the condition in /health
-_MINTED_BYTES: Final = JOB_ID_RANDOM_BYTES + TOKEN_BYTES  # random bytes of a new job: its id and its watch key
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
 
@@ -186,12 +185,11 @@ class Gateway:
             self._roster.record_request(principal.tenant, request, now_ms)
             self._note_troubled(now_ms)
         kind = kind_of(request)
-        count = kind.mints(request)
         command = TenantRequest(
             tenant=principal.tenant,
             request_id=frames.request_id,
             request=request,
-            minted=self._mint(count) if count else (),
+            minted=mint(kind.mints(request), self._edges.random_bytes),
             quotas=self._quotas,
             queues=principal.queues,
         )
@@ -207,19 +205,6 @@ class Gateway:
             self._health.degrade(AGENTS, f"{agents} cannot run jobs now; `airunner agents` shows why")
         else:
             self._health.clear(AGENTS)
-
-    def _mint(self, count: int) -> tuple[MintedJob, ...]:
-        """Make ids and watch keys. Ids of a request have two characters in common: so they are near in an index."""
-        drawn = self._edges.random_bytes(count * _MINTED_BYTES)
-        common = drawn[:1]
-        minted = [  # a list: faster than a generator
-            MintedJob(
-                new_job_id(common + drawn[start + 1 : start + JOB_ID_RANDOM_BYTES]),
-                WatchKey(drawn[start + JOB_ID_RANDOM_BYTES : start + _MINTED_BYTES]),
-            )
-            for start in range(0, len(drawn), _MINTED_BYTES)
-        ]
-        return tuple(minted)
 
     def _refuse(self, incoming: Incoming, error: PeerError) -> None:
         named = answerable(incoming.frames)

@@ -37,6 +37,7 @@ from airunner.broker.store.rows import (
     JobRow,
     Keys,
     Loaded,
+    OutboxEntry,
     QueueCounts,
     QueueKey,
     QueueRow,
@@ -143,6 +144,18 @@ class Engine(Protocol):
     @property
     def announces(self) -> bool:
         """Whether the engine publishes what happens to jobs: then it needs `Changes.lifecycle`."""
+        ...
+
+    def outbox(self, limit: int) -> list[OutboxEntry]:
+        """Return events of `Changes.lifecycle` that were stored, and not `published`, the oldest first.
+
+        Those that a dead broker has left are this one's, once it has adopted its jobs. This method and `published` may
+        be called while another thread applies a batch. Raises `StoreAway`.
+        """
+        ...
+
+    def published(self, entries: Sequence[OutboxEntry]) -> None:
+        """Note that entries were sent: `outbox` returns them no more, and the next write of this broker drops them."""
         ...
 
     @property
@@ -365,6 +378,14 @@ class Unbounded:
     def steady_ms(self) -> int:
         """Return 0: a batch is loaded so soon that its instant need not be later."""
         return 0
+
+    def outbox(self, limit: int) -> list[OutboxEntry]:
+        """Return no events: none are kept."""
+        del limit
+        return []
+
+    def published(self, entries: Sequence[OutboxEntry]) -> None:
+        """Do nothing: no events are kept."""
 
 
 class Embedded(Unbounded):

@@ -280,3 +280,13 @@ class Changes(Struct):
     usage: dict[str, Usage] = {}  # by tenant: what is added
     ready: bool = False  # whether jobs may be leased after the batch: with several brokers, raises `ready_seq`
     lifecycle: list[tuple[int, int]] = []  # numbers of jobs and sequences: events of the broker, if `Engine.announces`
+
+
+class OutboxEntry(Struct, frozen=True, kw_only=True, array_like=True):
+    """Entry of an engine's outbox: events of the broker, from `first_sequence` on, as a segment of the log has them."""
+
+    tenant: str
+    job_id: JobId
+    queue: str
+    first_sequence: int
+    events: bytes
