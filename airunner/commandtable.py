@@ -73,6 +73,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "up": Entry("airunner.cluster:up_command", "Start a broker and an agent on this machine"),
             "down": Entry("airunner.cluster:down_command", "Stop what `airunner up` has started"),
             "broker": Entry("airunner.broker.command:broker_command", "Run the broker"),
+            "orchestrator": Entry("airunner.broker.command:orchestrator_command", "Run the broker on AWS"),
             "agent": Entry("airunner.agent.command:agent_command", "Run an agent"),
             "worker": Entry("airunner.agent.command:agent_command", ""),
             "brokers": Entry(f"{_CLIENT}.controls:brokers_command", "List the brokers that share the store"),

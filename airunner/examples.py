@@ -73,6 +73,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner broker --listen tcp://0.0.0.0:7070 --advertise broker.example.org",
             "airunner broker --store postgresql://db.example.org/airunner",
         ),
+        "orchestrator": (
+            "airunner orchestrator --store aws:jobs",
+            "airunner orchestrator --store 'aws:jobs?region=eu-central-1&bus=jobs'",
+            "airunner orchestrator --store aws:jobs --advertise broker.example.org",
+        ),
         "agent": (
             "airunner agent --spawn 4",
             "airunner agent --queue gpu --queue default --tag gpu=a100",

@@ -1,12 +1,14 @@
-"""Command `airunner broker`: parses its options, and starts the relay and the broker."""
+"""Commands `airunner broker` and `airunner orchestrator`: parse their options, and start the relay and the broker."""
 
 from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,8 +59,8 @@ def broker_command(
         str | None,
         typer.Option(
             help=(
-                "Store to use: sqlite:///PATH; postgresql://… for several brokers, which need the same key pair; or "
-                "memory: for a store that is lost when the broker ends."
+                "Store to use: sqlite:///PATH; postgresql://… or aws:TABLE for several brokers, which need the same "
+                "key pair; or memory: for a store that is lost when the broker ends."
             ),
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
@@ -89,7 +91,7 @@ def broker_command(
         typer.Option(
             min=0,
             max=GIB_MAX,
-            help="GiB that a store on PostgreSQL may take; --reserve-mib before that new jobs are rejected.",
+            help="GiB that a store on PostgreSQL or AWS may take; --reserve-mib before that new jobs are rejected.",
             show_default="no bound",
         ),
     ] = None,
@@ -200,6 +202,51 @@ def broker_command(
         from airunner.broker.serving import serve
 
         anyio.run(serve, settings, relay)
+
+
+def orchestrator_command(store: str, **options: Any) -> None:  # noqa: ANN401 - those of `broker_command`
+    """Run the broker on AWS: the queue and the event log are in a table of DynamoDB.
+
+    It is `airunner broker` with such a store, and takes the same options. Several may run on one table, and each may
+    die at any time. Beside the table they use a queue of SQS for bells and one for what schedules submit, and send
+    lifecycle events to an event bus of EventBridge; deploy/aws makes all of them. Credentials and region are AWS's own
+    settings.
+    """
+    from airunner.broker.store.awsurl import is_aws
+
+    if not is_aws(store):
+        raise OperatorError(
+            "--store has to name a table of DynamoDB, as aws:TABLE; `airunner broker` takes other stores"
+        )
+    broker_command(store=store, **options)
+
+
+_TableOption = Annotated[
+    str,
+    typer.Option(
+        metavar="aws:TABLE",
+        help=(
+            "Table of DynamoDB, as aws:TABLE?region=REGION&bus=NAME; further parameters: endpoint, sqs, events, bells, "
+            "submissions, submitters."
+        ),
+    ),
+]
+
+
+def _with_options_of_the_broker(command: Callable[..., None]) -> None:
+    """Give a command the options of `airunner broker`, with a --store that names a table and is required."""
+    options = [
+        option.replace(kind=Parameter.KEYWORD_ONLY)
+        for option in signature(broker_command, eval_str=True).parameters.values()
+    ]
+    at = [option.name for option in options].index("store")
+    options[at] = options[at].replace(default=Parameter.empty, annotation=_TableOption)
+    # Ignored: functions may have this attribute, which signature() reads; their type does not declare it.
+    command.__signature__ = Signature(options)  # type: ignore[attr-defined]  # inspect reads it, and so does Typer
+    command.__annotations__ = {option.name: option.annotation for option in options}
+
+
+_with_options_of_the_broker(orchestrator_command)
 
 
 def tenants_named(names: list[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import Final
 
 import anyio
 
+from airunner.broker.aws.opening import NO_LINES, open_lines
 from airunner.broker.broker import Broker, Membership
 from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.control import open_control
@@ -32,6 +33,7 @@ from airunner.broker.rates import Rates
 from airunner.broker.relay.relay import Relay
 from airunner.broker.settings import Settings
 from airunner.broker.stalls import DISK, SERVER, Stalls
+from airunner.broker.store.awsurl import AwsUrl, is_aws
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine, Fenced, Identity, StoreAway
 from airunner.broker.store.open import is_postgres, open_engine, open_shared_engine, path_of
@@ -68,9 +70,10 @@ async def serve(settings: Settings, relay: Relay) -> None:
     health = Health(say)
     health.watch(lambda: judge_descriptors(health))
     store_url = settings.store_url or f"sqlite:///{home.store}"
+    aws = AwsUrl.parse(store_url) if is_aws(store_url) else None
     with ExitStack() as ends:
         embedded: SqliteEngine | None = None
-        if is_postgres(store_url):
+        if aws is not None or is_postgres(store_url):
             ends.enter_context(locked_home(home.store.parent))
         else:
             embedded = ends.enter_context(closing(open_engine(store_url)))
@@ -93,6 +96,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
             )
             thread = ends.enter_context(_work_thread(engine))
+            lines = NO_LINES if aws is None else ends.enter_context(open_lines(aws, say))
             health.watch(lambda: judge_store(engine.damage, health))
             health.watch(lambda: judge_durability(engine.warnings, health))
             group.start_soon(health.run, name="Health")
@@ -112,6 +116,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 health=health,
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
                 change_secret=change_secret(pair.secret),
+                lines=lines,
             )
             server = await open_http(settings.http)
             pages = broker_pages(health, broker.metrics(settings.tenants))

@@ -11,7 +11,7 @@ that. So no lease, no delay and no job is in a queue, and none of these actors d
 ```
 
 - `tickets`: **bells** say that queues have become ready, **timers** that a delay has ended. A timer is a chain of
-  messages, because SQS delays each by 15 minutes at most. Whoever receives one looks, and deletes it. What is lost is
+  messages, because SQS delays each by 15 minutes at most. The receiver looks, and deletes it. What is lost is
   mended by the beats of the brokers, which show missed batches within a second, and by the owner of each delay, which
   has its instant in memory and in the table. If the owner is dead, the broker that adopts its jobs has it.
 - `outbox`: sends lifecycle events (not the console) to an event bus, each at least once, with its sequence. The engine

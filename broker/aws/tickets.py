@@ -6,7 +6,7 @@
                                                                  ══ next link ═══► SQS, until then
 ```
 
-A ticket says *look here*, and no more. Whoever receives one looks, and deletes it; to look for nothing is harmless.
+A ticket says *look here*, and no more. Its receiver looks, and deletes it; to look for nothing is harmless.
 
 - A **bell** names the queues of all batches since the last one: the first leaves at once, the next a second later. It
   is rung only while another broker is live: what is ready here is tried here anyway.

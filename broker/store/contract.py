@@ -147,10 +147,9 @@ class Engine(Protocol):
         ...
 
     def outbox(self, limit: int) -> list[OutboxEntry]:
-        """Return events of `Changes.lifecycle` that were stored, and not `published`, the oldest first.
+        """Return events of `Changes.lifecycle` that are not `published`, the oldest first. Raises `StoreAway`.
 
-        Those that a dead broker has left are this one's, once it has adopted its jobs. This method and `published` may
-        be called while another thread applies a batch. Raises `StoreAway`.
+        They include what an adopted broker has left. Another thread may apply a batch meanwhile, also in `published`.
         """
         ...
 

@@ -13,7 +13,7 @@ Nothing is locked, so any row may have changed by the time of the commit; then t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from airunner.broker.store.dynamodb import saving, sweeping
 from airunner.broker.store.dynamodb.adopting import Adoption, OwnRow, broker_items, read_broker, tenants_of
 from airunner.broker.store.dynamodb.batches import Batch
 from airunner.broker.store.dynamodb.items import Item, JobItem, read_job, read_record
-from airunner.broker.store.dynamodb.outbox import Outbox, OutboxEntry
+from airunner.broker.store.dynamodb.outbox import Outbox
 from airunner.broker.store.dynamodb.owned import SEARCHED_S, Owned, indexed, overdue, take_over
 from airunner.broker.store.dynamodb.pages import PageReader
 from airunner.broker.store.dynamodb.schema import (
@@ -37,7 +37,7 @@ from airunner.broker.store.dynamodb.schema import (
 )
 from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
 from airunner.broker.store.dynamodb.waiting import Recent, find_waiting
-from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, SecretRow, Usage
+from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, OutboxEntry, QueueKey, SecretRow, Usage
 
 DUE_ROWS_MAX: Final = 66  # rows that jobs write in a batch because they are due:
 LEASE_ROWS: Final = 3  # for a lease that ends, its job and two events,
@@ -343,7 +343,7 @@ class DynamoEngine(PageReader):
         """List lifecycle events that are stored and not yet announced; it may be called in another thread."""
         return self._outbox.take(limit)
 
-    def published(self, entries: Iterable[OutboxEntry]) -> None:
+    def published(self, entries: Sequence[OutboxEntry]) -> None:
         """Note that lifecycle events were announced; it may be called in another thread."""
         self._outbox.acknowledge(entries)
 

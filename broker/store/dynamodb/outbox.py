@@ -1,6 +1,6 @@
 """Outbox of lifecycle events: those that were stored with their batch, and are still to be announced outside.
 
-An entry is stored in a tally bucket of this broker, in the transaction of its event, and leaves it with the bucket's
+An entry is stored in a tally bucket of this broker, in the transaction of its segment, and leaves it with the bucket's
 next write after it was announced; so each event is announced at least once, whatever is killed. What a dead broker has
 left comes with its buckets.
 
@@ -21,20 +21,11 @@ from airunner.broker.store.dynamodb.items import Item, read_job, read_segments
 from airunner.broker.store.dynamodb.schema import JOB, bucket_of, job_pk, parcels_pk, segment_sk
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, read_bucket
-from airunner.broker.store.rows import Changes
+from airunner.broker.store.rows import Changes, OutboxEntry
+from airunner.protocol.names import JobId
 
 PARCELS_READ: Final = 4  # parcels in memory at a time
 INSIDE_MAX: Final = 64  # entries in a bucket beyond which they are moved to a parcel
-
-
-class OutboxEntry(Struct, frozen=True):
-    """Lifecycle event to announce; `events`: the event's segment, as a MessagePack array; b"": its job was removed."""
-
-    tenant: str
-    job_id: str
-    queue: str
-    sequence: int
-    events: bytes
 
 
 class Parcel(Struct, frozen=True):
@@ -73,7 +64,7 @@ class Outbox:
         self._table = table
         self._broker = broker
         self._lock = Lock()
-        self._entries: dict[_Key, bytes | None] = {}  # None: the event is to be read from the log
+        self._entries: dict[_Key, bytes | None] = {}  # None: the segment is to be read from the log
         self._acknowledged: dict[_Key, None] = {}
         self._parcels: dict[str, set[_Key]] = {}  # those in memory: what of them is not announced
         self._has_more = True  # whether there may be other parcels
@@ -122,7 +113,10 @@ class Outbox:
         return taken
 
     def take(self, limit: int) -> list[OutboxEntry]:
-        """List entries that are to be announced; those taken before come again until they are acknowledged."""
+        """List entries that are to be announced; those taken before come again until they are acknowledged.
+
+        `events` is empty if the job was removed.
+        """
         if self._has_more and len(self._parcels) < PARCELS_READ:
             self._read_parcels()
         with self._lock:
@@ -130,7 +124,12 @@ class Outbox:
         entries: list[OutboxEntry] = []
         for (tenant, entry), events in some:
             found = self._read(tenant, entry) if events is None else events
-            entries.append(OutboxEntry(tenant, entry.job_id, entry.queue, entry.sequence, found))
+            job_id = JobId(entry.job_id)
+            entries.append(
+                OutboxEntry(
+                    tenant=tenant, job_id=job_id, queue=entry.queue, first_sequence=entry.sequence, events=found
+                )
+            )
         return entries
 
     def _read_parcels(self) -> None:
@@ -151,7 +150,7 @@ class Outbox:
         emptied: list[str] = []
         with self._lock:
             for entry in entries:
-                key = (entry.tenant, Announcement(entry.job_id, entry.queue, entry.sequence))
+                key = (entry.tenant, Announcement(entry.job_id, entry.queue, entry.first_sequence))
                 if key not in self._entries:
                     continue
                 del self._entries[key]
@@ -179,7 +178,7 @@ class Outbox:
                 self.committed([bucket], Changes())
 
     def _read(self, tenant: str, entry: Announcement) -> bytes:
-        """Read an event from the log of its job; b"": it is not there."""
+        """Read a segment of a job's log; b"": it is not there."""
         pk = job_pk(tenant, entry.job_id)
         item = self._table.get([(pk, JOB)]).get((pk, JOB))
         for segment in read_job(item).segments if item else ():

@@ -291,10 +291,14 @@ class Saving:
                 bucket.add_records(1, answered_ms)
 
     def _announce(self, changes: Changes) -> None:
+        """Note lifecycle events in this broker's outbox, by their segments: a segment of a broker has no others."""
         if not changes.lifecycle:
             return
+        begun = {(segment.number, segment.first_sequence) for segment in changes.segments}
         rows = {row.number: row for row in (*changes.added, *(row for _, row in changes.changed))}
         for number, sequence in changes.lifecycle:
+            if (number, sequence) not in begun:
+                continue
             row = rows[number]
             content = self.bucket(row.tenant, bucket_of(row.queue)).content
             content.outbox.append(Announcement(row.job_id, row.queue, sequence))

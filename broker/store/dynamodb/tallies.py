@@ -57,7 +57,7 @@ class QueueTally(Struct, array_like=True):
 
 
 class Announcement(Struct, array_like=True, frozen=True):
-    """Lifecycle event that is still to be announced: the job, its queue, and the event's sequence."""
+    """Lifecycle events that are still to be announced: the job, its queue, and the first sequence of their segment."""
 
     job_id: str
     queue: str

@@ -97,7 +97,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["token"], "--subject is missing, as in `airunner token --subject ada`; see `airunner token --help`"),
         (
             ["store", "copy", "/a/b", "memory:"],
-            "FROM '/a/b' is not the URL of a store; write sqlite:////a/b for a file, or",
+            "FROM '/a/b' is not the URL of a store; write sqlite:////a/b for a file, postgresql://",
         ),
         (
             ["store", "check", "--store", "mysql://h"],
