@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, get_args
 
@@ -128,7 +129,8 @@ class Outbox:
         """Tell the engine of which entries no event is left to send."""
         kept = {event.source for event in left}
         if sent := [entry for entry in entries if entry not in kept]:
-            await offloaded(self._offload, partial(self._engine.published, sent))
+            with suppress(StoreAway):  # what is not dropped now is sent again later
+                await offloaded(self._offload, partial(self._engine.published, sent))
 
     async def _put(self, batch: Sequence[_Event]) -> list[_Event]:
         """Send a batch, and return the events that have to be sent again."""

@@ -26,7 +26,7 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -149,12 +149,13 @@ class Engine(Protocol):
     def outbox(self, limit: int) -> list[OutboxEntry]:
         """Return events of `Changes.lifecycle` that are not `published`, the oldest first. Raises `StoreAway`.
 
-        They include what an adopted broker has left. Another thread may apply a batch meanwhile, also in `published`.
+        They include what an adopted broker has left, and those of a removed job without `events`. Another thread may
+        apply a batch meanwhile, and during `published`.
         """
         ...
 
     def published(self, entries: Sequence[OutboxEntry]) -> None:
-        """Note that entries were sent: `outbox` returns them no more, and the next write of this broker drops them."""
+        """Note that entries were sent: `outbox` returns them no more, and they are dropped. Raises `StoreAway`."""
         ...
 
     @property
@@ -365,48 +366,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Close the database; it can be opened again."""
         ...
-
-
-class Unbounded:
-    """Unbounded transactions, and no announcements: the part of `Engine` that only a cloud's database needs."""
-
-    rows_max: int | None = None
-    bytes_max: int | None = None
-    announces = False
-
-    def steady_ms(self) -> int:
-        """Return 0: a batch is loaded so soon that its instant need not be later."""
-        return 0
-
-    def outbox(self, limit: int) -> list[OutboxEntry]:
-        """Return no events: none are kept."""
-        del limit
-        return []
-
-    def published(self, entries: Sequence[OutboxEntry]) -> None:
-        """Do nothing: no events are kept."""
-
-
-class Embedded(Unbounded):
-    """Embedded database: the part of `Engine` that only a database over a network, or of several brokers, needs."""
-
-    remote = False
-    broker = ""
-    ready_seq = 0
-    warnings: Sequence[str] = ()
-    size_bytes = 0
-    reading = staticmethod(nullcontext[None])
-
-    def reconnect(self) -> None:
-        """Do nothing: the database is in this process."""
-
-    def forget_places(self, keys: Collection[QueueKey] | None) -> None:
-        """Do nothing: no place is remembered."""
-
-    def retire(self) -> None:
-        """Do nothing: no other broker may adopt the jobs."""
-
-    def brokers(self, tenant: str, queues: frozenset[str] | None) -> list[BrokerRow]:
-        """List no brokers: there is no table of them."""
-        del tenant, queues
-        return []

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 
-from airunner.broker.store.contract import Embedded, JobFilter, Moved, Page, Waiting
+from airunner.broker.store.contract import JobFilter, Moved, Page, Waiting
+from airunner.broker.store.embedded import Embedded
 from airunner.broker.store.rows import (
     Changes,
     JobRow,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from airunner.broker.store.contract import Fenced, Identity, Moved, Unbounded, Waiting
+from airunner.broker.store.contract import Fenced, Identity, Moved, Waiting
+from airunner.broker.store.embedded import Unbounded
 from airunner.broker.store.postgres import loading, saving
 from airunner.broker.store.postgres.batches import Batch, Memory
 from airunner.broker.store.postgres.connecting import Link

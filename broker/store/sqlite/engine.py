@@ -16,7 +16,8 @@ from typing import Final
 import apsw
 from msgspec.structs import astuple
 
-from airunner.broker.store.contract import Embedded, Moved, Waiting
+from airunner.broker.store.contract import Moved, Waiting
+from airunner.broker.store.embedded import Embedded
 from airunner.broker.store.room import TIGHT_JOURNAL_BYTES, TIGHT_JOURNAL_PAGES, Inside
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, Record, Segment, Usage
 from airunner.broker.store.sqlite.copying import StoreCopy

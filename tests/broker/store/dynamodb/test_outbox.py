@@ -7,9 +7,11 @@ import msgspec
 from airunner.broker.lifecycle.commands import Adopt, Beat, RenewAll
 from airunner.broker.store.batch import Store
 from airunner.broker.store.dynamodb.engine import DynamoEngine
-from airunner.broker.store.dynamodb.outbox import INSIDE_MAX, OutboxEntry
+from airunner.broker.store.dynamodb.outbox import INSIDE_MAX
 from airunner.broker.store.dynamodb.saving import read_tallies
-from airunner.broker.store.rows import BrokerSeen
+from airunner.broker.store.rows import BrokerSeen, OutboxEntry
+from airunner.protocol.replies import JobCancelled
+from airunner.protocol.requests import CancelJob
 from tests.broker.store.dynamodb.opened import TABLE, opened
 from tests.conformance.driving import Driver
 from tests.simulation.dynamodb.client import fake_client
@@ -32,7 +34,7 @@ def test_each_event_of_a_jobs_life_comes_out_with_its_sequence_until_it_is_ackno
         (job_id,) = driver.ended()
         entries = engine.outbox(10)
         assert kinds(entries) == LIFE
-        assert [(entry.job_id, entry.queue, entry.sequence) for entry in entries] == [
+        assert [(entry.job_id, entry.queue, entry.first_sequence) for entry in entries] == [
             (job_id, "default", sequence) for sequence in (1, 2, 3)
         ]
         assert engine.outbox(10) == entries, "nobody has said that they are out"
@@ -44,6 +46,22 @@ def test_each_event_of_a_jobs_life_comes_out_with_its_sequence_until_it_is_ackno
         engine.published(engine.outbox(10))
         driver.apply(Beat())
         assert (stored(engine), engine.outbox(10)) == (0, []), "and so does a beat"
+
+
+def test_events_that_were_written_together_come_out_together():
+    with opened(announces=True) as engine:
+        driver = Driver(Store(engine))
+        (job_id,) = driver.submit("true")
+        driver.reply(JobCancelled, CancelJob(job_id=job_id))
+        (_, ended) = engine.outbox(10)
+        assert [event["kind"] for event in msgspec.msgpack.decode(ended.events)] == [
+            "JOB_CANCEL_REQUESTED",
+            "JOB_FINISHED",
+        ]
+        assert ended.first_sequence == 2
+        engine.published([ended])
+        driver.apply(Beat())
+        assert stored(engine) == 1
 
 
 def test_what_was_not_announced_is_announced_by_the_next_process_or_the_adopter():
