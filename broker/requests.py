@@ -16,8 +16,10 @@ from typing import Any, Final, Generic, TypeVar, Union
 import msgspec
 from msgspec import Struct
 
+from airunner.broker.lifecycle import extents
 from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
 from airunner.broker.lifecycle.ending import cancel, complete, load_cancel, load_complete, load_release, release
+from airunner.broker.lifecycle.extents import Extent
 from airunner.broker.lifecycle.leasing import dequeue, load_dequeue, load_send, load_update, send_input, update
 from airunner.broker.lifecycle.publishing import load_publish, publish
 from airunner.broker.lifecycle.queues import load_queue, load_secret, remove_secret, set_secret, update_queue
@@ -118,7 +120,8 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
 
     One of three functions answers it: `change` in a transaction, on the rows that `load` requests; `look_up` in the
     event loop, since it reads by a key; or `listing` in a thread, since it may take long. `queues` returns the queues
-    that the request names. `mints` returns how many jobs it creates: the Gateway draws their ids and keys.
+    that the request names. `mints` returns how many jobs it creates: the Gateway draws their ids and keys. `extent`
+    bounds what it writes.
     """
 
     role: Role
@@ -129,6 +132,7 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     price: Callable[[_R], int] = _one
     queues: Callable[[_R], Collection[str]] = _nothing
     mints: Callable[[_R], int] = _none
+    extent: Callable[[_R], Extent] = extents.nothing_written
 
     @property
     def purpose(self) -> Purpose:
@@ -206,6 +210,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         price=_price_of_enqueue,
         queues=lambda request: {job.queue for job in request.jobs},
         mints=lambda request: len(request.jobs),
+        extent=extents.extent_of_enqueue,
     ),
     EnqueueJobWithStdin: Kind[EnqueueJobWithStdin](
         role=Role.SUBMIT,
@@ -214,6 +219,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         price=_price_of_enqueue,
         queues=lambda request: (request.job.queue,),
         mints=_one,
+        extent=extents.extent_of_stdin,
     ),
     DequeueJob: Kind[DequeueJob](
         role=Role.WORK,
@@ -221,30 +227,44 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         load=load_dequeue,
         price=lambda request: 1 + request.slots // JOBS_A_UNIT + len(request.queues) // QUEUES_A_UNIT,
         queues=lambda request: request.queues,
+        extent=extents.extent_of_dequeue,
     ),
     UpdateJob: Kind[UpdateJob](
         role=Role.WORK,
         change=update,
         load=load_update,
         price=lambda request: 1 + len(request.leases) // LEASES_A_UNIT,
+        extent=extents.extent_of_update,
     ),
     PublishJobEvents: Kind[PublishJobEvents](
         role=Role.WORK,
         change=publish,
         load=load_publish,
         price=_price_of_publish,
+        extent=extents.extent_of_publish,
     ),
-    CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete),
-    ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release),
+    CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete, extent=lambda _: extents.END),
+    ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release, extent=lambda _: extents.RELEASE),
     ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
-    CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel),
-    SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send),
+    CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel, extent=lambda _: extents.END),
+    SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send, extent=lambda _: extents.SIZE),
     RetryJob: Kind[RetryJob](
-        role=Role.SUBMIT, change=retry, load=load_retry, price=lambda _: UNITS_A_RETRY, mints=_one
+        role=Role.SUBMIT,
+        change=retry,
+        load=load_retry,
+        price=lambda _: UNITS_A_RETRY,
+        mints=_one,
+        extent=extents.extent_of_retry,
     ),
-    UpdateQueue: Kind[UpdateQueue](role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of),
-    SetSecret: Kind[SetSecret](role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of),
-    RemoveSecret: Kind[RemoveSecret](role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of),
+    UpdateQueue: Kind[UpdateQueue](
+        role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of, extent=lambda _: extents.MODE
+    ),
+    SetSecret: Kind[SetSecret](
+        role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of, extent=extents.extent_of_secret
+    ),
+    RemoveSecret: Kind[RemoveSecret](
+        role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of, extent=lambda _: extents.SETTING
+    ),
     ListQueues: Kind[ListQueues](role=Role.READ, listing=list_queues, price=_page, queues=_queue_asked),
     ListAgents: Kind[ListAgents](role=Role.READ, listing=list_agents, price=_page),
     ListBrokers: Kind[ListBrokers](role=Role.READ, listing=list_brokers, price=_page),

@@ -169,7 +169,7 @@ class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
 class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=True):
     """Publish events, and complete attempts whose events are all stored then. Role `work`.
 
-    Each batch and each completion is accepted or refused by itself; one request is one transaction.
+    Each batch and each completion is accepted or refused by itself; those of one job are one transaction.
     """
 
     batches: Annotated[tuple[EventBatch, ...], Meta(max_length=BATCHES_MAX)] = ()

@@ -30,6 +30,7 @@ from airunner.protocol.replies import (
 from airunner.protocol.requests import DequeueJob, SendInput, UpdateJob
 from airunner.protocol.states import TRANSITIONS, Change
 
+LATE_MAX: Final = 4  # expired jobs that a DequeueJob ends in passing; if there are more, they take the place of leases
 _sizes = msgspec.msgpack.Decoder(TerminalSize)
 _LEASED: Final = TRANSITIONS[JobState.SCHEDULED, Change.LEASE]
 
@@ -68,6 +69,8 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
     facts = facts_of(request)
     for queue in dict.fromkeys(request.queues):
         room = request.slots - len(taken)
+        if late and len(late) > LATE_MAX:
+            room -= len(late) - LATE_MAX
         if not room:
             break
         paused = world.mode(command.tenant, queue) is QueueMode.PAUSED

@@ -1,6 +1,7 @@
 """Store: loads the rows of a batch, calls the deciders of its commands, and saves the changes, in one transaction.
 
-- A batch is atomic: either all of it is on disk once `commit` has returned, or nothing.
+- A batch is atomic: either all of it is on disk once `commit` has returned, or nothing. If the engine's transactions
+  are bounded, this holds for each of its `portions` instead.
 - A batch is deterministic: the caller provides instants, ids and keys.
 - A command that is refused changes nothing and does not affect the other commands. Commands take effect in their order.
 - When the engine finds that a job's row has changed since it was loaded, or is damaged (`Moved`), the batch is loaded
@@ -24,9 +25,11 @@ from airunner.broker.lifecycle.commands import (
     Command,
     Done,
     Expire,
+    News,
     RenewAll,
     Retain,
     TenantRequest,
+    Timings,
 )
 from airunner.broker.lifecycle.decide import decide, read
 from airunner.broker.lifecycle.ending import is_late
@@ -34,10 +37,12 @@ from airunner.broker.lifecycle.kept import KeptRows
 from airunner.broker.lifecycle.retention import sweep_of
 from airunner.broker.lifecycle.world import Undecodable, World
 from airunner.broker.requests import kind_of
-from airunner.broker.store.contract import Engine, Moved
+from airunner.broker.store.contract import Engine, Moved, StoreAway, StoreUnsure
 from airunner.broker.store.needs import meets
+from airunner.broker.store.portions import divide, merge
 from airunner.broker.store.rows import Changes, Keys, QueueKey
-from airunner.protocol.errors import Busy
+from airunner.protocol.coding import refusal
+from airunner.protocol.errors import Busy, NoSpace
 
 TRIES_MAX: Final = 8  # times that a batch is decided, before it is refused with `busy`: its jobs change, or are damaged
 _NOTHING: Final = Changes()
@@ -57,11 +62,32 @@ class Store:
         return self.engine.batch_max
 
     def apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
-        """Apply a batch as one transaction: `stage` and `commit`.
+        """Apply a batch as one transaction, or in portions if the engine's are bounded: `stage` and `commit` of each.
 
         Raises `NoSpace`, `Busy`: nothing is stored. `StoreAway`, `StoreUnsure`: `reconnect`, and apply it again.
         """
+        if self.engine.rows_max is not None:
+            return self._apply_portions(commands, now_ms, self.engine.rows_max)
         return self._try(partial(self._apply, commands, now_ms))
+
+    def _apply_portions(self, commands: Sequence[Command], now_ms: int, rows_max: int) -> Applied:
+        """Apply a batch in portions. After the first one is stored, `NoSpace` and `Busy` are outcomes of commands."""
+        assert self.engine.bytes_max is not None, "an engine that bounds rows and not bytes"
+        portions = divide(commands, rows_max, self.engine.bytes_max)
+        applied: list[Applied] = []
+        for portion in portions:
+            try:
+                applied.append(self._try(partial(self._apply, [part.command for part in portion], now_ms)))
+            except (NoSpace, Busy) as refused:
+                if not applied:
+                    raise
+                done = [Done(refusal(refused), News(), cost=0)] * len(portion)
+                applied.append(replace(applied[-1], done=done, wrote=False, timings=Timings(), changes=None))
+            except StoreAway as away:
+                if not applied:
+                    raise
+                raise StoreUnsure(str(away)) from away
+        return applied[0] if len(portions) == 1 else merge(commands, portions, applied)
 
     def _apply(self, commands: Sequence[Command], now_ms: int) -> Applied:
         applied = self._stage(commands, now_ms)
@@ -76,6 +102,7 @@ class Store:
         No other method may be called before `commit`. Raises `NoSpace`, `Busy`: nothing is stored.
         """
         assert len(commands) <= self.batch_max
+        assert self.engine.rows_max is None, "a batch that may have to be divided is applied"
         assert not self.engine.remote, "a batch over a network is applied outside of the event loop"
         return self._try(partial(self._stage, commands, now_ms))
 

@@ -17,6 +17,8 @@ An engine loads rows and saves rows. It decides nothing: it knows no state, no e
   request, a queue's mode or secrets, as `Keys` says for each.
 - An engine over a network (`remote`) raises `StoreAway`, `StoreUnsure` and `Fenced`; `reconnect` follows the first two.
 - On a full disk any method may raise `NoSpace`, and nothing of the batch is stored.
+- If its transactions are bounded (`rows_max`, `bytes_max`), a batch is divided into `portions`, and each is loaded,
+  decided and saved by itself. `due` and `finished` then return only as many jobs as can end in one transaction.
 - A row that is damaged is left out of the result, and its job's id is in `Loaded.damaged`: the job is out of use until
   a backup is restored. A write (`save`, `renew_all`, `remove_…`) that meets damage records the owner of the row, and
   raises `Moved`; any other method between `begin` and `commit` may do so too. A page that meets damage raises

@@ -223,6 +223,10 @@ class Driver:
         (outcome,) = self.apply(Expire()).done
         return outcome
 
+    def is_step(self, done: int, most: int) -> bool:
+        """Whether a step does that much of what is to be done, which is more: less, where transactions are bounded."""
+        return done == most or (self.store.engine.rows_max is not None and 0 < done < most)
+
     def renew_all(self) -> Applied:
         return self.apply(RenewAll())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from random import Random
 from typing import Final
@@ -80,9 +80,9 @@ def comparable(command: Command, done: Done) -> Done:
     return replace(done, news=news, cost=0)
 
 
-def compare(seed: int, engine: Engine) -> MemoryEngine:
+def compare(seed: int, engine: Engine, other: Callable[[], MemoryEngine] = MemoryEngine) -> MemoryEngine:
     """Apply the same commands one by one to dicts, and together; what comes of each is the same."""
-    together, alone = Store(engine), MemoryEngine()
+    together, alone = Store(engine), other()
     one_by_one = Store(alone)
     for now_ms, commands in batches(seed):
         applied = together.apply(commands, now_ms)

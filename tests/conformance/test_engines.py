@@ -18,6 +18,7 @@ from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
 from airunner.protocol.requests import EnqueueJob, ListQueues
 from tests.conformance import counters, laws_log
 from tests.conformance.announced import Announced
+from tests.conformance.bounded import Bounded
 from tests.conformance.conflicts import Conflicting, Unchecked
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
@@ -26,8 +27,8 @@ from tests.conformance.memory import MemoryEngine
 
 
 @pytest.fixture(
-    params=[lambda: open_sqlite(None), Conflicting, Announced],
-    ids=["sqlite", "dicts-beside-another-broker", "announced"],
+    params=[lambda: open_sqlite(None), Conflicting, Announced, Bounded],
+    ids=["sqlite", "dicts-beside-another-broker", "announced", "bounded"],
 )
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with closing(request.param()) as engine:
