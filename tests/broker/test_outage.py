@@ -31,8 +31,8 @@ AT_COMMIT = (Cut.COMMITTING, Cut.COMMITTED)
 class Line:
     """A Ledger, and the line to its store."""
 
-    def __init__(self) -> None:
-        self.engine = RemoteEngine()
+    def __init__(self, engine: RemoteEngine | None = None) -> None:
+        self.engine = engine or RemoteEngine()
         self.driver = Driver(Store(self.engine))
         self.stage = Stage()
         self.stage.store = self.driver.store

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from airunner.broker.lifecycle.commands import TenantRequest
 from airunner.broker.lifecycle.leasing import LATE_MAX
 from airunner.broker.requests import decode
 from airunner.broker.store.batch import Store
-from airunner.broker.store.portions import divide
+from airunner.broker.store.portions import divide, rows_of
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import encode_bodies
 from airunner.protocol.expiry import Expiry
@@ -23,6 +25,7 @@ from airunner.protocol.replies import (
     JobCompleted,
     JobEventsPublished,
     JobLease,
+    JobReleasedReply,
     JobsEnqueued,
     JobsLeased,
     JobsUpdated,
@@ -54,11 +57,13 @@ from airunner.protocol.requests import (
     UpdateQueue,
 )
 from tests.conformance.bounded import Bounded
-from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, output
+from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, output, release
 
 QUEUES: Final = tuple(f"queue-{number}" for number in range(QUEUES_MAX))
 TAGS: Final = {"os": "linux", **{f"tag-{number}": "" for number in range(31)}}
 HEAD_BYTES: Final = 1_024  # of a spec or a batch, besides what fills it
+ID: Final = bytes(16)
+T = TypeVar("T")
 PIECES: Final = 16  # events of a large batch
 
 
@@ -72,6 +77,17 @@ class Bench(NamedTuple):
         assert len(body) <= BODY_BYTES_MAX
         assert decode(body)[0] == request
         return len(divide([self.driver.ask(request)], self.engine.rows_max, self.engine.bytes_max))
+
+    def reply(self, kind: type[T], request: StoreRequest, *, request_id: bytes | None = None) -> T:
+        """The reply; what is written is no more than was counted for each part."""
+        (command,) = commands = [self.driver.ask(request, request_id=request_id)]
+        portions = divide(commands, self.engine.rows_max, self.engine.bytes_max)
+        counted = [rows_of(part.command) for (part,) in portions if isinstance(part.command, TenantRequest)]
+        self.engine.sizes.clear()
+        (done,) = self.driver.apply(command).done
+        assert isinstance(done.reply, kind)
+        assert all(rows <= most for rows, most in zip(self.engine.sizes, counted, strict=True)), self.engine.sizes
+        return done.reply
 
 
 @pytest.fixture
@@ -106,7 +122,7 @@ def test_a_submission_of_64_jobs_of_64_queues_with_needs_and_metadata(bench: Ben
     request = EnqueueJob(jobs=tuple(map(widest, range(ENQUEUE_MAX))))
     assert bench.transactions(request) == 1
     assert len(msgspec.msgpack.encode(request)) > 0.9 * BODY_BYTES_MAX
-    assert len(bench.driver.reply(JobsEnqueued, request).job_ids) == ENQUEUE_MAX
+    assert len(bench.reply(JobsEnqueued, request).job_ids) == ENQUEUE_MAX
 
 
 def test_a_submission_with_the_largest_standard_input_and_its_retry(bench: Bench):
@@ -116,11 +132,11 @@ def test_a_submission_with_the_largest_standard_input_and_its_retry(bench: Bench
     assert len(encode_spec(spec)) > 0.95 * SPEC_BYTES_MAX
     request = EnqueueJobWithStdin(job=spec, stdin=bytes(STDIN_BYTES_MAX))
     assert bench.transactions(request) == 1
-    (job_id,) = bench.driver.reply(JobsEnqueued, request).job_ids
+    (job_id,) = bench.reply(JobsEnqueued, request).job_ids
     bench.driver.cancel(job_id)
     retry = RetryJob(job_id=job_id)
     assert bench.transactions(retry) == 1
-    bench.driver.reply(JobsEnqueued, retry)
+    bench.reply(JobsEnqueued, retry)
     assert bench.engine.sizes[-1] == 1 + 1 + 3 + 1 + 1 + 2, "job, spec, input, record, counters, tenant and broker"
 
 
@@ -141,16 +157,28 @@ def test_a_lease_of_16_jobs_of_64_queues_in_which_jobs_have_expired(bench: Bench
     assert bench.transactions(request) == 1
     jobs = 0
     while jobs < len(QUEUES):
-        bench.engine.sizes.clear()
-        jobs += len(driver.lease(*QUEUES, slots=SLOTS_MAX))
-        assert bench.engine.sizes[0] <= 1 + 2 * (SLOTS_MAX + LATE_MAX) + 1 + 16 + 1
+        jobs += len(bench.reply(JobsLeased, replace(request, token_seed=Seed(driver.draw(32)))).leases)
+
+
+def test_a_lease_ends_no_more_expired_jobs_than_are_counted_and_its_release_forgets_it(bench: Bench):
+    driver = bench.driver
+    late = JobSpec(command="late", queue="a", expires=Expiry(at_ms=START_MS + 1))
+    driver.enqueue(*[late] * LATE_MAX, *[JobSpec(command="true", queue="a")] * (SLOTS_MAX - LATE_MAX))
+    driver.submit(*["true"] * SLOTS_MAX, queue="b")
+    driver.now_ms += 2
+    request = driver.dequeue("a", "b", slots=SLOTS_MAX)
+    leases = bench.reply(JobsLeased, request, request_id=ID).leases
+    assert len(leases) == SLOTS_MAX
+    assert bench.engine.sizes == [rows_of(driver.ask(request))]
+    bench.reply(JobReleasedReply, release(leases[0]), request_id=ID)
+    assert bench.engine.sizes == [rows_of(driver.ask(release(leases[0])))]
 
 
 def test_a_heartbeat_of_1024_leases(bench: Bench):
     leases = leased(bench, LEASES_MAX)
     request = UpdateJob(leases=tuple(lease.ref for lease in leases), visibility_ms=VISIBILITY_MS)
     assert bench.transactions(request) == 13
-    verdicts = bench.driver.reply(JobsUpdated, request).leases
+    verdicts = bench.reply(JobsUpdated, request).leases
     assert [(one.job_id, one.verdict) for one in verdicts] == [(lease.job_id, Verdict.KEPT) for lease in leases]
 
 
@@ -163,7 +191,7 @@ def test_events_of_64_jobs_and_the_ends_of_64_others(bench: Bench):
     )
     assert len(msgspec.msgpack.encode(request)) > 0.9 * BODY_BYTES_MAX
     assert bench.transactions(request) == 4
-    require_stored(bench.driver.reply(JobEventsPublished, request), [1] * BATCHES_MAX)
+    require_stored(bench.reply(JobEventsPublished, request), [1] * BATCHES_MAX)
 
 
 def require_stored(reply: JobEventsPublished, indices: Sequence[int]) -> None:
@@ -178,8 +206,7 @@ def test_the_largest_batches_of_one_job_and_its_end_in_one_transaction(bench: Be
     request = PublishJobEvents(batches=tuple(batches), completions=(completion(lease, BATCHES_MAX * PIECES),))
     assert len(msgspec.msgpack.encode(request)) > 0.9 * BODY_BYTES_MAX
     assert bench.transactions(request) == 1
-    bench.engine.sizes.clear()
-    require_stored(bench.driver.reply(JobEventsPublished, request), range(1, BATCHES_MAX + 1))
+    require_stored(bench.reply(JobEventsPublished, request), range(1, BATCHES_MAX + 1))
     assert bench.engine.sizes == [3 * 2 + (BATCHES_MAX - 3) + 1 + 1 + 3], "segments, the end, the job, three others"
 
 
@@ -191,7 +218,7 @@ def test_the_largest_secret_and_the_mode_of_a_queue(bench: Bench):
         (UpdateQueue(queue="default", mode=QueueMode.PAUSED), QueueUpdated),
     ):
         assert bench.transactions(request) == 1
-        bench.driver.reply(reply, request)
+        bench.reply(reply, request)
 
 
 def test_the_largest_requests_together(bench: Bench):
