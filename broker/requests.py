@@ -260,7 +260,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
         role=Role.ADMIN, change=update_queue, load=load_queue, queues=_queue_of, extent=lambda _: extents.MODE
     ),
     SetSecret: Kind[SetSecret](
-        role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of, extent=extents.extent_of_secret
+        role=Role.ADMIN, change=set_secret, load=load_secret, queues=_queue_of, extent=lambda _: extents.SETTING
     ),
     RemoveSecret: Kind[RemoveSecret](
         role=Role.ADMIN, change=remove_secret, load=load_secret, queues=_queue_of, extent=lambda _: extents.SETTING

@@ -6,14 +6,15 @@ A row is an item of such a database. These are counted:
 |---|---|
 | a job that is added or changed | 1 |
 | a segment | 1 for each `SEGMENT_BYTES_MAX`; the first event of a new job is in the job's row |
-| specs that are stored apart | 1 a request that adds jobs |
+| a spec that is stored apart | 1, of each job of a request that adds up to `SPECS_APART_MAX` jobs |
 | a standard input | 1 for each `SEGMENT_BYTES_MAX` |
-| an idempotency record, the grants of a request, a queue's mode, a secret | 1 each |
+| an idempotency record, the grants of a request, a queue's mode, a secret, the revision of a queue's secrets | 1 each |
 | counters of a tenant | 1 a queue, but at most `COUNTERS_MAX` of this broker; 1 for the tenant |
 | a mode's copies in the counters of all brokers | `BROKERS_MAX` |
 | the broker | 1 |
 
-Bytes are those of a request's contents, and `ROW_BYTES` for each row.
+Bytes are those of a request's contents, and of the specs of jobs that it changes, which may be in the jobs' rows. What
+else is in a row is small, and the engine leaves room for it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from airunner.broker.lifecycle.leasing import LATE_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX
 from airunner.protocol.job import SPEC_BYTES_MAX
 from airunner.protocol.requests import (
+    BOX_BYTES_MAX,
     CompleteJob,
     DequeueJob,
     EnqueueJob,
@@ -34,35 +36,34 @@ from airunner.protocol.requests import (
     EventBatch,
     PublishJobEvents,
     RetryJob,
-    SetSecret,
     UpdateJob,
 )
 
 SEGMENT_BYTES_MAX: Final = 380_000  # bytes of a segment in one row: an item has up to 400 KB, and other fields
 COUNTERS_MAX: Final = 16  # rows into which a broker divides the counters of a tenant, by queue
 BROKERS_MAX: Final = 32  # brokers of a fleet
-ROW_BYTES: Final = 16_384  # bytes of a row besides a request's contents, on average over a transaction
+SPECS_APART_MAX: Final = 8  # new jobs in a transaction whose specs may be rows of their own
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Extent(NamedTuple):
-    """Extent of a request: rows but those of counters and broker, queues whose counters change, bytes of contents."""
+    """Extent of a request: rows but those of counters and broker, queues whose counters change, and bytes."""
 
     rows: int
     queues: int = 1
-    contents_bytes: int = 0
+    size_bytes: int = SPEC_BYTES_MAX
 
 
 END: Final = Extent(rows=2)  # of the end of a job or an attempt: the job, and a segment
-SETTING: Final = Extent(rows=2)  # of a secret that is removed, or set, and the record
-MODE: Final = Extent(rows=2 + BROKERS_MAX)  # of a queue's mode: the mode and its copies, and the record
+SETTING: Final = Extent(rows=3, size_bytes=BOX_BYTES_MAX)  # of a secret, the revision of its queue's, and the record
+MODE: Final = Extent(rows=2 + BROKERS_MAX, size_bytes=0)  # of a queue's mode: the mode and its copies, and the record
 RELEASE: Final = Extent(rows=3)  # of a release: an end, and grants that are forgotten
 SIZE: Final = Extent(rows=1)  # of a terminal's size: the job
 
 
 def nothing_written(_request: object) -> Extent:
     """Return the extent of a request that only reads."""
-    return Extent(0, 0)
+    return Extent(0, 0, 0)
 
 
 def _pieces(size_bytes: int) -> int:
@@ -71,7 +72,9 @@ def _pieces(size_bytes: int) -> int:
 
 def extent_of_enqueue(request: EnqueueJob) -> Extent:
     """Bound a submission: jobs, specs that are stored apart, and a record."""
-    return Extent(len(request.jobs) + 2, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
+    jobs = len(request.jobs)
+    apart = jobs if jobs <= SPECS_APART_MAX else 0
+    return Extent(jobs + apart + 1, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
 
 
 def extent_of_stdin(request: EnqueueJobWithStdin) -> Extent:
@@ -87,7 +90,7 @@ def extent_of_retry(_request: RetryJob) -> Extent:
 def extent_of_dequeue(request: DequeueJob) -> Extent:
     """Bound a lease: jobs and their events, those that have expired too, and the grants."""
     jobs = request.slots + LATE_MAX
-    return Extent(2 * jobs + 1, min(jobs, len(request.queues)))
+    return Extent(2 * jobs + 1, min(jobs, len(request.queues)), jobs * SPEC_BYTES_MAX)
 
 
 def extent_of_update(request: UpdateJob) -> Extent:
@@ -97,7 +100,7 @@ def extent_of_update(request: UpdateJob) -> Extent:
 
 def extent_of_leases(leases: int) -> Extent:
     """Bound so many leases of a heartbeat."""
-    return Extent(leases, leases)
+    return Extent(leases, leases, leases * SPEC_BYTES_MAX)
 
 
 def extent_of_publish(request: PublishJobEvents) -> Extent:
@@ -110,14 +113,5 @@ def extent_of_events(batches: Sequence[EventBatch], completions: Sequence[Comple
     completed = {completion.lease.job_id for completion in completions}
     jobs = len(completed | {batch.lease.job_id for batch in batches})
     sizes_bytes = [len(batch.events) for batch in batches]
-    return Extent(jobs + sum(map(_pieces, sizes_bytes)) + len(completed), jobs, sum(sizes_bytes))
-
-
-def extent_of_secret(request: SetSecret) -> Extent:
-    """Bound a secret that is set."""
-    return SETTING._replace(contents_bytes=len(request.box))
-
-
-def ends_max(rows_max: int) -> int:
-    """Return how many jobs, each of another tenant, end in a transaction of so many rows that has nothing else."""
-    return (rows_max - 1) // (END.rows + 2)
+    segments = sum(map(_pieces, sizes_bytes)) + len(completed)
+    return Extent(jobs + segments, jobs, jobs * SPEC_BYTES_MAX + sum(sizes_bytes))

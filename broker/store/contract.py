@@ -135,12 +135,12 @@ class Engine(Protocol):
 
     @property
     def rows_max(self) -> int | None:
-        """Maximum rows in a transaction, as `portions` counts them; None: any number."""
+        """Maximum rows in a transaction, as `extents` counts them; None: any number."""
         ...
 
     @property
     def bytes_max(self) -> int | None:
-        """Maximum bytes in a transaction, as `portions` counts them; None if and only if `rows_max` is."""
+        """Maximum bytes in a transaction, as `extents` counts them; None if and only if `rows_max` is."""
         ...
 
     @property

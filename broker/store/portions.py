@@ -30,7 +30,7 @@ from airunner.broker.lifecycle.commands import (
     TenantRequest,
     Timings,
 )
-from airunner.broker.lifecycle.extents import COUNTERS_MAX, ROW_BYTES, Extent, extent_of_events, extent_of_leases
+from airunner.broker.lifecycle.extents import COUNTERS_MAX, Extent, extent_of_events, extent_of_leases
 from airunner.broker.requests import kind_of
 from airunner.broker.store.rows import Changes, JobRow
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, JobsUpdated, LeaseVerdict, Refused
@@ -65,7 +65,7 @@ class _Portion:
         self.parts: list[Part] = []
         self._bounds = bounds
         self._rows = 1  # the broker's
-        self._contents_bytes = 0
+        self._size_bytes = 0
         self._queues: Counter[str] = Counter()  # by tenant
 
     def has_room(self, tenant: str, extent: Extent) -> bool:
@@ -74,14 +74,13 @@ class _Portion:
         queues[tenant] += extent.queues
         counters = sum([1 + min(count, COUNTERS_MAX) for count in queues.values()])
         rows = self._rows + extent.rows + counters
-        size_bytes = self._contents_bytes + extent.contents_bytes + rows * ROW_BYTES
-        return rows <= self._bounds.rows and size_bytes <= self._bounds.size_bytes
+        return rows <= self._bounds.rows and self._size_bytes + extent.size_bytes <= self._bounds.size_bytes
 
     def add(self, part: Part, tenant: str, extent: Extent) -> None:
         """Add a part that has room."""
         self.parts.append(part)
         self._rows += extent.rows
-        self._contents_bytes += extent.contents_bytes
+        self._size_bytes += extent.size_bytes
         self._queues[tenant] += extent.queues
 
 
@@ -115,7 +114,7 @@ def _parts(whole: Part, bounds: _Bounds) -> Iterator[tuple[Part, Extent]]:
     """Divide a command that does not fit, if it can be divided."""
     command = whole.command
     if not isinstance(command, TenantRequest):
-        yield whole, Extent(0, 0)  # a beat, which changes the row of the broker
+        yield whole, Extent(0, 0, 0)  # a beat, which changes the row of the broker
         return
     tenant, request = command.tenant, command.request
     extent = kind_of(request).extent(request)

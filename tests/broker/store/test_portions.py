@@ -52,6 +52,7 @@ from tests.conformance.test_batches import batches, comparable, compare
 
 RETRIED: Final = JobSpec(command="false", retry=RetryPolicy(limit=1, backoff_ms=0))
 JOBS: Final = 48
+JOBS_EACH: Final = 14  # in a submission
 
 
 def tables(engine: MemoryEngine) -> dict[str, object]:
@@ -212,7 +213,7 @@ def test_requests_share_a_portion_as_long_as_their_rows_and_bytes_fit():
 def test_each_kind_of_request_that_changes_something_is_bounded():
     for kind, row in KINDS.items():
         assert (row.extent is not nothing_written) == (row.execution is Execution.CHANGE), kind
-    assert nothing_written(None) == Extent(0, 0)
+    assert nothing_written(None) == Extent(0, 0, 0)
 
 
 # --- a portion that fails --------------------------------------------------------------------------
@@ -248,10 +249,10 @@ class Failed(NamedTuple):
 
 
 def failing(error: Exception, at: int, times: int = 10**6) -> Failed:
-    """Six submissions of ten jobs, each of which is a portion."""
+    """Six submissions, two of which are a portion."""
     engine = Failing(error, at, times)
     driver = Driver(Store(engine))
-    asked = [driver.ask(EnqueueJob(jobs=(JobSpec(command="a"),) * 10)) for _ in range(6)]
+    asked = [driver.ask(EnqueueJob(jobs=(JobSpec(command="a"),) * JOBS_EACH)) for _ in range(6)]
     assert len(divide(asked, Small.rows_max, Small.bytes_max)) == 3
     engine.armed = True
     return Failed(engine, driver, asked)
@@ -271,9 +272,9 @@ def test_a_store_that_is_lost_between_two_portions_may_have_stored_the_batch(at:
     failed = failing(StoreAway("no way"), at, times=1)
     with pytest.raises(StoreUnsure, match="no way"):
         failed.apply()
-    assert 0 < failed.jobs() < 60
+    assert 0 < failed.jobs() < 6 * JOBS_EACH
     again = failed.apply()
-    assert failed.jobs() == 60
+    assert failed.jobs() == 6 * JOBS_EACH
     ids = [done.reply.job_ids for done in again.done if isinstance(done.reply, JobsEnqueued)]
     minted = [tuple(job.job_id for job in command.minted) for command in failed.commands]
     assert ids == minted
@@ -295,12 +296,12 @@ def test_of_a_batch_only_the_commands_of_a_refused_portion_are_refused(error: Ex
     applied = failed.apply()
     codes = [done.reply.code if isinstance(done.reply, Refused) else "" for done in applied.done]
     assert codes == ["", "", code, code, "", ""]
-    assert failed.jobs() == 40
+    assert failed.jobs() == 4 * JOBS_EACH
     assert applied.changes is not None
-    assert len(applied.changes.added) == 40
-    assert [len(done.news.appended) for done in applied.done] == [10, 10, 0, 0, 10, 10]
+    assert len(applied.changes.added) == 4 * JOBS_EACH
+    assert [len(done.news.appended) for done in applied.done] == [JOBS_EACH] * 2 + [0] * 2 + [JOBS_EACH] * 2
     assert all(isinstance(done.reply, JobsEnqueued) for done in failed.apply().done)
-    assert failed.jobs() == 60
+    assert failed.jobs() == 6 * JOBS_EACH
 
 
 def test_a_request_of_which_a_part_is_refused_is_refused_and_a_repeat_stores_the_rest():
