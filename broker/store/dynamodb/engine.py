@@ -202,7 +202,8 @@ class DynamoEngine(PageReader):
         return found
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
-        search = find_waiting(self.table, self._recent, wanted, self._aside)
+        empty = {key for key in wanted if not self._batch.tenants[key.tenant].may_be_ready(key, self.broker)}
+        search = find_waiting(self.table, self._recent, wanted, self._aside, empty)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         apart = [job for pk, job in search.jobs.items() if pk not in known and not job.spec_inside]
         specs = self.table.get((job.key[0], SPEC) for job in apart) if apart else {}

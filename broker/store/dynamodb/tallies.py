@@ -194,6 +194,14 @@ class TenantTallies:
         """Jobs of the tenant that are stored."""
         return sum(tally.jobs for tally in self.queues.values())
 
+    def may_be_ready(self, key: QueueKey, broker: str) -> bool:
+        """Tell whether a job of a queue and needs may wait: several brokers' counts are of different instants."""
+        counting = [bucket for bucket in self.buckets if key.queue in bucket.content.queues]
+        if [bucket.broker for bucket in counting] != [broker]:
+            return bool(counting)
+        (tally,) = (bucket.content.queues[key.queue] for bucket in counting)
+        return tally.waiting > tally.delayed
+
     def names(self) -> set[str]:
         """Return the names of all queues that are stored: they have jobs, or are not open."""
         return {name for name, tally in self.queues.items() if tally.jobs} | self.stored_modes.keys()

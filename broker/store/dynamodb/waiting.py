@@ -7,16 +7,17 @@ the index does not show them yet, it is searched again, after pauses that grow, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from msgspec import Struct
 
 from airunner.broker.store.contract import Waiting
-from airunner.broker.store.dynamodb.items import JobItem, read_job
+from airunner.broker.store.dynamodb.items import Item, JobItem, read_job
 from airunner.broker.store.dynamodb.owned import LATE_S
-from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, job_pk, place_of, waiting_partition
+from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, Key, job_pk, place_of, waiting_partition
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.rows import JobRow, QueueKey
 
@@ -125,75 +126,124 @@ class Search(Struct):
     waiting: Waiting = Waiting([])
 
 
-def find_waiting(table: Table, recent: Recent, wanted: Mapping[QueueKey, int], aside: Collection[str]) -> Search:
-    """Find waiting jobs, of each queue and needs as many as are wanted."""
+def find_waiting(
+    table: Table, recent: Recent, wanted: Mapping[QueueKey, int], aside: Collection[str], empty: Collection[QueueKey]
+) -> Search:
+    """Find waiting jobs, of each queue and needs as many as are wanted, without those that are known to be `empty`."""
     now_s = table.edges.steady_s()
     search = Search()
     rows: list[JobRow] = []
     locked: set[QueueKey] = set()
     more: set[QueueKey] = set()
     hints = {key: recent.hinted(key, now_s) for key in wanted}
-    searched: dict[QueueKey, int] = {}
+    lines: list[_Line] = []
     for key, count in wanted.items():
         hint = hints[key]
         if hint is not None and hint.next_s > now_s and not recent.ready(key, now_s):
             locked.add(key)
-        else:
-            searched[key] = count
-    calls = [partial(_of_key, table, recent, key, count, aside, now_s) for key, count in searched.items()]
-    for (key, count), (jobs, is_cut) in zip(searched.items(), table.edges.run_all(calls), strict=True):
+        elif key not in empty:
+            lines.append(_Line(table, recent, key, count, aside, now_s))
+    _search(table, lines)
+    for line in lines:
+        jobs = line.in_order()
         search.jobs |= {job.key[0]: job for job in jobs}
         rows += [job.row for job in jobs]
-        if len(jobs) < count and is_cut:
-            more.add(key)
-        elif len(jobs) < count and (hint := hints[key]) is not None:
+        if len(jobs) < line.count and not line.is_whole:
+            more.add(line.key)
+        elif len(jobs) < line.count and (hint := hints[line.key]) is not None:
             hint.was_in_vain(now_s)
-            locked.add(key)
+            locked.add(line.key)
     search.waiting = Waiting(rows, frozenset(more), frozenset(locked))
     return search
 
 
-def _of_key(
-    table: Table,
-    recent: Recent,
-    key: QueueKey,
-    count: int,
-    aside: Collection[str],
-    now_s: float,
-) -> tuple[list[JobItem], bool]:
-    """Find jobs of one queue and needs; return them in order, and whether the search was cut off."""
-    found: dict[str, JobItem] = {}
-    looked: set[str] = set()
-    behind: dict[int, bytes | None] = dict.fromkeys(range(SHARDS))
-    candidates = {pk: (place, number) for place, number, pk in recent.ready(key, now_s)}
-    ends: dict[int, bool] = {}
+def _search(table: Table, lines: Sequence[_Line]) -> None:
+    """Search all queues and needs together: in each round one trip to the index, and one to the table."""
     for _ in range(ROUNDS_MAX):
-        heads: list[tuple[int, int]] = []
-        for shard in [shard for shard in behind if not ends.get(shard)]:
-            entries = list(_entries(table, key, shard, behind[shard], count + SPARE))
-            ends[shard] = len(entries) < count + SPARE
-            if entries:
-                behind[shard] = entries[-1][0]
-            if not ends[shard]:
-                heads.append(place_of(entries[-1][0]))
-            candidates |= {pk: place_of(raw) for raw, pk in entries}
-        bound = min(heads, default=None)  # of what is behind it, other shards may have earlier ones
-        wanted = sorted(
-            (place, pk) for pk, place in candidates.items() if pk not in looked and not recent.is_gone(pk, now_s)
+        parts = [(line, shard) for line in lines if not line.is_done for shard in line.open_shards()]
+        entries = table.edges.run_all([partial(line.read, shard) for line, shard in parts])
+        for (line, shard), found in zip(parts, entries, strict=True):
+            line.add(shard, found)
+        while pks := [pk for line in lines for pk in line.next_jobs()]:
+            items = table.get((pk, JOB) for pk in pks)
+            for line in lines:
+                line.adopt(items)
+        if all(line.is_done for line in lines):
+            return
+
+
+class _Line:
+    """Line of waiting jobs of one queue and needs, in all shards of the index, as far as it is searched."""
+
+    def __init__(
+        self, table: Table, recent: Recent, key: QueueKey, count: int, aside: Collection[str], now_s: float
+    ) -> None:
+        self.key = key
+        self.count = count
+        self._table = table
+        self._recent = recent
+        self._aside = aside
+        self._now_s = now_s
+        self._found: dict[str, JobItem] = {}
+        self._looked: set[str] = set()
+        self._asked: list[str] = []
+        self._places = {pk: (place, number) for place, number, pk in recent.ready(key, now_s)}
+        self._ends: dict[int, bytes | None] = dict.fromkeys(range(SHARDS))  # of open shards: the last place read
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the index was searched."""
+        return not self._ends
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is to be searched."""
+        return self.is_whole or len(self._found) >= self.count
+
+    def open_shards(self) -> list[int]:
+        """List shards that are not searched to their ends."""
+        return list(self._ends)
+
+    def read(self, shard: int) -> list[tuple[bytes, str]]:
+        """Read the next entries of a shard."""
+        return _entries(self._table, self.key, shard, self._ends[shard], self.count + SPARE)
+
+    def add(self, shard: int, entries: Sequence[tuple[bytes, str]]) -> None:
+        """Add entries that were read."""
+        self._places |= {pk: place_of(raw) for raw, pk in entries}
+        if len(entries) < self.count + SPARE:
+            del self._ends[shard]
+        else:
+            self._ends[shard] = entries[-1][0]
+
+    def next_jobs(self) -> list[str]:
+        """List the next jobs to read; behind the end of an open shard, another one may be earlier."""
+        if len(self._found) >= self.count:
+            return []
+        bound = min((place_of(end) for end in self._ends.values() if end is not None), default=None)
+        left = sorted(
+            (place, pk)
+            for pk, place in self._places.items()
+            if pk not in self._looked and (bound is None or place <= bound)
         )
-        for at in range(0, len(wanted), count + SPARE):
-            some = [pk for place, pk in wanted[at : at + count + SPARE] if bound is None or place <= bound]
-            looked.update(some)
-            for item in table.get((pk, JOB) for pk in some).values():
+        fresh = (pk for _, pk in left if not self._recent.is_gone(pk, self._now_s))
+        self._asked = list(islice(fresh, self.count + SPARE))
+        self._looked.update(self._asked)
+        return self._asked
+
+    def adopt(self, items: Mapping[Key, Item]) -> None:
+        """Take the jobs that wait among those that were read."""
+        for pk in self._asked:
+            if (item := items.get((pk, JOB))) is not None:
                 job = read_job(item)
-                if not job.row.gate and job.row.key == key and job.row.job_id not in aside:
-                    found[job.key[0]] = job
-            if len(found) >= count or not some:
-                break
-        if len(found) >= count or all(ends.values()):
-            break
-    in_order = sorted(found.values(), key=lambda job: (-job.row.priority, job.row.number))
-    return in_order[:count], not all(ends.values())
+                if not job.row.gate and job.row.key == self.key and job.row.job_id not in self._aside:
+                    self._found[pk] = job
+        self._asked = []
+
+    def in_order(self) -> list[JobItem]:
+        """List the jobs that were found, as many as are wanted."""
+        found = sorted(self._found.values(), key=lambda job: (-job.row.priority, job.row.number))
+        return found[: self.count]
 
 
 def _entries(table: Table, key: QueueKey, shard: int, behind: bytes | None, limit: int) -> list[tuple[bytes, str]]:
