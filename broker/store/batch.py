@@ -73,6 +73,7 @@ class Store:
     def _apply_portions(self, commands: Sequence[Command], now_ms: int, rows_max: int) -> Applied:
         """Apply a batch in portions. After the first one is stored, `NoSpace` and `Busy` are outcomes of commands."""
         assert self.engine.bytes_max is not None, "an engine that bounds rows and not bytes"
+        self._began_ms = self.engine.steady_ms()
         portions = divide(commands, rows_max, self.engine.bytes_max)
         applied: list[Applied] = []
         for portion in portions:
@@ -107,7 +108,6 @@ class Store:
         return self._try(partial(self._stage, commands, now_ms))
 
     def _try(self, attempt: Callable[[], Applied]) -> Applied:
-        self._began_ms = self.engine.steady_ms()
         for _ in range(TRIES_MAX):
             try:
                 return attempt()
@@ -171,7 +171,8 @@ class Store:
         found = self._kept.find(keys)
         loaded = engine.load(keys)
         self._kept.add(keys, loaded, found)
-        decided_ms = now_ms + engine.steady_ms() - self._began_ms
+        bounded = engine.rows_max is not None
+        decided_ms = now_ms + engine.steady_ms() - self._began_ms if bounded else now_ms
         world = World(loaded, decided_ms, engine)
         if keys.due:
             world.adopt_due(engine.due(now_ms, keys.due))

@@ -174,7 +174,7 @@ class Engine(Protocol):
         """Read a clock that is never set, in ms: a batch is decided as much later than it was begun as this shows.
 
         If loading takes long, another broker may renew a lease meanwhile that this batch is to end or take over: its
-        new deadline has to follow the renewal. 0 at any time: loading does not take long.
+        new deadline has to follow the renewal. Read only if transactions are bounded.
         """
         ...
 

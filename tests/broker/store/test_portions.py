@@ -216,6 +216,29 @@ def test_each_kind_of_request_that_changes_something_is_bounded():
     assert nothing_written(None) == Extent(0, 0, 0)
 
 
+class Slow(Small):
+    """Each transaction takes a second."""
+
+    clock_ms = 5_000
+
+    def steady_ms(self) -> int:
+        return self.clock_ms
+
+    def commit(self) -> None:
+        super().commit()
+        self.clock_ms += 1_000
+
+
+def test_a_portion_is_decided_as_much_later_as_those_before_it_have_taken():
+    engine = Slow()
+    driver = Driver(Store(engine))
+    leases = running(driver)
+    driver.reply(JobsUpdated, UpdateJob(leases=tuple(lease.ref for lease in leases), visibility_ms=60_000))
+    deadlines_ms = [job.deadline_ms for job in engine._saved.jobs.values()]
+    assert len({*deadlines_ms}) > 1
+    assert sorted({*deadlines_ms}) == [driver.now_ms + 60_000 + 1_000 * at for at in range(len({*deadlines_ms}))]
+
+
 # --- a portion that fails --------------------------------------------------------------------------
 
 
