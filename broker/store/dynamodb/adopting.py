@@ -138,7 +138,7 @@ class Adoption:
                 if bucket.broker != broker:
                     continue
                 folded += 1
-                saving = Saving(self._table, Batch(tenants={tenant: tallies}), self._broker, 0, 0)
+                saving = Saving(self._table, Batch(tenants={tenant: tallies}), self._broker, 0)
                 with suppress(Moved):  # the next step tries again
                     own = saving.bucket(tenant, bucket.number)
                     own.merge(bucket)

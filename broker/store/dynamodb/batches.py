@@ -27,6 +27,7 @@ class Batch(Struct):
     keys: Keys = msgspec.field(default_factory=Keys)
     jobs: dict[int, JobItem] = {}  # by number
     records: dict[tuple[str, RequestId], Record] = {}
+    old_records: dict[tuple[str, RequestId], int] = {}  # those that count no more, with the instant of each
     grants: dict[tuple[str, RequestId], Item] = {}
     tenants: dict[str, TenantTallies] = {}
     tenant_revs: dict[str, int] = {}  # of those whose tallies were read after it; 0: the tenant is new

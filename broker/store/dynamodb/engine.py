@@ -75,7 +75,6 @@ class DynamoEngine(PageReader):
         self._changes = Changes()
         self._saving: saving.Saving | None = None
         self._known_words: dict[tuple[str, bytes], int] = {}
-        self._records_before_ms = 0
         self._searched_s: float | None = None
         self._size_bytes, self._sized = 0, False
         self._next_due_ms: int | None = None
@@ -156,8 +155,10 @@ class DynamoEngine(PageReader):
         for key in keys.records:
             if (item := items.get(record_key(*key))) is not None:
                 record = read_record(item)
-                if record.answered_ms >= self._records_before_ms:
+                if batch.tenants[key[0]].remembers(record.answered_ms, keys.now_ms):
                     batch.records[key] = record
+                else:
+                    batch.old_records[key] = record.answered_ms
         for tenant, queue, _ in keys.boxes & keys.updated:
             rev = items.get((f"X#{tenant}", f"{queue}#"))
             batch.secret_revs[tenant, queue] = int(rev["rev"]["N"]) if rev else 0
@@ -250,7 +251,7 @@ class DynamoEngine(PageReader):
     def save(self, changes: Changes) -> None:
         wall_s = self._wall_ms() // 1_000
         saving.keep_words(self.table, changes, self._known_words, wall_s)
-        transaction = saving.Saving(self.table, self._batch, self.broker, wall_s, self._records_before_ms)
+        transaction = saving.Saving(self.table, self._batch, self.broker, wall_s)
         transaction.drop_records(self._batch.dropped)
         transaction.save(changes, self._outbox.acknowledged)
         transaction.actions += sweeping.actions_for(self.table, self._batch.notes)
@@ -313,7 +314,6 @@ class DynamoEngine(PageReader):
         return sweeping.remove_logs(self.table, self._batch.notes, segments_max, bytes_max)
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
-        self._records_before_ms = answered_before_ms
         self._adoption.remove_brokers(answered_before_ms)
         every = self._all_tallies()
         removed, self._batch.dropped = sweeping.old_records(every, answered_before_ms, limit)

@@ -4,7 +4,7 @@
 |---|---|
 | job, tally bucket | its revision is as it was loaded |
 | new job, segment, grant | there is none |
-| idempotency record | there is none that is not too old |
+| idempotency record | there is none, or the old one that counts no more |
 | mode of a queue; first bucket of a broker | the tenant's revision is as it was before the modes were read |
 | secret | the revision of the queue's secrets |
 """
@@ -56,6 +56,7 @@ Action = dict[str, Any]
 
 NEW: Final = "attribute_not_exists(pk)"
 SAME: Final = "rev = :rev"
+SAME_ANSWER: Final = "answered_ms = :old"
 RECORD_TTL_S: Final = 30 * 86_400  # seconds for which an idempotency record is kept
 GRANT_TTL_S: Final = 2 * 86_400  # seconds for which a grant is kept: a request is repeated for minutes
 WORDS_TTL_S: Final = 30 * 86_400  # seconds for which the text of needs is kept since it was last needed
@@ -78,7 +79,7 @@ def read_tenant_rev(table: Table, tenant: str) -> int:
 class Saving:
     """Transaction that saves the changes of a batch; `buckets` are this broker's, as they will be."""
 
-    def __init__(self, table: Table, batch: Batch, broker: str, wall_s: int, records_before_ms: int) -> None:
+    def __init__(self, table: Table, batch: Batch, broker: str, wall_s: int) -> None:
         self.actions: list[Action] = []
         self.buckets: dict[tuple[str, int], Bucket] = {}
         self.parcels: list[Parcel] = []
@@ -86,7 +87,6 @@ class Saving:
         self._batch = batch
         self._broker = broker
         self._wall_s = wall_s
-        self._records_before_ms = records_before_ms
         self._raised: set[str] = set()  # tenants whose revision rises
         self._inside: set[tuple[int, int]] = set()  # segments inside of jobs' items
 
@@ -94,10 +94,12 @@ class Saving:
         """Make all writes. Raises `Moved`: the modes of queues are not as they were."""
         self._save_jobs(changes)
         self._save_removed(changes.removed)
-        before = {":before": {"N": str(self._records_before_ms)}}
         for record in changes.records:
             item = write_record(record, self._wall_s + RECORD_TTL_S)
-            self.actions.append(self._table.put_action(item, f"{NEW} OR answered_ms < :before", before))
+            if (old := self._batch.old_records.get((record.tenant, record.request_id))) is None:
+                self.actions.append(self._table.put_action(item, NEW))
+            else:
+                self.actions.append(self._table.put_action(item, SAME_ANSWER, {":old": {"N": str(old)}}))
         self._save_grants(changes)
         self._save_secrets(changes)
         self._count(changes)

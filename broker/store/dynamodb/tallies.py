@@ -24,6 +24,7 @@ from airunner.broker.store.rows import QueueCounts, QueueKey
 from airunner.protocol.replies import QueueMode
 
 HOUR_MS: Final = 3_600_000
+KEPT_MS: Final = 24 * HOUR_MS  # least age of an idempotency record whose count is taken back
 
 
 class QueueTally(Struct, array_like=True):
@@ -211,6 +212,11 @@ class TenantTallies:
         if own is not None:
             return QueueMode(own.modes.get(queue, QueueMode.OPEN))
         return self.stored_modes.get(queue, QueueMode.OPEN)
+
+    def remembers(self, answered_ms: int, now_ms: int) -> bool:
+        """Tell whether an idempotency record still counts; DynamoDB removes those that do not, but late."""
+        hour = answered_ms // HOUR_MS
+        return now_ms < answered_ms + KEPT_MS or any(hour in bucket.content.records for bucket in self.buckets)
 
     def counts(self, queue: str) -> QueueCounts:
         """Return the counts of a queue."""

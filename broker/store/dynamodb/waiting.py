@@ -96,9 +96,10 @@ class Recent:
             del self._ready[key]
         return [entry for _, entry in own.values()]
 
-    def is_gone(self, pk: str, now_s: float) -> bool:
-        """Tell whether this broker has leased or ended a job lately."""
-        return self._gone.get(pk, now_s) > now_s
+    def is_gone(self, key: QueueKey, pk: str, now_s: float) -> bool:
+        """Tell whether this broker has leased or ended a job lately, and heard of none of its kind since then."""
+        until_s, hint = self._gone.get(pk, now_s), self.hinted(key, now_s)
+        return until_s > now_s and (hint is None or hint.until_s < until_s)
 
     def hint(self, keys: Collection[QueueKey] | None, now_s: float) -> None:
         """Remember a hint of another broker; None: jobs of any queue may be ready."""
@@ -226,7 +227,7 @@ class _Line:
             for pk, place in self._places.items()
             if pk not in self._looked and (bound is None or place <= bound)
         )
-        fresh = (pk for _, pk in left if not self._recent.is_gone(pk, self._now_s))
+        fresh = (pk for _, pk in left if not self._recent.is_gone(self.key, pk, self._now_s))
         self._asked = list(islice(fresh, self.count + SPARE))
         self._looked.update(self._asked)
         return self._asked
