@@ -95,9 +95,20 @@ def inspect_store(url: str, now_ms: Callable[[], int]) -> list[str]:
     """Check a store of several brokers without changing anything, and return warnings. Raises `OperatorError`."""
     if not is_aws(url):
         return inspect_postgres(url, now_ms)
+    import anyio
+
+    from airunner.broker.aws.opening import open_lines
     from airunner.broker.store.dynamodb.inspecting import inspect
 
-    return inspect(AwsUrl.parse(url))
+    parsed = AwsUrl.parse(url)
+    warnings = inspect(parsed)
+
+    async def look_lines_up() -> None:
+        with open_lines(parsed, warnings.append):
+            pass
+
+    anyio.run(look_lines_up)
+    return warnings
 
 
 def check_logs(engine: ReadableLogs, read_again: Callable[[JobRow], JobRow | None] | None = None) -> StoreReport:

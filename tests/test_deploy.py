@@ -18,7 +18,7 @@ from airunner.agent.plan import AGENT_DESCRIPTORS, SLOT_DESCRIPTORS
 from airunner.broker.command import DESCRIPTORS
 
 ROOT = Path(__file__).parents[1]
-UNITS = sorted((ROOT / "deploy").glob("*.service"))
+UNITS = sorted((ROOT / "deploy").rglob("*.service"))
 SECTIONS = {"Unit", "Service", "Install"}
 NEEDED = {"NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "UMask=0077", "Restart=always"}
 

@@ -82,7 +82,7 @@ def test_systemd_accepts_the_units_and_the_drop_in(
     if not shutil.which("systemd-analyze"):
         pytest.skip("install Debian's systemd")
     (tmp_path / "airunner-broker.service.d").mkdir()
-    units = [*(ROOT / "deploy").glob("*.service"), HA / "broker.conf"]
+    units = [*(ROOT / "deploy").rglob("*.service"), HA / "broker.conf"]
     for unit in units:
         target = "airunner-broker.service.d/ha.conf" if unit.suffix == ".conf" else unit.name
         (tmp_path / target).write_text(unit.read_text().replace("/opt/airunner/bin/airunner", sys.executable))

@@ -86,6 +86,7 @@ PAGES = tuple(
     f"docs/{page}.md"
     for page in (
         "ARCHITECTURE",
+        "AWS",
         "GLOSSARY",
         "JOBS",
         "METRICS",

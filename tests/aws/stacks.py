@@ -1,4 +1,4 @@
-"""Stacks of the CloudFormation file in an emulator that has CloudFormation."""
+"""Stacks of the CloudFormation file in an emulator that has CloudFormation, and brokers whose clock stands still."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
+from airunner.broker.store.awserrors import open_client
+from airunner.broker.store.awsurl import AwsUrl
+from airunner.broker.store.contract import Identity
+from airunner.broker.store.dynamodb.engine import DynamoEngine
+from airunner.broker.store.dynamodb.opening import open_table
+from airunner.broker.store.dynamodb.table import CALLS_MAX, Edges
+from airunner.transport.ports import SYSTEM
 from tests.aws.serving import Account
 from tests.aws.template import FILE
 
@@ -48,3 +55,18 @@ def applied(aws: Account, **parameters: str) -> Iterator[Stack]:
             TableName=name, DeletionProtectionEnabled=False
         )  # the emulator takes "false" for true
         aws.drop(name)  # which outlives its stack
+
+
+class Still(Edges):
+    """Edges whose clock stands still: a batch is decided at the instant that the test says."""
+
+    def steady_s(self) -> float:
+        return 0.0
+
+
+def open_still(url: str, broker: str = "one") -> DynamoEngine:
+    """Open the store at a URL for a broker, with a clock that stands still."""
+    parsed = AwsUrl.parse(url)
+    client = open_client(parsed, "dynamodb", connections=CALLS_MAX)
+    identity = Identity(broker=broker, fleet="ours", requests=f"tcp://{broker}:1", events=f"tcp://{broker}:2")
+    return open_table(client, parsed.table, identity, SYSTEM.wall_ms, Still(), announces=parsed.bus is not None)

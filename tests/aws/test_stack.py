@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import awsemulators
 import pytest
 
 from airunner.broker.store.awsurl import AwsUrl
@@ -14,12 +19,13 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Identity
 from airunner.broker.store.dynamodb.opening import open_dynamodb
 from airunner.broker.store.dynamodb.schema import table_definition
+from airunner.certs.home import Home
 from airunner.protocol.replies import JobCompleted
 from airunner.transport.ports import SYSTEM
 from tests.aws.recorder import rights_in
 from tests.aws.serving import Emulators
 from tests.aws.stacks import Stack, applied
-from tests.aws.template import ACCOUNT, REGION, Template
+from tests.aws.template import ACCOUNT, FILE, REGION, Template
 from tests.conformance.driving import Driver, batch, completion
 
 pytestmark = pytest.mark.timeout(60)
@@ -105,3 +111,50 @@ def test_brokers_on_fargate_without_keys_or_a_network_are_refused(aws_emulators:
         applied(aws_emulators("ministack"), **given),
     ):
         pass
+
+
+@pytest.fixture
+def unused(aws_emulators: Emulators) -> Iterator[Stack]:
+    """A stack whose table belongs to no fleet yet."""
+    with applied(aws_emulators("ministack")) as stack:
+        yield stack
+
+
+def test_the_command_of_a_task_starts_a_broker_that_has_the_fleets_keys_and_hides_them(
+    unused: Stack, tmp_path: Path
+) -> None:
+    (container,) = Template(Name=unused.name, **ON_FARGATE).properties("Task")["ContainerDefinitions"]
+    (script,) = container["Command"]
+    listening = script.replace("0.0.0.0:7070", "127.0.0.1:0").replace("0.0.0.0:7071", "127.0.0.1:0 --http 127.0.0.1:0")
+    assert listening != script
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "airunner").write_text(f'#!/bin/sh\nexec {sys.executable} -m airunner "$@"\n')
+    (programs / "airunner").chmod(0o755)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(FILE.parents[2]), **awsemulators.KEYS}
+    first, home = tmp_path / "first", tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for command in ("init", "add fleet --role broker", "export fleet"):
+        made = subprocess.run(
+            [programs / "airunner", "certs", *command.split()],
+            env={**environ, "AIRUNNER_HOME": str(first)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    given = {"HOME": str(home), "FLEET_KEYS": made.stdout, "AIRUNNER_STORE": unused.url}
+    with subprocess.Popen(
+        [*container["EntryPoint"], listening], env={**environ, **given}, stderr=subprocess.PIPE, text=True
+    ) as broker:
+        assert broker.stderr
+        said = []
+        for line in broker.stderr:
+            said.append(line)
+            if "ready:" in line:
+                break
+        assert "ready:" in said[-1], "".join(said)
+        environment = Path(f"/proc/{broker.pid}/environ").read_text()
+        broker.terminate()
+    assert "FLEET_KEYS" not in environment
+    assert not (home / "fleet.keys").exists()
+    assert Home(home / ".airunner").broker_secret.read_bytes() == Home(first).broker_secret.read_bytes()
