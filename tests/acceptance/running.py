@@ -169,8 +169,9 @@ class Process:
 class RunningBroker:
     """A broker process; after a `kill` or `stop`, `start` brings it back on the same ports."""
 
-    def __init__(self, home: Path, store: str | None = None, *options: str) -> None:
+    def __init__(self, home: Path, store: str | None = None, *options: str, command: str = "broker") -> None:
         self.home = home
+        self.command = command
         self.requests = "tcp://127.0.0.1:0"
         self.events = "tcp://127.0.0.1:0"
         self.http = "127.0.0.1:0"
@@ -180,7 +181,7 @@ class RunningBroker:
     def start(self) -> Process:
         """Start it, and return when it has said that it is ready."""
         doors = ["--listen", self.requests, "--events", self.events, "--http", self.http]
-        self.process = Process(self.home, ["broker", *doors, *self.options])
+        self.process = Process(self.home, [self.command, *doors, *self.options])
         try:
             words = self.process.line("airunner broker ready").split()
         except BaseException:
