@@ -85,7 +85,7 @@ class Account:
         self.client().delete_table(TableName=table)
 
     def store(self, table: str) -> str:
-        """Build the URL of the store in a table."""
+        """Build the URL of the store in a table; without queues beside it, a broker's URL needs `&sqs=none` too."""
         endpoint = "" if self.url is None else f"&endpoint={quote(self.url, safe=':/')}"
         return f"aws:{table}?region={self.region}{endpoint}"
 
