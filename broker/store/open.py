@@ -63,6 +63,8 @@ def path_of(url: str, label: str = "--store") -> Path | None:
     """
     if url == MEMORY_URL:
         return None
+    if is_aws(url):
+        raise OperatorError(f"{label} is on DynamoDB, whose own backups and point-in-time recovery copy and restore it")
     path = Path(url.removeprefix(FILE_URL))
     if not url.startswith(FILE_URL) or not path.name:
         named = repr(url) if "@" not in url else f"{url.partition(':')[0]}:…"  # it may contain a password

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airunner.__main__ import run
 from airunner.broker.store.awserrors import open_client
 from airunner.broker.store.awsurl import AwsUrl
 from airunner.broker.store.contract import Identity
@@ -16,11 +21,12 @@ from airunner.broker.store.dynamodb.engine import DynamoEngine
 from airunner.broker.store.dynamodb.opening import open_table
 from airunner.broker.store.dynamodb.schema import STORE, table_definition
 from airunner.broker.store.dynamodb.table import TRIES_MAX, Edges, Table
-from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.protocol.errors import EXIT_UNAVAILABLE, EXIT_USAGE, OperatorError
 from airunner.transport.ports import SYSTEM
 from tests.aws.refusing import Refusal, refusing
-from tests.aws.serving import Account
+from tests.aws.serving import Account, Emulators
 
+ROOT = Path(__file__).parents[2]
 IDENTITY = Identity(broker="one", fleet="ours", requests="tcp://a:1", events="tcp://a:2")
 
 
@@ -207,3 +213,47 @@ def test_a_region_that_does_not_answer_is_one_line() -> None:
     message = refused("aws:jobs?region=eu-central-1&endpoint=http://127.0.0.1:1").message
     assert "EndpointConnectionError: Could not connect" in message
     assert message.endswith("mend the network, or correct endpoint= or region=")
+
+
+# --- as an operator sees it ---
+
+
+def lines_of(command: str, tmp_path: Path) -> tuple[int, list[str]]:
+    """The exit code of a broker that does not start, and what it has said."""
+    environ = {**os.environ, "AIRUNNER_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    airunner = [sys.executable, "-m", "airunner"]
+    subprocess.run([*airunner, "certs", "init"], env=environ, check=True, capture_output=True)
+    doors = ["--listen", "tcp://127.0.0.1:0", "--events", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [*airunner, *command.split(), *doors], env=environ, capture_output=True, text=True, check=False
+    )
+    return ended.returncode, ended.stderr.splitlines()
+
+
+@pytest.mark.usefixtures("aws_emulators")
+@pytest.mark.parametrize("command", ["broker", "orchestrator"])
+def test_a_broker_that_may_not_use_its_table_ends_with_one_line(command: str, tmp_path: Path) -> None:
+    with refusing(Refusal(400, f"{CORAL}AccessDeniedException", "User: x is not authorized")) as server:
+        code, said = lines_of(f"{command} --store aws:jobs?region=eu-central-1&endpoint={server.url}", tmp_path)
+    assert code == EXIT_UNAVAILABLE
+    (line,) = said
+    assert line.startswith("airunner: cannot use the store in the DynamoDB table jobs: AccessDeniedException: User: x ")
+    assert line.endswith("; let the broker's role do this, as deploy/aws does")
+
+
+def test_a_broker_without_its_queue_ends_with_one_line(aws_emulators: Emulators, tmp_path: Path) -> None:
+    aws = aws_emulators("ministack")
+    table = aws.create()
+    code, (line,) = lines_of(f"orchestrator --store {aws.store(table)}", tmp_path)
+    aws.drop(table)
+    assert code == EXIT_UNAVAILABLE
+    assert line.startswith(f"airunner: cannot use the queue {table}-bells: AWS.SimpleQueueService.NonExistentQueue: ")
+    assert line.endswith("create it with deploy/aws, or correct its name or ?region=, or write sqs=none in --store")
+
+
+@pytest.mark.parametrize(
+    "command", ["copy aws:jobs sqlite:///x", "copy sqlite:///x aws:jobs", "restore x --store aws:jobs"]
+)
+def test_a_store_on_dynamodb_is_not_copied_by_airunner(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["store", *command.split()]) == EXIT_USAGE
+    assert "is on DynamoDB, whose own backups and point-in-time recovery" in capsys.readouterr().err
