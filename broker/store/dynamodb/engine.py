@@ -39,9 +39,8 @@ from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
 from airunner.broker.store.dynamodb.waiting import Recent, find_waiting
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, OutboxEntry, QueueKey, SecretRow, Usage
 
-DUE_ROWS_MAX: Final = 66  # rows that jobs write in a batch because they are due:
-LEASE_ROWS: Final = 3  # for a lease that ends, its job and two events,
-DELAY_ROWS: Final = 1  # and for a delay, its job
+LEASE_ROWS: Final = 3  # of a lease that ends: its job and two events
+DELAY_ROWS: Final = 1  # of a delay that ends: its job
 ROW_BYTES: Final = 1_024  # bytes that a job takes beside its spec and log, with its index entries
 BYTES_MAX: Final = 2_500_000  # of a batch's contents in one transaction
 
@@ -225,9 +224,17 @@ class DynamoEngine(PageReader):
         delayed = [row for row in rows if row.due_ms is not None and row.due_ms <= now_ms]
         expired.sort(key=lambda row: row.deadline_ms or 0)
         delayed.sort(key=lambda row: row.due_ms or 0)
-        del expired[DUE_ROWS_MAX // LEASE_ROWS :]
-        left = DUE_ROWS_MAX - LEASE_ROWS * len(expired)
-        return expired + [row for row in delayed if row not in expired][: left // DELAY_ROWS]
+        fitting: list[JobRow] = []
+        counters: set[tuple[str, int | None]] = set()  # buckets, and tenants whose revision may rise
+        rows_taken = bytes_taken = 0
+        for row in expired + [row for row in delayed if row not in expired]:
+            counters |= {(row.tenant, bucket_of(row.queue)), (row.tenant, None)}
+            rows_taken += LEASE_ROWS if row in expired else DELAY_ROWS
+            bytes_taken += len(row.spec)
+            if rows_taken + len(counters) > ROWS_MAX or bytes_taken > BYTES_MAX:
+                break
+            fitting.append(row)
+        return fitting
 
     def _read(self, pks: Iterable[str]) -> dict[str, JobItem]:
         """Read jobs for the batch, with their specs, unless they are read already."""
