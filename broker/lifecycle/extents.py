@@ -6,15 +6,14 @@ A row is an item of such a database. These are counted:
 |---|---|
 | a job that is added or changed | 1 |
 | a segment | 1 for each `SEGMENT_BYTES_MAX`; the first event of a new job is in the job's row |
-| a spec that is stored apart | 1, of each job of a request that adds up to `SPECS_APART_MAX` jobs |
 | a standard input | 1 for each `SEGMENT_BYTES_MAX` |
 | an idempotency record, the grants of a request, a queue's mode, a secret, the revision of a queue's secrets | 1 each |
 | counters of a tenant | 1 a queue, but at most `COUNTERS_MAX` of this broker; 1 for the tenant |
 | a mode's copies in the counters of all brokers | `BROKERS_MAX` |
 | the broker | 1 |
 
-Bytes are those of a request's contents, and of the specs of jobs that it changes, which may be in the jobs' rows. What
-else is in a row is small, and the engine leaves room for it.
+Bytes are those of a request's contents, and `ROW_BYTES_MAX` for each job that it changes: a large spec is stored apart,
+before the transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import msgspec
 
 from airunner.broker.lifecycle.leasing import LATE_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX
-from airunner.protocol.job import SPEC_BYTES_MAX
 from airunner.protocol.requests import (
     BOX_BYTES_MAX,
     CompleteJob,
@@ -42,7 +40,7 @@ from airunner.protocol.requests import (
 SEGMENT_BYTES_MAX: Final = 380_000  # bytes of a segment in one row: an item has up to 400 KB, and other fields
 COUNTERS_MAX: Final = 16  # rows into which a broker divides the counters of a tenant, by queue
 BROKERS_MAX: Final = 32  # brokers of a fleet
-SPECS_APART_MAX: Final = 8  # new jobs in a transaction whose specs may be rows of their own
+ROW_BYTES_MAX: Final = 16_384  # bytes of a job's row: a small spec, facts, a result, and small segments
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -51,7 +49,7 @@ class Extent(NamedTuple):
 
     rows: int
     queues: int = 1
-    size_bytes: int = SPEC_BYTES_MAX
+    size_bytes: int = ROW_BYTES_MAX
 
 
 END: Final = Extent(rows=2)  # of the end of a job or an attempt: the job, and a segment
@@ -71,26 +69,24 @@ def _pieces(size_bytes: int) -> int:
 
 
 def extent_of_enqueue(request: EnqueueJob) -> Extent:
-    """Bound a submission: jobs, specs that are stored apart, and a record."""
-    jobs = len(request.jobs)
-    apart = jobs if jobs <= SPECS_APART_MAX else 0
-    return Extent(jobs + apart + 1, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
+    """Bound a submission: jobs, and a record."""
+    return Extent(len(request.jobs) + 1, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
 
 
 def extent_of_stdin(request: EnqueueJobWithStdin) -> Extent:
     """Bound a submission with a standard input."""
-    return Extent(3 + _pieces(len(request.stdin)), 1, SPEC_BYTES_MAX + len(request.stdin))
+    return Extent(2 + _pieces(len(request.stdin)), 1, ROW_BYTES_MAX + len(request.stdin))
 
 
 def extent_of_retry(_request: RetryJob) -> Extent:
     """Bound a submission of a job that has ended, whose standard input is not known yet."""
-    return Extent(3 + _pieces(STDIN_BYTES_MAX), 1, SPEC_BYTES_MAX + STDIN_BYTES_MAX)
+    return Extent(2 + _pieces(STDIN_BYTES_MAX), 1, ROW_BYTES_MAX + STDIN_BYTES_MAX)
 
 
 def extent_of_dequeue(request: DequeueJob) -> Extent:
     """Bound a lease: jobs and their events, those that have expired too, and the grants."""
     jobs = request.slots + LATE_MAX
-    return Extent(2 * jobs + 1, min(jobs, len(request.queues)), jobs * SPEC_BYTES_MAX)
+    return Extent(2 * jobs + 1, min(jobs, len(request.queues)), jobs * ROW_BYTES_MAX)
 
 
 def extent_of_update(request: UpdateJob) -> Extent:
@@ -100,7 +96,7 @@ def extent_of_update(request: UpdateJob) -> Extent:
 
 def extent_of_leases(leases: int) -> Extent:
     """Bound so many leases of a heartbeat."""
-    return Extent(leases, leases, leases * SPEC_BYTES_MAX)
+    return Extent(leases, leases, leases * ROW_BYTES_MAX)
 
 
 def extent_of_publish(request: PublishJobEvents) -> Extent:
@@ -114,4 +110,4 @@ def extent_of_events(batches: Sequence[EventBatch], completions: Sequence[Comple
     jobs = len(completed | {batch.lease.job_id for batch in batches})
     sizes_bytes = [len(batch.events) for batch in batches]
     segments = sum(map(_pieces, sizes_bytes)) + len(completed)
-    return Extent(jobs + segments, jobs, jobs * SPEC_BYTES_MAX + sum(sizes_bytes))
+    return Extent(jobs + segments, jobs, jobs * ROW_BYTES_MAX + sum(sizes_bytes))

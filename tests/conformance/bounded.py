@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 from zlib import crc32
 
-from airunner.broker.lifecycle.extents import BROKERS_MAX, COUNTERS_MAX, SEGMENT_BYTES_MAX, SPECS_APART_MAX
+from airunner.broker.lifecycle.extents import BROKERS_MAX, COUNTERS_MAX, SEGMENT_BYTES_MAX
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, QueueKey, Segment
 from tests.conformance.memory import MemoryEngine, Tables
 
 ROWS_MAX: Final = 100
 BYTES_MAX: Final = 2_500_000
-INLINE_BYTES: Final = 1_024  # of a spec that is kept in its job's row
+INLINE_BYTES: Final = 1_024  # of a spec that is kept in its job's row: a larger one is stored apart, before
 
 
 def pieces(segment: Segment) -> int:
@@ -37,15 +37,13 @@ def rows_of(changes: Changes) -> int:
     new = {job.number for job in changes.added}
     jobs = new | {after.number for _, after in changes.changed}
     grants = {(after.tenant, after.lease_request) for before, after in changes.changed if granted(before, after)}
-    apart = [job for job in changes.added if len(job.spec) > INLINE_BYTES]
-    specs = len(apart) if len(new) <= SPECS_APART_MAX else 0
     logs = sum(pieces(one) for one in changes.segments if one.number not in new or one.first_sequence != 1)
     by_tenant = counters(changes)
     tallies = sum(1 + len(rows) for rows in by_tenant.values())
     secrets = [(row.tenant, row.queue) for row in changes.secrets]
     secrets += [(tenant, queue) for tenant, queue, _ in changes.secrets_removed]
     settings = len(secrets) + len({*secrets}) + (1 + BROKERS_MAX) * len(changes.modes)
-    return 1 + len(jobs) + specs + len(grants) + logs + tallies + settings + len(changes.records)
+    return 1 + len(jobs) + len(grants) + logs + tallies + settings + len(changes.records)
 
 
 def granted(before: JobRow, after: JobRow) -> bool:
@@ -53,8 +51,8 @@ def granted(before: JobRow, after: JobRow) -> bool:
 
 
 def bytes_of(changes: Changes) -> int:
-    """Count the bytes of a transaction's contents, with the specs in the rows of its jobs."""
-    specs = sum(len(job.spec) for job in (*changes.added, *(after for _, after in changes.changed)))
+    """Count the bytes of a transaction's contents, with the small specs in the rows of its jobs."""
+    specs = sum(min(len(job.spec), INLINE_BYTES) for job in (*changes.added, *(after for _, after in changes.changed)))
     contents = sum(len(one.events) for one in changes.segments if one.first_sequence != 1)
     return specs + contents + sum(len(row.box) for row in changes.secrets)
 

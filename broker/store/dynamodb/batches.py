@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from airunner.broker.store.dynamodb.items import Item, JobItem
 from airunner.broker.store.dynamodb.notes import Note
-from airunner.broker.store.dynamodb.tallies import TenantTallies
+from airunner.broker.store.dynamodb.tallies import Bucket, TenantTallies
 from airunner.broker.store.rows import Keys, Record
 from airunner.protocol.names import RequestId
 
@@ -34,3 +34,4 @@ class Batch(Struct):
     secret_revs: dict[tuple[str, str], int] = {}  # by tenant and queue; 0: it never had a secret
     notes: list[Note] = []  # of removed jobs
     dropped: Dropped = {}
+    kept: dict[tuple[str, int], Bucket] = {}  # this broker's tally buckets as they were last written, by tenant

@@ -36,12 +36,14 @@ from airunner.broker.store.dynamodb.schema import (
     record_key,
 )
 from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
+from airunner.broker.store.dynamodb.tallies import Bucket
 from airunner.broker.store.dynamodb.waiting import Recent, find_waiting
 from airunner.broker.store.rows import Changes, JobRow, Keys, Loaded, OutboxEntry, QueueKey, SecretRow, Usage
 
 LEASE_ROWS: Final = 3  # of a lease that ends: its job and two events
 DELAY_ROWS: Final = 1  # of a delay that ends: its job
 ROW_BYTES: Final = 1_024  # bytes that a job takes beside its spec and log, with its index entries
+BUCKETS_KEPT_MAX: Final = 4_096  # of this broker's tally buckets that are kept in memory
 BYTES_MAX: Final = 2_500_000  # of a batch's contents in one transaction
 
 
@@ -73,6 +75,7 @@ class DynamoEngine(PageReader):
         self._actions: list[Any] = []
         self._changes = Changes()
         self._saving: saving.Saving | None = None
+        self._kept: dict[tuple[str, int], Bucket] = {}
         self._known_words: dict[tuple[str, bytes], int] = {}
         self._searched_s: float | None = None
         self._size_bytes, self._sized = 0, False
@@ -108,7 +111,9 @@ class DynamoEngine(PageReader):
         self._seen.clear()
         while self._forgotten:
             self._recent.hint(self._forgotten.popleft(), now_s)
-        batch = self._batch = Batch(keys=keys)
+        if keys.fleet or keys.adopted:
+            self._kept.clear()  # an outbox is flushed, and what another broker has counted is added
+        batch = self._batch = Batch(keys=keys, kept=self._kept)
         if keys.fleet:
             self._beat(now_s, keys.now_ms)
         adopted = {seen.broker for seen in keys.adopted if self._adoption.adopt(seen, keys.now_ms)}
@@ -143,7 +148,7 @@ class DynamoEngine(PageReader):
         wanted += [(f"X#{tenant}", f"{queue}#") for tenant, queue, _ in keys.boxes & keys.updated]
         changed = {key.tenant for key in keys.updated}
         tenants = {key.tenant for key in keys.queues | keys.opened | keys.kinds} | changed | keys.tenants
-        tenants |= {tenant for tenant, _ in keys.jobs | keys.grants | keys.records.keys()}
+        tenants |= {tenant for tenant, _ in keys.retried | keys.records.keys()}
         for tenant in sorted(changed):
             batch.tenant_revs[tenant] = saving.read_tenant_rev(self.table, tenant)  # before the modes are read
         calls: list[Callable[[], Any]] = [partial(self.table.get, wanted)]
@@ -226,12 +231,11 @@ class DynamoEngine(PageReader):
         delayed.sort(key=lambda row: row.due_ms or 0)
         fitting: list[JobRow] = []
         counters: set[tuple[str, int | None]] = set()  # buckets, and tenants whose revision may rise
-        rows_taken = bytes_taken = 0
+        rows_taken = 0
         for row in expired + [row for row in delayed if row not in expired]:
             counters |= {(row.tenant, bucket_of(row.queue)), (row.tenant, None)}
             rows_taken += LEASE_ROWS if row in expired else DELAY_ROWS
-            bytes_taken += len(row.spec)
-            if rows_taken + len(counters) > ROWS_MAX or bytes_taken > BYTES_MAX:
+            if rows_taken + len(counters) > ROWS_MAX:
                 break
             fitting.append(row)
         return fitting
@@ -261,12 +265,15 @@ class DynamoEngine(PageReader):
         transaction = saving.Saving(self.table, self._batch, self.broker, wall_s)
         transaction.drop_records(self._batch.dropped)
         transaction.save(changes, self._outbox.acknowledged)
+        self.table.edges.run_all([partial(self.table.put, spec) for spec in transaction.specs])
         transaction.actions += sweeping.actions_for(self.table, self._batch.notes)
         self._actions, self._changes, self._saving = transaction.actions, changes, transaction
 
     def commit(self) -> None:
+        kept, self._kept = self._kept, {}  # they are read again, if the transaction fails
         if self._actions:
             self.table.transact(self._actions, new_token(self.table.edges))
+        self._kept = kept
         changes, now_s = self._changes, self.table.edges.steady_s()
         self.ready_seq += changes.ready
         for row in (*changes.added, *(row for _, row in changes.changed)):
@@ -281,8 +288,17 @@ class DynamoEngine(PageReader):
             self._owned.forget(job_pk(row.tenant, row.job_id))
         if self._saving is not None:
             self._outbox.committed(self._saving.buckets.values(), changes, self._saving.parcels)
+            self._keep(self._saving.buckets.values())
         self._next_due_ms = self._owned.next_ms()
         self._actions, self._changes, self._saving, self._batch = [], Changes(), None, Batch()
+
+    def _keep(self, buckets: Iterable[Bucket]) -> None:
+        """Keep this broker's tally buckets as they were written: a batch that needs no others' reads none."""
+        for bucket in buckets:
+            bucket.rev += 1
+            self._kept[bucket.tenant, bucket.number] = bucket
+        if len(self._kept) > BUCKETS_KEPT_MAX:
+            self._kept.clear()
 
     def reconnect(self) -> None:
         self._own.require_alive(self.table.get([(BROKERS, self.broker)]).get((BROKERS, self.broker)))

@@ -61,7 +61,6 @@ RECORD_TTL_S: Final = 30 * 86_400  # seconds for which an idempotency record is 
 GRANT_TTL_S: Final = 2 * 86_400  # seconds for which a grant is kept: a request is repeated for minutes
 WORDS_TTL_S: Final = 30 * 86_400  # seconds for which the text of needs is kept since it was last needed
 WORDS_MAX: Final = 16_384  # needs whose texts are known to be stored
-SPECS_APART_MAX: Final = 8  # new jobs in a batch whose specs may be items of their own
 
 
 def read_tallies(table: Table, tenant: str) -> TenantTallies:
@@ -83,6 +82,7 @@ class Saving:
         self.actions: list[Action] = []
         self.buckets: dict[tuple[str, int], Bucket] = {}
         self.parcels: list[Parcel] = []
+        self.specs: list[Item] = []  # to be stored before: without its job, a spec is nothing
         self._table = table
         self._batch = batch
         self._broker = broker
@@ -149,9 +149,9 @@ class Saving:
             facts.setdefault(number, []).append(fact)
         for row in changes.added:
             job = JobItem(row=row, facts=tuple(facts.get(row.number, ())))
-            if len(changes.added) <= SPECS_APART_MAX and size_of(write_job(job)) > KB:
+            if size_of(write_job(job)) > KB:
                 job.spec_inside = False
-                self.actions.append(self._table.put_action(write_spec(job), NEW))
+                self.specs.append(write_spec(job))
             self._save_job(job, logs.get(row.number, ()))
         for old, row in changes.changed:
             loaded = self._batch.jobs[old.number]
@@ -237,12 +237,17 @@ class Saving:
     def bucket(self, tenant: str, number: int) -> Bucket:
         """Return this broker's bucket, to be changed; it is made if there is none. Raises `Moved`."""
         if (bucket := self.buckets.get((tenant, number))) is None:
-            if (tallies := self._batch.tenants.get(tenant)) is None:
-                tallies = self._batch.tenants[tenant] = read_tallies(self._table, tenant)
-            loaded = tallies.bucket(number, self._broker)
+            if tenant not in self._batch.tenants:  # nothing was decided on its modes
+                loaded = self._batch.kept.get((tenant, number)) or self._read_bucket(tenant, number)
+            else:
+                loaded = self._batch.tenants[tenant].bucket(number, self._broker)
             bucket = self._new_bucket(tenant, number) if loaded is None else loaded.copy()
             self.buckets[tenant, number] = bucket
         return bucket
+
+    def _read_bucket(self, tenant: str, number: int) -> Bucket | None:
+        tallies = self._batch.tenants[tenant] = read_tallies(self._table, tenant)
+        return tallies.bucket(number, self._broker)
 
     def _new_bucket(self, tenant: str, number: int) -> Bucket:
         """Make a bucket with the modes of its queues; none of them may have been decided on as another one."""

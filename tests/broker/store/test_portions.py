@@ -204,7 +204,7 @@ def test_requests_share_a_portion_as_long_as_their_rows_and_bytes_fit():
     driver = Driver(Store(MemoryEngine()))
     small = [driver.ask(EnqueueJob(jobs=(JobSpec(command="a"),))) for _ in range(100)]
     sizes = [len(portion) for portion in divide(small, ROWS_MAX, BYTES_MAX)]
-    assert (sum(sizes), sizes[0], len(sizes)) == (100, 27, 4)  # 3 rows each, 16 of counters, the tenant and the broker
+    assert (sum(sizes), sizes[0], len(sizes)) == (100, 41, 3)  # 2 rows each, 16 of counters, the tenant and the broker
     large = [driver.ask(EnqueueJob(jobs=(JobSpec(command="a" * 60_000),) * 30)) for _ in range(3)]
     assert [len(portion) for portion in divide(large, 1_000, BYTES_MAX)] == [1, 1, 1]
     assert divide([], ROWS_MAX, BYTES_MAX) == [[]]
