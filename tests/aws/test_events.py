@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -219,3 +222,57 @@ def test_the_orchestrator_needs_a_table(tmp_path: Path) -> None:
         64,
         "airunner: --store has to name a table of DynamoDB, as aws:TABLE; `airunner broker` takes other stores\n",
     )
+
+
+class ClosedBus(BaseHTTPRequestHandler):
+    """An EventBridge that has the bus, and takes no events."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        puts = self.headers["X-Amz-Target"] == "AWSEvents.PutEvents"
+        answer = json.dumps({"__type": "InternalException"} if puts else {"Name": "bus"}).encode()
+        self.send_response(503 if puts else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def closed_bus() -> Iterator[str]:
+    """URL of such an EventBridge."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), ClosedBus) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_events_that_a_killed_broker_could_not_send_are_sent_by_its_adopter(
+    aws_services: Services, closed_bus: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    make_home(first)
+    dying = Cluster(RunningBroker(first, f"{aws_services.store}&events={closed_bus}"))
+    shutil.copytree(first, second, ignore=lambda _folder, names: {"id"}.intersection(names))
+    for name in ("one", "two"):
+        assert dying.airunner("submit", "--no-monitor", "--", name).returncode == 0
+    assert dying.airunner("cancel", "--yes", "@last").returncode == 0
+    dying.broker.process.line("airunner broker: degraded: events: the event bus does not accept events: Internal")
+    jobs = {job["id"] for job in lines_of(dying, "list", "--json")}
+    dying.broker.kill()
+    adopter = RunningBroker(second, aws_services.store)
+    try:
+        left = {(job, "JOB_SCHEDULED") for job in jobs}
+        cancelled = set[tuple[str, str]]()
+        for envelope in map(json.loads, aws_services.receive(aws_services.events)):
+            found = (envelope["detail"]["job_id"], envelope["detail-type"])
+            left.discard(found)
+            cancelled |= {found} if found[1] in {"JOB_CANCEL_REQUESTED", "JOB_FINISHED"} else set()
+            if not left and len(cancelled) == 2:
+                break
+    finally:
+        adopter.stop()
