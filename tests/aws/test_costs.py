@@ -68,6 +68,12 @@ def test_each_step_takes_the_write_units_that_the_page_says(aws_emulators: Emula
         driver.now_ms += 1
         sweep = lambda: driver.sweep(finished_before_ms=driver.now_ms)  # noqa: E731
         count("remove it and three such segments", sweep)
+        driver.submit()
+        (lease,) = driver.lease()
+        line = PublishJobEvents(batches=(batch(lease, 0, "a line"),), completions=(completion(lease, 1),))
+        count("complete it, with a line of output", lambda: driver.outcome(line))
+        driver.now_ms += 1
+        count("remove it, with a log that is in its item", sweep)
         count("one of ten jobs of a request: submit", lambda: driver.submit(*["true"] * JOBS), JOBS)
         leases = count("… lease", lambda: driver.lease(slots=JOBS), JOBS)
         ends = PublishJobEvents(
