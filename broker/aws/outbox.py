@@ -26,6 +26,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, get_args
 
+import anyio
 import msgspec
 
 from airunner.broker.aws.ports import BATCH_BYTES_MAX, BATCH_MAX, AwsFault, Entry, EventBus, Verdict
@@ -41,6 +42,9 @@ from airunner.transport.backoff import Backoff
 from airunner.transport.bell import Bell
 
 PAGE_ENTRIES: Final = 100  # of the engine's outbox that are read at once
+LOOK_S: Final = (
+    10.0  # between two looks of which nobody spoke: an engine finds entries in a take-over and an outage too
+)
 TIME_BYTES: Final = 14  # that EventBridge counts for an entry's time
 PAUSE_FIRST_MS: Final = 200  # bound of the first pause after a refusal
 PAUSE_LAST_MS: Final = 30_000
@@ -80,7 +84,7 @@ class Outbox:
         self._say = say
         self._backoff = Backoff(random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         self._more = Bell()
-        self._due = True  # what another broker or process has left is looked for at the start
+        self._due = True
 
     def note(self, changes: Changes) -> None:
         """Note the lifecycle events in the changes of a batch."""
@@ -95,8 +99,9 @@ class Outbox:
     async def run(self) -> None:
         """Send entries until cancelled."""
         while True:
-            while not self._due:
-                await self._more.wait()
+            with anyio.move_on_after(LOOK_S):
+                while not self._due:
+                    await self._more.wait()
             self._due = False
             try:
                 entries = await offloaded(self._offload, partial(self._engine.outbox, PAGE_ENTRIES))

@@ -251,13 +251,16 @@ def closed_bus() -> Iterator[str]:
         thread.join()
 
 
-def test_events_that_a_killed_broker_could_not_send_are_sent_by_its_adopter(
-    aws_services: Services, closed_bus: str, tmp_path: Path
+@pytest.mark.parametrize("sender", ["adopter", "next process"])
+def test_events_that_a_killed_broker_could_not_send_are_sent_by_its(
+    sender: str, aws_services: Services, closed_bus: str, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    first = tmp_path / "first"
+    second = tmp_path / "second" if sender == "adopter" else first
     make_home(first)
     dying = Cluster(RunningBroker(first, f"{aws_services.store}&events={closed_bus}"))
-    shutil.copytree(first, second, ignore=lambda _folder, names: {"id"}.intersection(names))
+    if sender == "adopter":
+        shutil.copytree(first, second, ignore=lambda _folder, names: {"id"}.intersection(names))
     for name in ("one", "two"):
         assert dying.airunner("submit", "--no-monitor", "--", name).returncode == 0
     assert dying.airunner("cancel", "--yes", "@last").returncode == 0
