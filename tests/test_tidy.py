@@ -323,6 +323,7 @@ def tracked() -> list[str]:
     return [name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
 
 
+@pytest.mark.timeout(120)  # the first one parses every file
 @pytest.mark.parametrize("rule", [*RULES, *TEXT_RULES], ids=lambda rule: rule.__name__)
 def test_the_project_keeps(rule: Rule) -> None:
     assert not faults()[rule], "\n".join(faults()[rule])

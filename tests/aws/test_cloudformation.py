@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from airunner.broker.aws.outbox import LIFECYCLE
+from airunner.broker.aws.ports import WAIT_S
+from airunner.broker.aws.services import SOURCE
 from airunner.broker.store.awsurl import AwsUrl
 from airunner.broker.store.dynamodb.schema import TTL, table_definition
 from tests.aws.template import ACCOUNT, REGION, Template
@@ -54,3 +57,17 @@ def test_names_of_queues_fit_whatever_the_stack_is_called() -> None:
     AwsUrl.parse(template.output("StoreUrl"))
     queues = [name for name, made in template.content["Resources"].items() if made["Type"] == "AWS::SQS::Queue"]
     assert max(len(template.properties(name)["QueueName"]) for name in queues) <= 80
+
+
+def test_the_sample_rule_matches_events_that_brokers_send() -> None:
+    pattern = Template().properties("EndedJobs")["EventPattern"]
+    assert pattern["source"] == [SOURCE]
+    assert set(pattern["detail-type"]) <= LIFECYCLE
+
+
+def test_queues_wait_for_messages_as_long_as_brokers_do() -> None:
+    template = Template()
+    for name in ("Bells", "Submissions"):
+        queue = template.properties(name)
+        assert queue["ReceiveMessageWaitTimeSeconds"] == WAIT_S
+        assert queue["VisibilityTimeout"] > WAIT_S

@@ -28,13 +28,14 @@ from tests.aws.stacks import Stack, applied
 from tests.aws.template import ACCOUNT, FILE, REGION, Template
 from tests.conformance.driving import Driver, batch, completion
 
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:operators"
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")
 def stack(aws_emulators: Emulators) -> Iterator[Stack]:
     """The file as an emulator has applied it, which leaves out the table's expiry and recovery."""
-    with applied(aws_emulators("ministack"), EventsQueue="true") as stack:
+    with applied(aws_emulators("ministack"), EventsQueue="true", AlarmTopic=TOPIC) as stack:
         yield stack
 
 
@@ -80,6 +81,12 @@ def test_the_applied_policy_is_the_one_that_is_compared_with_what_brokers_call(s
     assert rights_in(document) == rights_in(read)
     roles = {role["RoleName"] for role in iam.list_entities_for_policy(PolicyArn=arn)["PolicyRoles"]}
     assert roles == {stack.outputs["BrokerRoleArn"].rsplit("/", 1)[-1]}
+
+
+def test_alarms_watch_queues_and_table_of_the_stack(stack: Stack) -> None:
+    alarms = stack.aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    watched = {alarm["Dimensions"][0]["Value"] for alarm in alarms if alarm["AlarmActions"] == [TOPIC]}
+    assert watched == {stack.name, f"{stack.name}-submissions", f"{stack.name}-submissions-dead"}
 
 
 ON_FARGATE = {
