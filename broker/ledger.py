@@ -350,8 +350,9 @@ class Ledger:
     def _note_locked(self, queues: set[QueueKey]) -> None:
         """Note that other brokers' batches had locked jobs in these queues: they are asked again a little later."""
         self._locked |= queues
-        if self._locked_until_ms is None:
-            self._locked_until_ms = self._clock.now_ms() + LOCKED_MS
+        until_ms = self._clock.now_ms() + max(LOCKED_MS, self._store.locked_ms)
+        if self._locked_until_ms is None or until_ms < self._locked_until_ms:
+            self._locked_until_ms = until_ms
 
     def _exhaust(self, pending: Pending, queues: set[QueueKey], ready: set[QueueKey]) -> None:
         """Mark the queues in which an agent found no job as not ready, for the needs that its tags meet."""

@@ -101,11 +101,13 @@ def require_boto3() -> None:
         raise OperatorError("a store on AWS needs boto3: run pip install 'airunner-jobs[aws]'") from error
 
 
-def open_client(url: AwsUrl, service: str, *, connections: int, retries: int = 0, wait_s: float = 0.0) -> Any:  # noqa: ANN401 - boto3 has no types
+def open_client(
+    url: AwsUrl, service: str, *, connections: int, retries: int = 0, wait_s: float = 0.0, read_s: float = READ_S
+) -> Any:  # noqa: ANN401 - boto3 has no types
     """Open boto3's client of a service, for as many threads as it has connections. Raises `OperatorError`.
 
     `retries` are botocore's own, by which a request may be done twice; `wait_s` is how long a request of ours waits in
-    the service on purpose.
+    the service on purpose, and `read_s` how long to wait for its answer besides.
     """
     require_boto3()
     boto3, config = import_module("boto3"), import_module("botocore.config")
@@ -116,7 +118,7 @@ def open_client(url: AwsUrl, service: str, *, connections: int, retries: int = 0
             endpoint_url=url.endpoint_of(service),
             config=config.Config(
                 connect_timeout=CONNECT_S,
-                read_timeout=READ_S + wait_s,
+                read_timeout=read_s + wait_s,
                 max_pool_connections=connections,
                 retries={"mode": "standard", "total_max_attempts": retries + 1},
                 user_agent_extra="airunner",

@@ -132,6 +132,11 @@ class Store:
         """Whether `apply` and `read` are to be called outside of the event loop, and `stage` is not."""
         return self.engine.remote
 
+    @property
+    def locked_ms(self) -> int:
+        """For how long not to look again for jobs that the last batch has found locked, at least."""
+        return self.engine.locked_ms
+
     def reconnect(self) -> None:
         """Connect again after `StoreAway`. Raises `StoreAway`, `Fenced`, `OperatorError`."""
         self.engine.reconnect()

@@ -144,6 +144,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def locked_ms(self) -> int:
+        """For how long not to look again for jobs that the last `waiting` has reported as locked, at least."""
+        ...
+
+    @property
     def announces(self) -> bool:
         """Whether the engine publishes what happens to jobs: then it needs `Changes.lifecycle`."""
         ...

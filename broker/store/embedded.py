@@ -13,6 +13,7 @@ class Unbounded:
 
     rows_max: int | None = None
     bytes_max: int | None = None
+    locked_ms = 0
     announces = False
 
     def steady_ms(self) -> int:

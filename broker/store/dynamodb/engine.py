@@ -12,6 +12,7 @@ Nothing is locked, so any row may have changed by the time of the commit; then t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -60,6 +61,7 @@ class DynamoEngine(PageReader):
     remote = True
     warnings: tuple[str, ...] = ()
     damage_met = 0
+    locked_ms = 0
 
     def __init__(self, table: Table, own: OwnRow, wall_ms: Callable[[], int], *, announces: bool = False) -> None:
         super().__init__(table)
@@ -209,6 +211,7 @@ class DynamoEngine(PageReader):
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         empty = {key for key in wanted if not self._batch.tenants[key.tenant].may_be_ready(key, self.broker)}
         search = find_waiting(self.table, self._recent, wanted, self._aside, empty)
+        self.locked_ms = math.ceil(search.again_s * 1_000)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         apart = [job for pk, job in search.jobs.items() if pk not in known and not job.spec_inside]
         specs = self.table.get((job.key[0], SPEC) for job in apart) if apart else {}

@@ -23,13 +23,14 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 READY_STEP: Final = 1_000_000  # by which `ready_seq` rises with each opening: the last ones may not have been stored
 REGISTER_TRIES: Final = 8
+READ_S: Final = 3.0  # for an answer of DynamoDB, which takes some 10 ms
 SKEW_MS_MAX: Final = 2_000  # between this machine's clock and AWS's: delays and timestamps follow it
 MADE_BY: Final = "make it with deploy/aws/airunner.yaml"
 
 
 def open_dynamodb(url: AwsUrl, identity: Identity, wall_ms: Callable[[], int]) -> DynamoEngine:
     """Open the store at a URL for a broker. Raises `OperatorError`."""
-    client: Client = open_client(url, "dynamodb", connections=CALLS_MAX)
+    client: Client = open_client(url, "dynamodb", connections=CALLS_MAX, read_s=READ_S)
     return open_table(client, url.table, identity, wall_ms, Edges(), announces=url.bus is not None)
 
 

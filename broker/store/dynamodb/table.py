@@ -5,7 +5,7 @@
 | a condition does not hold | `Moved`, or False: decided again |
 | another transaction is at an item, or the table is throttled | again after a random pause, which grows |
 | server error, connection lost, no answer in time | the same: a transaction has a token, and is done once |
-| `TRIES_MAX` of these; a condition that fails after one | `StoreUnsure` if it may be done, else `StoreAway` |
+| `TRIES_MAX` or `CALL_S` of these; a condition that fails after one | `StoreUnsure`; `StoreAway`: it is not done |
 | missing right, table, index; an item that is too large | `OperatorError` with AWS's code |
 """
 
@@ -30,6 +30,7 @@ Value = dict[str, Any]
 Values = Mapping[str, Value]
 
 TRIES_MAX: Final = 8  # of a call, with pauses of some 3 s in all
+CALL_S: Final = 6.0  # after which a call is not tried again: a broker is taken for dead after 10 s
 PAUSE_FIRST_S: Final = 0.025
 PAUSE_LAST_S: Final = 1.0
 ROWS_MAX: Final = 100  # items in a transaction
@@ -269,6 +270,7 @@ class Table:
     def _call(self, call: Callable[[], dict[str, Any]], *, reads: bool) -> dict[str, Any]:
         pauses = self._pauses()
         unsure = False
+        until_s = self.edges.steady_s() + CALL_S
         while True:
             try:
                 return call()
@@ -283,7 +285,7 @@ class Table:
                 if not (is_transient(error) or (reasons and reasons <= AGAIN)):
                     raise OperatorError(f"cannot use {self.shown}: {words}", exit_code=EXIT_UNAVAILABLE) from error
                 unsure |= not reads and may_be_done(error)
-            if next(pauses, None) is None:
+            if self.edges.steady_s() >= until_s or next(pauses, None) is None:
                 raise (StoreUnsure if unsure else StoreAway)(f"{self.shown}: {words}")
 
 

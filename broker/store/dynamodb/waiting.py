@@ -125,6 +125,7 @@ class Search(Struct):
 
     jobs: dict[str, JobItem] = {}  # by partition key
     waiting: Waiting = Waiting([])
+    again_s: float = 0.0  # until what is locked may be found
 
 
 def find_waiting(
@@ -155,6 +156,7 @@ def find_waiting(
             hint.was_in_vain(now_s)
             locked.add(line.key)
     search.waiting = Waiting(rows, frozenset(more), frozenset(locked))
+    search.again_s = min((hint.next_s - now_s for key in locked if (hint := hints[key]) is not None), default=0.0)
     return search
 
 

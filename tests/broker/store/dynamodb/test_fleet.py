@@ -84,6 +84,10 @@ def test_what_another_broker_hints_at_is_searched_for_until_the_index_must_show_
     engine_of(other).forget_places({DEFAULT})
     outcome = other.outcome(other.dequeue())
     assert (outcome.reply, outcome.news.locked) == (JobsLeased(), {DEFAULT}), "to be asked again soon"
+    first_ms = other.store.locked_ms
+    world.now_s += first_ms / 1_000
+    assert other.outcome(other.dequeue()).news.locked == {DEFAULT}
+    assert other.store.locked_ms == 2 * first_ms, "and then less often"
     world.now_s += 5.1
     assert len(other.lease()) == 1
     world.now_s += LATE_S

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
+from airunner.broker.peerwatch import DEAD_S
 from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
 from airunner.broker.store.dynamodb.table import BYTES_MAX, ROWS_MAX, TRIES_MAX, Edges, Table
 from airunner.protocol.errors import OperatorError
@@ -168,3 +169,19 @@ def test_calls_inside_of_calls_that_run_side_by_side_do_not_wait_for_each_other(
     nested = [lambda: edges.run_all([lambda: 1, lambda: 2])] * 32
     assert edges.run_all(nested) == [[1, 2]] * 32
     edges.close()
+
+
+def test_a_call_is_given_up_before_its_broker_is_taken_for_dead():
+    edges = AtOnce()
+    now_s = [0.0]
+    edges.steady_s = lambda: now_s[0]
+
+    def hang() -> dict[str, Any]:
+        now_s[0] += 3
+        raise LOST
+
+    client = Scripted({})
+    client.transact_write_items = lambda **_: hang()
+    with pytest.raises(StoreUnsure):
+        Table(client, TABLE, edges).transact([PUT], TOKEN)
+    assert now_s[0] < DEAD_S
