@@ -58,6 +58,8 @@ from airunner.protocol.requests import (
     UpdateJob,
     UpdateQueue,
 )
+from tests.aws.fleets import fleet
+from tests.aws.serving import ENGINES, Account
 from tests.broker.store.dynamodb.opened import opened
 from tests.conformance.bounded import Bounded
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, output, release
@@ -113,8 +115,8 @@ def dicts() -> Bench:
 
 
 @pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A fake table, which has DynamoDB's limits."""
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The items of each transaction of an engine on DynamoDB, from now on."""
     sizes: list[int] = []
     transact = Table.transact
 
@@ -123,13 +125,31 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         transact(table, actions, token)
 
     monkeypatch.setattr(Table, "transact", counted)
+    return sizes
+
+
+@pytest.fixture
+def fake(sizes: list[int]) -> Iterator[Bench]:
+    """A fake table, which has DynamoDB's limits."""
     with opened() as engine:
         yield Bench(engine, Driver(Store(engine)), sizes, exact=False)
 
 
-@pytest.fixture(params=["dicts", "dynamodb"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    return request.getfixturevalue(request.param)
+def on_aws(account: Account, sizes: list[int]) -> Iterator[Bench]:
+    """A table of an emulator, which asserts these limits by itself; or a real one."""
+    table = account.create()
+    with fleet(account, table, 1) as (engine,):
+        yield Bench(engine, Driver(Store(engine)), sizes, exact=False)
+    account.drop(table)
+
+
+@pytest.fixture(params=["dicts", "fake", *ENGINES])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param in ENGINES:
+        account = request.getfixturevalue("aws_emulators")(request.param)
+        yield from on_aws(account, request.getfixturevalue("sizes"))
+    else:
+        yield request.getfixturevalue(request.param)
 
 
 def widest(number: int) -> JobSpec:
