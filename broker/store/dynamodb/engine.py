@@ -285,6 +285,7 @@ class DynamoEngine(PageReader):
                 self._recent.remove(row, now_s)
             else:
                 self._recent.add(row, now_s)
+        self._recent.search_again(changes.modes)
         for row in changes.added:
             self._new.add(row, now_s)
         for row in changes.removed:

@@ -111,13 +111,22 @@ class Recent:
         for key in keys:
             self._hints[key] = Hint(now_s + LATE_S, now_s)
 
+    def search_again(self, queues: Collection[QueueKey]) -> None:
+        """Search again at once in queues whose modes this broker has changed, whatever their needs."""
+        changed = {(key.tenant, key.queue) for key in queues}
+        for key, hint in self._hints.items():
+            if (key.tenant, key.queue) in changed:
+                hint.next_s = 0.0
+
     def hinted(self, key: QueueKey, now_s: float) -> Hint | None:
         """Return the hint for a queue and needs, if the index may not have it yet."""
-        hint = self._hints.get(key)
+        hint, every = self._hints.get(key), self._hinted_all
+        if every is not None and (hint is None or hint.until_s < every.until_s):
+            hint = self._hints[key] = Hint(every.until_s, now_s)
         if hint is not None and hint.until_s <= now_s:
             del self._hints[key]
             hint = None
-        return hint or (self._hinted_all if self._hinted_all and self._hinted_all.until_s > now_s else None)
+        return hint
 
 
 class Search(Struct):
@@ -153,8 +162,9 @@ def find_waiting(
         if len(jobs) < line.count and not line.is_whole:
             more.add(line.key)
         elif len(jobs) < line.count and (hint := hints[line.key]) is not None:
-            hint.was_in_vain(now_s)
             locked.add(line.key)
+            if not jobs:  # what was found may still be there next time
+                hint.was_in_vain(now_s)
     search.waiting = Waiting(rows, frozenset(more), frozenset(locked))
     search.again_s = min((hint.next_s - now_s for key in locked if (hint := hints[key]) is not None), default=0.0)
     return search
