@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from airunner.broker.store.dynamodb.table import CALLS_MAX
 from tests.aws.crowding import Crowd
 from tests.aws.fleets import fleet
 from tests.aws.serving import Account, Emulators
@@ -20,7 +21,7 @@ ROUNDS_MAX = 10  # of a crowd, until moto has lost something
 def complaints(account: Account) -> list[str]:
     """What is wrong after brokers of a new table have worked all at once."""
     table = account.create()
-    with fleet(account, table, BROKERS) as engines:
+    with fleet(account.client(max_pool_connections=BROKERS * CALLS_MAX), table, BROKERS) as engines:
         crowd = Crowd(engines)
         crowd.run()
         found = crowd.complaints(account.client(), table)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from airunner.broker.lifecycle.world import QUEUE_BYTES, RECORD_BYTES
 from airunner.broker.store.dynamodb.items import Item, JobItem, read_job, write_job
+from airunner.broker.store.dynamodb.notes import read_note
 from airunner.broker.store.dynamodb.schema import GONE, JOB, LOG, SPEC, bucket_of, needs_key, words_key
 from airunner.broker.store.dynamodb.tallies import HOUR_MS, TenantTallies
 from airunner.broker.store.rows import JobRow
@@ -23,7 +24,7 @@ def scan(client: Any, table: str) -> Iterator[Item]:
 class Stored:
     """All that is in a table, sorted by what it is."""
 
-    def __init__(self, items: list[Item]) -> None:
+    def __init__(self, items: Iterable[Item]) -> None:
         self.items = {(item["pk"]["S"], item["sk"]["S"]): item for item in items}
         self.jobs: list[JobItem] = []
         self.logs: Counter[str] = Counter()  # bytes by partition key of the job, without those inside of its item
@@ -45,8 +46,7 @@ class Stored:
         elif kind == "J" and sk.startswith(LOG):
             self.logs[pk] += len(item["e"]["B"])
         elif kind == GONE:
-            gone_tenant, _, job_id = sk.partition("#")
-            self.gone[gone_tenant, job_id] = int(item["left"]["N"])
+            self.gone |= {(log.tenant, log.job_id): log.left_bytes for log in read_note(item).logs}
         elif kind == "X" and "box" in item:
             self.secrets[tenant] += len(item["box"]["B"])
         elif kind == "R":
@@ -58,9 +58,9 @@ class Stored:
         return [job.row for job in self.jobs if job.row.tenant == tenant]
 
 
-def require_right(client: Any, table: str) -> None:
+def require_right(items: Iterable[Item]) -> None:
     """Compare each counter with what it counts, over all brokers, and each job's index entries with its row."""
-    stored = Stored(list(scan(client, table)))
+    stored = Stored(items)
     for job in stored.jobs:
         _require_job(stored, job)
     for (tenant, job_id), left in stored.gone.items():

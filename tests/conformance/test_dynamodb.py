@@ -1,0 +1,57 @@
+"""DynamoDB keeps every law, and does what the model does: with one broker, and with three that take turns.
+
+It is dynoxide, MiniStack, and the fake of the simulation, which is in this process; on it the laws are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.aws.fleets import fleet
+from tests.aws.serving import ENGINES, Emulators
+from tests.broker.store.dynamodb.opened import AtOnce
+from tests.conformance import dynamocounters
+from tests.conformance.driving import Driver
+from tests.conformance.exercise import LAWS
+from tests.conformance.machine import StoreAndModel
+from tests.conformance.rotation import OF_ONE_BROKER, Rotation
+from tests.simulation.dynamodb.client import Client
+from tests.simulation.dynamodb.server import Server
+from tests.simulation.dynamodb.table import Table
+
+pytestmark = pytest.mark.timeout(60)
+FAKE = "fake"
+TABLE = "airunner"
+EACH = [(name, brokers) for name in (FAKE, *ENGINES) for brokers in (1, 3)]
+
+
+@pytest.fixture(params=EACH, ids=lambda each: f"{each[0]}-{each[1]}-brokers")
+def store(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Iterator[Rotation]:
+    name, brokers = request.param
+    if name == FAKE:
+        fake = Table()
+        with fleet(Client(Server({TABLE: fake})), TABLE, brokers, AtOnce) as engines:
+            yield Rotation(engines)
+            dynamocounters.require_right(fake.items())
+        return
+    account = aws_emulators(name)
+    table, client = account.create(), account.client()
+    with fleet(client, table, brokers) as engines:
+        yield Rotation(engines)
+        dynamocounters.require_right(dynamocounters.scan(client, table))
+    account.drop(table)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_dynamodb_keeps_the_law_and_counts_right(law: str, store: Rotation):
+    if store.brokers > 1 and law in OF_ONE_BROKER:
+        pytest.skip("the law is about what one broker owns")
+    LAWS[law](Driver(store))
+
+
+def test_dynamodb_does_what_the_model_does_and_counts_right(store: Rotation):
+    # Of a lease that another broker renews the deadline is set, and not kept if it is later, as the model does.
+    several = store.brokers > 1
+    StoreAndModel(store, store.brokers, visibility_ms=(2_000,), early=several).run()
