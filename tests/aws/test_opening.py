@@ -27,6 +27,7 @@ from tests.aws.refusing import Refusal, refusing
 from tests.aws.serving import Account, Emulators
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(120)  # a table of AWS takes long to make
 IDENTITY = Identity(broker="one", fleet="ours", requests="tcp://a:1", events="tcp://a:2")
 
 
