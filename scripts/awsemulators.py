@@ -1,10 +1,13 @@
 """Emulators of AWS for tests and for trying things: dynoxide (DynamoDB on SQLite), MiniStack (many services), moto.
 
-They come from the registries alone and are kept in ~/.cache/airunner, each in a folder of its version: dynoxide is
-built by cargo (four minutes of one core), the two others are installed from PyPI into a virtual environment of their
-own. The tests find them there, and skip in words what is missing.
+ElasticMQ is one of SQS alone, which keeps its limits strictly.
 
-`up` leaves dynoxide and MiniStack running, `down` stops them:
+They come from the registries alone and are kept in ~/.cache/airunner, each in a folder of its version: dynoxide is
+built by cargo (four minutes of one core), MiniStack and moto are installed from PyPI into a virtual environment of
+their own, and ElasticMQ comes from Maven's registry, where there is Maven. The tests find them there, and skip in words
+what is missing.
+
+`up` leaves dynoxide and MiniStack running, with a table, queues and an event bus; `down` stops them:
 
 ```
 $AIRUNNER_HOME/aws
@@ -33,9 +36,16 @@ from hacluster import CHECKOUT, CannotStart, stop
 DYNOXIDE: Final = "3.2.0"  # of dynoxide-rs, on crates.io
 MINISTACK: Final = "1.5.33"
 MOTO: Final = "5.2.5"
+ELASTICMQ: Final = "1.6.9"
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "airunner"
 DYNOXIDE_PROGRAM: Final = CACHE / f"dynoxide-{DYNOXIDE}"
 VENV: Final = CACHE / f"aws-emulators-{MINISTACK}-{MOTO}"
+JARS: Final = CACHE / f"elasticmq-{ELASTICMQ}"
+POM: Final = f"""<project><modelVersion>4.0.0</modelVersion>
+<groupId>airunner</groupId><artifactId>emulators</artifactId><version>1</version><dependencies><dependency>
+<groupId>org.elasticmq</groupId><artifactId>elasticmq-server_2.13</artifactId><version>{ELASTICMQ}</version>
+</dependency></dependencies></project>
+"""
 REGION: Final = "us-east-1"
 KEYS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # the emulators believe any
 TABLE: Final = "airunner"
@@ -78,6 +88,23 @@ def moto(port: int, _folder: Path) -> Started:
     return Started((program, "-H", LOOPBACK, "-p", str(port)), _environment())
 
 
+def elasticmq(port: int, _folder: Path) -> Started:
+    """Return the command for ElasticMQ, which keeps everything in memory. Raises `CannotStart`."""
+    java = shutil.which("java")
+    if java is None or not JARS.is_dir():
+        raise CannotStart("there is no ElasticMQ on this machine: install Java and Maven, and run `make aws-emulators`")
+    settings = {
+        "rest-sqs.bind-hostname": LOOPBACK,
+        "rest-sqs.bind-port": port,
+        "rest-sqs.sqs-limits": "strict",
+        "rest-stats.enabled": "false",  # it would listen on a port of its own
+        "node-address.host": LOOPBACK,  # in the URLs of queues
+        "node-address.port": port,
+    }
+    words = (java, "-Xmx256m", *(f"-D{name}={value}" for name, value in settings.items()))
+    return Started((*words, "-cp", f"{JARS}/*", "org.elasticmq.server.Main"), _environment())
+
+
 def _found(variable: str, cached: Path, name: str) -> str:
     """Find a program: where the variable says, in the cache, or on the PATH."""
     found = os.environ.get(variable) or (str(cached) if cached.is_file() else shutil.which(name))
@@ -97,6 +124,7 @@ def install() -> int:
     try:
         _install_venv()
         _build_dynoxide()
+        _copy_elasticmq()
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1
@@ -128,6 +156,19 @@ def _build_dynoxide() -> None:
         shutil.move(Path(folder) / "bin/dynoxide", DYNOXIDE_PROGRAM)
 
 
+def _copy_elasticmq() -> None:
+    if JARS.is_dir():
+        return
+    if shutil.which("mvn") is None:
+        print("ElasticMQ is left out: there is no mvn on the PATH; its tests are skipped", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        (Path(folder) / "pom.xml").write_text(POM)
+        words = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"]
+        subprocess.run(words, cwd=folder, stdout=subprocess.DEVNULL, check=True)  # it prints colours
+        (Path(folder) / "jars").rename(JARS)
+
+
 PORTS: Final = {dynoxide: 8000, ministack: 4566}  # of `make aws-up`: their own defaults
 
 
@@ -139,6 +180,7 @@ def up(folder: Path) -> int:
         for emulator, port in PORTS.items():
             started.append(_start(emulator(port, folder), folder, emulator.__name__, port))
         _make_table()
+        _make_services()
     except CannotStart as error:
         for process in started:
             stop(process.pid)
@@ -155,7 +197,7 @@ def up(folder: Path) -> int:
 def store_url() -> str:
     """Return the URL of the store that `up` has made."""
     tables, others = (f"http://{LOOPBACK}:{port}" for port in PORTS.values())
-    return f"aws:{TABLE}?region={REGION}&endpoint={tables}&sqs={others}&events={others}"
+    return f"aws:{TABLE}?region={REGION}&endpoint={tables}&sqs={others}&events={others}&bus={TABLE}"
 
 
 def _start(command: Started, folder: Path, name: str, port: int) -> subprocess.Popen[bytes]:
@@ -194,11 +236,23 @@ def _make_table() -> None:
     """Make the table on dynoxide, unless it is there."""
     from airunner.broker.store.dynamodb.schema import table_definition
 
-    keys = {name.lower(): key for name, key in KEYS.items()}
-    client: Any = import_module("boto3").client  # it has no types
-    tables = client("dynamodb", region_name=REGION, endpoint_url=f"http://{LOOPBACK}:{PORTS[dynoxide]}", **keys)
+    tables = _client("dynamodb", PORTS[dynoxide])
     if TABLE not in tables.list_tables()["TableNames"]:
         tables.create_table(**table_definition(TABLE))
+
+
+def _make_services() -> None:
+    """Make the queues and the event bus on MiniStack, which has forgotten them if it was stopped."""
+    sqs = _client("sqs", PORTS[ministack])
+    for queue in ("bells", "submissions"):
+        sqs.create_queue(QueueName=f"{TABLE}-{queue}")
+    _client("events", PORTS[ministack]).create_event_bus(Name=TABLE)
+
+
+def _client(service: str, port: int) -> Any:  # noqa: ANN401 - boto3 has no types
+    keys = {name.lower(): key for name, key in KEYS.items()}
+    url = f"http://{LOOPBACK}:{port}"
+    return import_module("boto3").client(service, region_name=REGION, endpoint_url=url, **keys)
 
 
 def _record(folder: Path, name: str) -> Path:

@@ -85,10 +85,12 @@ class Outbox:
         self._backoff = Backoff(random, PAUSE_FIRST_MS, PAUSE_LAST_MS)
         self._more = Bell()
         self._due = True
+        self._taken_over = False
 
     def note(self, changes: Changes) -> None:
-        """Note the lifecycle events in the changes of a batch."""
-        if changes.lifecycle:
+        """Note the lifecycle events in the changes of a batch. The first is the take-over: it finds what was left."""
+        if changes.lifecycle or not self._taken_over:
+            self._taken_over = True
             self.look()
 
     def look(self) -> None:

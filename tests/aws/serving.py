@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, Callable[[int, Path], awsemulators.Started]]] = {
     "dynoxide": awsemulators.dynoxide,
     "ministack": awsemulators.ministack,
     "moto": awsemulators.moto,
+    "elasticmq": awsemulators.elasticmq,
 }
 LIVE: Final = "AIRUNNER_AWS_LIVE"  # prefix of the tables that tests make in a real account
 ENGINES: Final = ("dynoxide", "ministack", *(("live",) if os.environ.get(LIVE) else ()))  # that keep the laws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,20 +12,9 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
-import anyio
 import pytest
 
-from airunner.broker.aws.opening import Lines, open_lines
-from airunner.broker.aws.ports import Message
-from airunner.broker.aws.tickets import Tickets
-from airunner.broker.clock import Clock
-from airunner.broker.counts import Counts
-from airunner.broker.fairqueue import FairQueue
-from airunner.broker.health import Health
-from airunner.broker.store.awsurl import AwsUrl
-from airunner.broker.store.rows import QueueKey
 from airunner.protocol.errors import EXIT_UNAVAILABLE
-from airunner.transport.ports import SYSTEM
 from tests.acceptance.running import Cluster, RunningBroker, environment, make_home, run
 from tests.aws.services import Services, services
 from tests.aws.serving import Emulators
@@ -127,28 +116,6 @@ def test_a_submission_that_is_wrong_is_named_and_goes_to_the_dead_letter_queue(
     assert json.loads(next(aws_services.receive(aws_services.dead)))["schedule"] == "nightly"
 
 
-async def received(lines: Lines, count: int) -> list[str]:
-    """Receive so many messages, and delete them."""
-    assert lines.bells is not None
-    bodies: list[str] = []
-    while len(bodies) < count:
-        found = await lines.bells.incoming.receive()
-        await lines.bells.incoming.delete([message.receipt for message in found])
-        bodies += [message.body for message in found]
-    return bodies
-
-
-async def test_a_message_comes_after_its_delay_and_again_if_it_is_not_deleted(aws_services: Services) -> None:
-    with open_lines(AwsUrl.parse(aws_services.store), print) as lines:
-        assert lines.bells is not None
-        began_s = anyio.current_time()
-        assert await lines.bells.outgoing.send([Message("late", 2), Message("early")]) == 0
-        (early,) = await lines.bells.incoming.receive()
-        assert early.body == "early"
-        assert sorted(await received(lines, 2)) == ["early", "late"]
-        assert anyio.current_time() - began_s >= 2, "a lower bound: it is not delivered before"
-
-
 def test_a_long_delay_has_a_timer_in_the_queue_and_a_short_one_has_none(
     cluster: Cluster, aws_services: Services
 ) -> None:
@@ -160,27 +127,6 @@ def test_a_long_delay_has_a_timer_in_the_queue_and_a_short_one_has_none(
             QueueUrl=aws_services.bells, AttributeNames=["ApproximateNumberOfMessagesDelayed"]
         )["Attributes"]["ApproximateNumberOfMessagesDelayed"]
     assert delayed == "1"
-
-
-async def test_a_bell_of_one_broker_is_heard_by_another(aws_services: Services) -> None:
-    heard: list[Collection[QueueKey] | None] = []
-    looked = anyio.Event()
-
-    def looks(queues: Collection[QueueKey] | None) -> None:
-        heard.append(queues)
-        looked.set()
-
-    with open_lines(AwsUrl.parse(aws_services.store), print) as lines:
-        assert lines.bells is not None
-        clock = Clock(SYSTEM.wall_ms)
-        counts = Counts()
-        tickets = Tickets(*lines.bells, FairQueue(), looks, clock, "broker", counts, Health(), SYSTEM.random)
-        async with anyio.create_task_group() as group:
-            group.start_soon(tickets.run)
-            tickets.ring({QueueKey("acme", "ci", "os=\uffff")})
-            await looked.wait()
-            assert heard == [[QueueKey("acme", "ci", "os=\uffff")]]
-            group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

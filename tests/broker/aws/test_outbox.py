@@ -150,12 +150,16 @@ async def test_the_console_and_what_only_newer_software_knows_are_not_sent(site:
     assert not site.engine.kept
 
 
-async def test_what_was_left_is_sent_at_the_start_and_after_an_adoption() -> None:
+async def test_what_was_left_is_sent_after_the_take_over_and_after_an_adoption() -> None:
     site = Site()
-    site.keep(encode_bodies(BODIES[:1]))
     async with running(site):
+        site.keep(encode_bodies(BODIES[:1]))
+        await pass_(1)
+        assert site.sequences == []
+        site.outbox.note(Changes())
         await pass_(1)
         assert site.sequences == [1]
+        site.outbox.note(Changes())
         site.keep(encode_bodies(BODIES[:1]), first=5)
         site.outbox.look()
         await pass_(1)
