@@ -80,8 +80,8 @@ aws-up: $(VENV)/.test ## leave dynoxide and MiniStack running, with a table, que
 aws-down: $(VENV)/.test ## stop both
 	@$(BIN)/python scripts/awsemulators.py down
 
-aws-live: $(VENV)/.test ## run the tests of AWS in a real account too, with its region and credentials; LIVE=prefix of the tables
-	@AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q tests/aws tests/conformance/test_dynamodb.py
+aws-live: $(VENV)/.test ## run the laws in a real account of AWS, with its region and credentials; LIVE=prefix of the tables
+	@AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q -k live tests/aws tests/conformance/test_dynamodb.py
 
 aws-kills: $(VENV)/.test ## kill dynoxide and brokers N=20 times under load, and judge what is left
 	@PYTHONPATH=scripts $(BIN)/python -m tests.aws.kills --kills $(N)
