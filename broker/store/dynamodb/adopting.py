@@ -115,13 +115,14 @@ class Adoption:
                 return False
         now_s = self._table.edges.steady_s()
         is_first = (seen.broker, seen.epoch) not in self._since_s
-        since_s = self._since_s.setdefault((seen.broker, seen.epoch), now_s)
+        since_s = self._since_s.get((seen.broker, seen.epoch), now_s)
         pks = list(indexed(self._table, seen.broker))
         taken = take_over(self._table, self._owned, pks[:ADOPTED_MAX], seen.broker, self._broker, now_ms)
         is_last = not pks and now_s >= since_s + LATE_S
         folded = 0
         if is_first or is_last:
             folded = self._fold_tallies(seen.broker) + self._outbox.adopt_parcels(seen.broker)
+        self._since_s[seen.broker, seen.epoch] = since_s  # only now: a first step that is cut off is done again
         if is_last and not folded:
             self._table.update(
                 key, "SET clean = :yes", "epoch = :epoch AND dead = :yes", {":epoch": item["epoch"], ":yes": _YES}
@@ -145,7 +146,7 @@ class Adoption:
                     saving.put_buckets(self._outbox.acknowledged)
                     saving.delete(bucket.key, bucket.rev)
                     self._table.transact(saving.actions, new_token(self._table.edges))
-                    self._outbox.adopt(own)
+                    self._outbox.adopt(own, saving.parcels)
                     tallies = read_tallies(self._table, tenant)
         return folded
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from airunner.broker.store.contract import Waiting
+from airunner.broker.store.contract import Moved, Waiting
 from airunner.broker.store.dynamodb import saving, sweeping
 from airunner.broker.store.dynamodb.adopting import Adoption, OwnRow, broker_items, read_broker, tenants_of
 from airunner.broker.store.dynamodb.batches import Batch
@@ -30,6 +30,7 @@ from airunner.broker.store.dynamodb.schema import (
     BROKERS,
     JOB,
     SPEC,
+    Key,
     Numbers,
     bucket_of,
     grant_key,
@@ -176,13 +177,16 @@ class DynamoEngine(PageReader):
         further = [pk for pk in granted if (pk, JOB) not in items]
         if granted:
             items |= self.table.get([*((pk, JOB) for pk in further), *((pk, SPEC) for pk in granted)])
+        with_specs = {job_pk(*key) for key in keys.specs}.union(granted)
         for pk in dict.fromkeys([*jobs, *further]):
             if (item := items.get((pk, JOB))) is not None:
-                self._remember(read_job(item), items.get((pk, SPEC)))
+                self._remember(read_job(item), items if pk in with_specs else None)
 
-    def _remember(self, job: JobItem, spec: Item | None = None) -> JobItem:
-        """Remember a job that was read for the batch."""
-        if spec is not None:
+    def _remember(self, job: JobItem, items: Mapping[Key, Item] | None) -> JobItem:
+        """Remember a job that was read for the batch, with its spec from these items. Raises `Moved`."""
+        if items is not None and not (job.spec_inside or job.row.spec):
+            if (spec := items.get((job.key[0], SPEC))) is None:
+                raise Moved  # it was removed between the two reads
             job.row.spec = spec["s"]["B"]
         self._batch.jobs[job.row.number] = job
         self._owned.note(job.key[0], job.row, self.broker)
@@ -213,13 +217,13 @@ class DynamoEngine(PageReader):
         search = find_waiting(self.table, self._recent, wanted, self._aside, empty)
         self.locked_ms = math.ceil(search.again_s * 1_000)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
-        apart = [job for pk, job in search.jobs.items() if pk not in known and not job.spec_inside]
-        specs = self.table.get((job.key[0], SPEC) for job in apart) if apart else {}
-        for pk, job in search.jobs.items():
-            if pk not in known:
-                self._remember(job, specs.get((pk, SPEC)))
+        found = {pk: known.get(pk, job) for pk, job in search.jobs.items()}
+        apart = [pk for pk, job in found.items() if not (job.spec_inside or job.row.spec)]
+        specs = self.table.get((pk, SPEC) for pk in apart) if apart else {}
+        for job in found.values():
+            self._remember(job, specs)
         pks = [job_pk(row.tenant, row.job_id) for row in search.waiting.jobs]
-        return search.waiting._replace(jobs=[known.get(pk, search.jobs[pk]).row for pk in pks])
+        return search.waiting._replace(jobs=[found[pk].row for pk in pks])
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
         pks = self._owned.due(now_ms, limit, self._aside)
@@ -247,13 +251,13 @@ class DynamoEngine(PageReader):
         """Read jobs for the batch, with their specs, unless they are read already."""
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         wanted = list(pks)
-        items = self.table.get([(pk, part) for pk in wanted for part in (JOB, SPEC) if pk not in known])
+        items = self.table.get([(pk, part) for pk in wanted for part in (JOB, SPEC)])
         found: dict[str, JobItem] = {}
         for pk in wanted:
-            if pk in known and (known[pk].row.spec or known[pk].spec_inside):
-                found[pk] = known[pk]
+            if pk in known:
+                found[pk] = self._remember(known[pk], items)
             elif (item := items.get((pk, JOB))) is not None:
-                found[pk] = self._remember(read_job(item), items.get((pk, SPEC)))
+                found[pk] = self._remember(read_job(item), items)
         return found
 
     def next_due_ms(self) -> int | None:

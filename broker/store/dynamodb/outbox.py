@@ -96,20 +96,20 @@ class Outbox:
                 for key in [key for key in self._acknowledged if _is_in(key, bucket) and key not in stored]:
                     del self._acknowledged[key]
 
-    def adopt(self, bucket: Bucket) -> None:
-        """Note a stored bucket whose events are not known."""
-        self.committed([bucket], Changes())
+    def adopt(self, bucket: Bucket, parcels: Iterable[Parcel] = ()) -> None:
+        """Note a stored bucket, and parcels that were stored with it, whose events are not known."""
+        self.committed([bucket], Changes(), parcels)
 
     def adopt_parcels(self, broker: str) -> int:
         """Take over another broker's parcels; return how many there were."""
         taken = 0
         for item in self._table.query("pk = :pk", {":pk": {"S": parcels_pk(broker)}}):
             taken += 1
+            with self._lock:
+                self._has_more = True
             own = {**item, "pk": {"S": parcels_pk(self._broker)}, "sk": {"S": f"{item['sk']['S']}#{broker}"}}
             self._table.put(own)
             self._table.delete((parcels_pk(broker), item["sk"]["S"]))
-        with self._lock:
-            self._has_more |= taken > 0
         return taken
 
     def take(self, limit: int) -> list[OutboxEntry]:
@@ -117,6 +117,7 @@ class Outbox:
 
         `events` is empty if the job was removed.
         """
+        self._drop_parcels()
         if self._has_more and len(self._parcels) < PARCELS_READ:
             self._read_parcels()
         with self._lock:
@@ -146,8 +147,7 @@ class Outbox:
                     self._entries |= dict.fromkeys(keys)
 
     def acknowledge(self, entries: Iterable[OutboxEntry]) -> None:
-        """Note that entries were announced."""
-        emptied: list[str] = []
+        """Note that entries were announced. Raises `StoreAway`: some of their parcels are deleted later."""
         with self._lock:
             for entry in entries:
                 key = (entry.tenant, Announcement(entry.job_id, entry.queue, entry.first_sequence))
@@ -157,9 +157,14 @@ class Outbox:
                 parcels = [sk for sk, keys in self._parcels.items() if key in keys]
                 for sk in parcels:
                     self._parcels[sk].discard(key)
-                    emptied += [sk] if not self._parcels[sk] else []
                 if not parcels:
                     self._acknowledged[key] = None
+        self._drop_parcels()
+
+    def _drop_parcels(self) -> None:
+        """Delete parcels of which all entries were announced."""
+        with self._lock:
+            emptied = [sk for sk, keys in self._parcels.items() if not keys]
         for sk in emptied:
             self._table.delete((parcels_pk(self._broker), sk))
             with self._lock:

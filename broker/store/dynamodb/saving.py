@@ -270,6 +270,9 @@ class Saving:
             self._raise((TENANTS, tenant), self._batch.tenant_revs[tenant])
 
     def _count(self, changes: Changes) -> None:
+        for old, row in changes.changed:
+            if row.attempt != old.attempt:  # a lease is held to the mode of its queue, though it may change no counter
+                self.bucket(row.tenant, bucket_of(row.queue))
         for key, counts in changes.counts.items():
             if any(counts):
                 tally = self.bucket(key.tenant, bucket_of(key.queue)).queue(key.queue)

@@ -183,15 +183,18 @@ class Table:
     # --- writes of one item ---
 
     def put(self, item: Item, condition: str | None = None, values: Values | None = None) -> bool:
-        """Write an item; False: the condition does not hold, or a repeat of the call has found it so."""
+        """Write an item; False: the condition does not hold, or it is not known whether it is written.
+
+        Raises `StoreAway`; without a condition also if it is not known.
+        """
         return self._write(partial(self._client.put_item, Item=item), condition, values)
 
     def update(self, key: Key, update: str, condition: str, values: Values) -> bool:
-        """Change an item; False: the condition does not hold, or a repeat of the call has found it so."""
+        """Change an item; False: the condition does not hold, or it is not known whether it is changed."""
         return self._write(partial(self._client.update_item, Key=_key(key), UpdateExpression=update), condition, values)
 
     def delete(self, key: Key, condition: str | None = None, values: Values | None = None) -> bool:
-        """Delete an item; False: the condition does not hold."""
+        """Delete an item; see `put`."""
         return self._write(partial(self._client.delete_item, Key=_key(key)), condition, values)
 
     def _write(self, call: Callable[..., dict[str, Any]], condition: str | None, values: Values | None) -> bool:
@@ -205,7 +208,9 @@ class Table:
             answer = self._call(partial(call, **asked), reads=False)
         except Moved:
             return False
-        except StoreUnsure:
+        except StoreUnsure as unsure:
+            if condition is None:  # nobody could find out; done twice it is the same
+                raise StoreAway(str(unsure)) from unsure
             return False
         self._add_units([answer.get("ConsumedCapacity", {})])
         return True

@@ -1,0 +1,158 @@
+"""Interleavings and lost answers that are rare: nothing that was acknowledged is lost by any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from airunner.broker.lifecycle.commands import Adopt, Beat
+from airunner.broker.store.batch import Store
+from airunner.broker.store.contract import StoreAway
+from airunner.broker.store.dynamodb.outbox import INSIDE_MAX, PARCELS_READ
+from airunner.broker.store.dynamodb.schema import bucket_of
+from airunner.broker.store.dynamodb.table import TRIES_MAX
+from airunner.broker.store.rows import BrokerSeen
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.replies import JobsLeased, QueueMode, QueueUpdated
+from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
+from tests.broker.store.dynamodb.opened import TABLE, opened
+from tests.conformance.driving import VISIBILITY_MS, Driver, release
+from tests.simulation.dynamodb.client import Client
+from tests.simulation.dynamodb.server import Answer, Server
+from tests.simulation.dynamodb.table import Table
+
+LARGE = "a" * 5_000
+
+
+class Faulty:
+    """A way to the server on which some calls fail, before the server has got them."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.fails: Callable[[str, Mapping[str, Any]], bool] = lambda _operation, _request: False
+        self.code, self.status = "InternalServerError", 500
+
+    def __call__(self, operation: str, request: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
+        if self.left and self.fails(operation, request):
+            self.left -= 1
+            answer = {"Error": {"Code": self.code}, "ResponseMetadata": {"HTTPStatusCode": self.status}}
+            raise ClientError(answer, operation)
+        return act()
+
+    def fail(self, fails: Callable[[str, Mapping[str, Any]], bool], times: int = TRIES_MAX) -> None:
+        self.fails, self.left = fails, times
+
+
+@pytest.fixture
+def way() -> Faulty:
+    return Faulty()
+
+
+@pytest.fixture
+def client(way: Faulty) -> Client:
+    return Client(Server({TABLE: Table()}), way)
+
+
+def is_of(prefix: str, sk: str = "") -> Callable[[str, Mapping[str, Any]], bool]:
+    """Writes of single items whose keys begin so."""
+
+    def matches(operation: str, request: Mapping[str, Any]) -> bool:
+        key = request.get("Item") or request.get("Key") or {}
+        is_write = operation in ("put_item", "delete_item")
+        return is_write and key["pk"]["S"].startswith(prefix) and key["sk"]["S"].startswith(sk)
+
+    return matches
+
+
+def adopt(driver: Driver, broker: str) -> None:
+    (row,) = [row for row in driver.apply(Beat()).done[0].news.brokers if row.broker == broker]
+    driver.apply(Adopt(BrokerSeen(row.broker, row.epoch, row.beat)))
+
+
+def test_no_job_is_stored_without_its_spec(way: Faulty, client: Client):
+    with opened(client) as engine:
+        driver = Driver(Store(engine))
+        way.fail(is_of("J#", "S"))
+        with pytest.raises(StoreAway):
+            driver.submit(LARGE)
+        driver.submit(LARGE)
+        assert [lease.spec.command for lease in driver.lease(slots=9)] == [LARGE]
+
+
+def test_parcels_of_a_dead_broker_are_not_lost_with_an_answer(way: Faulty, client: Client):
+    with opened(client, announces=True) as engine:
+        jobs = set(Driver(Store(engine)).submit(*["true"] * (INSIDE_MAX + 1)))
+        engine.retire()
+    with opened(client, "broker-1", announces=True) as other:
+        others = Driver(Store(other))
+        way.fail(is_of("O#broker-1"))
+        with pytest.raises(StoreAway):
+            adopt(others, "broker-0")
+        adopt(others, "broker-0")
+        assert {entry.job_id for entry in other.outbox(1_000)} == jobs
+
+
+def test_what_a_dead_broker_has_left_comes_out_though_it_has_to_be_moved_to_a_parcel(client: Client):
+    with opened(client, announces=True) as engine, opened(client, "broker-1", announces=True) as other:
+        jobs = set(Driver(Store(engine)).submit(*["true"] * (INSIDE_MAX - 1)))
+        others = Driver(Store(other))
+        others._drawn = 1_000_000
+        jobs |= set(others.submit("a", "b"))
+        assert len(other.outbox(1_000)) == 2
+        engine.retire()
+        adopt(others, "broker-0")
+        assert {entry.job_id for entry in other.outbox(1_000)} == jobs
+
+
+def test_parcels_whose_deletion_fails_do_not_keep_others_back(way: Faulty, client: Client):
+    with opened(client, announces=True) as engine:
+        driver = Driver(Store(engine))
+        way.code, way.status = "ProvisionedThroughputExceededException", 400
+        for _ in range(PARCELS_READ):
+            driver.submit(*["true"] * (INSIDE_MAX + 1))
+            way.fail(is_of("O#"))
+            with pytest.raises(StoreAway):
+                engine.published(engine.outbox(1_000))
+        jobs = set(driver.submit(*["true"] * (INSIDE_MAX + 1)))
+        found: set[str] = set()
+        while entries := engine.outbox(1_000):
+            found |= {entry.job_id for entry in entries}
+            engine.published(entries)
+        assert found >= jobs
+        assert not [item for item in client.server.tables[TABLE].items() if item["pk"]["S"].startswith("O#")]
+
+
+def test_a_pause_holds_though_a_batch_changes_no_counter_of_the_queue(client: Client):
+    with opened(client) as engine, opened(client, "broker-1") as other:
+        first, second = Driver(Store(engine)), Driver(Store(other))
+        assert bucket_of("default") != bucket_of("b")
+        first.submit("a")
+        first.submit("before", queue="b")
+        lease = first.lease_one()
+        commit, told = engine.commit, []
+
+        def late() -> None:
+            if not told:
+                told.append(second.reply(QueueUpdated, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
+            commit()
+
+        engine.commit = late
+        more = EnqueueJob(jobs=(JobSpec(command="b", queue="b"),))
+        commands = [first.ask(request) for request in (release(lease), more, first.dequeue())]
+        replies = [done.reply for done in first.apply(*commands).done]
+        assert replies[2] == JobsLeased()
+
+
+def test_a_waiting_job_with_a_large_spec_is_leased_though_a_late_heartbeat_of_the_batch_names_it(client: Client):
+    with opened(client) as engine:
+        driver = Driver(Store(engine))
+        driver.submit(LARGE)
+        lease = driver.lease_one()
+        driver.pass_ms(VISIBILITY_MS + 1)
+        late = UpdateJob(leases=(lease.ref,), visibility_ms=VISIBILITY_MS)
+        (_, leased) = driver.apply(driver.ask(late), driver.ask(driver.dequeue())).done
+        assert isinstance(leased.reply, JobsLeased)
+        assert [again.spec.command for again in leased.reply.leases] == [LARGE]
