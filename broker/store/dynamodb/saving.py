@@ -194,8 +194,10 @@ class Saving:
 
     def _save_grants(self, changes: Changes) -> None:
         granted: dict[tuple[str, RequestId], list[str]] = {}
-        for old, row in changes.changed:
-            if row.lease_request is not None and row.attempt != old.attempt:
+        leased = [row for row in changes.added if row.attempt]  # in the batch in which it was submitted
+        leased += [row for old, row in changes.changed if row.attempt != old.attempt]
+        for row in leased:
+            if row.lease_request is not None:
                 granted.setdefault((row.tenant, row.lease_request), []).append(row.job_id)
         for (tenant, request_id), job_ids in granted.items():
             pk, sk = grant_key(tenant, request_id)
