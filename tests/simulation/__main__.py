@@ -78,7 +78,7 @@ REACHED: Final = (
     "a broker that was taken for dead was fenced",
 )
 FORKS: Final = get_context("fork")
-STORES: Final = ("dicts", "sqlite", "shared")
+STORES: Final = ("dicts", "sqlite", "shared", "dynamodb")
 HASHING: Final = {"PYTHONHASHSEED": "0"}  # the order of sets is part of what a seed draws
 
 

@@ -28,7 +28,12 @@ Main = Callable[[], Awaitable[None]]
 
 
 class Brokers(ABC):
-    """All brokers of a world."""
+    """All brokers of a world.
+
+    `late_s`: how late the store shows which jobs there are, at the most.
+    """
+
+    late_s = 0.0
 
     def __init__(self, world: World, names: tuple[str, ...]) -> None:
         self.world = world

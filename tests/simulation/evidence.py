@@ -26,6 +26,7 @@ from tests.simulation.history import (
     History,
     Judged,
     Killed,
+    LateIndexes,
     ProcessGone,
     ProcessStarted,
     ProcessWrote,
@@ -168,6 +169,11 @@ class Evidence:
     def fleet(self) -> bool:
         """Whether brokers share a database: then several may be at work at once."""
         return bool(self.commits)
+
+    @property
+    def late_ms(self) -> int:
+        """How late the store may show which jobs wait, where it does not show it at once."""
+        return max((record.late_ms for record in self.history.of(LateIndexes)), default=0)
 
     @property
     def calm_from_ms(self) -> int | None:

@@ -237,6 +237,12 @@ class Committed(Record, frozen=True, kw_only=True):
     adopted: tuple[str, ...] = ()
 
 
+class LateIndexes(Record, frozen=True, kw_only=True):
+    """The store finds waiting jobs in indexes that show what was up to so long ago."""
+
+    late_ms: int
+
+
 class FailedOver(Record, frozen=True, kw_only=True):
     """The standby has taken over: what was in the log behind `place` is gone."""
 

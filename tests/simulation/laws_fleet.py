@@ -17,6 +17,7 @@ from tests.simulation.history import Acknowledged, Asked, Committed, Invoked, Ki
 from tests.simulation.tags import tags_of
 
 IDLE_BEATS_MS: Final = 2_500  # two beats, in the second of which a lost hint is noticed, and a lease
+LOOKS_MS: Final = 1_500  # between two looks for jobs that the store shows late, with what a look takes
 ANSWERED_MS: Final = 1_000  # in which a request that has waited to its end is answered
 
 
@@ -89,7 +90,11 @@ def a_pause_holds_at_every_broker(evidence: Evidence) -> Found:
 
 
 def no_job_waits_beside_a_parked_agent(evidence: Evidence) -> Found:
-    """When all is well, a job that may be leased is, within two idle beats, while a request for it waits anywhere."""
+    """When all is well, a job that may be leased is, within two idle beats, while a request for it waits anywhere.
+
+    Where the store shows late which jobs wait, that much later; it is looked for until then, once a second at least.
+    """
+    idle_ms = IDLE_BEATS_MS + (evidence.late_ms + LOOKS_MS if evidence.late_ms else 0)
     calm_ms = evidence.calm_from_ms
     if calm_ms is None or not evidence.commits:
         return
@@ -99,7 +104,7 @@ def no_job_waits_beside_a_parked_agent(evidence: Evidence) -> Found:
             spec = evidence.cases[job_id].job.spec
             from_ms = max(parked.since_ms, since_ms, calm_ms)
             to_ms = min(parked.until_ms, until_ms, parked.since_ms + parked.wait_ms)
-            if to_ms - from_ms <= IDLE_BEATS_MS or spec.queue not in parked.queues:
+            if to_ms - from_ms <= idle_ms or spec.queue not in parked.queues:
                 continue
             if any(one.queue == spec.queue and one.since_ms < to_ms and one.until_ms > from_ms for one in held):
                 continue

@@ -106,9 +106,10 @@ def priority_and_then_submission_order_are_kept(evidence: Evidence) -> Found:
 
     Better is a higher priority, or the same and submitted before, among those that need the same of their agent. A
     wait with a delay is not judged. Brokers of a fleet skip jobs that others have locked, and stamp an event before it
-    is visible: there it is judged when all is well, and between waits that are long enough.
+    is visible: there it is judged when all is well, and between waits that are long enough; longer where the store
+    shows late which jobs wait.
     """
-    margin_ms = LOCKED_MS if evidence.fleet else 0
+    margin_ms = LOCKED_MS + evidence.late_ms if evidence.fleet else 0
     calm_ms = (evidence.calm_from_ms or evidence.end_ms) if evidence.fleet else 0
     queues: dict[tuple[str, str, str], list[Case]] = defaultdict(list)
     for case in evidence.cases.values():

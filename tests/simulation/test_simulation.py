@@ -19,7 +19,7 @@ from tests.simulation.history import History, unpack
 from tests.simulation.oracle import LAWS, check
 
 SEEDS = 40  # `make sim` runs 1,000, and holds that these reach every rare state
-RECORDED = 18  # of them: six of each kind of store
+RECORDED = 20  # of them: five of each kind of store
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def test_every_mutant_is_found() -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("store", ["sqlite", "dicts", "shared"])
+@pytest.mark.parametrize("store", ["sqlite", "dicts", "shared", "dynamodb"])
 def test_a_seed_is_the_same_whenever_it_is_run(store: str) -> None:
     first, second = (simulate("--seed", "5", "--store", store, "--trace") for _ in range(2))
     assert untimed(first) == untimed(second)

@@ -36,6 +36,7 @@ from airunner.transport.ports import Edges
 from tests.simulation.brokers import Alone, Brokers
 from tests.simulation.dicts import DictDisk
 from tests.simulation.disk import Disk
+from tests.simulation.dynamofleet import DynamoFleet
 from tests.simulation.fleet import PostgresFleet
 from tests.simulation.history import (
     Completed,
@@ -80,7 +81,7 @@ def _alone(disk: Callable[[Random, Counter[str]], Disk]) -> Callable[[World], Br
 
 
 HOUSES: Final[Mapping[str, Callable[[World], Brokers]]] = MappingProxyType(
-    {"dicts": _alone(DictDisk), "sqlite": _alone(TornDisk), "shared": PostgresFleet}
+    {"dicts": _alone(DictDisk), "sqlite": _alone(TornDisk), "shared": PostgresFleet, "dynamodb": DynamoFleet}
 )
 """The kinds of worlds: how their brokers store."""
 
@@ -270,6 +271,7 @@ class World:
                 await open_queue(self, "drain", client, queue)
             for user in list(self.users):
                 await self._user_done[user].wait()
+            await anyio.sleep(self.brokers.late_s)  # virtual
             async for job in all_jobs(client):
                 with suppress(PeerError):  # a log that cannot be read has not ended, and the laws say so
                     async with client.follow(job.id) as events:
