@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from tests.aws.serving import Account
+from tests.aws.serving import ENGINES, Account
 
+HAVE_ALL: Final = tuple(name for name in ENGINES if name != "dynoxide")  # that have more services than DynamoDB
 VISIBILITY_S: Final = 1  # short, since tests wait for it in real time
 RECEIVES_MAX: Final = 2
 POLL_S: Final = 20
@@ -27,6 +28,7 @@ class Services:
             "submissions", VisibilityTimeout=str(VISIBILITY_S), RedrivePolicy=json.dumps(redrive)
         )
         self.events = self._create("events")
+        self._let_rules_send_to(self.events)
         self.eventbridge.create_event_bus(Name=table)
         pattern = json.dumps({"source": ["airunner"]})
         self.eventbridge.put_rule(Name=f"{table}-events", EventBusName=table, EventPattern=pattern)
@@ -63,6 +65,16 @@ class Services:
         self.eventbridge.delete_event_bus(Name=self.table)
         for queue in (self.bells, self.submissions, self.dead, self.events):
             self.sqs.delete_queue(QueueUrl=queue)
+
+    def _let_rules_send_to(self, queue: str) -> None:
+        allowed = {
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": self.arn(queue),
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        self.sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
 
     def _create(self, name: str, **attributes: str) -> str:
         created = self.sqs.create_queue(QueueName=f"{self.table}-{name}", Attributes=attributes)

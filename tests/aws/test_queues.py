@@ -17,6 +17,7 @@ from airunner.broker.health import Health
 from airunner.broker.store.awsurl import AwsUrl
 from airunner.broker.store.rows import QueueKey
 from airunner.transport.ports import SYSTEM
+from tests.aws.services import HAVE_ALL
 from tests.aws.serving import Account, Emulators
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
@@ -25,7 +26,7 @@ VISIBILITY_S = 1
 NEEDS = "os=\uffff\x00\U0001f600"  # SQS would not take them as they are
 
 
-@pytest.fixture(params=["ministack", "elasticmq"])
+@pytest.fixture(params=[*HAVE_ALL, "elasticmq"])
 def account(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Account:
     return aws_emulators(request.param)
 
