@@ -73,8 +73,10 @@ async def serve(settings: Settings, relay: Relay) -> None:
     aws = AwsUrl.parse(store_url) if is_aws(store_url) else None
     with ExitStack() as ends:
         embedded: SqliteEngine | None = None
+        lines = NO_LINES
         if aws is not None or is_postgres(store_url):
             ends.enter_context(locked_home(home.store.parent))
+            lines = lines if aws is None else ends.enter_context(open_lines(aws, say))  # before others see this broker
         else:
             embedded = ends.enter_context(closing(open_engine(store_url)))
         context = ends.enter_context(open_context())
@@ -96,7 +98,6 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
             )
             thread = ends.enter_context(_work_thread(engine))
-            lines = NO_LINES if aws is None else ends.enter_context(open_lines(aws, say))
             health.watch(lambda: judge_store(engine.damage, health))
             health.watch(lambda: judge_durability(engine.warnings, health))
             group.start_soon(health.run, name="Health")

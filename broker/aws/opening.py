@@ -72,21 +72,23 @@ def open_lines(url: AwsUrl, say: Callable[[str], None]) -> Generator[Lines]:
         bells = submissions = events = None
         if url.bells:
             sqs = open_client(url, "sqs", connections=CONNECTIONS, retries=RETRIES, wait_s=WAIT_S)
-            bells = Bells(*(SqsQueue(sqs, url.bells, place, thread()) for place in [_queue(sqs, url.bells)] * 2))
+            place = _queue(sqs, url.bells, "write sqs=none")
+            bells = Bells(*(SqsQueue(sqs, url.bells, place, thread()) for _ in range(2)))
             if url.submissions:
-                submissions = SqsQueue(sqs, url.submissions, _queue(sqs, url.submissions), thread())
+                place = _queue(sqs, url.submissions, "write submissions=none")
+                submissions = SqsQueue(sqs, url.submissions, place, thread())
         else:
             say("sqs=none: brokers hear one another without bells, and no schedule submits jobs")
         if url.bus:
             client = open_client(url, "events", connections=1, retries=RETRIES)
-            _require(f"event bus {url.bus}", "bus=NAME", client.describe_event_bus, Name=url.bus)
+            _require(f"event bus {url.bus}", "leave out bus=", client.describe_event_bus, Name=url.bus)
             events = Events(EventBridgeBus(client, url.bus, thread()), thread())
         yield Lines(bells, submissions, url.submitters, events, say)
 
 
-def _queue(sqs: Any, name: str) -> str:  # noqa: ANN401 - boto3 has no types
-    """Look up the URL of a queue. Raises `OperatorError`."""
-    found = _require(f"queue {name}", "sqs=none", sqs.get_queue_url, QueueName=name)
+def _queue(sqs: Any, name: str, instead: str) -> str:  # noqa: ANN401 - boto3 has no types
+    """Look up the URL of a queue. Raises `OperatorError`, which says what to do `instead`."""
+    found = _require(f"queue {name}", instead, sqs.get_queue_url, QueueName=name)
     return str(found["QueueUrl"])
 
 
@@ -96,5 +98,5 @@ def _require(what: str, instead: str, method: Callable[..., Any], **parameters: 
     except Exception as error:
         if not is_aws_error(error):
             raise
-        words = f"cannot use the {what}: {aws_words(error)}, or write {instead} in --store"
+        words = f"cannot use the {what}: {aws_words(error)}, or {instead} in --store"
         raise OperatorError(words, exit_code=EXIT_UNAVAILABLE) from error

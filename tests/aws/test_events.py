@@ -151,7 +151,13 @@ def test_what_is_missing_is_one_line_with_the_code_of_aws(
     assert done.returncode == EXIT_UNAVAILABLE, done.stderr.decode()
     (line,) = done.stderr.decode().splitlines()
     assert words.format(table=aws_services.table) in line
-    assert "=none in --store" in line or "bus=NAME" in line
+    assert line.endswith(("none in --store", "leave out bus= in --store"))
+    keys = aws_services.account.client().query(
+        TableName=aws_services.table,
+        KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": "BROKERS"}},
+    )
+    assert keys["Count"] == 0, "no other broker sees one that cannot start"
 
 
 def test_a_broker_without_queues_says_so(aws_services: Services, tmp_path: Path) -> None:
