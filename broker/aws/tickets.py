@@ -158,6 +158,8 @@ class Tickets:
             while not self._ready and not self._starting:
                 await self._more.wait()
             messages = self._take()
+            if not messages:  # the links of these chains are under way already
+                continue
             try:
                 refused = await self._outgoing.send(messages)
             except AwsFault as fault:  # the tickets are lost, which is harmless; a broken line is reported

@@ -49,11 +49,13 @@ class AwsStage:
         self.counts, self.said = Counts(), list[str]()
         self.health = Health()
         self.quotas = Quotas()
+        self._table = fake_client(TABLE)
+        self._starts = count(1)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Client]:
-        """Run the broker, with a client of it."""
-        wire, here = Wire(), edges()
+        """Run the broker, with a client of it; it ends where it stands, and may be started again."""
+        wire, here = Wire(), edges(next(self._starts))
         lines = Lines(
             bells=Bells(Line(self.bells), Line(self.bells)),
             submissions=self.submissions,
@@ -62,8 +64,7 @@ class AwsStage:
             say=self.said.append,
         )
         identity = Identity(broker="broker-0", fleet="fleet", requests="tcp://a:1", events="tcp://a:2")
-        table = fake_client(TABLE)
-        engine = open_table(table, TABLE, identity, here.wall_ms, VirtualEdges(), announces=True)
+        engine = open_table(self._table, TABLE, identity, here.wall_ms, VirtualEdges(), announces=True)
         with closing(Store(engine)) as store:
             broker = Broker(
                 store,

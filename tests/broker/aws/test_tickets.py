@@ -194,6 +194,19 @@ async def test_tripled_tickets_do_not_multiply(queue: MemoryQueue) -> None:
         assert not queue.stored
 
 
+async def test_a_chain_that_is_heard_before_it_is_begun_is_one_chain(queue: MemoryQueue) -> None:
+    async with sites(queue, "a") as (a,):
+        due_ms = WALL_MS + 3_640_000
+        queue.put(json.dumps({"kind": "timer", "broker": "a", "due_ms": due_ms}))  # of its process before
+        await pass_(2)
+        a.delay(3_600)
+        await pass_(3)
+        assert len(queue.sent) == 1
+        a.tickets.ring({CI})
+        await pass_(2)
+        assert len(a.looked) == 1, "it goes on"
+
+
 async def test_a_lost_link_ends_the_chain_and_nothing_else(queue: MemoryQueue) -> None:
     queue.lose = lambda _message: len(queue.sent) == 3
     async with sites(queue, "a") as (a,):
