@@ -8,11 +8,13 @@ What a dead broker has left is taken over item by item, in any number of steps, 
 4. When the index must show everything, and shows nothing any more, its row is marked as clean.
 
 A batch that a dead broker had under way when it was marked may still be done, under its conditions. Then it owns jobs
-again: the index of clean brokers is searched from time to time, and what is found is adopted too.
+again: the index of clean brokers is searched from time to time, and what is found is adopted too; and so are tally
+buckets that retention finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -27,6 +29,7 @@ from airunner.broker.store.dynamodb.saving import Saving, read_tallies
 from airunner.broker.store.dynamodb.schema import BROKERS, TENANTS, Key
 from airunner.broker.store.dynamodb.table import Table, Value, new_token
 from airunner.broker.store.rows import BrokerRow, BrokerSeen
+from airunner.protocol.errors import NoSpace
 
 ADOPTED_MAX: Final = 1_000  # jobs that are adopted in one batch; the next beat goes on
 _ALIVE: Final = "epoch = :epoch AND dead = :no"
@@ -138,12 +141,16 @@ class Adoption:
             for bucket in tallies.buckets:
                 if bucket.broker != broker:
                     continue
-                folded += 1
                 saving = Saving(self._table, Batch(tenants={tenant: tallies}), self._broker, 0)
+                folded += 1
                 with suppress(Moved):  # the next step tries again
                     own = saving.bucket(tenant, bucket.number)
                     own.merge(bucket)
-                    saving.put_buckets(self._outbox.acknowledged)
+                    try:
+                        saving.put_buckets(self._outbox.acknowledged)
+                    except NoSpace:  # together they are too large; it counts where it is
+                        folded -= 1
+                        continue
                     saving.delete(bucket.key, bucket.rev)
                     self._table.transact(saving.actions, new_token(self._table.edges))
                     self._outbox.adopt(own, saving.parcels)
@@ -157,10 +164,17 @@ class Adoption:
                 values = {":yes": _YES, ":no": _NO}
                 self._table.update((BROKERS, item["sk"]["S"]), "SET clean = :no", "dead = :yes", values)
 
-    def remove_brokers(self, opened_before_ms: int) -> None:
-        """Remove dead brokers that were opened before an instant and own nothing."""
+    def remove_brokers(self, opened_before_ms: int, counting: Collection[str]) -> None:
+        """Remove dead brokers that were opened before an instant and own nothing.
+
+        Those of which a tally bucket was stored late are marked as not clean; `counting`: brokers that have any.
+        """
         for item in broker_items(self._table):
-            if item["dead"]["BOOL"] and item["clean"]["BOOL"] and int(item["opened_ms"]["N"]) < opened_before_ms:
-                values = {":yes": _YES, ":epoch": item["epoch"]}
-                condition = "dead = :yes AND clean = :yes AND epoch = :epoch"
-                self._table.delete((BROKERS, item["sk"]["S"]), condition, values)
+            if not (item["dead"]["BOOL"] and item["clean"]["BOOL"]):
+                continue
+            key, values = (BROKERS, item["sk"]["S"]), {":yes": _YES, ":epoch": item["epoch"]}
+            condition = "dead = :yes AND clean = :yes AND epoch = :epoch"
+            if key[1] in counting:
+                self._table.update(key, "SET clean = :no", condition, {**values, ":no": _NO})
+            elif int(item["opened_ms"]["N"]) < opened_before_ms:
+                self._table.delete(key, condition, values)

@@ -345,8 +345,9 @@ class DynamoEngine(PageReader):
         return sweeping.remove_logs(self.table, self._batch.notes, segments_max, bytes_max)
 
     def remove_records(self, answered_before_ms: int, limit: int) -> dict[str, int]:
-        self._adoption.remove_brokers(answered_before_ms)
         every = self._all_tallies()
+        owners = {bucket.broker for tallies in every for bucket in tallies.buckets}
+        self._adoption.remove_brokers(answered_before_ms, owners)
         removed, self._batch.dropped = sweeping.old_records(every, answered_before_ms, limit)
         for tallies in every:
             if tallies.tenant in removed:

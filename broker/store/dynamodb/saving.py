@@ -49,6 +49,7 @@ from airunner.broker.store.dynamodb.schema import (
 from airunner.broker.store.dynamodb.table import ROWS_MAX, Table, new_token
 from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, TenantTallies
 from airunner.broker.store.rows import Changes, JobRow, Segment, Usage
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import QueueMode
 
@@ -60,6 +61,7 @@ SAME_ANSWER: Final = "answered_ms = :old"
 RECORD_TTL_S: Final = 30 * 86_400  # seconds for which an idempotency record is kept
 GRANT_TTL_S: Final = 2 * 86_400  # seconds for which a grant is kept: a request is repeated for minutes
 WORDS_TTL_S: Final = 30 * 86_400  # seconds for which the text of needs is kept since it was last needed
+BUCKET_BYTES_MAX: Final = 360_000  # of a tally bucket that gets further queues; an item may have 400 KB
 WORDS_MAX: Final = 16_384  # needs whose texts are known to be stored
 
 
@@ -107,7 +109,7 @@ class Saving:
         self.put_buckets(acknowledged)
 
     def put_buckets(self, acknowledged: Iterable[tuple[str, Announcement]]) -> None:
-        """Write this broker's buckets, without what was announced."""
+        """Write this broker's buckets, without what was announced. Raises `NoSpace`: one has too many queues."""
         done = set(acknowledged)
         for (tenant, _), bucket in self.buckets.items():
             content = bucket.content
@@ -117,7 +119,10 @@ class Saving:
                 self.parcels.append(parcel)
                 content.outbox = []
                 self.actions.append(self._table.put_action(write_parcel(self._broker, parcel), NEW))
-            self.actions.append(self._put(bucket.item(), bucket.rev))
+            item = bucket.item()
+            if bucket.names > bucket.stored_names and size_of(item) > BUCKET_BYTES_MAX:
+                raise NoSpace
+            self.actions.append(self._put(item, bucket.rev))
 
     def delete(self, key: Key, rev: int) -> None:
         """Delete an item that is as it was read."""

@@ -91,11 +91,17 @@ class Bucket:
         self.rev = 0
         self.modes: dict[str, str] = {}  # of queues that are not open
         self.content = _Content()
+        self.stored_names = 0  # `names` as it is stored
 
     @property
     def key(self) -> Key:
         """Key of the item."""
         return tallies_pk(self.tenant), bucket_sk(self.number, self.broker)
+
+    @property
+    def names(self) -> int:
+        """How many names of queues it has."""
+        return len(self.content.queues) + len(self.modes)
 
     def queue(self, name: str) -> QueueTally:
         """Return the tally of a queue, to be changed."""
@@ -132,6 +138,7 @@ class Bucket:
         other = Bucket(self.tenant, self.number, self.broker)
         other.rev, other.modes = self.rev, dict(self.modes)
         other.content = _contents.decode(msgspec.msgpack.encode(self.content))
+        other.stored_names = self.names
         return other
 
     def item(self) -> Item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count, islice
 from typing import Any
 
 import pytest
@@ -12,13 +13,16 @@ from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import StoreAway
 from airunner.broker.store.dynamodb.outbox import INSIDE_MAX, PARCELS_READ
+from airunner.broker.store.dynamodb.owned import LATE_S
 from airunner.broker.store.dynamodb.schema import bucket_of
 from airunner.broker.store.dynamodb.table import TRIES_MAX
-from airunner.broker.store.rows import BrokerSeen
+from airunner.broker.store.rows import BrokerRow, BrokerSeen
+from airunner.protocol.errors import NoSpace
 from airunner.protocol.fields import JobSpec
+from airunner.protocol.names import NAME_CHARS_MAX
 from airunner.protocol.replies import JobsLeased, QueueMode, QueueUpdated
 from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
-from tests.broker.store.dynamodb.opened import TABLE, opened
+from tests.broker.store.dynamodb.opened import TABLE, AtOnce, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, release
 from tests.simulation.dynamodb.client import Client
 from tests.simulation.dynamodb.server import Answer, Server
@@ -67,8 +71,12 @@ def is_of(prefix: str, sk: str = "") -> Callable[[str, Mapping[str, Any]], bool]
     return matches
 
 
+def row_of(driver: Driver, broker: str) -> BrokerRow:
+    return next(row for row in driver.apply(Beat()).done[0].news.brokers if row.broker == broker)
+
+
 def adopt(driver: Driver, broker: str) -> None:
-    (row,) = [row for row in driver.apply(Beat()).done[0].news.brokers if row.broker == broker]
+    row = row_of(driver, broker)
     driver.apply(Adopt(BrokerSeen(row.broker, row.epoch, row.beat)))
 
 
@@ -156,3 +164,47 @@ def test_a_waiting_job_with_a_large_spec_is_leased_though_a_late_heartbeat_of_th
         (_, leased) = driver.apply(driver.ask(late), driver.ask(driver.dequeue())).done
         assert isinstance(leased.reply, JobsLeased)
         assert [again.spec.command for again in leased.reply.leases] == [LARGE]
+
+
+def test_what_a_dead_broker_stored_late_for_a_new_tenant_is_found_and_announced(client: Client):
+    now_s = 0.0
+
+    def edges() -> AtOnce:
+        made = AtOnce()
+        made.steady_s = lambda: now_s
+        return made
+
+    with (
+        opened(client, announces=True, edges=edges) as engine,
+        opened(client, "broker-1", announces=True, edges=edges) as other,
+    ):
+        first, second = Driver(Store(engine)), Driver(Store(other))
+        commit = engine.commit
+
+        def late() -> None:
+            nonlocal now_s
+            adopt(second, "broker-0")
+            now_s += LATE_S
+            adopt(second, "broker-0")
+            commit()
+
+        engine.commit = late
+        (job_id,) = first.submit(tenant="new")
+        assert other.outbox(10) == []
+        second.retain()
+        assert row_of(second, "broker-0").leases, "it has left something"
+        adopt(second, "broker-0")
+        assert [entry.job_id for entry in other.outbox(10)] == [job_id]
+
+
+def test_a_tenant_with_very_many_queues_gets_no_further_ones_and_all_others_go_on(client: Client):
+    named = (f"{number:06d}".ljust(NAME_CHARS_MAX, "q") for number in count())
+    queues = (queue for queue in named if bucket_of(queue) == bucket_of("default"))
+    with opened(client) as engine:
+        driver = Driver(Store(engine))
+        for _ in range(33):
+            driver.enqueue(*[JobSpec(command="a", queue=queue) for queue in islice(queues, 80)])
+        with pytest.raises(NoSpace):
+            driver.enqueue(*[JobSpec(command="a", queue=queue) for queue in islice(queues, 80)])
+        driver.ended()
+        driver.submit(queue="another")
