@@ -120,8 +120,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 lines=lines,
             )
             server = await open_http(settings.http)
-            pages = broker_pages(health, broker.metrics(settings.tenants))
-            group.start_soon(server.run, pages, name="HttpServer")
+            group.start_soon(server.run, broker_pages(health, broker.metrics(settings.tenants)), name="HttpServer")
             if path is not None and embedded is not None:
                 control = await open_control(path, broker.ledger_inbox, embedded.copy_to)
                 group.start_soon(control.run, name="ControlSocket")
