@@ -81,6 +81,7 @@ class DynamoEngine(PageReader):
         self._kept: dict[tuple[str, int], Bucket] = {}
         self._known_words: dict[tuple[str, bytes], int] = {}
         self._searched_s: float | None = None
+        self._search_ends: dict[int, int] = {}  # by shard
         self._size_bytes, self._sized = 0, False
         self._next_due_ms: int | None = None
         self._outbox = Outbox(table, own.broker)
@@ -137,7 +138,7 @@ class DynamoEngine(PageReader):
             self._size_bytes, self._sized = self.store_bytes(), False
         if self._searched_s is None or self._searched_s + SEARCHED_S <= now_s:
             self._searched_s = now_s
-            for pk, at in overdue(self.table, self.broker, now_ms):
+            for pk, at in overdue(self.table, self.broker, now_ms, self._search_ends):
                 if pk not in self._owned:
                     self._owned.note_at(pk, at)
             self._adoption.look_for_late()
@@ -309,6 +310,7 @@ class DynamoEngine(PageReader):
             self._kept.clear()
 
     def reconnect(self) -> None:
+        self.ready_seq += 1  # the batch before may be stored, with jobs that are ready
         self._own.require_alive(self.table.get([(BROKERS, self.broker)]).get((BROKERS, self.broker)))
 
     def forget_places(self, keys: Collection[QueueKey] | None) -> None:

@@ -102,7 +102,9 @@ def claim(table: Table, fleet: str) -> None:
     item = table.get([STORE]).get(STORE)
     if item is None:
         table.put(new, "attribute_not_exists(pk)")
-        item = table.get([STORE])[STORE]
+        item = table.get([STORE]).get(STORE)
+    if item is None:
+        raise StoreAway(f"{table.shown}: it stores nothing and does not say why")
     require_version(table, item)
     if item["fleet"]["S"] != fleet:
         raise OperatorError(

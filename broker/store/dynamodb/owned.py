@@ -104,12 +104,20 @@ def owns_any(table: Table, broker: str) -> bool:
     return False
 
 
-def overdue(table: Table, broker: str, now_ms: int) -> Iterator[tuple[str, int]]:
-    """Read from the index which of a broker's jobs are overdue, and since when at the latest."""
+def overdue(table: Table, broker: str, now_ms: int, ends: dict[int, int]) -> Iterator[tuple[str, int]]:
+    """Read from the index which of a broker's jobs are overdue, and since when at the latest.
+
+    A lease that is renewed for hours is among them. So a search goes on where the one before has ended, by shard.
+    """
+    at_ms = now_ms - OVERDUE_MS
     for shard in range(SHARDS):
-        values = {":d": {"S": due_partition(broker, shard)}, ":at": {"N": str(now_ms - OVERDUE_MS)}}
-        for item in table.query("d = :d AND dn <= :at", values, index=DUE, limit=OVERDUE_MAX):
+        from_ms = min(ends.pop(shard, 0), at_ms)
+        values = {":d": {"S": due_partition(broker, shard)}, ":from": {"N": str(from_ms)}, ":at": {"N": str(at_ms)}}
+        items = list(table.query("d = :d AND dn BETWEEN :from AND :at", values, index=DUE, limit=OVERDUE_MAX))
+        for item in items:
             yield item["pk"]["S"], int(item["dn"]["N"])
+        if len(items) >= OVERDUE_MAX:
+            ends[shard] = max(from_ms + 1, int(items[-1]["dn"]["N"]))
 
 
 def renewed(row: JobRow, now_ms: int, broker: str) -> bool:

@@ -13,12 +13,13 @@ from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import StoreAway
 from airunner.broker.store.dynamodb.outbox import INSIDE_MAX, PARCELS_READ
-from airunner.broker.store.dynamodb.owned import LATE_S
-from airunner.broker.store.dynamodb.schema import bucket_of
+from airunner.broker.store.dynamodb.owned import LATE_S, SEARCHED_S
+from airunner.broker.store.dynamodb.schema import bucket_of, job_pk
 from airunner.broker.store.dynamodb.table import TRIES_MAX
 from airunner.broker.store.rows import BrokerRow, BrokerSeen
-from airunner.protocol.errors import NoSpace
+from airunner.protocol.errors import NoSpace, OperatorError
 from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
 from airunner.protocol.names import NAME_CHARS_MAX
 from airunner.protocol.replies import JobsLeased, QueueMode, QueueUpdated
 from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
@@ -208,3 +209,49 @@ def test_a_tenant_with_very_many_queues_gets_no_further_ones_and_all_others_go_o
             driver.enqueue(*[JobSpec(command="a", queue=queue) for queue in islice(queues, 80)])
         driver.ended()
         driver.submit(queue="another")
+
+
+def test_a_lease_that_nobody_remembers_ends_though_very_many_long_ones_are_before_it_in_the_index(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    now_s = 0.0
+
+    def edges() -> AtOnce:
+        made = AtOnce()
+        made.steady_s = lambda: now_s
+        return made
+
+    monkeypatch.setattr("airunner.broker.store.dynamodb.owned.OVERDUE_MAX", 2)
+    with opened(client, edges=edges) as engine:
+        driver = Driver(Store(engine))
+        driver.submit(*["true"] * 40)
+        long = driver.lease(slots=39)
+        driver.now_ms += 1
+        lost = driver.lease_one()
+        engine._owned.forget(job_pk("home", lost.job_id))
+        for _ in range(20):
+            driver.now_ms += VISIBILITY_MS
+            now_s += SEARCHED_S
+            driver.reply(object, UpdateJob(leases=tuple(lease.ref for lease in long), visibility_ms=VISIBILITY_MS))
+            driver.apply(Beat())
+            driver.expire()
+        assert driver.state(lost.job_id) is JobState.SCHEDULED
+        assert {driver.state(lease.job_id) for lease in long} == {JobState.RUNNING}
+
+
+def test_after_an_outage_others_look_for_what_its_last_batch_has_made_ready(client: Client):
+    with opened(client) as engine, opened(client, "broker-1") as other:
+        driver, second = Driver(Store(engine)), Driver(Store(other))
+        driver.apply(Beat())
+        before = row_of(second, "broker-0").ready_seq
+        driver.store.reconnect()
+        driver.apply(Beat())
+        assert row_of(second, "broker-0").ready_seq > before
+
+
+def test_a_table_that_does_not_answer_when_it_is_claimed_is_away(way: Faulty, client: Client):
+    way.fail(is_of("STORE"))
+    with pytest.raises(OperatorError, match=TABLE), opened(client):
+        raise AssertionError("it is open")
+    with opened(client) as engine:
+        assert Driver(Store(engine)).submit()
