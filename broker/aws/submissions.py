@@ -5,7 +5,8 @@
                                    ◄── JobsEnqueued ─┘
 ```
 
-A message is a JSON object; `jobs` has the fields of docs/PROTOCOL.md, with the bounds and the errors of a request:
+A message is a JSON object; `jobs` has the fields of docs/PROTOCOL.md, with the bounds and the errors of a request, and
+no others:
 
 ```json
 {"schedule": "nightly", "instant": "<aws.scheduler.scheduled-time>", "tenant": "default", "jobs": [{"command": "make"}]}
@@ -44,7 +45,8 @@ from airunner.certs.principal import DEFAULT_TENANT
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, PeerError
-from airunner.protocol.names import REQUEST_ID_BYTES, Name, RequestId
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.names import REQUEST_ID_BYTES, Name, RequestId, nearest
 from airunner.protocol.replies import JobsEnqueued, Refused
 from airunner.protocol.requests import EnqueueJob
 from airunner.transport.backoff import Backoff
@@ -77,6 +79,7 @@ def parse(body: str) -> tuple[Submission, EnqueueJob]:
     """Parse a message: return it, and its request, decoded as a client's is. Raises `BadRequest`."""
     try:
         submission = _decoder.decode(body)
+        _require_known(submission.jobs)
         datetime.fromisoformat(submission.instant)
         packed = msgspec.msgpack.encode({"type": EnqueueJob.__name__, "jobs": submission.jobs})
     except UNDECODABLE as error:
@@ -88,6 +91,18 @@ def parse(body: str) -> tuple[Submission, EnqueueJob]:
     request = decode(packed)[0]
     assert isinstance(request, EnqueueJob), "another request than the one that was encoded"
     return submission, request
+
+
+def _require_known(jobs: Sequence[object]) -> None:
+    """Require that jobs have no other fields than job specs: a schedule is written by hand, and may have a typo.
+
+    Of clients they are accepted, since these may be newer than the broker. Raises `BadRequest`.
+    """
+    for at, job in enumerate(jobs):
+        for name in job if isinstance(job, dict) else ():
+            if name not in JobSpec.__struct_encode_fields__:
+                near = nearest(str(name), JobSpec.__struct_encode_fields__)
+                raise BadRequest(f"jobs[{at}] has no field {name!r}" + (f": write {near}" if near else ""))
 
 
 def request_id_of(submission: Submission) -> RequestId:

@@ -71,6 +71,12 @@ async def test_all_fields_of_the_job_are_those_of_the_message() -> None:
         (body(jobs=[{"command": "x", "priority": 2**70}]), "a number is too large"),
         (body(jobs=[{"command": "x", "stdin_bytes": 3}]), "standard input is missing"),
         (body(jobs=[{"command": "x", "metadata": {"a=b": "c"}}]), "metadata"),
+        (
+            body(jobs=[JOB, {"command": "x", "enviroment": {}}]),
+            r"jobs\[1\] has no field 'enviroment': write environment",
+        ),
+        (body(jobs=[{"command": "x", "zzz": 1}]), r"jobs\[0\] has no field 'zzz'$"),
+        (body(jobs=["make"]), "jobs"),
         (body(instant="<aws.scheduler.scheduled-time>"), "write <aws.scheduler.scheduled-time> in the schedule"),
         (body(schedule=""), "schedule"),
         (body(tenant="no name"), "tenant"),
