@@ -73,12 +73,11 @@ async def serve(settings: Settings, relay: Relay) -> None:
     aws = AwsUrl.parse(store_url) if is_aws(store_url) else None
     with ExitStack() as ends:
         embedded: SqliteEngine | None = None
-        lines = NO_LINES
         if aws is not None or is_postgres(store_url):
             ends.enter_context(locked_home(home.store.parent))
-            lines = lines if aws is None else ends.enter_context(open_lines(aws, say))  # before others see this broker
         else:
             embedded = ends.enter_context(closing(open_engine(store_url)))
+        lines = NO_LINES if aws is None else ends.enter_context(open_lines(aws, say))  # before others see this broker
         context = ends.enter_context(open_context())
         allowed = AllowList(home.allowed_clients, _say)
         gatekeeper = Gatekeeper(

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import anyio
 import msgspec
@@ -99,9 +99,9 @@ def _require_known(jobs: Sequence[object]) -> None:
     Of clients they are accepted, since these may be newer than the broker. Raises `BadRequest`.
     """
     for at, job in enumerate(jobs):
-        for name in job if isinstance(job, dict) else ():
+        for name in cast("dict[str, object]", job) if isinstance(job, dict) else ():
             if name not in JobSpec.__struct_encode_fields__:
-                near = nearest(str(name), JobSpec.__struct_encode_fields__)
+                near = nearest(name, JobSpec.__struct_encode_fields__)
                 raise BadRequest(f"jobs[{at}] has no field {name!r}" + (f": write {near}" if near else ""))
 
 
