@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-kills certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -82,6 +82,9 @@ aws-down: $(VENV)/.test ## stop both
 
 aws-live: $(VENV)/.test ## run the laws in a real account of AWS, with its region and credentials; LIVE=prefix of the tables
 	@AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q -k live tests/aws tests/conformance/test_dynamodb.py
+
+aws-laws: $(VENV)/.test ## run every law of a store on dynoxide and on MiniStack, with one broker and with three; some ten minutes
+	@AIRUNNER_AWS_LAWS=all $(BIN)/python -m pytest -q tests/conformance/test_dynamodb.py tests/broker/store/test_largest.py
 
 aws-kills: $(VENV)/.test ## kill dynoxide and brokers N=20 times under load, and judge what is left
 	@PYTHONPATH=scripts $(BIN)/python -m tests.aws.kills --kills $(N)

@@ -1,10 +1,15 @@
 """DynamoDB keeps every law, and does what the model does: with one broker, and with three that take turns.
 
 It is dynoxide, MiniStack, and the fake of the simulation, which is in this process; on it the laws are measured.
+
+A law on an emulator takes as many seconds as the law is long. So in each run of the suite the emulators share the laws,
+and those that are about large amounts are left to the fake; `make aws-laws` runs all of them on each, with one broker
+and with three.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -26,7 +31,19 @@ from tests.simulation.dynamodb.table import Table
 pytestmark = pytest.mark.timeout(120)  # on a busy machine: some laws make tens of thousands of jobs
 FAKE = "fake"
 TABLE = "airunner"
-EACH = [(name, brokers) for name in (FAKE, *ENGINES) for brokers in (1, 3)]
+ALL = bool(os.environ.get("AIRUNNER_AWS_LAWS"))  # see `make aws-laws`
+SHARED = {"dynoxide": (1,), "ministack": (3,)}
+EACH = [
+    (name, brokers) for name in (FAKE, *ENGINES) for brokers in (1, 3) if ALL or brokers in SHARED.get(name, (1, 3))
+]
+LARGE = {  # laws about large amounts, which take an emulator long
+    "a_large_log_goes_in_several_steps_and_its_job_at_once",
+    "a_log_of_large_runs_goes_in_several_steps",
+    "a_queue_holds_so_many_different_needs_and_no_more",
+    "looking_through_many_for_nothing_costs_too",
+    "nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly",
+    "very_many_requests_are_forgotten_in_steps",
+}
 
 
 @pytest.fixture(params=EACH, ids=lambda each: f"{each[0]}-{each[1]}-brokers")
@@ -48,14 +65,23 @@ def store(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Iterator[
     account.drop(table)
 
 
+def skip_on_emulators(request: pytest.FixtureRequest) -> None:
+    """Skip what takes an emulator long, unless everything is to be run."""
+    if not ALL and FAKE not in request.node.name:
+        pytest.skip("it takes an emulator long: `make aws-laws` runs it")
+
+
 @pytest.mark.parametrize("law", LAWS)
-def test_dynamodb_keeps_the_law_and_counts_right(law: str, store: Rotation):
+def test_dynamodb_keeps_the_law_and_counts_right(law: str, store: Rotation, request: pytest.FixtureRequest):
     if store.brokers > 1 and law in OF_ONE_BROKER:
         pytest.skip("the law is about what one broker owns")
+    if law in LARGE:
+        skip_on_emulators(request)
     LAWS[law](Driver(store))
 
 
-def test_dynamodb_does_what_the_model_does_and_counts_right(store: Rotation):
+def test_dynamodb_does_what_the_model_does_and_counts_right(store: Rotation, request: pytest.FixtureRequest):
+    skip_on_emulators(request)
     # Of a lease that another broker renews the deadline is set, and not kept if it is later, as the model does.
     several = store.brokers > 1
     StoreAndModel(store, store.brokers, visibility_ms=(2_000,), early=several).run()

@@ -14,7 +14,7 @@ from airunner.broker.lifecycle.leasing import LATE_MAX
 from airunner.broker.requests import decode
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Engine
-from airunner.broker.store.dynamodb.table import Table
+from airunner.broker.store.dynamodb.table import CALLS_MAX, Table
 from airunner.broker.store.portions import Part, divide, rows_of
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import encode_bodies
@@ -138,7 +138,7 @@ def fake(sizes: list[int]) -> Iterator[Bench]:
 def on_aws(account: Account, sizes: list[int]) -> Iterator[Bench]:
     """A table of an emulator, which asserts these limits by itself; or a real one."""
     table = account.create()
-    with fleet(account, table, 1) as (engine,):
+    with fleet(account.client(max_pool_connections=CALLS_MAX), table, 1) as (engine,):
         yield Bench(engine, Driver(Store(engine)), sizes, exact=False)
     account.drop(table)
 
