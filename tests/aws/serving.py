@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ COMMANDS: Final[dict[str, Callable[[int, Path], awsemulators.Started]]] = {
 }
 LIVE: Final = "AIRUNNER_AWS_LIVE"  # prefix of the tables that tests make in a real account
 ENGINES: Final = ("dynoxide", "ministack", *(("live",) if os.environ.get(LIVE) else ()))  # that keep the laws
+CONNECTIONS: Final = 32  # to DynamoDB: those of several brokers
 ENDING: Final = ("setpriv", "--pdeathsig", "KILL")
 NO_ACCOUNT: Final = {  # no test finds a real account by itself, and none waits for one
     "AWS_CONFIG_FILE": os.devnull,
@@ -65,6 +67,11 @@ class Account:
         config = Config(**{"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 30, **options})
         return boto3.client(service, region_name=self.region, endpoint_url=self.url, config=config)
 
+    @cached_property
+    def tables(self) -> Any:
+        """The client of DynamoDB that tests share: to make one takes longer than most of what they do with it."""
+        return self.client(max_pool_connections=CONNECTIONS)
+
     def name_of_table(self) -> str:
         """Choose the name of a table that is not there yet."""
         return f"{self._prefix}-{os.getpid()}-{next(self._numbers)}"
@@ -76,14 +83,14 @@ class Account:
         """
         from airunner.broker.store.dynamodb.schema import table_definition
 
-        name, client = self.name_of_table(), self.client()
+        name, client = self.name_of_table(), self.tables
         client.create_table(**table_definition(name))
         client.get_waiter("table_exists").wait(TableName=name)
         return name
 
     def drop(self, table: str) -> None:
         """Delete a table."""
-        self.client().delete_table(TableName=table)
+        self.tables.delete_table(TableName=table)
 
     def store(self, table: str) -> str:
         """Build the URL of the store in a table; without queues beside it, a broker's URL needs `&sqs=none` too."""

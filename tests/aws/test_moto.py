@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.broker.store.dynamodb.table import CALLS_MAX
 from tests.aws.crowding import Crowd
 from tests.aws.fleets import fleet
 from tests.aws.serving import Account, Emulators
@@ -21,17 +20,17 @@ ROUNDS_MAX = 10  # of a crowd, until moto has lost something
 def complaints(account: Account) -> list[str]:
     """What is wrong after brokers of a new table have worked all at once."""
     table = account.create()
-    with fleet(account.client(max_pool_connections=BROKERS * CALLS_MAX), table, BROKERS) as engines:
+    with fleet(account.tables, table, BROKERS) as engines:
         crowd = Crowd(engines)
         crowd.run()
-        found = crowd.complaints(account.client(), table)
+        found = crowd.complaints(account.tables, table)
     account.drop(table)
     return found
 
 
 def done_twice(account: Account) -> bool:
     """Whether a transaction that is repeated with its token is done again."""
-    table, client = account.create(), account.client()
+    table, client = account.create(), account.tables
     key = {"pk": {"S": "counted"}, "sk": {"S": "0"}}
     one = {":one": {"N": "1"}}
     added = {"Update": {"TableName": table, "Key": key, "UpdateExpression": "ADD n :one"}}

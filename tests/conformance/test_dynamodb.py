@@ -58,10 +58,10 @@ def store(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Iterator[
             dynamocounters.require_right(fake.items())
         return
     account = aws_emulators(name)
-    table, client = account.create(), account.client()
-    with fleet(client, table, brokers) as engines:
+    table = account.create()
+    with fleet(account.tables, table, brokers) as engines:
         yield Rotation(engines)
-        dynamocounters.require_right(dynamocounters.scan(client, table))
+        dynamocounters.require_right(dynamocounters.scan(account.tables, table))
     account.drop(table)
 
 
