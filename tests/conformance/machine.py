@@ -114,10 +114,10 @@ class StoreAndModel:
         self.jobs: list[m.ModelJob] = []  # all that ever were
         self.watch_keys: dict[str, WatchKey] = {}
 
-    def run(self) -> None:
+    def run(self, steps: int = STEPS) -> None:
         """Do one thing after the other, and compare what there is after each."""
         self.begin()
-        for _ in range(STEPS):
+        for _ in range(steps):
             self.act()
             self.compare_queues()
             self.compare_lists()

@@ -30,6 +30,7 @@ from tests.simulation.dynamodb.table import Table
 
 pytestmark = pytest.mark.timeout(120)  # on a busy machine: some laws make tens of thousands of jobs
 FAKE = "fake"
+STEPS = 120  # of the model: each asks an emulator some fifteen times
 TABLE = "airunner"
 ALL = bool(os.environ.get("AIRUNNER_AWS_LAWS"))  # see `make aws-laws`
 SHARED = {"dynoxide": (1,), "ministack": (3,)}
@@ -84,4 +85,4 @@ def test_dynamodb_does_what_the_model_does_and_counts_right(store: Rotation, req
     skip_on_emulators(request)
     # Of a lease that another broker renews the deadline is set, and not kept if it is later, as the model does.
     several = store.brokers > 1
-    StoreAndModel(store, store.brokers, visibility_ms=(2_000,), early=several).run()
+    StoreAndModel(store, store.brokers, visibility_ms=(2_000,), early=several).run(STEPS)
