@@ -39,6 +39,7 @@ class Voice:
         self.site, self.seq, self.woken = site, seq, 0
         self.ledger: Stage | None = None
         self.forgotten: list[Collection[QueueKey] | None] = []
+        self.rung: list[Collection[QueueKey]] = []
         self.gateway = Inbox[Sequence[Response | Nudged]]()
         self.announcer = Inbox[Sequence[Appended]]()
         self.to_timekeeper, self.alarms = anyio.create_memory_object_stream[Alarm](100)
@@ -54,6 +55,7 @@ class Voice:
             edges(),
             site.counts,
             self.forgotten.append,
+            self.rung.append,
         )
 
     def wake(self) -> None:
@@ -115,6 +117,21 @@ async def test_the_engine_looks_anew_in_what_others_have_made_ready_and_only_the
         assert (b.took(), b.forgotten) == ({CI}, [{CI}])
         b.bus.ready_all()
         assert (b.took(), b.forgotten[1:]) == ({EVERY_QUEUE}, [None])
+
+
+async def test_a_bell_is_rung_for_ready_queues_while_there_are_others_and_makes_them_ready_where_it_is_heard() -> None:
+    async with voices(a=0, b=0) as (a, b):
+        await a.commit()
+        assert a.rung == [{CI}]
+        b.took()
+        b.bus.make_ready([CI])
+        assert (b.took(), b.forgotten[-1]) == ({CI}, {CI})
+        b.bus.make_ready(None)
+        assert (b.took(), b.forgotten[-1]) == ({EVERY_QUEUE}, None)
+        a.bus.set_peers({})
+        await a.commit()
+        assert len(a.rung) == 1, "what is ready here is tried here"
+        a.took()
 
 
 async def test_ready_queues_and_nudges_reach_the_others_sealed_and_numbered() -> None:
