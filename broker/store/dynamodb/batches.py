@@ -34,4 +34,4 @@ class Batch(Struct):
     secret_revs: dict[tuple[str, str], int] = {}  # by tenant and queue; 0: it never had a secret
     notes: list[Note] = []  # of removed jobs
     dropped: Dropped = {}
-    kept: dict[tuple[str, int], Bucket] = {}  # this broker's tally buckets as they were last written, by tenant
+    kept: dict[tuple[str, int], Bucket] = {}  # this broker's tally buckets as last written, by tenant and number

@@ -74,16 +74,16 @@ class DynamoEngine(PageReader):
         self._numbers = Numbers(own.slot)
         self._owned = Owned()
         self._recent = Recent()
-        self._forgotten: deque[Collection[QueueKey] | None] = deque()
+        self._forgotten: deque[Collection[QueueKey] | None] = deque()  # hints that came since the last load
         self._actions: list[Any] = []
         self._changes = Changes()
         self._saving: saving.Saving | None = None
-        self._kept: dict[tuple[str, int], Bucket] = {}
-        self._known_words: dict[tuple[str, bytes], int] = {}
-        self._searched_s: float | None = None
-        self._search_ends: dict[int, int] = {}  # by shard
-        self._size_bytes, self._sized = 0, False
-        self._next_due_ms: int | None = None
+        self._kept: dict[tuple[str, int], Bucket] = {}  # see `Batch.kept`
+        self._known_words: dict[tuple[str, bytes], int] = {}  # texts of needs: when each was stored, in s
+        self._searched_s: float | None = None  # when the index was last searched for overdue jobs,
+        self._search_ends: dict[int, int] = {}  # and where that ended, by shard
+        self._size_bytes, self._sized = 0, False  # as the last beat has counted; whether it was read since
+        self._next_due_ms: int | None = None  # as of the last commit
         self._outbox = Outbox(table, own.broker)
         self._adoption = Adoption(table, self._owned, self._outbox, own.broker)
 

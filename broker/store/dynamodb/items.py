@@ -39,7 +39,6 @@ from airunner.protocol.names import JobId, RequestId
 Item = dict[str, Any]
 
 PIECE_BYTES_MAX: Final = 380_000  # of a segment in one item, which may have 400 KB
-ITEM_BYTES_MAX: Final = 409_600  # DynamoDB's bound
 KB: Final = 1_024
 SMALL_EVENTS_BYTES: Final = 300  # of a segment that may be inside a job's item
 SEGMENT_FIELDS_BYTES: Final = 32  # of a segment inside, beside its events

@@ -97,7 +97,7 @@ class PageReader(LogReader):
         super().__init__(table)
         self._aside: set[str] = set()
         self._new = NewJobs()
-        self._words: dict[tuple[str, bytes], str] = {}
+        self._words: dict[tuple[str, bytes], str] = {}  # texts of needs, by tenant and key
 
     @contextmanager
     def reading(self) -> Generator[None]:

@@ -228,9 +228,9 @@ class Saving:
                 self.actions.append({next(iter(action)): {"TableName": self._table.name, **asked}})
         changed = {(row.tenant, row.queue) for row in changes.secrets}
         for tenant, queue in changed.union((tenant, queue) for tenant, queue, _ in changes.secrets_removed):
-            self._raise((f"X#{tenant}", f"{queue}#"), self._batch.secret_revs.get((tenant, queue), 0))
+            self._raise_rev((f"X#{tenant}", f"{queue}#"), self._batch.secret_revs.get((tenant, queue), 0))
 
-    def _raise(self, key: tuple[str, str], rev: int) -> None:
+    def _raise_rev(self, key: tuple[str, str], rev: int) -> None:
         """Raise a revision that is as it was read."""
         one = {":one": {"N": "1"}}
         if rev == 0:
@@ -274,7 +274,7 @@ class Saving:
     def _raise_tenant(self, tenant: str) -> None:
         if tenant not in self._raised:
             self._raised.add(tenant)
-            self._raise((TENANTS, tenant), self._batch.tenant_revs[tenant])
+            self._raise_rev((TENANTS, tenant), self._batch.tenant_revs[tenant])
 
     def _count(self, changes: Changes) -> None:
         for old, row in changes.changed:

@@ -200,7 +200,7 @@ def due_at(job: JobRow) -> int | None:
 
 
 class Numbers:
-    """Numbers of new jobs: the instant, the broker's slot and a count, so that they rise and are unique."""
+    """Numbers of new jobs, in bits: the instant in ms (42), the broker's slot (10), a count (11). They rise."""
 
     def __init__(self, slot: int) -> None:
         self._slot = slot

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from airunner.broker.store.dynamodb.items import Item
-from airunner.broker.store.dynamodb.schema import Key, bucket_sk, needs_key, tallies_pk
+from airunner.broker.store.dynamodb.schema import Key, bucket_sk, tallies_pk
 from airunner.broker.store.rows import QueueCounts, QueueKey
 from airunner.protocol.replies import QueueMode
 
@@ -233,8 +233,3 @@ class TenantTallies:
     def kinds(self) -> dict[tuple[str, bytes], int]:
         """Count living jobs by queue and the key of their needs."""
         return {(name, needs): jobs for name, tally in self.queues.items() for needs, jobs in tally.kinds.items()}
-
-
-def kind_of(key: QueueKey) -> bytes:
-    """Return the key of needs under which a kind is counted."""
-    return needs_key(key.needs)

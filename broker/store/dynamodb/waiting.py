@@ -180,7 +180,7 @@ def _search(table: Table, lines: Sequence[_Line]) -> None:
         while pks := [pk for line in lines for pk in line.next_jobs()]:
             items = table.get((pk, JOB) for pk in pks)
             for line in lines:
-                line.adopt(items)
+                line.keep_waiting(items)
         if all(line.is_done for line in lines):
             return
 
@@ -244,8 +244,8 @@ class _Line:
         self._looked.update(self._asked)
         return self._asked
 
-    def adopt(self, items: Mapping[Key, Item]) -> None:
-        """Take the jobs that wait among those that were read."""
+    def keep_waiting(self, items: Mapping[Key, Item]) -> None:
+        """Keep the jobs that wait, of those that were read."""
         for pk in self._asked:
             if (item := items.get((pk, JOB))) is not None:
                 job = read_job(item)
