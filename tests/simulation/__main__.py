@@ -172,10 +172,10 @@ def run_all(
     return sorted(verdicts, key=lambda verdict: verdict.seed)
 
 
-def run_mutants(jobs: int, *, search: bool) -> int:
+def run_mutants(names: Sequence[str], jobs: int, *, search: bool) -> int:
     """The exit code: 0 when every mutant is found out. So many run at once."""
     code = running = 0
-    left = list(reversed(MUTANTS))
+    left = list(reversed(names))
     while left or running:
         if left and running < jobs:
             running += 1
@@ -193,7 +193,7 @@ def run_mutant(name: str, *, search: bool) -> int:
     """Run the seed that showed the lie before, then, in a search, the others until one shows it."""
     lie, store, shown = MUTANTS[name]
     lie()
-    seeds = range(FLEET_SEEDS_MAX if store == "shared" else SEEDS_MAX)
+    seeds = range(FLEET_SEEDS_MAX if store in ("shared", "dynamodb") else SEEDS_MAX)
     order = [shown, *(seed for seed in seeds if search and seed != shown)]
     verdicts = run_all(order, store, 1, until=lambda verdict: bool(verdict.violations))
     found = next((verdict for verdict in verdicts if verdict.violations), None)
@@ -215,10 +215,11 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write the history of each seed")
     parser.add_argument("--mutants", action="store_true", help="show that lies are found out")
+    parser.add_argument("--only", choices=list(MUTANTS), help="only this lie")
     parser.add_argument("--search", action="store_true", help="where a lie's own seed does not show it, try others")
     given = parser.parse_args()
     if given.mutants:
-        return run_mutants(given.jobs, search=given.search)
+        return run_mutants([given.only] if given.only else list(MUTANTS), given.jobs, search=given.search)
     first, beyond = (given.seed, given.seed + 1) if given.seed is not None else map(int, given.seeds.split(":"))
     verdicts = run_all(
         range(first, beyond),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import trio
 
+from airunner.broker.aws.opening import Bells, Lines
 from airunner.broker.store.contract import Engine, Identity, StoreAway
 from airunner.broker.store.dynamodb.items import read_job
 from airunner.broker.store.dynamodb.opening import open_table
@@ -28,6 +29,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.fleet import Fleet
 from tests.simulation.history import Committed, LateIndexes
 from tests.simulation.machine import Machine
+from tests.simulation.tickets import SimLine, SimQueue
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -68,6 +70,7 @@ class DynamoFleet(Fleet):
         super().__init__(world)
         self.cloud = Cloud(world.network)
         self.cloud.server.on_commit = self._committed
+        self.tickets = SimQueue(world.network)
         self._said_late = False
 
     async def opened(self, machine: Machine, thread: Baton, identity: Identity) -> Engine:
@@ -89,6 +92,9 @@ class DynamoFleet(Fleet):
             if error.exit_code != EXIT_UNAVAILABLE:
                 raise
             raise StoreAway(str(error)) from error
+
+    def lines(self, machine: Machine) -> Lines:
+        return Lines(bells=Bells(SimLine(self.tickets, machine), SimLine(self.tickets, machine)))
 
     def faults(self) -> Faults:
         return DynamoFaults(self.world, self.cloud)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from airunner.broker.aws.opening import NO_LINES, Lines
 from airunner.broker.broker import Broker, Membership
 from airunner.broker.counts import Counts
 from airunner.broker.relay.exchange import Exchange
@@ -71,8 +72,14 @@ class Fleet(Brokers):
             Counts(),
             membership=Membership(exchange, FLEET_KEY),
             change_secret=FLEET_KEY,
+            lines=self.lines(machine),
         )
         await together(broker.run, exchange.run, thread.run)
+
+    def lines(self, machine: Machine) -> Lines:
+        """Lines of a broker beside its store."""
+        del machine
+        return NO_LINES
 
     @abstractmethod
     async def opened(self, machine: Machine, thread: Baton, identity: Identity) -> Engine:

@@ -35,6 +35,7 @@ from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.conformance.memory import MemoryEngine
 from tests.simulation import world
 from tests.simulation.machine import Machine, true_s
+from tests.simulation.mutants_dynamodb import DYNAMODB_MUTANTS
 from tests.simulation.network import SimDealer
 from tests.simulation.shared import Server
 from tests.simulation.sharedrows import Rows
@@ -227,6 +228,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "mode-read-without-lock": (mode_read_without_lock, "shared", 59),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
         "hints-without-number": (hints_without_number, "shared", 20),
+        **DYNAMODB_MUTANTS,
     }
 )
 """Each mutant, the kind of disk on which its lie can show, and a seed that shows it: `make test` runs this one alone,

@@ -109,7 +109,8 @@ class Server:
         names = Names(request)
         show = projection(request.get("ProjectionExpression"), names)
         names.require_used()
-        item = self._table(request["TableName"]).get(self._key(request["Key"]))
+        table, key = self._table(request["TableName"]), self._key(request["Key"])
+        item = table.get(key) if request.get("ConsistentRead") else table.get_late(key)
         return ({} if item is None else {"Item": show(copied(item))}) | _read_units(request)
 
     def batch_get_item(self, request: Request) -> Answer:
@@ -130,7 +131,7 @@ class Server:
                 raise invalid("Provided list of item keys contains duplicates")
             items = found.setdefault(name, [])
             for key, asked in zip(keys, one["Keys"], strict=True):
-                item = self._table(name).get(key)
+                item = self._table(name).get(key) if one.get("ConsistentRead") else self._table(name).get_late(key)
                 if item is not None and room < item_bytes(item):
                     left.setdefault(name, {**one, "Keys": []})["Keys"].append(asked)
                 elif item is not None:

@@ -92,6 +92,12 @@ class Table:
     def get(self, key: Key) -> Item | None:
         return self._items.get(key[0], {}).get(key[1])
 
+    def get_late(self, key: Key) -> Item | None:
+        """What a read that is not consistent may show: an item as of up to `FED_LATE_S` ago."""
+        since_s = self.now_s() - self.late_s()
+        late = (change.before for change in self._log if change.key == key and change.at_s > since_s)
+        return next(late, self.get(key))
+
     def partition(self, value: Value) -> Iterator[Item]:
         """Items of a partition, as they are now."""
         yield from self._items.get(plain(value), {}).values()
