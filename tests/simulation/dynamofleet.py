@@ -107,7 +107,9 @@ class DynamoFleet(Fleet):
         super().heal()
 
     def _committed(self, written: Sequence[Written]) -> None:
-        """Write down what is visible from now on."""
+        """Write down what is visible from now on; beats and counts alone are nothing that a law is about."""
+        if not any(_is_told(before or after) for before, after in written):
+            return
         jobs = [(_row(before), _row(after)) for before, after in written if _is_job(before or after)]
         rows = [(before, after) for before, after in jobs if after is not None]
         rare = self.world.recorder.rare
@@ -146,6 +148,11 @@ class DynamoFleet(Fleet):
 def _wall_ms(steady_s: Callable[[], float], offset_ms: int) -> int:
     """A machine's wall clock."""
     return offset_ms + int(steady_s() * 1_000)
+
+
+def _is_told(item: Item | None) -> bool:
+    """Whether it is a job, an answer to a request, or the mode of a queue."""
+    return item is not None and (item["pk"]["S"][:2] in ("J#", "R#") or item["sk"]["S"].startswith("Q#"))
 
 
 def _is_job(item: Item | None) -> bool:
