@@ -213,7 +213,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "without-dedup": (without_dedup, "all", 0),
         "lease-without-deadline-check": (lease_without_deadline_check, "all", 0),
         "deadline-from-after-the-reply": (deadline_from_after_the_reply, "all", 2),
-        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "dicts", 9),
+        "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "sqlite", 4),
         "megabytes-whatever-the-link": (megabytes_whatever_the_link, "dicts", 3),
         "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "all", 1),
         "renewals-refused-when-full": (renewals_refused_when_full, "all", 0),
