@@ -235,7 +235,9 @@ def lines_of(command: str, tmp_path: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("command", ["broker", "orchestrator"])
 def test_a_broker_that_may_not_use_its_table_ends_with_one_line(command: str, tmp_path: Path) -> None:
     with refusing(Refusal(400, f"{CORAL}AccessDeniedException", "User: x is not authorized")) as server:
-        code, said = lines_of(f"{command} --store aws:jobs?region=eu-central-1&endpoint={server.url}", tmp_path)
+        code, said = lines_of(
+            f"{command} --store aws:jobs?region=eu-central-1&endpoint={server.url}&sqs=none", tmp_path
+        )
     assert code == EXIT_UNAVAILABLE
     (line,) = said
     assert line.startswith("airunner: cannot use the store in the DynamoDB table jobs: AccessDeniedException: User: x ")
