@@ -66,6 +66,7 @@ class DynamoEngine(PageReader):
 
     def __init__(self, table: Table, own: OwnRow, wall_ms: Callable[[], int], *, announces: bool = False) -> None:
         super().__init__(table)
+        table.is_open = True
         self.broker = own.broker
         self.announces = announces
         self.ready_seq = own.ready_seq
@@ -215,7 +216,7 @@ class DynamoEngine(PageReader):
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         empty = {key for key in wanted if not self._batch.tenants[key.tenant].may_be_ready(key, self.broker)}
-        search = find_waiting(self.table, self._recent, wanted, self._aside, empty)
+        search = find_waiting(self.table, self._recent, wanted, self._aside, empty, self._batch.keys.wanted)
         self.locked_ms = math.ceil(search.again_s * 1_000)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         found = {pk: known.get(pk, job) for pk, job in search.jobs.items()}

@@ -6,7 +6,8 @@
 | another transaction is at an item, or the table is throttled | again after a random pause, which grows |
 | server error, connection lost, no answer in time | the same: a transaction has a token, and is done once |
 | `TRIES_MAX` or `CALL_S` of these; a condition that fails after one | `StoreUnsure`; `StoreAway`: it is not done |
-| missing right, table, index; an item that is too large | `OperatorError` with AWS's code |
+| missing right, table, index | at the opening `OperatorError` with AWS's code; later `StoreAway` |
+| a wrong call, such as an item that is too large | `OperatorError` |
 """
 
 from __future__ import annotations
@@ -38,10 +39,14 @@ BYTES_MAX: Final = 4_000_000  # of these items; DynamoDB takes 4 MB
 KEYS_MAX: Final = 100  # in one BatchGetItem
 CALLS_MAX: Final = 8  # calls at a time
 FAILED: Final = "ConditionalCheckFailed"
+CANCELLED: Final = "TransactionCanceledException"
 AGAIN: Final = frozenset(
     {"None", "TransactionConflict", "TransactionInProgress", "ThrottlingError", "ProvisionedThroughputExceeded"}
 )
 """Reasons, of a transaction or of one of its writes, after which the same may be tried again."""
+OWN_FAULTS: Final = frozenset({"ValidationException", "IdempotentParameterMismatchException", CANCELLED})
+"""Codes that say that a call is wrong, and so will be for ever."""
+UNITS: Final = "ConsumedCapacity"  # what every answer to a write has, since it is asked for
 NOTHING_SENT: Final = frozenset({"EndpointConnectionError", "ConnectTimeoutError"})
 
 
@@ -98,6 +103,7 @@ class Table:
         self.edges = edges
         self.rows = 0  # items read or written
         self.units = 0.0
+        self.is_open = False  # from then on a call that is not allowed is an outage: rights and credentials change
         self._client = client
 
     # --- reads ---
@@ -118,7 +124,7 @@ class Table:
         pauses = self._pauses()
         while left:
             asked = {self.name: {"Keys": left, "ConsistentRead": True}}
-            answer = self._call(partial(self._client.batch_get_item, RequestItems=asked), reads=True)
+            answer = self._call(partial(self._client.batch_get_item, RequestItems=asked), "Responses")
             for item in answer["Responses"].get(self.name, []):
                 found[item["pk"]["S"], item["sk"]["S"]] = item
             before, left = len(left), answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
@@ -150,7 +156,7 @@ class Table:
             asked["ProjectionExpression"] = projection
         left = limit
         while True:
-            answer = self._call(partial(self._client.query, **asked), reads=True)
+            answer = self._call(partial(self._client.query, **asked), "Items")
             items = answer["Items"]
             self.rows += len(items)
             yield from items
@@ -172,7 +178,7 @@ class Table:
         counted = 0
         while counted < limit:
             asked["Limit"] = limit - counted
-            answer = self._call(partial(self._client.query, **asked), reads=True)
+            answer = self._call(partial(self._client.query, **asked), "Count")
             counted += answer["Count"]
             if (last := answer.get("LastEvaluatedKey")) is None:
                 break
@@ -205,7 +211,7 @@ class Table:
             asked["ExpressionAttributeValues"] = values
         self.rows += 1
         try:
-            answer = self._call(partial(call, **asked), reads=False)
+            answer = self._call(partial(call, **asked), UNITS)
         except Moved:
             return False
         except StoreUnsure as unsure:
@@ -227,7 +233,7 @@ class Table:
             ClientRequestToken=token,
             ReturnConsumedCapacity="INDEXES",
         )
-        answer = self._call(call, reads=False)
+        answer = self._call(call, UNITS)
         self._add_units(answer.get("ConsumedCapacity", []))
 
     def put_action(self, item: Item, condition: str, values: Values | None = None) -> dict[str, Any]:
@@ -262,7 +268,7 @@ class Table:
 
     def describe(self) -> dict[str, Any]:
         """Describe the table, as DescribeTable answers. Raises `OperatorError`, `StoreAway`."""
-        return self._call(partial(self._client.describe_table, TableName=self.name), reads=True)
+        return self._call(partial(self._client.describe_table, TableName=self.name), "Table")
 
     def _pauses(self) -> Iterator[float]:
         """Pause before each further try, longer each time and by chance."""
@@ -272,32 +278,48 @@ class Table:
             yield pause_s
             pause_s = min(2 * pause_s, PAUSE_LAST_S)
 
-    def _call(self, call: Callable[[], dict[str, Any]], *, reads: bool) -> dict[str, Any]:
+    def _call(self, call: Callable[[], dict[str, Any]], member: str) -> dict[str, Any]:
+        """Make a call; `member` is what its answer has, if it is one of DynamoDB's and not, say, of a proxy."""
         pauses = self._pauses()
         unsure = False
         until_s = self.edges.steady_s() + CALL_S
         while True:
             try:
-                return call()
+                answer = call()
             except Exception as error:
                 if not is_aws_error(error):
                     raise
-                words, reasons = aws_words(error), reasons_of(error)
-                if FAILED in reasons:
-                    if unsure:  # the try before may have done it, and its token be forgotten
-                        raise StoreUnsure(f"{self.shown}: {words}, after a try without an answer") from error
-                    raise Moved from error
-                if not (is_transient(error) or (reasons and reasons <= AGAIN)):
-                    raise OperatorError(f"cannot use {self.shown}: {words}", exit_code=EXIT_UNAVAILABLE) from error
-                unsure |= not reads and may_be_done(error)
+                words = self._judged(error, unsure=unsure)
+                unsure |= member == UNITS and may_be_done(error)
+            else:
+                if member in answer:
+                    return answer
+                words = f"an answer without {member}, which is not one of DynamoDB"
+                unsure |= member == UNITS
             if self.edges.steady_s() >= until_s or next(pauses, None) is None:
                 raise (StoreUnsure if unsure else StoreAway)(f"{self.shown}: {words}")
+
+    def _judged(self, error: Exception, *, unsure: bool) -> str:
+        """Return words for an error after which the call may be made again; raise what others mean.
+
+        unsure: whether a try before, which was not answered, may have done it
+        """
+        words, reasons = aws_words(error), reasons_of(error)
+        if FAILED in reasons:
+            if unsure:  # its token may be forgotten
+                raise StoreUnsure(f"{self.shown}: {words}, after a try without an answer") from error
+            raise Moved from error
+        if is_transient(error) or (reasons and reasons <= AGAIN):
+            return words
+        if self.is_open and code_of(error) not in OWN_FAULTS:
+            raise (StoreUnsure if unsure else StoreAway)(f"{self.shown}: {words}") from error
+        raise OperatorError(f"cannot use {self.shown}: {words}", exit_code=EXIT_UNAVAILABLE) from error
 
 
 def reasons_of(error: Exception) -> set[str]:
     """Return why a write was not done, of a transaction for each of its writes; empty: for another reason."""
     code = code_of(error)
-    if code == "TransactionCanceledException":
+    if code == CANCELLED:
         answer: Any = error
         return {reason["Code"] for reason in answer.response.get("CancellationReasons", ())}
     return {code.removesuffix("Exception")} & {FAILED, *AGAIN}

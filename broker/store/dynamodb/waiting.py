@@ -19,7 +19,8 @@ from airunner.broker.store.dynamodb.items import Item, JobItem, read_job
 from airunner.broker.store.dynamodb.owned import LATE_S
 from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, Key, job_pk, place_of, waiting_partition
 from airunner.broker.store.dynamodb.table import Table
-from airunner.broker.store.rows import JobRow, QueueKey
+from airunner.broker.store.needs import meets
+from airunner.broker.store.rows import JobRow, QueueKey, Wanted
 
 SPARE: Final = 4  # entries that are read beyond those that are wanted: some are of jobs that were leased just now
 ROUNDS_MAX: Final = 8  # searches for one queue and needs in a batch; each goes on behind the one before
@@ -138,36 +139,96 @@ class Search(Struct):
 
 
 def find_waiting(
-    table: Table, recent: Recent, wanted: Mapping[QueueKey, int], aside: Collection[str], empty: Collection[QueueKey]
+    table: Table,
+    recent: Recent,
+    wanted: Mapping[QueueKey, int],
+    aside: Collection[str],
+    empty: Collection[QueueKey],
+    requests: Sequence[Wanted],
 ) -> Search:
-    """Find waiting jobs, of each queue and needs as many as are wanted, without those that are known to be `empty`."""
+    """Find waiting jobs, of each queue and needs as many as are wanted, without those that are known to be `empty`.
+
+    The queues of each of the `requests` are searched in their order, until there are as many jobs as all of these may
+    lease; what was not searched then may have more.
+    """
     now_s = table.edges.steady_s()
     search = Search()
-    rows: list[JobRow] = []
-    locked: set[QueueKey] = set()
-    more: set[QueueKey] = set()
+    lines: dict[QueueKey, _Line] = {}
     hints = {key: recent.hinted(key, now_s) for key in wanted}
-    lines: list[_Line] = []
+    waits: set[QueueKey] = set()
     for key, count in wanted.items():
         hint = hints[key]
         if hint is not None and hint.next_s > now_s and not recent.ready(key, now_s):
-            locked.add(key)
+            waits.add(key)
         elif key not in empty:
-            lines.append(_Line(table, recent, key, count, aside, now_s))
-    _search(table, lines)
-    for line in lines:
-        jobs = line.in_order()
+            lines[key] = _Line(table, recent, key, count, aside, now_s)
+    searched = _search_in_order(table, lines, _orders(requests, lines))
+    rows: list[JobRow] = []
+    locked = waits
+    more = lines.keys() - searched
+    for key in searched:
+        line, jobs = lines[key], lines[key].in_order()
         search.jobs |= {job.key[0]: job for job in jobs}
         rows += [job.row for job in jobs]
         if len(jobs) < line.count and not line.is_whole:
-            more.add(line.key)
-        elif len(jobs) < line.count and (hint := hints[line.key]) is not None:
-            locked.add(line.key)
+            more.add(key)
+        elif len(jobs) < line.count and (hint := hints[key]) is not None:
+            locked.add(key)
             if not jobs:  # what was found may still be there next time
                 hint.was_in_vain(now_s)
     search.waiting = Waiting(rows, frozenset(more), frozenset(locked))
     search.again_s = min((hint.next_s - now_s for key in locked if (hint := hints[key]) is not None), default=0.0)
     return search
+
+
+class _Order(Struct):
+    """Order in which a request leases from queues; of each queue the keys of those needs that it meets."""
+
+    queues: list[list[QueueKey]]
+    jobs: int
+    at: int = 0  # how many queues are searched
+
+    def next_keys(self, queues: int) -> list[QueueKey]:
+        """Go on to the next queues."""
+        some = self.queues[self.at : self.at + queues]
+        self.at += queues
+        return [key for keys in some for key in keys]
+
+    def lacks(self, lines: Mapping[QueueKey, _Line], jobs: int) -> bool:
+        """Check whether a further queue is to be searched, if so many jobs are enough."""
+        if self.at >= len(self.queues):
+            return False
+        return sum(lines[key].found for keys in self.queues[: self.at] for key in keys) < jobs
+
+
+def _orders(requests: Sequence[Wanted], keys: Collection[QueueKey]) -> list[_Order]:
+    """Make the orders of requests; the queues of one request follow each other, with the same facts."""
+    of_queue: dict[tuple[str, str], list[QueueKey]] = {}
+    for key in keys:
+        of_queue.setdefault(key[:2], []).append(key)
+    orders: list[_Order] = []
+    before: Wanted | None = None
+    for asked in requests:
+        kinds = of_queue.get((asked.tenant, asked.queue), [])
+        meeting = [key for key in kinds if not key.needs or asked.facts is None or meets(asked.facts, key.needs)]
+        if before is None or before.facts is not asked.facts or before.tenant != asked.tenant:
+            orders.append(_Order([], asked.jobs))
+        orders[-1].queues.append(meeting)
+        before = asked
+    return orders
+
+
+def _search_in_order(table: Table, lines: Mapping[QueueKey, _Line], orders: Sequence[_Order]) -> list[QueueKey]:
+    """Search queues until no request lacks jobs, in each round twice as many; return what was searched."""
+    enough = sum(order.jobs for order in orders)
+    searched: dict[QueueKey, None] = {}
+    queues = 1
+    while lacking := [order for order in orders if order.lacks(lines, enough)]:
+        keys = dict.fromkeys(key for order in lacking for key in order.next_keys(queues) if key not in searched)
+        _search(table, [lines[key] for key in keys])
+        searched |= keys
+        queues *= 2
+    return list(searched)
 
 
 def _search(table: Table, lines: Sequence[_Line]) -> None:
@@ -202,6 +263,11 @@ class _Line:
         self._asked: list[str] = []
         self._places = {pk: (place, number) for place, number, pk in recent.ready(key, now_s)}
         self._ends: dict[int, bytes | None] = dict.fromkeys(range(SHARDS))  # of open shards: the last place read
+
+    @property
+    def found(self) -> int:
+        """How many jobs were found, of those that are wanted."""
+        return min(len(self._found), self.count)
 
     @property
     def is_whole(self) -> bool:

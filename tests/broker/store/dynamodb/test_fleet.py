@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Fenced
 from airunner.broker.store.dynamodb.engine import DynamoEngine
 from airunner.broker.store.dynamodb.owned import LATE_S, OVERDUE_MS, SEARCHED_S
+from airunner.broker.store.dynamodb.schema import SHARDS
 from airunner.broker.store.rows import BrokerRow, BrokerSeen, QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
@@ -243,3 +245,41 @@ def test_a_dead_brokers_last_lease_is_adopted_though_no_index_showed_it_at_first
     assert adopt(other, "broker-0") == {"broker-0"}
     assert other.apply().next_due_ms == other.now_ms + VISIBILITY_MS
     assert other.verdict(lease) is Verdict.KEPT
+
+
+def test_a_lease_searches_no_more_queues_than_it_takes_jobs_from(brokers: tuple[Driver, Driver], world: World):
+    first, other = brokers
+    queues = [f"queue-{number}" for number in range(32)]
+    for queue in queues:
+        first.submit("a", "b", queue=queue)
+    asked: list[str] = []
+    query = world.client.query
+
+    def noted(**request: Any) -> dict[str, Any]:
+        asked.append(request.get("IndexName", ""))
+        return query(**request)
+
+    world.client.query = noted
+    (lease,) = other.lease(*queues)
+    assert lease.spec.queue == queues[0]
+    assert asked.count("waiting") == SHARDS
+    asked.clear()
+    leases = other.lease(*queues, slots=8)
+    assert [lease.spec.queue for lease in leases] == [
+        queues[0],
+        *(queue for queue in queues[1:4] for _ in "ab"),
+        queues[4],
+    ]
+    assert asked.count("waiting") <= 7 * SHARDS, "1, 2 and 4 queues"
+
+
+def test_a_lease_finds_the_only_job_in_the_last_of_many_queues(brokers: tuple[Driver, Driver]):
+    first, other = brokers
+    queues = [f"queue-{number}" for number in range(32)]
+    for queue in queues:
+        first.submit(queue=queue)
+    for queue in queues[:-1]:
+        first.lease(queue)
+    (lease,) = other.lease(*queues)
+    assert lease.spec.queue == queues[-1]
+    assert other.outcome(other.dequeue(*queues)).news.exhausted == {QueueKey("home", queue) for queue in queues}

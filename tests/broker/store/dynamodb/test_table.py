@@ -16,6 +16,7 @@ from tests.broker.store.dynamodb.opened import TABLE, AtOnce
 
 PUT = {"Put": {"TableName": TABLE, "Item": {"pk": {"S": "a"}, "sk": {"S": "0"}}}}
 TOKEN = "0123456789abcdef"
+DONE: dict[str, Any] = {"ConsumedCapacity": []}
 
 
 class Scripted:
@@ -64,7 +65,7 @@ NOT_SENT = (EndpointConnectionError(endpoint_url="http://there"), ConnectTimeout
 
 @pytest.mark.parametrize("error", [*BUSY, *UNSURE, *NOT_SENT], ids=str)
 def test_a_transaction_is_tried_again_with_the_same_token(error: Exception):
-    client = Scripted(error, error, {})
+    client = Scripted(error, error, DONE)
     Table(client, TABLE, AtOnce()).transact([PUT], TOKEN)
     assert [asked["ClientRequestToken"] for asked in client.asked] == [TOKEN] * 3
 
@@ -185,3 +186,26 @@ def test_a_call_is_given_up_before_its_broker_is_taken_for_dead():
     with pytest.raises(StoreUnsure):
         Table(client, TABLE, edges).transact([PUT], TOKEN)
     assert now_s[0] < DEAD_S
+
+
+def test_an_answer_that_is_not_dynamodbs_is_no_answer():
+    client = Scripted({}, {"html": "log in first"}, DONE)
+    Table(client, TABLE, AtOnce()).transact([PUT], TOKEN)
+    assert [asked["ClientRequestToken"] for asked in client.asked] == [TOKEN] * 3
+    with pytest.raises(StoreUnsure, match="without ConsumedCapacity"):
+        Table(Scripted({}), TABLE, AtOnce()).transact([PUT], TOKEN)
+    with pytest.raises(StoreAway, match="without Responses"):
+        Table(Scripted({}), TABLE, AtOnce()).get([("a", "0")])
+    with pytest.raises(StoreAway, match="without Items"):
+        list(Table(Scripted({}), TABLE, AtOnce()).query("pk = :pk", {":pk": {"S": "a"}}))
+
+
+def test_rights_that_are_withdrawn_from_a_broker_that_runs_are_an_outage_and_its_own_faults_its_end():
+    table = Table(Scripted(refused("AccessDeniedException")), TABLE, AtOnce())
+    table.is_open = True
+    with pytest.raises(StoreAway, match="AccessDeniedException"):
+        table.transact([PUT], TOKEN)
+    table = Table(Scripted(refused("ValidationException")), TABLE, AtOnce())
+    table.is_open = True
+    with pytest.raises(OperatorError):
+        table.transact([PUT], TOKEN)
