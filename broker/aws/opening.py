@@ -89,6 +89,8 @@ def open_lines(url: AwsUrl, say: Callable[[str], None]) -> Generator[Lines]:
 def _queue(sqs: Any, name: str, instead: str) -> str:  # noqa: ANN401 - boto3 has no types
     """Look up the URL of a queue. Raises `OperatorError`, which says what to do `instead`."""
     found = _require(f"queue {name}", instead, sqs.get_queue_url, QueueName=name)
+    if "QueueUrl" not in found:  # a proxy has answered, for example
+        raise OperatorError(f"cannot use the queue {name}: what came is no answer of SQS", exit_code=EXIT_UNAVAILABLE)
     return str(found["QueueUrl"])
 
 

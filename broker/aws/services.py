@@ -72,7 +72,7 @@ class SqsQueue:
             for at, message in enumerate(messages)
         ]
         answer = await self._line.call(self._client.send_message_batch, QueueUrl=self._url, Entries=entries)
-        return len(answer.get("Failed", ()))
+        return len(messages) - len(answer.get("Successful", ()))
 
     async def receive(self) -> list[Received]:
         """See `ports.Queue`."""
@@ -116,4 +116,7 @@ class EventBridgeBus:
                 for entry in entries
             ],
         )
-        return [Verdict(result.get("ErrorCode", ""), result.get("ErrorMessage", "")) for result in answer["Entries"]]
+        results = answer.get("Entries", ())
+        if len(results) != len(entries):  # a proxy has answered, for example
+            raise AwsFault("InvalidAnswer: what came is no answer of EventBridge")
+        return [Verdict(result.get("ErrorCode", ""), result.get("ErrorMessage", "")) for result in results]
