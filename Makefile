@@ -81,7 +81,7 @@ aws-down: $(VENV)/.test ## stop both
 	@$(BIN)/python scripts/awsemulators.py down
 
 aws-live: $(VENV)/.test ## run the laws in a real account of AWS, with its region and credentials; LIVE=prefix of the tables
-	@AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q -k live tests/aws tests/conformance/test_dynamodb.py
+	@AIRUNNER_AWS_LAWS=1 AIRUNNER_AWS_LIVE=$(or $(LIVE),airunner-live) $(BIN)/python -m pytest -q -k live tests/aws tests/conformance/test_dynamodb.py
 
 aws-laws: $(VENV)/.test ## run every law of a store on dynoxide and on MiniStack, with one broker and with three; some ten minutes
 	@AIRUNNER_AWS_LAWS=all $(BIN)/python -m pytest -q tests/conformance/test_dynamodb.py tests/broker/store/test_largest.py

@@ -51,9 +51,7 @@ LARGE = {  # laws about large amounts, which take an emulator long
 def store(request: pytest.FixtureRequest, aws_emulators: Emulators) -> Iterator[Rotation]:
     name, brokers = request.param
     if name == FAKE:
-        fake = Table(
-            now_s=partial(next, count(0.0))
-        )  # it keeps what its indexes showed lately, and they are never late
+        fake = Table(now_s=partial(next, count(0.0)))  # so it keeps few of the changes that late indexes would show
         with fleet(Client(Server({TABLE: fake})), TABLE, brokers, AtOnce) as engines:
             yield Rotation(engines)
             dynamocounters.require_right(fake.items())
