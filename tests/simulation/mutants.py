@@ -221,7 +221,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "synchronous-normal": (synchronous_normal, "sqlite", 0),
         "save-without-its-version-check": (save_without_its_version_check, "dicts", 1),
         "without-the-brokers-fence": (without_the_brokers_fence, "shared", 4),
-        "without-the-opening-write": (without_the_opening_write, "shared", 7),
+        "without-the-opening-write": (without_the_opening_write, "shared", 20),
         "asynchronous-standby": (asynchronous_standby, "shared", 7),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 1),
         "without-grant-rows": (without_grant_rows, "shared", 30),
