@@ -22,7 +22,7 @@ from airunner.broker.store.contract import Moved, Waiting
 from airunner.broker.store.dynamodb import saving, sweeping
 from airunner.broker.store.dynamodb.adopting import Adoption, OwnRow, broker_items, read_broker, tenants_of
 from airunner.broker.store.dynamodb.batches import Batch
-from airunner.broker.store.dynamodb.items import Item, JobItem, read_job, read_record
+from airunner.broker.store.dynamodb.items import Item, JobItem, read_record
 from airunner.broker.store.dynamodb.outbox import Outbox
 from airunner.broker.store.dynamodb.owned import SEARCHED_S, Owned, indexed, overdue, take_over
 from airunner.broker.store.dynamodb.pages import PageReader
@@ -61,7 +61,6 @@ class DynamoEngine(PageReader):
     alone = False
     remote = True
     warnings: tuple[str, ...] = ()
-    damage_met = 0
     locked_ms = 0
 
     def __init__(self, table: Table, own: OwnRow, wall_ms: Callable[[], int], *, announces: bool = False) -> None:
@@ -111,7 +110,7 @@ class DynamoEngine(PageReader):
 
     def load(self, keys: Keys) -> Loaded:
         if self._reading:
-            return Loaded(jobs=self._named(keys), kinds=self._kinds_of_queues(keys), damaged=set(self._aside))
+            return Loaded(jobs=self._named(keys), kinds=self._kinds_of_queues(keys), damaged=set(self.table.aside))
         now_s = self.table.edges.steady_s()
         self._seen.clear()
         while self._forgotten:
@@ -180,9 +179,9 @@ class DynamoEngine(PageReader):
         if granted:
             items |= self.table.get([*((pk, JOB) for pk in further), *((pk, SPEC) for pk in granted)])
         with_specs = {job_pk(*key) for key in keys.specs}.union(granted)
-        for pk in dict.fromkeys([*jobs, *further]):
-            if (item := items.get((pk, JOB))) is not None:
-                self._remember(read_job(item), items if pk in with_specs else None)
+        wanted_jobs = [((pk, JOB), items[pk, JOB]) for pk in dict.fromkeys([*jobs, *further]) if (pk, JOB) in items]
+        for job in self.table.read_jobs(dict(wanted_jobs)):
+            self._remember(job, items if job.key[0] in with_specs else None)
 
     def _remember(self, job: JobItem, items: Mapping[Key, Item] | None) -> JobItem:
         """Remember a job that was read for the batch, with its spec from these items. Raises `Moved`."""
@@ -200,7 +199,7 @@ class DynamoEngine(PageReader):
         named = [row for row in rows if (row.tenant, row.job_id) in keys.jobs]
         granted = [row for row in rows if (row.tenant, row.lease_request) in keys.grants and row not in named]
         keys.add_retried(named)
-        found = Loaded(jobs=[*named, *granted], records=list(batch.records.values()), damaged=set(self._aside))
+        found = Loaded(jobs=[*named, *granted], records=list(batch.records.values()), damaged=set(self.table.aside))
         for key in keys.queues:
             tallies = batch.tenants[key.tenant]
             own = tallies.bucket(bucket_of(key.queue), self.broker)
@@ -216,7 +215,7 @@ class DynamoEngine(PageReader):
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         empty = {key for key in wanted if not self._batch.tenants[key.tenant].may_be_ready(key, self.broker)}
-        search = find_waiting(self.table, self._recent, wanted, self._aside, empty, self._batch.keys.wanted)
+        search = find_waiting(self.table, self._recent, wanted, self.table.aside, empty, self._batch.keys.wanted)
         self.locked_ms = math.ceil(search.again_s * 1_000)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         found = {pk: known.get(pk, job) for pk, job in search.jobs.items()}
@@ -228,7 +227,7 @@ class DynamoEngine(PageReader):
         return search.waiting._replace(jobs=[found[pk].row for pk in pks])
 
     def due(self, now_ms: int, limit: int) -> list[JobRow]:
-        pks = self._owned.due(now_ms, limit, self._aside)
+        pks = self._owned.due(now_ms, limit, self.table.aside)
         jobs = self._read(pks)
         for pk in pks:
             if pk not in jobs:
@@ -254,13 +253,9 @@ class DynamoEngine(PageReader):
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         wanted = list(pks)
         items = self.table.get([(pk, part) for pk in wanted for part in (JOB, SPEC)])
-        found: dict[str, JobItem] = {}
-        for pk in wanted:
-            if pk in known:
-                found[pk] = self._remember(known[pk], items)
-            elif (item := items.get((pk, JOB))) is not None:
-                found[pk] = self._remember(read_job(item), items)
-        return found
+        read = {job.key[0]: job for job in self.table.read_jobs(items)}
+        found = {pk: known.get(pk) or read.get(pk) for pk in wanted}
+        return {pk: self._remember(job, items) for pk, job in found.items() if job is not None}
 
     def next_due_ms(self) -> int | None:
         return self._next_due_ms
@@ -327,13 +322,13 @@ class DynamoEngine(PageReader):
     # --- retention ---
 
     def finished(self, before_ms: int, limit: int) -> list[JobRow]:
-        pks = sweeping.find_finished(self.table, tenants_of(self.table), before_ms, limit, self._aside)
+        pks = sweeping.find_finished(self.table, tenants_of(self.table), before_ms, limit, self.table.aside)
         jobs = self._read(pks).values()
         ended = [job.row for job in jobs if job.row.finished_ms is not None and job.row.finished_ms < before_ms]
         return sweeping.fitting(ended)
 
     def finished_of(self, tenant: str) -> JobRow | None:
-        pks = [pk for _, pk in sweeping.finished_of(self.table, tenant, 1, None, self._aside)]
+        pks = [pk for _, pk in sweeping.finished_of(self.table, tenant, 1, None, self.table.aside)]
         return next((job.row for job in self._read(pks).values() if job.row.finished_ms is not None), None)
 
     def store_bytes(self) -> int:
@@ -369,11 +364,10 @@ class DynamoEngine(PageReader):
 
     @property
     def damage(self) -> tuple[int, int]:
-        return self.damage_met, len(self._aside)
+        return self.table.damage_met, len(self.table.aside)
 
     def set_aside(self, job_id: str, /) -> None:
-        self.damage_met += 1
-        self._aside.add(job_id)
+        self.table.set_aside(job_id)
 
     def outbox(self, limit: int) -> list[OutboxEntry]:
         """List lifecycle events that are stored and not yet announced; it may be called in another thread."""

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from airunner.broker.store.dynamodb.items import Item, read_job, read_segments
+from airunner.broker.store.dynamodb.items import Item, read_segments
 from airunner.broker.store.dynamodb.schema import JOB, bucket_of, job_pk, parcels_pk, segment_sk
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.dynamodb.tallies import Announcement, Bucket, read_bucket
@@ -185,8 +185,8 @@ class Outbox:
     def _read(self, tenant: str, entry: Announcement) -> bytes:
         """Read a segment of a job's log; b"": it is not there."""
         pk = job_pk(tenant, entry.job_id)
-        item = self._table.get([(pk, JOB)]).get((pk, JOB))
-        for segment in read_job(item).segments if item else ():
+        jobs = self._table.read_jobs(self._table.get([(pk, JOB)]))
+        for segment in [segment for job in jobs for segment in job.segments]:
             if segment.first_sequence == entry.sequence:
                 return segment.events
         values = {":pk": {"S": pk}, ":sk": {"S": segment_sk(entry.sequence)}}

@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from airunner.broker.store.contract import StoreAway
-from airunner.broker.store.dynamodb.items import JobItem, read_job, write_job
+from airunner.broker.store.dynamodb.items import JobItem, write_job
 from airunner.broker.store.dynamodb.schema import DUE, JOB, SHARDS, due_at, due_partition, job_of_pk
 from airunner.broker.store.dynamodb.table import CALLS_MAX, Table
 from airunner.broker.store.rows import JobRow
@@ -139,7 +139,7 @@ def take_over(table: Table, owned: Owned, pks: Iterable[str], before: str, broke
     wanted = list(pks)
     taken = 0
     for at in range(0, len(wanted), _CHUNK):
-        items = [read_job(item) for item in table.get((pk, JOB) for pk in wanted[at : at + _CHUNK]).values()]
+        items = table.read_jobs(table.get((pk, JOB) for pk in wanted[at : at + _CHUNK]))
         there = {job.key[0] for job in items}
         for pk in wanted[at : at + _CHUNK]:
             if pk not in there:
@@ -166,8 +166,8 @@ def _take_one(table: Table, job: JobItem, before: str, broker: str, now_ms: int)
         if table.put(write_job(job), "rev = :rev", {":rev": {"N": str(rev)}}):
             job.rev += 1
             return job
-        items = table.get([job.key])
-        if not items:
+        found = table.read_jobs(table.get([job.key]))
+        if not found:
             return None
-        job = read_job(items[job.key])
+        (job,) = found
     raise StoreAway(f"{table.shown}: job {job.row.job_id} is changed by others all the time")

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from airunner.broker.store.contract import JobFilter, Page
 from airunner.broker.store.dynamodb.adopting import broker_items, read_broker, tenants_of
 from airunner.broker.store.dynamodb.batches import Batch
-from airunner.broker.store.dynamodb.items import JobItem, read_job, read_secret
+from airunner.broker.store.dynamodb.items import JobItem, read_secret
 from airunner.broker.store.dynamodb.logs import LogReader
 from airunner.broker.store.dynamodb.owned import LATE_S, indexed
 from airunner.broker.store.dynamodb.saving import WORDS_MAX, read_tallies
@@ -95,7 +95,6 @@ class PageReader(LogReader):
 
     def __init__(self, table: Table) -> None:
         super().__init__(table)
-        self._aside: set[str] = set()
         self._new = NewJobs()
         self._words: dict[tuple[str, bytes], str] = {}  # texts of needs, by tenant and key
 
@@ -151,7 +150,7 @@ class PageReader(LogReader):
     def _matching(self, wanted: JobFilter, pks: Iterable[str]) -> dict[str, JobRow]:
         prefix = job_pk(wanted.tenant, wanted.prefix or "")
         items = self.table.get((pk, JOB) for pk in pks if pk.startswith(prefix))
-        jobs = [read_job(item) for item in items.values()]
+        jobs = self.table.read_jobs(items)
         return {job.key[0]: self._see(job).row for job in jobs if _fits(job, wanted)}
 
     def _with_specs(self, page: Page) -> Page:
@@ -181,14 +180,12 @@ class PageReader(LogReader):
         pks = [job_pk(*key) for key in keys.jobs]
         wanted = [*((pk, JOB) for pk in pks), *((job_pk(*key), SPEC) for key in keys.specs)]
         items = self.table.get(wanted)
-        rows: list[JobRow] = []
-        for pk in pks:
-            if (item := items.get((pk, JOB))) is not None:
-                job = self._see(read_job(item))
-                if (spec := items.get((pk, SPEC))) is not None:
-                    job.row.spec = spec["s"]["B"]
-                rows.append(job.row)
-        return rows
+        jobs = self.table.read_jobs(items)
+        for job in jobs:
+            self._see(job)
+            if (spec := items.get((job.key[0], SPEC))) is not None:
+                job.row.spec = spec["s"]["B"]
+        return [job.row for job in jobs]
 
     # --- queues ---
 
@@ -223,11 +220,9 @@ class PageReader(LogReader):
     def _text_of_a_job(self, tenant: str, queue: str, needs: bytes) -> str:
         """Return the text of needs from a living job, if it was not kept for so long."""
         for _, pk in self._listed(tenant, None):
-            item = self.table.get([(pk, JOB)]).get((pk, JOB))
-            if item is not None:
-                row = read_job(item).row
-                if row.queue == queue and needs_key(row.needs) == needs:
-                    return row.needs
+            for job in self.table.read_jobs(self.table.get([(pk, JOB)])):
+                if job.row.queue == queue and needs_key(job.row.needs) == needs:
+                    return job.row.needs
         return ""
 
     def queues(self, tenant: str, after: str, names: frozenset[str] | None, limit: int) -> list[QueueRow]:
@@ -261,9 +256,9 @@ class PageReader(LogReader):
             for shard in range(SHARDS):
                 heads += self._heads(key, shard)
         for _, pk in sorted(heads):
-            item = self.table.get([(pk, JOB)]).get((pk, JOB))
-            if item is not None and not (row := read_job(item).row).gate:
-                return row.submitted_ms
+            for job in self.table.read_jobs(self.table.get([(pk, JOB)])):
+                if not job.row.gate:
+                    return job.row.submitted_ms
         return None
 
     def _heads(self, key: QueueKey, shard: int) -> list[tuple[int, str]]:
@@ -325,7 +320,7 @@ class PageReader(LogReader):
         found = self.table.edges.run_all([partial(indexed, self.table, broker) for broker in brokers])
         prefix = job_pk(tenant, "")
         pks = {pk for some in [*found, self._own_pks()] for pk in some if pk.startswith(prefix)}
-        rows = [read_job(item).row for item in self.table.get((pk, JOB) for pk in pks).values()]
+        rows = [job.row for job in self.table.read_jobs(self.table.get((pk, JOB) for pk in pks))]
         return [
             row for row in rows if row.deadline_ms is not None and row.agent is not None and row.finished_ms is None
         ]

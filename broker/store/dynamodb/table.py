@@ -22,8 +22,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from airunner.broker.store.awserrors import THROTTLED, aws_words, code_of, is_aws_error, is_transient
 from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
-from airunner.broker.store.dynamodb.items import Item, size_of
-from airunner.broker.store.dynamodb.schema import Key
+from airunner.broker.store.dynamodb.items import Item, JobItem, read_job, size_of
+from airunner.broker.store.dynamodb.schema import JOB, Key, job_of_pk
+from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 
 T = TypeVar("T")
@@ -103,6 +104,8 @@ class Table:
         self.edges = edges
         self.rows = 0  # items read or written
         self.units = 0.0
+        self.damage_met = 0  # jobs that could not be read, each time
+        self.aside: set[str] = set()  # ids of jobs that are out of use
         self.is_open = False  # from then on a call that is not allowed is an outage: rights and credentials change
         self._client = client
 
@@ -185,6 +188,23 @@ class Table:
             asked["ExclusiveStartKey"] = last
         self.rows += 1
         return counted
+
+    def read_jobs(self, items: Mapping[Key, Item]) -> list[JobItem]:
+        """Read the jobs among items, in their order; one that cannot be read is set aside, and left out."""
+        jobs: list[JobItem] = []
+        for (pk, sk), item in items.items():
+            if sk != JOB:
+                continue
+            try:
+                jobs.append(read_job(item))
+            except (*UNDECODABLE, LookupError, TypeError, ValueError):
+                self.set_aside(job_of_pk(pk)[1])
+        return jobs
+
+    def set_aside(self, job_id: str) -> None:
+        """Set a job aside: it is out of use, and nothing else is."""
+        self.damage_met += 1
+        self.aside.add(job_id)
 
     # --- writes of one item ---
 

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.broker.store.contract import Waiting
-from airunner.broker.store.dynamodb.items import Item, JobItem, read_job
+from airunner.broker.store.dynamodb.items import Item, JobItem
 from airunner.broker.store.dynamodb.owned import LATE_S
 from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, Key, job_pk, place_of, waiting_partition
 from airunner.broker.store.dynamodb.table import Table
@@ -312,11 +312,9 @@ class _Line:
 
     def keep_waiting(self, items: Mapping[Key, Item]) -> None:
         """Keep the jobs that wait, of those that were read."""
-        for pk in self._asked:
-            if (item := items.get((pk, JOB))) is not None:
-                job = read_job(item)
-                if not job.row.gate and job.row.key == self.key and job.row.job_id not in self._aside:
-                    self._found[pk] = job
+        for job in self._table.read_jobs({(pk, JOB): items[pk, JOB] for pk in self._asked if (pk, JOB) in items}):
+            if not job.row.gate and job.row.key == self.key and job.row.job_id not in self._aside:
+                self._found[job.key[0]] = job
         self._asked = []
 
     def in_order(self) -> list[JobItem]:

@@ -16,8 +16,8 @@ from airunner.broker.store.dynamodb.schema import SHARDS
 from airunner.broker.store.rows import BrokerRow, BrokerSeen, QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.replies import JobsLeased, QueueMode, QueuesListed, Verdict
-from airunner.protocol.requests import ListQueues, UpdateQueue
+from airunner.protocol.replies import JobsLeased, JobsListed, QueueMode, QueuesListed, Verdict
+from airunner.protocol.requests import GetJob, ListJobs, ListQueues, UpdateQueue
 from tests.broker.store.dynamodb.opened import TABLE, AtOnce, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver
 from tests.simulation.dynamodb.client import Client
@@ -283,3 +283,19 @@ def test_a_lease_finds_the_only_job_in_the_last_of_many_queues(brokers: tuple[Dr
     (lease,) = other.lease(*queues)
     assert lease.spec.queue == queues[-1]
     assert other.outcome(other.dequeue(*queues)).news.exhausted == {QueueKey("home", queue) for queue in queues}
+
+
+def test_a_job_that_cannot_be_read_is_set_aside_and_nothing_else(world: World, brokers: tuple[Driver, Driver]):
+    first, other = brokers
+    broken, sound = first.submit("a", "b")
+    engine = engine_of(other)
+    key = {"pk": {"S": f"J#home#{broken}"}, "sk": {"S": "0"}}
+    item = world.client.get_item(TableName=TABLE, Key=key, ConsistentRead=True)["Item"]
+    world.client.put_item(TableName=TABLE, Item={**item, "r": {"B": b"\xc1"}})
+    assert [job.id for job in other.reply(JobsListed, ListJobs()).jobs] == [sound]
+    assert [lease.job_id for lease in other.lease(slots=2)] == [sound]
+    other.refused("corrupt-log", GetJob(job_id=broken))
+    assert engine.damage[1] == 1
+    other.cancel(sound)
+    other.pass_ms(VISIBILITY_MS + 1)
+    assert adopt(other, "broker-0") == {"broker-0"}
