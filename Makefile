@@ -71,8 +71,8 @@ bench-peers: $(VENV)/.test ## measure beanstalkd and PgQueuer with the same work
 kube-apiserver: $(VENV)/.made ## build a kube-apiserver for the tests of airunner scale, once; needs Go and six minutes
 	@$(BIN)/python scripts/kubeapiserver.py
 
-aws-emulators: $(VENV)/.made ## install dynoxide, MiniStack, moto and ElasticMQ for the tests of AWS, once; needs cargo and four minutes
-	@$(BIN)/python scripts/awsemulators.py install
+aws-emulators: $(VENV)/.made ## install dynoxide, MiniStack, moto and ElasticMQ for the tests of AWS, once; needs cargo and four minutes; ONLY=pypi
+	@$(BIN)/python scripts/awsemulators.py install $(ONLY)
 
 aws-up: $(VENV)/.test ## leave dynoxide and MiniStack running, with a table, queues and a bus for airunner orchestrator
 	@$(BIN)/python scripts/awsemulators.py up

@@ -118,20 +118,22 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MINISTACK_"))}
 
 
-def install() -> int:
-    """Build and install what is not in the cache; return the exit code."""
+def install(only: str | None = None) -> int:
+    """Install and build what is not in the cache, or `only` what is on PyPI ("pypi"); return the exit code."""
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
         _install_venv()
-        _build_dynoxide()
-        _copy_elasticmq()
+        if only is None:
+            _build_dynoxide()
+            _copy_elasticmq()
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
         print(f"`{' '.join(map(str, error.cmd))}` failed with exit code {error.returncode}", file=sys.stderr)
         return 1
-    print(DYNOXIDE_PROGRAM, VENV / "bin/ministack", VENV / "bin/moto_server", sep="\n")
+    programs = (DYNOXIDE_PROGRAM, VENV / "bin/ministack", VENV / "bin/moto_server")
+    print(*(program for program in programs if program.is_file()), sep="\n")
     return 0
 
 
@@ -282,7 +284,7 @@ def down(folder: Path) -> int:
 def main() -> int:
     """Run `install`, `up` or `down`, as the first argument says; `up` uses $AIRUNNER_HOME or CHECKOUT/.airunner."""
     if sys.argv[1] == "install":
-        return install()
+        return install(*sys.argv[2:])
     folder = Path(os.environ.get("AIRUNNER_HOME") or CHECKOUT / ".airunner").absolute() / "aws"
     return {"up": up, "down": down}[sys.argv[1]](folder)
 
