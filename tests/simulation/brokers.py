@@ -55,9 +55,14 @@ class Brokers(ABC):
             await machine.ended.wait()
             if machine.crashed is not None:
                 world.note(f"{name} crashed: {machine.crashed!r}")
+                self.judge(machine.crashed)
             if not machine.stopped:
                 self.down(machine, "crash", power=False)
             await anyio.sleep(world.pause_s([0.2, 2.0, 12.0]))  # virtual
+
+    def judge(self, crashed: BaseException) -> None:
+        """Raise if a broker may not end by this; a disk ends one in many ways."""
+        del crashed
 
     @abstractmethod
     def main(self, machine: Machine, doors: SimDoors) -> Main:

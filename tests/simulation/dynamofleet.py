@@ -96,6 +96,15 @@ class DynamoFleet(Fleet):
     def lines(self, machine: Machine) -> Lines:
         return Lines(bells=Bells(SimLine(self.tickets, machine), SimLine(self.tickets, machine)))
 
+    def judge(self, crashed: BaseException) -> None:
+        if isinstance(crashed, BaseExceptionGroup):
+            for each in crashed.exceptions:
+                self.judge(each)
+            return
+        assert isinstance(crashed, OperatorError), (
+            f"a broker has ended by a fault of its own: {crashed!r}"
+        )  # not `Fenced`
+
     def faults(self) -> Faults:
         return DynamoFaults(self.world, self.cloud)
 
