@@ -224,7 +224,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "without-the-opening-write": (without_the_opening_write, "shared", 20),
         "asynchronous-standby": (asynchronous_standby, "shared", 7),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 1),
-        "without-grant-rows": (without_grant_rows, "shared", 30),
+        "without-grant-rows": (without_grant_rows, "shared", 93),
         "mode-read-without-lock": (mode_read_without_lock, "shared", 59),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
         "hints-without-number": (hints_without_number, "shared", 9),
