@@ -31,8 +31,9 @@ from tests.acceptance.chaos_machines import Scarcity, Suspension
 from tests.acceptance.chaos_processes import JobProcess, Victim, job_processes
 from tests.acceptance.chaos_users import CLIENT_KINDS
 from tests.acceptance.failovers import tell
-from tests.acceptance.running import free_ports, make_home
+from tests.acceptance.running import make_home
 from tests.acceptance.slowlink import SlowLink
+from tests.ports import free_ports
 from tests.simulation.history import Started, wall_ms
 
 AGENTS: Final = 3

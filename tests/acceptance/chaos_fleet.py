@@ -17,7 +17,7 @@ from tests.acceptance import stepping
 from tests.acceptance.brokers import make_homes
 from tests.acceptance.chaos_processes import Victim, connects_from
 from tests.acceptance.partlink import PartLink, StoreLink
-from tests.acceptance.running import free_ports
+from tests.ports import free_ports
 from tests.postgresql.serving import VERSIONS, Server, programs, serving
 
 FENCED: Final = "another broker has taken this one for dead"

@@ -25,7 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubeapiserver import CACHED
 
-from tests.acceptance.running import free_ports, stop
+from tests.acceptance.running import stop
+from tests.ports import free_ports
 
 NAMESPACE: Final = "default"
 JOBS: Final = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"

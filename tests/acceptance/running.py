@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -74,13 +73,6 @@ def run(
 def make_home(root: Path) -> None:
     """As `airunner certs init` does."""
     init(Home(root))
-
-
-def free_ports(number: int = 3) -> list[int]:
-    """Find TCP ports that no process uses; all at once, so that they differ."""
-    with ExitStack() as probes:
-        bound = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [probe.getsockname()[1] for probe in bound]
 
 
 def airunner(home: Path, *arguments: str, timeout_s: float = READY_S_MAX) -> str:

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.running import free_ports, stop
+from tests.acceptance.running import stop
+from tests.ports import free_ports
 from tests.postgresql.serving import missing
 
 DAEMONS: Final = ("munged", "slurmctld", "slurmd")

@@ -18,7 +18,7 @@ from tests.acceptance.brokers import make_homes
 from tests.acceptance.chaos_judge import Cluster, Findings, drain, judge
 from tests.acceptance.chaos_processes import Victim, airunner_processes, job_processes, kill
 from tests.acceptance.chaos_users import CLIENT_KINDS, STOP, accepted, diaries
-from tests.acceptance.running import free_ports
+from tests.ports import free_ports
 from tests.simulation.history import Killed, Record, wall_ms
 
 BROKERS: Final = 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.ports import free_ports
 
 VERSIONS: Final = (15, 18)
 PASSWORD: Final = "open/sesame"  # in a URL it has to be escaped
@@ -233,9 +234,7 @@ class Server:
 
 def free_port() -> int:
     """Find a TCP port that no process uses."""
-    with closing(socket.socket()) as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def as_user() -> dict[str, Any]:
