@@ -215,7 +215,7 @@ class DynamoEngine(PageReader):
 
     def waiting(self, wanted: Mapping[QueueKey, int]) -> Waiting:
         empty = {key for key in wanted if not self._batch.tenants[key.tenant].may_be_ready(key, self.broker)}
-        search = find_waiting(self.table, self._recent, wanted, self.table.aside, empty, self._batch.keys.wanted)
+        search = find_waiting(self.table, self._recent, wanted, self.table.aside, empty, self._batch.keys)
         self.locked_ms = math.ceil(search.again_s * 1_000)
         known = {job.key[0]: job for job in self._batch.jobs.values()}
         found = {pk: known.get(pk, job) for pk, job in search.jobs.items()}

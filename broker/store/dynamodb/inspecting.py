@@ -20,7 +20,6 @@ from airunner.broker.store.dynamodb.pages import PageReader
 from airunner.broker.store.dynamodb.schema import LISTED, SHARDS, STORE, TTL, job_of_pk, listed_partition
 from airunner.broker.store.dynamodb.table import CALLS_MAX, Edges, Table
 from airunner.broker.store.rows import JobRow, Keys
-from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import EXIT_UNAVAILABLE, CorruptLog, OperatorError
 
 CHUNK: Final = 50  # jobs that are read at once
@@ -105,13 +104,12 @@ class LogReader(PageReader):
     def _load(self, keys: Sequence[tuple[str, str]]) -> Iterator[JobRow]:
         """Read jobs with their specs, by number."""
         wanted = Keys(now_ms=0, jobs=set(keys), specs=set(keys))
-        try:
-            yield from sorted(self._named(wanted), key=lambda row: row.number)
-        except UNDECODABLE as error:
-            if len(keys) == 1:
-                raise CorruptLog from error
-            for key in keys:  # up to the one that is damaged
-                yield from self._load([key])
+        rows = {(row.tenant, str(row.job_id)): row for row in self._named(wanted)}
+        for key in keys:
+            if (row := rows.get(key)) is not None:
+                yield row
+            elif key[1] in self.table.aside:
+                raise CorruptLog
 
 
 @contextmanager

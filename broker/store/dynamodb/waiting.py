@@ -20,7 +20,7 @@ from airunner.broker.store.dynamodb.owned import LATE_S
 from airunner.broker.store.dynamodb.schema import JOB, SHARDS, WAITING, Key, job_pk, place_of, waiting_partition
 from airunner.broker.store.dynamodb.table import Table
 from airunner.broker.store.needs import meets
-from airunner.broker.store.rows import JobRow, QueueKey, Wanted
+from airunner.broker.store.rows import JobRow, Keys, QueueKey, Wanted
 
 SPARE: Final = 4  # entries that are read beyond those that are wanted: some are of jobs that were leased just now
 ROUNDS_MAX: Final = 8  # searches for one queue and needs in a batch; each goes on behind the one before
@@ -144,12 +144,12 @@ def find_waiting(
     wanted: Mapping[QueueKey, int],
     aside: Collection[str],
     empty: Collection[QueueKey],
-    requests: Sequence[Wanted],
+    keys: Keys,
 ) -> Search:
     """Find waiting jobs, of each queue and needs as many as are wanted, without those that are known to be `empty`.
 
-    The queues of each of the `requests` are searched in their order, until there are as many jobs as all of these may
-    lease; what was not searched then may have more.
+    The queues of each request in the batch's `keys` are searched in their order, until there are as many jobs as all
+    requests may lease, without those that have expired; what was not searched then may have more.
     """
     now_s = table.edges.steady_s()
     search = Search()
@@ -161,8 +161,8 @@ def find_waiting(
         if hint is not None and hint.next_s > now_s and not recent.ready(key, now_s):
             waits.add(key)
         elif key not in empty:
-            lines[key] = _Line(table, recent, key, count, aside, now_s)
-    searched = _search_in_order(table, lines, _orders(requests, lines))
+            lines[key] = _Line(table, recent, key, count, aside, now_s, keys.now_ms)
+    searched = _search_in_order(table, lines, _orders(keys.wanted, lines))
     rows: list[JobRow] = []
     locked = waits
     more = lines.keys() - searched
@@ -250,7 +250,14 @@ class _Line:
     """Line of waiting jobs of one queue and needs, in all shards of the index, as far as it is searched."""
 
     def __init__(
-        self, table: Table, recent: Recent, key: QueueKey, count: int, aside: Collection[str], now_s: float
+        self,
+        table: Table,
+        recent: Recent,
+        key: QueueKey,
+        count: int,
+        aside: Collection[str],
+        now_s: float,
+        now_ms: int,
     ) -> None:
         self.key = key
         self.count = count
@@ -258,6 +265,7 @@ class _Line:
         self._recent = recent
         self._aside = aside
         self._now_s = now_s
+        self._now_ms = now_ms
         self._found: dict[str, JobItem] = {}
         self._looked: set[str] = set()
         self._asked: list[str] = []
@@ -266,8 +274,9 @@ class _Line:
 
     @property
     def found(self) -> int:
-        """How many jobs were found, of those that are wanted."""
-        return min(len(self._found), self.count)
+        """How many jobs were found, of those that are wanted, and that have not expired."""
+        deadlines = [job.row.deadline_ms for job in self.in_order()]
+        return sum(deadline_ms is None or deadline_ms > self._now_ms for deadline_ms in deadlines)
 
     @property
     def is_whole(self) -> bool:
