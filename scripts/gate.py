@@ -31,6 +31,8 @@ EMULATED_LAWS: Final = "dynoxide-1-brokers or dynoxide-3-brokers or ministack-1-
 """Combinations of emulators of AWS and brokers whose laws run without coverage: those on the fake cover their lines."""
 EMULATED: Final = ("tests/aws/test_kills.py", "tests/aws/test_moto.py")
 """Other tests on emulators of AWS that run without coverage: real brokers, and threads that wait for each other."""
+STORES: Final = ("tests/aws", "tests/broker/aws", "tests/broker/store", "tests/conformance", "tests/postgresql")
+"""Tests of stores and their servers, which run beside those of other parts: together these two take longest."""
 PROPERTIES: Final = (
     "tests/agent/output/test_encodings.py",
     "tests/broker/test_waiting_work.py",
@@ -71,7 +73,13 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
         "parts": [
             *measuring,
             *("-k", f"not ({COVERED_LAWS} or {EMULATED_LAWS})"),
-            *_without(CLUSTERS, *PROPERTIES, *BREAKING, *EMULATED),
+            *_without(CLUSTERS, *PROPERTIES, *BREAKING, *STORES),
+        ],
+        "stores": [
+            *measuring,
+            *("-k", f"not ({COVERED_LAWS} or {EMULATED_LAWS})"),
+            *STORES,
+            *_without(*PROPERTIES, *EMULATED),
         ],
         "laws": [*bare, "-k", COVERED_LAWS, "tests/conformance/test_postgres.py"],
         "aws": [
