@@ -1,4 +1,4 @@
-"""Jobs that fall due together end in as many transactions as they take, whoever has them and however large they are."""
+"""Jobs that fall due together end in as many transactions as they take, of many tenants and with large specs too."""
 
 from __future__ import annotations
 
