@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from airunner.broker.aws.ports import WAIT_S, EventBus, Queue
 from airunner.broker.aws.services import EventBridgeBus, SqsQueue
 from airunner.broker.offload import Offload
-from airunner.broker.store.awserrors import aws_words, is_aws_error, open_client
+from airunner.broker.store.awserrors import aws_errors, aws_words, open_client
 from airunner.broker.store.awsurl import AwsUrl
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
 from airunner.transport.workthread import WorkThread
@@ -97,8 +97,6 @@ def _queue(sqs: Any, name: str, instead: str) -> str:  # noqa: ANN401 - boto3 ha
 def _require(what: str, instead: str, method: Callable[..., Any], **parameters: str) -> Any:  # noqa: ANN401 - likewise
     try:
         return method(**parameters)
-    except Exception as error:
-        if not is_aws_error(error):
-            raise
+    except aws_errors() as error:
         words = f"cannot use the {what}: {aws_words(error)}, or {instead} in --store"
         raise OperatorError(words, exit_code=EXIT_UNAVAILABLE) from error

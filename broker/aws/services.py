@@ -13,7 +13,7 @@ import anyio
 
 from airunner.broker.aws.ports import BATCH_MAX, WAIT_S, AwsFault, Entry, Message, Received, Verdict
 from airunner.broker.offload import Offload
-from airunner.broker.store.awserrors import aws_words, is_aws_error
+from airunner.broker.store.awserrors import aws_errors, aws_words
 
 SOURCE: Final = "airunner"  # of the entries; operators' rules match it
 _T = TypeVar("_T")
@@ -50,9 +50,7 @@ class Line:
         """Call a method of a client. Raises `AwsFault`."""
         try:
             return await offloaded(self._offload, lambda: method(**parameters))
-        except Exception as error:
-            if not is_aws_error(error):
-                raise
+        except aws_errors() as error:
             raise AwsFault(aws_words(error)) from error
 
 

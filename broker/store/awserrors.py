@@ -88,9 +88,9 @@ def is_transient(error: Exception) -> bool:
     return code_of(error) in THROTTLED or status >= SERVER_FAULT
 
 
-def is_aws_error(error: Exception) -> bool:
-    """Check whether an error is one of AWS or of botocore, and so no fault of this program."""
-    return isinstance(error, _errors().ClientError | _errors().BotoCoreError)
+def aws_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors of AWS and of botocore, for `except`; the library is loaded where one is raised."""
+    return _errors().ClientError, _errors().BotoCoreError
 
 
 def require_boto3() -> None:

@@ -11,7 +11,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, Final
 
-from airunner.broker.store.awserrors import aws_words, is_aws_error, open_client
+from airunner.broker.store.awserrors import aws_errors, aws_words, open_client
 from airunner.broker.store.awsurl import AwsUrl
 from airunner.broker.store.contract import StoreAway
 from airunner.broker.store.dynamodb.adopting import tenants_of
@@ -57,9 +57,7 @@ def _missing(
     try:
         if not is_on(ask(TableName=table)):
             yield f"the table has no {name}: turn it on, as deploy/aws/airunner.yaml does"
-    except Exception as error:
-        if not is_aws_error(error):
-            raise
+    except aws_errors() as error:
         yield f"whether the table has {name} cannot be read: {aws_words(error)}"
 
 

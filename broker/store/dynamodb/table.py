@@ -20,7 +20,7 @@ from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Final, Protocol, TypeVar
 
-from airunner.broker.store.awserrors import THROTTLED, aws_words, code_of, is_aws_error, is_transient
+from airunner.broker.store.awserrors import THROTTLED, aws_errors, aws_words, code_of, is_transient
 from airunner.broker.store.contract import Moved, StoreAway, StoreUnsure
 from airunner.broker.store.dynamodb.items import Item, JobItem, read_job, size_of
 from airunner.broker.store.dynamodb.schema import JOB, Key, job_of_pk
@@ -306,9 +306,7 @@ class Table:
         while True:
             try:
                 answer = call()
-            except Exception as error:
-                if not is_aws_error(error):
-                    raise
+            except aws_errors() as error:
                 words = self._judged(error, unsure=unsure)
                 unsure |= member == UNITS and may_be_done(error)
             else:

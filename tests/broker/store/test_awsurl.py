@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from airunner.broker.store.awserrors import aws_words, code_of, is_aws_error, is_transient, open_client, require_boto3
+from airunner.broker.store.awserrors import aws_errors, aws_words, code_of, is_transient, open_client, require_boto3
 from airunner.broker.store.awsurl import AwsUrl, is_aws
 from airunner.protocol.errors import OperatorError
 
@@ -93,7 +93,7 @@ def test_credentials_that_are_missing_are_asked_for() -> None:
     client = open_client(AwsUrl.parse("aws:jobs?region=eu-central-1"), "sqs", connections=1)
     with pytest.raises(Exception, match="credentials") as raised:
         client.list_queues()
-    assert is_aws_error(raised.value)
+    assert isinstance(raised.value, aws_errors())
     assert not is_transient(raised.value)
     assert aws_words(raised.value).startswith("NoCredentialsError: Unable to locate credentials; give the machine")
 
