@@ -38,6 +38,14 @@ class RequestSize:
         elif took_ms <= QUICK_MS and 2 * size_bytes >= self.bytes_max:
             self.bytes_max = min(REQUEST_BYTES_MAX, 2 * self.bytes_max)
 
+    def cut_off(self, waited_ms: int) -> None:
+        """Reduce the size after a request that was not answered in `waited_ms` and is not waited for any longer.
+
+        A lease may have ended meanwhile, because its heartbeat waited behind the reply.
+        """
+        if waited_ms >= QUICK_MS:
+            self.broken()
+
     def broken(self) -> None:
         """Reduce the size after the connection ended before the reply came."""
         self.bytes_max = max(REQUEST_BYTES_MIN, self.bytes_max // 4)

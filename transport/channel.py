@@ -154,6 +154,7 @@ class Channel:
                 self._wake_in_time()
                 await waiter.done.wait()
             finally:
+                self._measure_cut_off(waiter)
                 del self._waiters[waiter.request_id]
                 self._pirate.forget(waiter.request_id)
                 self._answered.ring()
@@ -309,6 +310,11 @@ class Channel:
             waiter.sized = False
             size_bytes = max(waiter.sent_bytes, reply_bytes)
             self.request_size.answered(size_bytes, self.now_ms() - waiter.sent_ms)
+
+    def _measure_cut_off(self, waiter: _Waiter) -> None:
+        """Adjust `request_size` after a request that its caller did not wait for any longer, as when a lease ends."""
+        if waiter.sized and waiter.sent_ms and not waiter.done.is_set():
+            self.request_size.cut_off(self.now_ms() - waiter.sent_ms)
 
     def _ended(self, ending: Ending) -> None:
         _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)

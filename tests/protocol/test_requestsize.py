@@ -67,3 +67,11 @@ def test_on_any_link_it_comes_to_rest_where_an_answer_takes_seconds_at_the_most(
         size.answered(size.bytes_max, took_ms)
     # The millisecond that a reply time was rounded down by counts twice after the size has doubled.
     assert 1_000 * size.bytes_max / bytes_a_s < SLOW_MS + 2
+
+
+def test_what_was_not_waited_for_any_longer_was_too_large_if_it_was_waited_for_long():
+    size = RequestSize()
+    size.cut_off(QUICK_MS - 1)
+    assert size.bytes_max == REQUEST_BYTES_FIRST, "that shows nothing"
+    size.cut_off(QUICK_MS)
+    assert size.bytes_max == REQUEST_BYTES_MIN
