@@ -14,6 +14,7 @@ from airunner.protocol.errors import BadRequest, OperatorError, PeerError
 from airunner.protocol.frames import REVISION, magic, unserved
 from airunner.protocol.reconnect import PING_ID
 from airunner.protocol.requests import CancelJob, Ping
+from airunner.protocol.requestsize import REQUEST_BYTES_FIRST, REQUEST_BYTES_MIN
 from airunner.transport.channel import Channel
 from airunner.transport.memory import REQUESTS_ENDPOINT as ENDPOINT
 from airunner.transport.memory import MemoryNetwork
@@ -124,3 +125,14 @@ async def test_a_broker_that_falls_silent_without_an_end_of_its_connection_is_go
             with anyio.fail_after(600):
                 await channel.gone(5)
             asking.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("waits_s", "bytes_max"), [(1.9, REQUEST_BYTES_FIRST), (2.1, REQUEST_BYTES_MIN)])
+async def test_a_request_that_is_cut_off_after_seconds_makes_the_next_ones_smaller(waits_s: float, bytes_max: int):
+    """As the end of a lease does: its heartbeat waited behind the reply."""
+    request = CancelJob(job_id="j")
+    async with connected(msgpack.packb({"type": "JobCancelled", "state": "RUNNING"}), times=1) as channel:
+        await channel.ask(request)
+        with anyio.move_on_after(waits_s):
+            await channel.ask(request, smaller=lambda: request)
+        assert channel.request_size.bytes_max == bytes_max
