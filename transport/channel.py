@@ -149,12 +149,12 @@ class Channel:
                 _log.debug("asking %s %s", type(request).__name__, request_id.hex())
             try:
                 body = encode(request)
-                resizable = smaller is not None
-                self._do(self._pirate.ask(request_id, body, self.now_ms(), wait_ms=wait_ms, resizable=resizable))
+                self._do(self._pirate.ask(request_id, body, self.now_ms(), wait_ms=wait_ms, resizable=waiter.sized))
                 self._wake_in_time()
                 await waiter.done.wait()
             finally:
-                self._measure_cut_off(waiter)
+                if waiter.sized and waiter.sent_ms and not waiter.done.is_set():  # as by the end of a lease
+                    self.request_size.cut_off(self.now_ms() - waiter.sent_ms)
                 del self._waiters[waiter.request_id]
                 self._pirate.forget(waiter.request_id)
                 self._answered.ring()
@@ -310,11 +310,6 @@ class Channel:
             waiter.sized = False
             size_bytes = max(waiter.sent_bytes, reply_bytes)
             self.request_size.answered(size_bytes, self.now_ms() - waiter.sent_ms)
-
-    def _measure_cut_off(self, waiter: _Waiter) -> None:
-        """Adjust `request_size` after a request that its caller did not wait for any longer, as when a lease ends."""
-        if waiter.sized and waiter.sent_ms and not waiter.done.is_set():
-            self.request_size.cut_off(self.now_ms() - waiter.sent_ms)
 
     def _ended(self, ending: Ending) -> None:
         _log.debug("the connection to %s has ended: %s", self.endpoint, ending.name)

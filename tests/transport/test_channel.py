@@ -133,6 +133,7 @@ async def test_a_request_that_is_cut_off_after_seconds_makes_the_next_ones_small
     request = CancelJob(job_id="j")
     async with connected(msgpack.packb({"type": "JobCancelled", "state": "RUNNING"}), times=1) as channel:
         await channel.ask(request)
+        await anyio.sleep(1)  # virtual: 0 ms would be no instant of a sending
         with anyio.move_on_after(waits_s):
             await channel.ask(request, smaller=lambda: request)
         assert channel.request_size.bytes_max == bytes_max
