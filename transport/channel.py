@@ -138,14 +138,13 @@ class Channel:
         """
         request_id = request_id or self._edges.new_request_id()
         waiter = _Waiter(request_id, asked := reply_type(type(request)), smaller)
-        debugging = _log.isEnabledFor(logging.DEBUG)
         async with self._room:
             while request_id in self._waiters:  # the same request is in flight
                 await self._answered.wait()
             if self._failure is not None:
                 raise self._failure
             self._waiters[request_id] = waiter
-            if debugging:
+            if debugging := _log.isEnabledFor(logging.DEBUG):
                 _log.debug("asking %s %s", type(request).__name__, request_id.hex())
             try:
                 body = encode(request)
