@@ -24,7 +24,7 @@ from airunner.broker.store.dynamodb.adopting import Adoption, OwnRow, broker_ite
 from airunner.broker.store.dynamodb.batches import Batch
 from airunner.broker.store.dynamodb.items import Item, JobItem, read_record
 from airunner.broker.store.dynamodb.outbox import Outbox
-from airunner.broker.store.dynamodb.owned import SEARCHED_S, Owned, indexed, overdue, take_over
+from airunner.broker.store.dynamodb.owned import SEARCHED_S, Owned, indexed, is_owned, overdue, take_over
 from airunner.broker.store.dynamodb.pages import PageReader
 from airunner.broker.store.dynamodb.schema import (
     BROKERS,
@@ -138,9 +138,8 @@ class DynamoEngine(PageReader):
             self._size_bytes, self._sized = self.store_bytes(), False
         if self._searched_s is None or self._searched_s + SEARCHED_S <= now_s:
             self._searched_s = now_s
-            for pk, at in overdue(self.table, self.broker, now_ms, self._search_ends):
-                if pk not in self._owned:
-                    self._owned.note_at(pk, at)
+            late = [*overdue(self.table, self._owned, self.broker, now_ms, self._search_ends)]
+            take_over(self.table, self._owned, late, self.broker, self.broker, now_ms)
             self._adoption.look_for_late()
 
     def _load_items(self, keys: Keys) -> None:
@@ -180,8 +179,20 @@ class DynamoEngine(PageReader):
             items |= self.table.get([*((pk, JOB) for pk in further), *((pk, SPEC) for pk in granted)])
         with_specs = {job_pk(*key) for key in keys.specs}.union(granted)
         wanted_jobs = [((pk, JOB), items[pk, JOB]) for pk in dict.fromkeys([*jobs, *further]) if (pk, JOB) in items]
-        for job in self.table.read_jobs(dict(wanted_jobs)):
+        read = self.table.read_jobs(dict(wanted_jobs))
+        self._renew_unknown(read)
+        for job in read:
             self._remember(job, items if job.key[0] in with_specs else None)
+
+    def _renew_unknown(self, jobs: Iterable[JobItem]) -> None:
+        """Renew leases of this broker that this process has not granted or renewed. Raises `Moved`: there were some.
+
+        The process before it has, so lately that no index showed them at the start; the deadlines are of its clock.
+        """
+        unknown = [job.key[0] for job in jobs if is_owned(job.row, self.broker) and job.key[0] not in self._owned]
+        if unknown:
+            take_over(self.table, self._owned, unknown, self.broker, self.broker, self._batch.keys.now_ms)
+            raise Moved
 
     def _remember(self, job: JobItem, items: Mapping[Key, Item] | None) -> JobItem:
         """Remember a job that was read for the batch, with its spec from these items. Raises `Moved`."""
@@ -254,6 +265,7 @@ class DynamoEngine(PageReader):
         wanted = list(pks)
         items = self.table.get([(pk, part) for pk in wanted for part in (JOB, SPEC)])
         read = {job.key[0]: job for job in self.table.read_jobs(items)}
+        self._renew_unknown(read.values())
         found = {pk: known.get(pk) or read.get(pk) for pk in wanted}
         return {pk: self._remember(job, items) for pk, job in found.items() if job is not None}
 

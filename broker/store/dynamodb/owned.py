@@ -2,7 +2,8 @@
 
 The index `due` is late, so it only shows which jobs a broker owned some seconds ago: this one, when it starts; and a
 dead one, whose jobs are adopted. In between, the memory is what the broker's own transactions have made of it. From
-time to time the index is searched for jobs that are overdue and not in memory, whatever the reason.
+time to time the index is searched for jobs that are overdue and not in memory, whatever the reason. What this process
+has neither granted nor renewed is renewed as soon as it is met: its deadline is an instant of another process's clock.
 
 A renewal or an adoption changes one item at a time, each under its condition: it may be done in part, and again.
 """
@@ -40,11 +41,11 @@ class Owned:
 
     def note(self, pk: str, row: JobRow, broker: str) -> None:
         """Note a job's row as it is stored now."""
-        at = due_at(row) if row.broker == broker and row.finished_ms is None else None
-        if at is None:
-            self.forget(pk)
-        else:
+        at = due_at(row)
+        if at is not None and is_owned(row, broker):
             self.note_at(pk, at)
+        else:
+            self.forget(pk)
 
     def note_at(self, pk: str, at_ms: int) -> None:
         """Note that a job may be due at an instant."""
@@ -84,6 +85,11 @@ class Owned:
         return list(self._instants)
 
 
+def is_owned(row: JobRow, broker: str) -> bool:
+    """Check whether a lease or delay of a job is a broker's."""
+    return row.broker == broker and row.finished_ms is None and due_at(row) is not None
+
+
 def indexed(table: Table, broker: str) -> dict[str, int]:
     """Read from the index which jobs a broker owns, and when each is due at the earliest."""
 
@@ -104,8 +110,8 @@ def owns_any(table: Table, broker: str) -> bool:
     return False
 
 
-def overdue(table: Table, broker: str, now_ms: int, ends: dict[int, int]) -> Iterator[tuple[str, int]]:
-    """Read from the index which of a broker's jobs are overdue, and since when at the latest.
+def overdue(table: Table, owned: Owned, broker: str, now_ms: int, ends: dict[int, int]) -> Iterator[str]:
+    """Read from the index which of a broker's jobs are overdue and not in its memory.
 
     A lease that is renewed for hours is among them. So a search goes on where the one before has ended, by shard.
     """
@@ -114,8 +120,7 @@ def overdue(table: Table, broker: str, now_ms: int, ends: dict[int, int]) -> Ite
         from_ms = min(ends.pop(shard, 0), at_ms)
         values = {":d": {"S": due_partition(broker, shard)}, ":from": {"N": str(from_ms)}, ":at": {"N": str(at_ms)}}
         items = list(table.query("d = :d AND dn BETWEEN :from AND :at", values, index=DUE, limit=OVERDUE_MAX))
-        for item in items:
-            yield item["pk"]["S"], int(item["dn"]["N"])
+        yield from (pk for item in items if (pk := item["pk"]["S"]) not in owned)
         if len(items) >= OVERDUE_MAX:
             ends[shard] = max(from_ms + 1, int(items[-1]["dn"]["N"]))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airunner.broker.lifecycle.commands import Adopt, Beat, Expire, RenewAll
+from airunner.broker.lifecycle.commands import Adopt, Beat, RenewAll
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import Fenced
 from airunner.broker.store.dynamodb.engine import DynamoEngine
@@ -19,7 +19,7 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsLeased, JobsListed, QueueMode, QueuesListed, Verdict
 from airunner.protocol.requests import GetJob, ListJobs, ListQueues, UpdateQueue
 from tests.broker.store.dynamodb.opened import TABLE, AtOnce, opened
-from tests.conformance.driving import VISIBILITY_MS, Driver
+from tests.conformance.driving import VISIBILITY_MS, Driver, batch
 from tests.simulation.dynamodb.client import Client
 from tests.simulation.dynamodb.server import Server
 from tests.simulation.dynamodb.table import Table
@@ -214,8 +214,26 @@ def test_a_process_that_starts_again_renews_its_leases_and_finds_them_though_the
         world.now_s += SEARCHED_S + LATE_S
         driver.now_ms += VISIBILITY_MS + OVERDUE_MS + 1
         driver.apply(Beat())
-        assert driver.apply(Expire()).done[0].news.ready == {DEFAULT}
+        assert driver.apply().next_due_ms == driver.now_ms + VISIBILITY_MS, "a full period since it is known again"
+        assert driver.pass_ms(VISIBILITY_MS).news.ready == {DEFAULT}
         assert driver.job(lease.job_id).state is JobState.SCHEDULED
+
+
+def test_a_lease_that_the_process_before_has_granted_is_renewed_as_soon_as_it_is_met(world: World):
+    """The deadline is an instant of the clock of that process, and no index showed the lease at the start."""
+    with opened(world.client, edges=world.edges) as engine:
+        driver = Driver(Store(engine))
+        lease = driver.started()
+        now_ms = driver.now_ms
+    world.late_s = 5
+    with opened(world.client, edges=world.edges) as engine:
+        driver = Driver(Store(engine))
+        driver._drawn = 1_000_000
+        driver.now_ms = now_ms + VISIBILITY_MS + 1
+        driver.renew_all()
+        driver.publish(batch(lease, 0, "x"))
+        assert driver.apply().next_due_ms == driver.now_ms + VISIBILITY_MS
+        assert driver.expire().news.ready == set()
 
 
 def test_a_renewal_at_the_start_gives_each_lease_a_full_period(world: World):
