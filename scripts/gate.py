@@ -29,8 +29,12 @@ COVERED_LAWS: Final = "15-3-brokers or 18-1-brokers or 18-3-brokers"
 """Combinations of PostgreSQL and brokers whose laws run without coverage: they cover the lines of the first one."""
 EMULATED_LAWS: Final = "dynoxide-1-brokers or dynoxide-3-brokers or ministack-1-brokers or ministack-3-brokers"
 """Combinations of emulators of AWS and brokers whose laws run without coverage: those on the fake cover their lines."""
-EMULATED: Final = ("tests/aws/test_kills.py", "tests/aws/test_moto.py")
-"""Other tests on emulators of AWS that run without coverage: real brokers, and threads that wait for each other."""
+EMULATED: Final = (
+    *(f"tests/aws/test_{name}.py" for name in ("events", "iam", "kills", "moto", "queues", "schedules", "stack", "up")),
+    "tests/broker/aws/test_delays.py",
+    "tests/broker/aws/test_faults.py",
+)
+"""Other tests of AWS that run without coverage: they start real brokers and emulators, or brokers on virtual time."""
 STORES: Final = ("tests/aws", "tests/broker/aws", "tests/broker/store", "tests/conformance", "tests/postgresql")
 """Tests of stores and their servers, which run beside those of other parts: together these two take longest."""
 PROPERTIES: Final = (
@@ -84,8 +88,7 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
         "laws": [*bare, "-k", COVERED_LAWS, "tests/conformance/test_postgres.py"],
         "aws": [
             *bare,
-            "-k",
-            f"{EMULATED_LAWS} or test_kills or test_moto",
+            *("-k", "not fake"),
             "tests/conformance/test_dynamodb.py",
             *EMULATED,
         ],
