@@ -44,3 +44,15 @@ def opened(
         yield engine
     finally:
         engine.close()
+
+
+def before_commit(engine: DynamoEngine, act: Callable[[], object]) -> None:
+    """Do something when the engine's next batch is decided, and not committed yet."""
+    commit = engine.commit
+
+    def late() -> None:
+        engine.commit = commit
+        act()
+        commit()
+
+    engine.commit = late

@@ -18,7 +18,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import JobsLeased, JobsListed, QueueMode, QueuesListed, Verdict
 from airunner.protocol.requests import GetJob, ListJobs, ListQueues, UpdateQueue
-from tests.broker.store.dynamodb.opened import TABLE, AtOnce, opened
+from tests.broker.store.dynamodb.opened import TABLE, AtOnce, before_commit, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch
 from tests.simulation.dynamodb.client import Client
 from tests.simulation.dynamodb.server import Server
@@ -119,30 +119,14 @@ def test_a_lease_that_was_decided_before_a_pause_is_decided_again(brokers: tuple
     first, other = brokers
     first.submit()
     other.submit("b")
-    engine = engine_of(first)
-    commit, paused = engine.commit, []
-
-    def late() -> None:
-        if not paused:
-            paused.append(other.reply(object, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
-        commit()
-
-    engine.commit = late
+    before_commit(engine_of(first), lambda: other.reply(object, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
     assert first.lease() == ()
 
 
 def test_the_first_job_of_a_broker_in_a_queue_that_is_being_paused_is_decided_again(brokers: tuple[Driver, Driver]):
     first, other = brokers
     first.submit("a")
-    engine = engine_of(other)
-    commit, paused = engine.commit, []
-
-    def late() -> None:
-        if not paused:
-            paused.append(first.reply(object, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
-        commit()
-
-    engine.commit = late
+    before_commit(engine_of(other), lambda: first.reply(object, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
     assert other.lease() == (), "this broker had no tallies of the tenant, which the pause could have changed"
 
 
@@ -181,17 +165,14 @@ def test_a_broker_that_has_beaten_since_it_was_seen_is_not_adopted(brokers: tupl
 def test_what_a_dead_broker_had_under_way_is_found_and_adopted_later(world: World, brokers: tuple[Driver, Driver]):
     first, other = brokers
     first.submit()
-    engine = engine_of(first)
-    commit = engine.commit
 
     def late() -> None:
         adopt(other, "broker-0")
         world.now_s += LATE_S
         adopt(other, "broker-0")
         assert row_of(other, "broker-0").leases == 0
-        commit()
 
-    engine.commit = late
+    before_commit(engine_of(first), late)
     with pytest.raises(Fenced):  # its tallies are gone, so it decides again, and meets its own row
         first.lease()
     table = world.table

@@ -23,7 +23,7 @@ from airunner.protocol.job import JobState
 from airunner.protocol.names import NAME_CHARS_MAX
 from airunner.protocol.replies import JobsLeased, QueueMode, QueueUpdated
 from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
-from tests.broker.store.dynamodb.opened import TABLE, AtOnce, opened
+from tests.broker.store.dynamodb.opened import TABLE, AtOnce, before_commit, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, release
 from tests.simulation.dynamodb.client import Client
 from tests.simulation.dynamodb.server import Answer, Server
@@ -141,14 +141,7 @@ def test_a_pause_holds_though_a_batch_changes_no_counter_of_the_queue(client: Cl
         first.submit("a")
         first.submit("before", queue="b")
         lease = first.lease_one()
-        commit, told = engine.commit, []
-
-        def late() -> None:
-            if not told:
-                told.append(second.reply(QueueUpdated, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
-            commit()
-
-        engine.commit = late
+        before_commit(engine, lambda: second.reply(QueueUpdated, UpdateQueue(queue="default", mode=QueueMode.PAUSED)))
         more = EnqueueJob(jobs=(JobSpec(command="b", queue="b"),))
         commands = [first.ask(request) for request in (release(lease), more, first.dequeue())]
         replies = [done.reply for done in first.apply(*commands).done]
@@ -180,16 +173,14 @@ def test_what_a_dead_broker_stored_late_for_a_new_tenant_is_found_and_announced(
         opened(client, "broker-1", announces=True, edges=edges) as other,
     ):
         first, second = Driver(Store(engine)), Driver(Store(other))
-        commit = engine.commit
 
         def late() -> None:
             nonlocal now_s
             adopt(second, "broker-0")
             now_s += LATE_S
             adopt(second, "broker-0")
-            commit()
 
-        engine.commit = late
+        before_commit(engine, late)
         (job_id,) = first.submit(tenant="new")
         assert other.outbox(10) == []
         second.retain()
