@@ -94,10 +94,7 @@ def expected(ask_model: Callable[[], object]) -> object:
 
 
 class StoreAndModel:
-    """Both get the same; both must say the same.
-
-    `early`: the store may say that a job is due before one is, as a broker does not hear that another has ended it.
-    """
+    """Both get the same; both must say the same. `early`: the store may say too early that a job is due."""
 
     def __init__(
         self, store: Store, seed: int, visibility_ms: Sequence[int] = VISIBILITY_MS, *, early: bool = False
