@@ -77,6 +77,6 @@ class Outage:
         since = f" for {away_s} s" if away_s else ""
         self._health.fail(
             CONDITION,
-            f"the store is away{since}: {self._why or 'no connection'}; requests wait and nothing is lost: start the "
-            "database, or mend the network to it",
+            f"the store is away{since}: {self._why or 'no connection'}; requests wait and nothing is lost: mend the "
+            "database, or the network to it",
         )
