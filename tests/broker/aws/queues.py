@@ -51,6 +51,7 @@ class MemoryQueue:
     lose: Callable[[Message], bool] = lambda _message: False
     copies: int = 1
     late_s: float = 0.0
+    wait_s: float = WAIT_S  # for messages, in a call of `receive`
     fault: AwsFault | None = None
     refused: int = 0  # of the next call's messages
     sent: list[tuple[float, Message]] = field(default_factory=list)
@@ -83,7 +84,7 @@ class MemoryQueue:
     async def receive(self) -> list[Received]:
         await anyio.lowlevel.checkpoint()
         self._fail()
-        until_s = anyio.current_time() + WAIT_S
+        until_s = anyio.current_time() + self.wait_s
         while True:
             now_s = anyio.current_time()
             for dead in [each for each in self.stored.values() if each.visible_s <= now_s]:

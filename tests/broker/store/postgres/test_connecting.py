@@ -84,22 +84,38 @@ def test_a_connection_that_libpq_finds_out_of_step_is_lost(*, committing: bool, 
     assert link.connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(link: Link, postgresql: Server):
-    idle = "SET idle_in_transaction_session_timeout = '1ms'"  # nothing of the second trip was read then
-    for committing, meant in ((False, StoreAway), (True, StoreUnsure), (idle, StoreAway)):
-        pid, pipeline = link.connection.info.backend_pid, Pipeline(link.connection)
-        if committing is idle:
-            link.connection.execute(idle)
-            with open(os.pidfd_open(pid)) as process:  # noqa: PTH123 - a descriptor
-                link.connection.execute("BEGIN")
-                select.select([process], [], [])  # it has closed its socket: what is sent to it reads its last words
-        else:
-            postgresql.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
-        with pytest.raises(StoreAway) as failed, link.translated(committing=bool(committing)):
-            pipeline.run([("SELECT 1", ())])
-        assert type(failed.value) is meant
+@pytest.mark.parametrize(("committing", "meant"), [(False, StoreAway), (True, StoreUnsure)])
+def test_a_connection_that_is_lost_is_away_before_commit_and_unsure_in_it(
+    *, committing: bool, meant: type[Exception], link: Link, postgresql: Server
+):
+    postgresql.execute(f"SELECT pg_terminate_backend({link.connection.info.backend_pid}, 10000)")
+    lose(link, meant, committing=committing)
+
+
+def test_a_session_that_ended_while_it_was_idle_is_away_as_nothing_of_the_second_trip_was_read(link: Link):
+    while not end_while_idle(link):
         link.reconnect()
-        link.connection.execute("SELECT 1")
+    lose(link, StoreAway, committing=True)
+
+
+def lose(link: Link, meant: type[Exception], *, committing: bool) -> None:
+    with pytest.raises(StoreAway) as failed, link.translated(committing=committing):
+        Pipeline(link.connection).run([("SELECT 1", ())])
+    assert type(failed.value) is meant
+    link.reconnect()
+    link.connection.execute("SELECT 1")
+
+
+def end_while_idle(link: Link) -> bool:
+    """End a session between two trips. False: its last words came with the answer to the first, so they are read."""
+    notices: list[psycopg.errors.Diagnostic] = []
+    link.connection.add_notice_handler(notices.append)
+    link.connection.execute("SET idle_in_transaction_session_timeout = '1ms'")
+    with open(os.pidfd_open(link.connection.info.backend_pid)) as process:  # noqa: PTH123 - a descriptor
+        link.connection.execute("BEGIN")
+        select.select([process], [], [])  # it has closed its socket: what is sent to it reads its last words
+    link.connection.pgconn.is_busy()  # parses what has been read
+    return not notices
 
 
 def test_a_server_that_is_killed_is_away_until_it_is_back(own: Server):
