@@ -21,6 +21,8 @@ from coverage import Coverage
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
+BROWSER: Final = "tests/browser"
+"""Tests of pages in Chromium, a lane of their own: what takes long there is Chromium, which is not measured."""
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py", f"{CLUSTERS}/test_chaos_ha.py")
 """Tests that break processes, real or simulated ones: they run without coverage."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
@@ -77,7 +79,7 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
         "parts": [
             *measuring,
             *("-k", f"not ({COVERED_LAWS} or {EMULATED_LAWS})"),
-            *_without(CLUSTERS, *PROPERTIES, *BREAKING, *STORES),
+            *_without(CLUSTERS, BROWSER, *PROPERTIES, *BREAKING, *STORES),
         ],
         "stores": [
             *measuring,
@@ -94,6 +96,7 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
         ],
         "commands": [*measuring, *commands],
         "clusters": [*bare, CLUSTERS, *PROPERTIES, *_without(*commands, *BREAKING)],
+        "browser": [*bare, BROWSER],
         "breaking": [*bare, *BREAKING],
     }
 

@@ -52,6 +52,7 @@ SHUNNED = re.compile(
     r"\b(LISTEN|UNLISTEN|NOTIFY|COPY|DISCARD|(?i:savepoint|trigger))\b|statement_timeout|pg_notify|advisory"
 )
 ASYNCIO_USERS = {"transport/reader.py", "transport/workthread.py"}  # for the broker's process: always on asyncio
+PICTURES = (".png", ".webp")
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 BANNED_WORDS = re.compile(r"Manager|Handler|Processor|Helper|Util")
 STATEMENTS = re.compile(r"\b(SELECT .+ FROM|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE (TABLE|INDEX))\b", re.DOTALL)
@@ -320,6 +321,7 @@ OFFENDERS: tuple[tuple[Rule, str, str], ...] = (
 def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     names = [name for name in listed.stdout.split("\0") if name]
+    names = [name for name in names if "/vendor/" not in name and not name.endswith(PICTURES)]
     return [name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
 
 
