@@ -13,6 +13,7 @@ from airunner.client.jobref import SubmittedJob as SubmittedJob
 from airunner.client.loglines import Line as Line
 from airunner.client.specs import NewJob as NewJob
 from airunner.protocol.errors import AirunnerError as AirunnerError
+from airunner.protocol.errors import BadPattern as BadPattern
 from airunner.protocol.errors import BadRequest as BadRequest
 from airunner.protocol.errors import Busy as Busy
 from airunner.protocol.errors import ClientNotOpen as ClientNotOpen
@@ -64,8 +65,11 @@ from airunner.protocol.job import Usage as Usage
 from airunner.protocol.jobfields import JobFields as JobFields
 from airunner.protocol.jobretry import RetryOn as RetryOn
 from airunner.protocol.jobretry import RetryPolicy as RetryPolicy
+from airunner.protocol.logsearch import LogLine as LogLine
+from airunner.protocol.logsearch import SearchPlace as SearchPlace
 from airunner.protocol.replies import AgentSummary as AgentSummary
 from airunner.protocol.replies import BrokerSummary as BrokerSummary
+from airunner.protocol.replies import LogSearched as LogSearched
 from airunner.protocol.replies import QueueMode as QueueMode
 from airunner.protocol.replies import QueueSummary as QueueSummary
 from airunner.protocol.replies import SecretSummary as SecretSummary

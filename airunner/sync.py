@@ -236,6 +236,8 @@ class Client(_Delegating):
     replay = _iterating(AsyncClient.replay)
     check_log = _blocking(AsyncClient.check_log)
     logs = _iterating(AsyncClient.logs)
+    search = _iterating(AsyncClient.search)
+    search_page = _blocking(AsyncClient.search_page)
     update_queue = _blocking(AsyncClient.update_queue)
     set_secret = _blocking(AsyncClient.set_secret)
     remove_secret = _blocking(AsyncClient.remove_secret)

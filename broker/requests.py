@@ -32,6 +32,7 @@ from airunner.broker.lifecycle.reading import (
     list_secrets,
     read_stdin,
     replay_job,
+    search_log,
     states_of,
     watch_job,
     watch_tenant,
@@ -66,6 +67,7 @@ from airunner.protocol.requests import (
     ReplayJobEvents,
     Request,
     RetryJob,
+    SearchLog,
     SendInput,
     SetSecret,
     StoreRequest,
@@ -272,6 +274,7 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ListSecrets: Kind[ListSecrets](role=Role.READ, listing=list_secrets, price=_page, queues=_queue_asked),
     GetJob: Kind[GetJob](role=Role.READ, look_up=get_job),
     ReplayJobEvents: Kind[ReplayJobEvents](role=Role.READ, look_up=replay_job, price=_page),
+    SearchLog: Kind[SearchLog](role=Role.READ, listing=search_log, price=_page),
     WatchJob: Kind[WatchJob](role=Role.READ, look_up=watch_job),
     WatchTenant: Kind[WatchTenant](role=Role.READ, look_up=watch_tenant, queues=_queue_asked),
 }

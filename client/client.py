@@ -30,6 +30,7 @@ from airunner.client.filters import JobFilters
 from airunner.client.follower import Events
 from airunner.client.jobref import FOLLOWED_MAX, JobRef, SubmittedJob, id_of, ids_of
 from airunner.client.requestids import batch_id, request_id_of
+from airunner.client.searching import Searching
 from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
 
 
-class Client(Administration):
+class Client(Administration, Searching):
     """Client of the first broker that answers; an async context manager.
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:

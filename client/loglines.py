@@ -19,10 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.protocol.events import STREAMS, Event, Output, Stream
+from airunner.protocol.logsearch import LINE_BYTES_MAX
 
 OUTPUT_KINDS: Final = ("OUTPUT", "OUTPUT_TRUNCATED")
 """Kinds of the events of which output consists: the output, and where some of it is missing."""
-LINE_BYTES_MAX: Final = 65_536  # a longer line is cut into several
 TAIL_BYTES_MAX: Final = 64 * 1_048_576
 TAIL_LINES_MAX: Final = 1_000_000
 CONTEXT_LINES_MAX: Final = 1_000

@@ -199,6 +199,13 @@ class NoSpace(PeerError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class BadPattern(PeerError):
+    """The pattern is not a regular expression of RE2, or one that would take too much memory."""
+
+    code = "bad-pattern"
+    exit_code = EXIT_USAGE
+
+
 class CorruptLog(PeerError):
     """The broker's store is damaged where this request reads it: run `airunner store check` on the broker's machine."""
 

@@ -15,6 +15,7 @@ from airunner.protocol.events import EventSegment
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
+from airunner.protocol.logsearch import LogLine, SearchPlace
 from airunner.protocol.names import JobId, JobName, Natural, Positive, Text, Token
 
 VISIBILITY_MS_MIN: Final = 1_000
@@ -298,6 +299,20 @@ class JobEventsReplayed(Message, frozen=True, kw_only=True, omit_defaults=True):
     watched: JobWatched | None = None  # if it was requested; None: a WatchJob says why not
 
 
+class LogSearched(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """Lines that a search has found; with a `place`, the next request goes on there; without, the log ends here.
+
+    At the end of the log of a job that has not finished, unfinished lines are searched too, and `end` is a place before
+    them, at which a later request goes on.
+    """
+
+    hits: tuple[LogLine, ...] = ()
+    place: SearchPlace | None = None
+    lines: Natural  # lines counted so far, from the beginning of the log
+    finished: bool = False  # the job has finished: nothing follows the end of its log
+    end: SearchPlace | None = None
+
+
 class Nudge(Message, frozen=True, kw_only=True):
     """Hint to send a heartbeat, because a leased job was cancelled; sent without a request, under the id of zeros."""
 
@@ -332,6 +347,7 @@ Reply = (
     | JobsListed
     | JobFound
     | JobEventsReplayed
+    | LogSearched
     | JobWatched
     | TenantWatched
     | Nudge

@@ -17,6 +17,7 @@ from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags, TerminalSize
 from airunner.protocol.job import JobState, Result, check_new
+from airunner.protocol.logsearch import LIMIT_MAX, PATTERN_CHARS_MAX, Context, SearchPlace
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Argument,
@@ -288,6 +289,23 @@ class ReplayJobEvents(Asking[replies.JobEventsReplayed], frozen=True, kw_only=Tr
     watch: bool = False  # whether the page of a job that has not finished brings what a WatchJob does
 
 
+class SearchLog(Asking[replies.LogSearched], frozen=True, kw_only=True):
+    """Search the lines of a job's log, from the line `from_line` on; an empty pattern finds every line. Role `read`.
+
+    Matches come with up to `context` lines before and after each. A request searches a bounded part of the log, and
+    its page ends with the line that is the `limit`th: the reply has the `place` at which the next request goes on.
+    """
+
+    job_id: JobName
+    pattern: Annotated[str, Meta(max_length=PATTERN_CHARS_MAX)] = ""
+    regex: bool = False  # whether the pattern is a regular expression of RE2, and no plain text
+    ignore_case: bool = False
+    context: Context = 0
+    from_line: Positive = 1
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] = LIMIT_MAX
+    place: SearchPlace | None = None  # None: the beginning
+
+
 class WatchJob(Asking[replies.JobWatched], frozen=True, kw_only=True):
     """Get the key and the port of a job's live events. Role `read`."""
 
@@ -344,6 +362,7 @@ StoreRequest = (
     | ListSecrets
     | GetJob
     | ReplayJobEvents
+    | SearchLog
     | WatchJob
     | WatchTenant
 )

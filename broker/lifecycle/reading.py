@@ -13,6 +13,7 @@ from airunner.broker.lifecycle.commands import (
     WatchKeyFound,
 )
 from airunner.broker.lifecycle.replaying import replay, stdin_in
+from airunner.broker.lifecycle.searching import search
 from airunner.broker.lifecycle.showing import detailed_summary_of, job_of, summary_of
 from airunner.broker.lifecycle.submitting import facts_of
 from airunner.broker.store.contract import Engine, JobFilter
@@ -22,6 +23,7 @@ from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, Forbidden, NotFound, StaleToken
 from airunner.protocol.job import JobState, JobView
+from airunner.protocol.logsearch import START
 from airunner.protocol.names import token_hash
 from airunner.protocol.replies import (
     JobEventsReplayed,
@@ -29,6 +31,7 @@ from airunner.protocol.replies import (
     JobsListed,
     JobStdinRead,
     ListPlace,
+    LogSearched,
     QueuesListed,
     QueueSummary,
     SecretsListed,
@@ -44,6 +47,7 @@ from airunner.protocol.requests import (
     ListSecrets,
     ReadJobStdin,
     ReplayJobEvents,
+    SearchLog,
     WatchJob,
     WatchTenant,
 )
@@ -92,6 +96,13 @@ def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents)
     job = _find(engine, command.tenant, request.job_id, command.queues)
     page = replay(engine, job, request)
     return WatchKeyFound(job.watch_key, page) if request.watch and not page.finished else page
+
+
+def search_log(engine: Engine, command: TenantRequest, request: SearchLog) -> LogSearched:
+    """Search a page of a job's log. Raises `NotFound`, `CorruptLog`, `BadPattern`."""
+    job = _find(engine, command.tenant, request.job_id, command.queues)
+    sequence = START.sequence if request.place is None else request.place.sequence
+    return search(job, request, engine.segments(job.number, sequence))
 
 
 def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:

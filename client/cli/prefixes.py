@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from airunner.client.cli.columns import short_ids
 from airunner.client.cli.console import PLAIN, Console
 from airunner.client.cli.jobname import NoJob, job_id_of
-from airunner.client.loglines import LINE_BYTES_MAX
 from airunner.protocol.errors import NotFound, OperatorError
 from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.job import Job
+from airunner.protocol.logsearch import LINE_BYTES_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client

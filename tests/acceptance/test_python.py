@@ -35,7 +35,7 @@ from tests.agent.checkout.repositories import commit, new_repository
 TIMEOUT_S = 60
 NAMES = {name: getattr(airunner, name) for name in airunner.__all__}
 DOCUMENTED = [name for name in dir(Client) if ">>>" in (getattr(airunner.Client, name, None).__doc__ or "")]
-ALL_DOCUMENTED = {"submit", "submit_many", "map", "wait", "follow", "logs", "list", "cancel", "retry"}
+ALL_DOCUMENTED = {"submit", "submit_many", "map", "wait", "follow", "logs", "search", "list", "cancel", "retry"}
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 

@@ -27,6 +27,7 @@ from airunner.protocol.requests import (
     PublishJobEvents,
     ReplayJobEvents,
     RetryJob,
+    SearchLog,
     StoreRequest,
 )
 from tests.conformance.driving import Driver, batch, completion, packed
@@ -47,6 +48,7 @@ def whatever_is_asked_costs_something(driver: Driver) -> None:
         ListQueues(),
         GetJob(job_id=lease.job_id),
         ReplayJobEvents(job_id=lease.job_id),
+        SearchLog(job_id=lease.job_id),
         driver.dequeue("empty"),
         completion(lease),
         *(CancelJob(job_id="none"), RetryJob(job_id="none")),

@@ -15,6 +15,7 @@ from airunner.protocol.requests import (
     ListJobs,
     ListQueues,
     ReplayJobEvents,
+    SearchLog,
     WatchJob,
 )
 from tests.conformance.driving import Driver
@@ -77,6 +78,7 @@ def a_list_with_details_has_metadata_without_secrets_on_pages_of_bounded_size(dr
 def one_tenant_sees_nothing_of_anothers(driver: Driver) -> None:
     (job_id,) = driver.submit()
     named = GetJob(job_id=job_id), WatchJob(job_id=job_id), ReplayJobEvents(job_id=job_id), ListJobs(before=job_id)
+    named = *named, SearchLog(job_id=job_id)
     for request in named:
         driver.refused("not-found", request, tenant="other")
     assert driver.reply(JobsListed, ListJobs(), tenant="other").jobs == ()

@@ -22,6 +22,7 @@ from airunner.protocol.requests import (
     ListQueues,
     ReplayJobEvents,
     RetryJob,
+    SearchLog,
     UpdateJob,
     WatchJob,
 )
@@ -59,6 +60,7 @@ def a_removed_job_is_gone_for_every_reader_at_once(driver: Driver) -> None:
         GetJob(job_id=job_id),
         WatchJob(job_id=job_id),
         ReplayJobEvents(job_id=job_id),
+        SearchLog(job_id=job_id),
         CancelJob(job_id=job_id),
         RetryJob(job_id=job_id),
         completion(lease, 1),

@@ -17,6 +17,7 @@ from airunner.protocol.requests import (
     ListSecrets,
     ReplayJobEvents,
     RetryJob,
+    SearchLog,
     SendInput,
     SetSecret,
     WatchJob,
@@ -30,7 +31,7 @@ SCOPE: Final = frozenset({"ci", "nightly"})
 def jobs_of_other_queues_are_not_there(driver: Driver) -> None:
     (theirs,) = driver.submit(queue="deploy")
     (ours,) = driver.submit(queue="ci")
-    for kind in (GetJob, WatchJob, ReplayJobEvents, CancelJob, RetryJob):
+    for kind in (GetJob, WatchJob, ReplayJobEvents, SearchLog, CancelJob, RetryJob):
         driver.refused("not-found", kind(job_id=theirs), queues=SCOPE)
         assert getattr(driver.outcome(kind(job_id=ours), queues=SCOPE).reply, "code", "") != "not-found", kind
     driver.refused("not-found", SendInput(job_id=theirs, resize=TerminalSize()), queues=SCOPE)

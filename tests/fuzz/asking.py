@@ -64,6 +64,8 @@ def _examples() -> list[Map]:
         {"type": "ListJobs"},
         {"type": "ListSecrets"},
         {"type": "ReplayJobEvents", "job_id": JOB_ID},
+        {"type": "SearchLog", "job_id": JOB_ID},
+        {"type": "SearchLog", "job_id": JOB_ID, "pattern": "(a+)+$", "regex": True, "context": 3, "limit": 2},
         {"type": "ReplayJobEvents", "job_id": JOB_ID, "zstd": True},
         {**examples["PublishJobEvents"], "completions": []},
         *(published(events) for events in FRAMES),

@@ -11,6 +11,7 @@ from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
+from airunner.protocol.logsearch import LogLine, SearchPlace, UnfinishedLine
 from airunner.protocol.names import JobId, task_token
 from airunner.protocol.replies import QueueMode, QueueSummary
 
@@ -86,6 +87,29 @@ _BATCH: Final = requests.EventBatch(
 )
 _COMPLETION: Final = requests.CompleteJob(lease=LEASE, event_count=1, result=Result(exit_code=0))
 
+HIT: Final = LogLine(
+    line=7,
+    sequence=5,
+    offset=20,
+    attempt=1,
+    stream=events.Stream.STDERR,
+    timestamp_ms=NOW_MS,
+    data=b"error: \xff\n",
+    size_bytes=9,
+    match=False,
+)
+PLACE: Final = SearchPlace(
+    sequence=6,
+    offset=40,
+    lines=8,
+    attempt=1,
+    unfinished=(
+        UnfinishedLine(stream=events.Stream.STDOUT, sequence=6, offset=38, attempt=1, timestamp_ms=NOW_MS, data=b"be"),
+    ),
+    before=(HIT,),
+    after=1,
+)
+
 REQUESTS: Final[dict[str, requests.Request]] = {
     "Ping": requests.Ping(),
     "EnqueueJob": requests.EnqueueJob(jobs=(SPEC,)),
@@ -120,6 +144,9 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "GetJob": requests.GetJob(job_id=JOB_ID),
     "ReplayJobEvents": requests.ReplayJobEvents(
         job_id=JOB_ID, from_sequence=5, bytes_max=65_536, kinds=("PROCESS_END",), watch=True
+    ),
+    "SearchLog": requests.SearchLog(
+        job_id=JOB_ID, pattern="^error", regex=True, ignore_case=True, context=2, from_line=3, limit=50, place=PLACE
     ),
     "WatchJob": requests.WatchJob(job_id=JOB_ID),
     "WatchTenant": requests.WatchTenant(queue="default"),
@@ -211,6 +238,7 @@ REPLIES: Final[dict[str, replies.Reply]] = {
         finished=False,
         watched=(_WATCHED := replies.JobWatched(watch_key=bytes(32), events_port=7_071)),
     ),
+    "LogSearched": replies.LogSearched(hits=(HIT,), place=PLACE, lines=8, finished=True, end=PLACE),
     "JobWatched": _WATCHED,
     "TenantWatched": replies.TenantWatched(
         streams=(replies.ChangeStream(queue="default", watch_key=bytes(32)),), events_port=7_071, valid_ms=3_600_000

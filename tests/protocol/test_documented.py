@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from airunner.protocol import bounds, events, fields, frames, job, jobretry, replies, requests
+from airunner.protocol import bounds, events, fields, frames, job, jobretry, logsearch, replies, requests
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody
 from airunner.protocol.job import JobState
@@ -19,7 +19,7 @@ TAGGED = [*get_args(Request), *get_args(replies.Reply), *get_args(EventBody)]
 INNER = {msgspec.Struct, fields.Field, events.Event, events.UnknownBody}  # never on the wire
 PARTS = {
     struct
-    for module in (events, fields, job, jobretry, replies, requests)
+    for module in (events, fields, job, jobretry, logsearch, replies, requests)
     for struct in vars(module).values()
     if isinstance(struct, type) and issubclass(struct, msgspec.Struct) and not struct.__struct_config__.tag
 }

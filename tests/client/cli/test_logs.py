@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from airunner.client.cli.console import JobConsole
 from airunner.client.cli.logprinter import LogPrinter
 from airunner.client.client import Client
-from airunner.client.loglines import LINE_BYTES_MAX, Line, LineSplitter, Search, Tail
+from airunner.client.loglines import Line, LineSplitter, Search, Tail
 from airunner.client.logreader import WINDOW_EVENTS, Wanted
 from airunner.protocol.events import STREAMS, Event, Heartbeat, Output, OutputTruncated, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState
+from airunner.protocol.logsearch import LINE_BYTES_MAX
 from airunner.protocol.names import JobId
 from tests.client.cli.test_output import ERR, OUT, event
 
