@@ -76,6 +76,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "orchestrator": Entry("airunner.broker.command:orchestrator_command", "Run the broker on AWS"),
             "agent": Entry("airunner.agent.command:agent_command", "Run an agent"),
             "worker": Entry("airunner.agent.command:agent_command", ""),
+            "web": Entry("airunner.client.web.command:web_command", "Serve pages and an HTTP API to browsers and curl"),
             "brokers": Entry(f"{_CLIENT}.controls:brokers_command", "List the brokers that share the store"),
             "scale": Entry(f"{_CLIENT}.scale:scale_app", "Start agents on a cluster while jobs wait"),
             "store": Entry("airunner.broker.storecommand:store_app", "Make, restore, check and copy the store"),
@@ -87,6 +88,9 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
         "Identity": {
             "certs": Entry("airunner.certs.command:certs_app", "Manage keys and who may connect"),
             "token": Entry("airunner.certs.command:token_command", "Print a token for a person or a machine"),
+            "login-link": Entry(
+                "airunner.client.web.command:login_link_command", "Print a link that logs a browser in"
+            ),
             "secret": Entry(f"{_CLIENT}.secrets:secret_app", "Manage the secrets of a queue's jobs"),
         },
     }

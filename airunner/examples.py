@@ -208,6 +208,16 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner config unset queue",
             "airunner config unset clusters.prod.queue",
         ),
+        "web": (
+            "airunner web",
+            "airunner web --listen 127.0.0.1:9000",
+            "airunner web --listen 127.0.0.1:8090 --public-url https://ci.example.org",
+        ),
+        "login-link": (
+            "airunner login-link",
+            "airunner login-link --ttl 1h --role read",
+            "airunner login-link --subject ada --public-url https://ci.example.org",
+        ),
         "token": (
             "airunner token --subject ada",
             "airunner token --subject ci --role submit,read --ttl 7d",

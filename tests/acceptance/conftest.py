@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance import holding
 from tests.acceptance.running import Cluster, Gate, RunningBroker, make_home, running_broker, running_cluster, warm
 from tests.acceptance.test_plain_msgpack import Map, Plain
+from tests.acceptance.webserver import RunningWeb
 from tests.postgresql.serving import VERSIONS, Servers
 
 TIMEOUT_S = 120  # a cluster and a dozen commands, one after the other, on a busy machine
@@ -51,6 +52,14 @@ def cluster(home: Path) -> Iterator[Cluster]:
     """A broker whose store is on disk, so that `kill` and `start` lose nothing; agents are added by the test."""
     with running_cluster(home) as running:
         yield running
+
+
+@pytest.fixture
+def web(cluster: Cluster) -> Iterator[RunningWeb]:
+    """A web server of the cluster's home; `kill` and `start` it, or make logins of any roles."""
+    running = RunningWeb(cluster)
+    yield running
+    running.stop()
 
 
 @pytest.fixture

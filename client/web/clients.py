@@ -1,0 +1,129 @@
+"""Pool of clients: one open SDK client for each token, all on one ZeroMQ context and with this server's own key.
+
+```
+ request ── token ──► Clients ──► Client (open: its own task holds it)  ──CURVE──► broker
+                        └ idle: the least recently used is closed when there are `CLIENTS_MAX`
+```
+
+A client is entered and left by a task of its own, because requests come and go. It waits for an absent broker for ever,
+as its streams do; `asking` bounds the wait of one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+
+from airunner.client.client import Client
+from airunner.client.reach import Reach
+from airunner.protocol.errors import EXIT_UNAVAILABLE, Busy, OperatorError
+from airunner.transport.patience import Patience
+
+CLIENTS_MAX: Final = 64  # tokens in use at a time: each has a connection for requests and one for live events
+ANSWER_S: Final = 5.0  # for the broker to answer a request: a page that says so is better than one that does not come
+
+
+class BrokerAway(OperatorError):
+    """The broker does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the broker does not answer; try again in a moment", exit_code=EXIT_UNAVAILABLE)
+
+
+class _Opened:
+    """Open client, the number of its users, and how to let its task close it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.users = 0
+        self.broken = False
+        self.leave = anyio.Event()
+
+
+class Clients:
+    """Pool of clients; an async context manager, which closes them all.
+
+    `reach` is the access of each client but for its token. `report` is called with one line about the broker, such as
+    that it refuses this server's key.
+    """
+
+    def __init__(self, reach: Reach, report: Callable[[str], None], clients_max: int = CLIENTS_MAX) -> None:
+        self._reach = reach
+        self._patience = Patience(doubt=report)
+        self._clients_max = clients_max
+        self._open: dict[str, _Opened] = {}  # by token, the least recently used first
+        self._opening = anyio.Lock()
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Close every client: streams that still use one end."""
+        self._group.cancel_scope.cancel()
+        try:
+            return await self._group.__aexit__(kind, error, trace)
+        finally:
+            self._reach.close()
+
+    @asynccontextmanager
+    async def of(self, token: str) -> AsyncGenerator[Client]:
+        """Use the client of a token, for any time: it waits for a broker that is away. Raises `Busy`."""
+        opened = await self._opened(token)
+        opened.users += 1
+        try:
+            yield opened.client
+        except OperatorError:
+            opened.broken = True  # this broker refuses it for good: the next request tries again with another
+            raise
+        finally:
+            opened.users -= 1
+            if opened.broken and self._open.get(token) is opened:
+                del self._open[token]
+            if not opened.users and self._open.get(token) is not opened:
+                opened.leave.set()
+
+    @asynccontextmanager
+    async def asking(self, token: str, within_s: float = ANSWER_S) -> AsyncGenerator[Client]:
+        """Use the client of a token for a request that has to be answered soon. Raises `BrokerAway`, `Busy`."""
+        try:
+            with anyio.fail_after(within_s):
+                async with self.of(token) as client:
+                    yield client
+        except TimeoutError as error:
+            raise BrokerAway from error
+
+    async def _opened(self, token: str) -> _Opened:
+        """Find the open client of a token, or open one. Raises `Busy`: all are in use."""
+        async with self._opening:
+            if (opened := self._open.pop(token, None)) is None:
+                self._make_room()
+                opened = await self._group.start(self._hold, token)
+            self._open[token] = opened
+            return opened
+
+    def _make_room(self) -> None:
+        if len(self._open) < self._clients_max:
+            return
+        idle = next((token for token, opened in self._open.items() if not opened.users), None)
+        if idle is None:
+            raise Busy(f"this server is used with {self._clients_max} tokens at once, which is all that it can")
+        self._open.pop(idle).leave.set()
+
+    async def _hold(self, token: str, *, task_status: TaskStatus[_Opened]) -> None:
+        """Hold a client open until it is to be left; its errors are those of its requests."""
+        secret = token.encode()
+        reach = msgspec.structs.replace(self._reach, token=lambda: secret, close=lambda: None)
+        async with Client(reach=reach, patience=self._patience) as client:
+            opened = _Opened(client)
+            task_status.started(opened)
+            await opened.leave.wait()

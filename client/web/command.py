@@ -1,0 +1,132 @@
+"""Commands `airunner web` and `airunner login-link`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from airunner.certs.principal import DEFAULT_TENANT
+from airunner.client.cli.clientcommand import BrokerOption
+from airunner.client.cli.options import with_parameters
+from airunner.client.web.oidcoptions import oidc_settings
+from airunner.protocol.durations import duration_ms, of_flag
+from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.certs.home import Home
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8090"
+EXTRA: Final = "this needs libraries of its own: run pip install 'airunner-jobs[web]'"
+FOLDER: Final = "web"
+URL_FILE: Final = "url"  # where the server of this home was last reached, for `login-link`
+
+
+def _with_oidc_options(command: Callable[..., None]) -> Callable[..., Any]:
+    """Give a command the options of `oidc_settings`, in place of its `**oidc`."""
+    own = list(signature(command, eval_str=True).parameters.values())[:-1]
+    return with_parameters(command, [*own, *signature(oidc_settings, eval_str=True).parameters.values()])
+
+
+@_with_oidc_options
+def web_command(
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar="AIRUNNER_WEB_LISTEN", help="Address to listen at; port 0 picks a free one."
+        ),
+    ] = DEFAULT_LISTEN,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="URL at which browsers reach the server, as of a proxy before it that ends TLS.",
+            show_default="http:// and the address",
+        ),
+    ] = None,
+    broker: BrokerOption = None,
+    **oidc: Any,  # noqa: ANN401 - the options of `oidc_settings`
+) -> None:
+    """Serve pages for browsers and an HTTP API for curl: a client of the broker, with this home's key.
+
+    Each request presents its own token to the broker: that of `Authorization: Bearer`, or of the login of a browser.
+    The server may be killed at any time: it keeps nothing but the key of its cookies. `airunner login-link` prints a
+    link that logs a browser in.
+    """
+    import anyio
+
+    from airunner.certs.ownership import own_home
+    from airunner.client.web.origins import listened, public
+
+    settings = oidc_settings(**oidc)
+    address = listened(listen)
+    home = own_home(os.environ)
+    serve = _loaded()
+    anyio.run(serve, home, address, public(public_url), broker, settings)
+
+
+def login_link_command(
+    ttl: Annotated[str, typer.Option(help="Lifetime of the login, such as 30m, 8h or 7d.")] = "12h",
+    subject: Annotated[str, typer.Option(help="Name of the person who logs in.")] = "local",
+    tenant: Annotated[
+        str, typer.Option(help="Tenant whose jobs and queues the login gives access to.")
+    ] = DEFAULT_TENANT,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="Role: submit, read, work, admin; separate with commas, or repeat.", show_default="all"),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="URL at which browsers reach the server.",
+            show_default="where this home's server was last reached",
+        ),
+    ] = None,
+) -> None:
+    """Print a link that logs in one browser, once, within five minutes, at the `airunner web` of this home."""
+    from airunner.certs.ownership import own_home
+    from airunner.certs.principal import ALL_ROLES, parse_roles
+    from airunner.certs.tokenkeys import load_signing_key
+    from airunner.certs.tokens import TokenSigner
+    from airunner.client.web.origins import public
+
+    home = own_home(os.environ)
+    url = public(public_url) or last_url(home)
+    ttl_s = of_flag("--ttl", duration_ms, ttl) / 1_000
+    roles = ALL_ROLES if role is None else parse_roles(",".join(role))
+    now_s = time.time()
+    signer = TokenSigner(load_signing_key(os.environ, home))
+    token = signer.mint(subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s, now_s=now_s)
+    sys.stdout.write(f"{login_link(home, token, url, now_s)}\n")
+
+
+def login_link(home: Home, token: str, url: str, now_s: float) -> str:
+    """Make a login link for a token. Raises `OperatorError`: it cannot be kept."""
+    from airunner.client.web.loginlinks import LoginLinks
+
+    return f"{url}/login/{LoginLinks(home.root / FOLDER).make(token, now_s)}"
+
+
+def last_url(home: Home) -> str:
+    """Return where the server of this home was last reached."""
+    try:
+        return (home.root / FOLDER / URL_FILE).read_text(encoding="utf-8").strip() or f"http://{DEFAULT_LISTEN}"
+    except (OSError, ValueError):
+        return f"http://{DEFAULT_LISTEN}"
+
+
+def _loaded() -> Callable[..., Any]:
+    """Import what serves. Raises `OperatorError`: the extra is not installed."""
+    try:
+        from airunner.client.web.serving import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("airunner"):
+            raise
+        raise OperatorError(EXTRA) from error
+    return serve

@@ -1,0 +1,139 @@
+"""Guards of the web server: refuse what no route should see, and give every answer its headers.
+
+```
+ request ─► host known? ─► not from another site? ─► body small and quick? ─► routes
+ answer ◄── Content-Security-Policy, nosniff, Referrer-Policy, … ◄───────────┘
+```
+
+- Host: an attacker's name that leads to this machine (DNS rebinding) is refused; an address is nobody's name.
+- Another site: a browser says where a request is from (`Sec-Fetch-Site`, or else `Origin`). With a method that changes
+  something it has to be this site; with a bearer token nothing is checked, as no browser adds one by itself.
+- Body: at most `BODY_BYTES_MAX`, and received within `BODY_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airunner.client.web.problems import WebError, answer, problem_of
+
+BODY_BYTES_MAX: Final = 2 << 20  # a submission of jobs fits: the broker takes 1 MiB at a time
+BODY_S: Final = 30.0  # for a body to arrive
+SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+POLICY: Final = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
+    "report-uri /csp-report"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not `no-referrer`: with that, browsers send the forms of our own pages with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_PRIVATE: Final = "no-store"  # of what has no Cache-Control: it is private
+
+
+class Guards:
+    """Guards around the routes: `hosts` are the names of this server, beside addresses and localhost."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], origin: str) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origin = origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", _PRIVATE)
+            await send(message)
+
+        refusal = self._refusal(Headers(scope=scope), scope["method"])
+        if refusal is not None:
+            await answer(Request(scope), problem_of(refusal))(scope, receive, send_guarded)
+            return
+        await self._app(scope, _bounded(receive), send_guarded)
+
+    def _refusal(self, headers: Headers, method: str) -> WebError | None:
+        """Return why a request is refused by its head, or None."""
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return WebError(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"this server is not called {host!r}: `airunner web --public-url` says how it is",
+            )
+        if method not in SAFE and "authorization" not in headers and self._is_foreign(headers, host):
+            return WebError(HTTPStatus.FORBIDDEN, "this request comes from another site")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > BODY_BYTES_MAX:
+            return _too_large()
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name in self._hosts:
+            return True
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _is_foreign(self, headers: Headers, host: str) -> bool:
+        """Return whether a browser says that another site makes this request; others than browsers say nothing."""
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site not in ("same-origin", "none")
+        origin = headers.get("origin")
+        return origin is not None and origin not in (self._origin, f"http://{host}", f"https://{host}")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Bound the bytes of a body, and the time in which it comes. Raises `WebError` in the route that reads it."""
+    received_bytes = 0
+    whole = False
+    deadline_s = anyio.current_time() + BODY_S
+
+    async def receive_bounded() -> Message:
+        nonlocal received_bytes, whole
+        if whole:
+            return await receive()  # waits for the client to disconnect
+        try:
+            with anyio.fail_after(max(0.0, deadline_s - anyio.current_time())):
+                message = await receive()
+        except TimeoutError as error:
+            raise WebError(
+                HTTPStatus.REQUEST_TIMEOUT, f"the body of the request has not come within {BODY_S:.0f} s"
+            ) from error
+        if message["type"] != "http.request":
+            whole = True
+            return message
+        received_bytes += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        if received_bytes > BODY_BYTES_MAX:
+            raise _too_large()
+        return message
+
+    return receive_bounded
+
+
+def _too_large() -> WebError:
+    return WebError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX >> 20} MiB")

@@ -1,0 +1,1 @@
+"""Pages of the web server, made of the templates in `templates/`."""

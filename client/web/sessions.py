@@ -1,0 +1,93 @@
+"""Sessions of browsers and tokens: a stream ends when its session does, and each session has a bounded number.
+
+A session ends when its token expires, or by logging out. That a session was ended is remembered in memory, until its
+token expires: another process of this server knows nothing of it, and no stream of it either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Final
+
+import anyio
+from msgspec import Struct
+
+from airunner.protocol.errors import Busy
+
+STREAMS_MAX: Final = 32  # of one session at a time: a tab needs one, and curl one for each job
+ENDED_MAX: Final = 10_000  # ended sessions remembered: some 1 MB; beyond, the oldest is forgotten
+
+
+class Session(Struct, frozen=True):
+    """Session: one login of a browser, or all requests with one bearer token; it expires at Unix second `expires_s`."""
+
+    name: str
+    expires_s: float
+
+
+class Over(StrEnum):
+    """Why a stream ends before its job does."""
+
+    LOGGED_OUT = "logged-out"
+    EXPIRED = "expired"
+    STOPPING = "stopping"  # the server: another one may be there soon
+
+
+class Sessions:
+    """Sessions of this process; `now_s` is the wall clock, in Unix seconds."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._ended: dict[str, float] = {}  # when the token expires, by session
+        self._streams: dict[str, set[anyio.Event]] = {}  # those of each session
+        self._stopping = False
+
+    def has_ended(self, session: Session) -> bool:
+        """Return whether a session was logged out."""
+        return session.name in self._ended
+
+    def end(self, session: Session) -> None:
+        """End a session: its streams end now, and its cookie is refused from now on."""
+        now_s = self._now_s()
+        self._ended = {name: at_s for name, at_s in self._ended.items() if at_s > now_s}
+        while len(self._ended) >= ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
+        self._ended[session.name] = session.expires_s
+        for woken in self._streams.get(session.name, ()):
+            woken.set()
+
+    def stop(self) -> None:
+        """End every stream: the server stops."""
+        self._stopping = True
+        for streams in self._streams.values():
+            for woken in streams:
+                woken.set()
+
+    @asynccontextmanager
+    async def stream(self, session: Session) -> AsyncGenerator[anyio.Event]:
+        """Count a stream of a session; the event is set when it is to end. Raises `Busy`: the session has too many."""
+        streams = self._streams.setdefault(session.name, set())
+        if len(streams) >= STREAMS_MAX:
+            raise Busy(f"this session has {STREAMS_MAX} streams open, which is all that it may: close some of them")
+        woken = anyio.Event()
+        streams.add(woken)
+        if self._stopping or self.has_ended(session):
+            woken.set()
+        try:
+            yield woken
+        finally:
+            streams.discard(woken)
+            if not streams:
+                self._streams.pop(session.name, None)
+
+    async def over(self, session: Session, woken: anyio.Event) -> Over:
+        """Wait for the end of a session, and return why it ended; `woken` is the event of one of its streams."""
+        left_s = session.expires_s - self._now_s()
+        with anyio.move_on_after(max(0.0, left_s) if math.isfinite(left_s) else math.inf):
+            await woken.wait()
+        if self._stopping:
+            return Over.STOPPING
+        return Over.LOGGED_OUT if self.has_ended(session) else Over.EXPIRED
