@@ -45,6 +45,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "busy": HTTPStatus.SERVICE_UNAVAILABLE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "unsupported": HTTPStatus.SERVICE_UNAVAILABLE,
+    "bad-pattern": HTTPStatus.UNPROCESSABLE_ENTITY,
     "no-space": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Statuses by code; another code of the broker's is a fault behind this server, 502."""

@@ -1,0 +1,81 @@
+r"""Line styles of a log in a page: the bytes of one line become spans of text with a style. Pure.
+
+```
+ b"9%\r\x1b[31m10%\x1b[0m done\n" ── LineScreen ──► runs ── span_of ──► [["10%", "fg-red"], [" done"]]
+```
+
+A line is shown as a terminal shows it (see `client.cli.styled`): colours stay, a carriage return, a backspace and an
+erased line overwrite what was there, and every other control sequence is left out, also a link's address. Nothing in a
+span is ever read as HTML: the page makes a text node of its text, and its classes are those of this module.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from airunner.client.cli.styled import COLOURS, LineScreen, Run, Style
+from airunner.protocol.events import STREAMS, Stream
+
+SHOWN_CHARS_MAX: Final = 4_096  # of a line in a page: longer ones are cut, as browsers lay out long lines slowly
+MARKS: Final = {"b": "bold", "f": "faint", "i": "italic", "s": "struck", "u": "under"}
+CLASSES: Final = tuple(f"{bright}{colour}" for bright in ("", "bright") for colour in COLOURS)
+"""Colours that have a class in the style sheet, each as `fg-…` and `bg-…`; others have the form #rrggbb."""
+
+GROUP_PATTERN: Final = r"^(--- |\+\+\+ |::group::|::endgroup::)"
+"""Pattern of lines that begin or end a group, for a search of a log."""
+
+_GROUP: Final = re.compile(GROUP_PATTERN)
+_DIFF: Final = re.compile(r"(--- (a/|/dev/null)|\+\+\+ (b/|/dev/null))")  # the head of a diff is no group
+_GROUPS: Final = {"--- ": "folded", "+++ ": "open", "::group::": "folded", "::endgroup::": "end"}
+
+Span = tuple[str] | tuple[str, str] | tuple[str, str, str, str]
+"""Text, the classes of its style, and its colours of text and background where they have no class."""
+
+
+class LineStyles:
+    """Line styles of a window of a log: a colour lasts until it is changed, in each stream, and in one attempt."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self._screens = {stream: LineScreen() for stream in STREAMS}
+
+    def spans(self, stream: Stream, attempt: int, line: bytes) -> tuple[list[Span], int]:
+        """Return the spans of the next line, and the number of characters at its end that are left out."""
+        if attempt != self._attempt:
+            self._attempt = attempt
+            self._screens = {stream: LineScreen() for stream in STREAMS}
+        return cut(self._screens[stream].render(line))
+
+
+def cut(runs: tuple[Run, ...], chars_max: int = SHOWN_CHARS_MAX) -> tuple[list[Span], int]:
+    """Return runs as spans with at most `chars_max` characters, and the number of characters that are left out."""
+    spans: list[Span] = []
+    room = chars_max
+    for text, style in runs:
+        if room > 0:
+            spans.append(span_of(text[:room], style))
+        room -= len(text)
+    return spans, max(0, -room)
+
+
+def span_of(text: str, style: Style) -> Span:
+    """Return a run as a span."""
+    fg, bg = style.fg, style.bg
+    if "r" in style.marks:
+        fg, bg = bg or "page", fg or "ink"
+    names = [MARKS[mark] for mark in style.marks if mark in MARKS]
+    names += [f"{ground}-{colour}" for ground, colour in (("fg", fg), ("bg", bg)) if colour and colour[0] != "#"]
+    true_fg, true_bg = (colour if colour.startswith("#") else "" for colour in (fg, bg))
+    if true_fg or true_bg:
+        return text, " ".join(names), true_fg, true_bg
+    return (text, " ".join(names)) if names else (text,)
+
+
+def group_of(text: str) -> str:
+    """Return how a line divides a log into groups: `folded` or `open` begins one, `end` ends it; empty: it does not.
+
+    `--- ` and `+++ ` are those of Buildkite, `::group::` and `::endgroup::` those of GitHub.
+    """
+    found = _GROUP.match(text)
+    return "" if found is None or _DIFF.match(text) else _GROUPS[found[1]]
