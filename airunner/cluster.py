@@ -1,13 +1,14 @@
-"""Commands `airunner up` and `down`: a broker and an agent of this machine in the background, under one supervisor.
+"""Commands `airunner up` and `down`: a broker, an agent and a web server of this machine, under one supervisor.
 
 ```
  airunner up ──► supervisor ──┬─► airunner broker
-   (waits for "ready")        └─► airunner agent
+   (waits for "ready")        ├─► airunner agent
+                              └─► airunner web (with the extra airunner-jobs[web])
 ```
 
-`up` makes missing keys, starts the supervisor in a session of its own, and returns when both are ready. The supervisor
+`up` makes missing keys, starts the supervisor in a session of its own, and returns when all are ready. The supervisor
 holds a lock on `$AIRUNNER_HOME/cluster/lock` while it lives, so there is one of each home; it starts what has ended
-again, and ends both on SIGTERM, which `down` sends. What they print is in `$AIRUNNER_HOME/cluster/log`.
+again, and ends all on SIGTERM, which `down` sends. What they print is in `$AIRUNNER_HOME/cluster/log`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Annotated, Final
 
 import typer
 
-from airunner.client.localcluster import State
+from airunner.certs.home import Home
+from airunner.client.localcluster import Running, State
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.supervisor import OFF
 from airunner.transport.endpoints import DEFAULT_BROKER
 
 EVENTS_PORT: Final = 7071  # beside the default endpoint, as `airunner broker` has it
@@ -47,10 +50,19 @@ def up_command(
     http: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Address of the broker's /health and /metrics.")
     ] = "127.0.0.1:0",
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of the pages and the HTTP API, or `off`; they need the extra airunner-jobs[web].",
+            show_default="127.0.0.1:8090; of another --listen a free port",
+        ),
+    ] = None,
 ) -> None:
-    """Start a broker and an agent on this machine in the background; if they run already, only say so.
+    """Start a broker, an agent and a web server on this machine in the background; if they run already, only say so.
 
-    Missing keys are made. Jobs, logs and keys are in $AIRUNNER_HOME, by default ~/.airunner.
+    Missing keys are made. Jobs, logs and keys are in $AIRUNNER_HOME, by default ~/.airunner. A link is printed that
+    logs a browser in.
     """
     from airunner.certs.init import init
     from airunner.certs.ownership import own_home
@@ -61,7 +73,7 @@ def up_command(
     home = own_home(os.environ)
     state = State(home.root)
     if running := state.running():
-        _say(f"the cluster of {home.root} is up already: broker {running.broker}", *_use(running.broker))
+        _say(f"the cluster of {home.root} is up already: broker {running.broker}", *_use(running, home))
         return
     if events is None:
         port = EVENTS_PORT if listen == DEFAULT_BROKER else 0
@@ -71,14 +83,17 @@ def up_command(
     split_http(http)
     for flag, address in (("--listen", listen), ("--events", events), ("--http", http)):
         _refuse_taken(flag, address)
+    pages, lacking = _pages(web, listen)
     init(home)
     make_folder(state.folder)
-    broker, _ = start(state, (listen, events, http), spawn)
-    _say(f"the cluster of {home.root} is up: broker {broker}; log {state.log}", *_use(broker))
+    running, _ = start(state, (listen, events, http, pages), spawn)
+    if pages != OFF and not running.web:
+        lacking = [f"there are no pages: airunner web did not start; see {state.log}"]
+    _say(f"the cluster of {home.root} is up: broker {running.broker}; log {state.log}", *lacking, *_use(running, home))
 
 
 def down_command() -> None:
-    """Stop the broker and the agent that `airunner up` has started; jobs that run are given back to the queue."""
+    """Stop what `airunner up` has started; jobs that run are given back to the queue."""
     from airunner.certs.ownership import own_home
 
     state = State(own_home(os.environ).root)
@@ -101,15 +116,15 @@ def down_command() -> None:
 
 def start(
     state: State,
-    addresses: tuple[str, str, str],
+    addresses: tuple[str, str, str, str],
     spawn: int,
     environ: Mapping[str, str] | None = None,
     parent: int | None = None,
-) -> tuple[str, subprocess.Popen[bytes]]:
-    """Start the supervisor, and return the broker's endpoint and the process once all is ready.
+) -> tuple[Running, subprocess.Popen[bytes]]:
+    """Start the supervisor, and return the cluster and the process once all is ready.
 
-    The broker listens at the addresses for requests, events and HTTP. The cluster ends when the other end of the pipe
-    `parent` is closed. Raises `OperatorError`.
+    The broker listens at the first addresses for requests, events and HTTP; the last is the web server's, or `OFF`. The
+    cluster ends when the other end of the pipe `parent` is closed. Raises `OperatorError`.
     """
     read, write = os.pipe()
     with os.fdopen(read, "rb") as answer:
@@ -134,13 +149,42 @@ def start(
             f"the cluster did not start: {words_said or 'its supervisor has died'}; its log is {state.log}",
             exit_code=EXIT_UNAVAILABLE,
         )
-    return words_said, supervisor
+    broker, _, web = words_said.partition(" ")
+    return Running(supervisor.pid, broker, web), supervisor
 
 
-def _use(broker: str) -> list[str]:
+def _pages(given: str | None, listen: str) -> tuple[str, list[str]]:
+    """Return the address of the web server, or `OFF`, and a line if its usual port is taken. Raises `OperatorError`."""
+    from airunner.client.web.origins import DEFAULT_LISTEN, EXTRA, is_installed, listened
+
+    if given == OFF or (given is None and not is_installed()):
+        return OFF, []
+    if not is_installed():
+        raise OperatorError(f"--web {given}: {EXTRA}")
+    if given is not None:
+        listened(given, "--web")
+        _refuse_taken("--web", given)
+        return given, []
+    if listen != DEFAULT_BROKER:
+        return "127.0.0.1:0", []
+    try:
+        _refuse_taken("--web", DEFAULT_LISTEN)
+    except OperatorError as error:
+        return OFF, [f"there are no pages: {error.message}"]
+    return DEFAULT_LISTEN, []
+
+
+def _use(running: Running, home: Home) -> list[str]:
     """Return what to do next. Commands find the broker by the lock, unless a setting names another one."""
+    broker = running.broker
     option = "" if os.environ.get("AIRUNNER_BROKER", broker) == broker else f" --broker {broker}"
-    return [f"try `airunner submit{option} -- echo hello`; `airunner down` stops it"]
+    lines = [f"try `airunner submit{option} -- echo hello`; `airunner down` stops it"]
+    if running.web:
+        from airunner.client.web.locallogin import local_link
+
+        link = local_link(home, running.web)
+        lines.append(f"in a browser: {link} (once, within 5 minutes; `airunner login-link` prints another)")
+    return lines
 
 
 def _refuse_taken(flag: str, address: str) -> None:

@@ -1,9 +1,9 @@
-"""Supervisor of `airunner up`: runs a broker and an agent, starts again what has ended, and ends both on SIGTERM.
+"""Supervisor of `airunner up`: runs a broker, an agent and a web server, starts them again, and ends all on SIGTERM.
 
-It is a process of its own, `python -m airunner.supervisor FOLDER ANSWER SPAWN LISTEN EVENTS HTTP [PARENT]`, and holds
-the lock in the folder for as long as it lives. `ready ENDPOINT`, or `failed WORDS`, is written to the descriptor
-`ANSWER` once. `PARENT` is the reading end of a pipe: the cluster ends when the other end is closed, however its owner
-ends.
+It is a process of its own, `python -m airunner.supervisor FOLDER ANSWER SPAWN LISTEN EVENTS HTTP WEB [PARENT]`, and
+holds the lock in the folder for as long as it lives. `ready ENDPOINT [URL]`, or `failed WORDS`, is written to the
+descriptor `ANSWER` once. If `WEB` is `off`, there is no web server; one that does not start is left out. `PARENT` is
+the reading end of a pipe: the cluster ends when the other end is closed, however its owner ends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from types import FrameType
 from typing import IO, Final
 
 READY: Final = " ready: "
+OFF: Final = "off"  # instead of the address of a web server: there is none
 BACKOFF_S: Final = 1.0  # before a process that has ended is started again; doubled each time
 BACKOFF_S_MAX: Final = 30.0
 PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
@@ -64,7 +65,7 @@ class Child:
         return line.decode(errors="replace").strip()
 
 
-def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: str, parent: str = "") -> int:
+def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: str, web: str, parent: str = "") -> int:
     """Run the cluster until SIGTERM, or until the parent ends."""
     woken, waker = socket.socketpair()
     waker.settimeout(0)  # as `set_wakeup_fd` requires
@@ -85,15 +86,35 @@ def main(folder: Path, answer: int, spawn: str, listen: str, events: str, http: 
     broker.words[broker.words.index("--listen") + 1] = endpoint
     drain = ("--drain-timeout", str(DRAIN_S))
     agent = Child("agent", "--broker", endpoint, "--spawn", spawn, "--allow-local", *drain)
+    pages = [] if web == OFF else [Child("web", "--broker", endpoint, "--listen", web)]  # starts beside the agent
     said = agent.ready()
     if READY not in said:
-        _end([broker])
+        _end([*pages, broker])
         return _answer(answer, "failed", said)
-    os.pwrite(lock, json.dumps({"pid": os.getpid(), "broker": endpoint}).encode(), 0)
-    _answer(answer, "ready", endpoint)
-    _watch([broker, agent], [woken.fileno(), *([int(parent)] if parent else [])])
-    _end([agent, broker])
+    url = ""
+    for server in tuple(pages):
+        url = _url_of(server)
+        if not url:
+            pages.remove(server)
+            server.process.wait()
+    state = {"pid": os.getpid(), "broker": endpoint, "web": url}
+    os.pwrite(lock, json.dumps(state).encode(), 0)
+    _answer(answer, "ready", f"{endpoint} {url}".strip())
+    _watch([broker, agent, *pages], [woken.fileno(), *([int(parent)] if parent else [])])
+    _end([*pages, agent, broker])
     return 0
+
+
+def _url_of(server: Child) -> str:
+    """Wait for a web server; return its URL, at which it is from then on, or an empty text: it has ended."""
+    said = server.ready()
+    if READY not in said:
+        return ""
+    url = said.rpartition(" ")[2]
+    listen = server.words.index("--listen") + 1
+    if server.words[listen].endswith(":0"):
+        server.words[listen] = url.rpartition("/")[2]
+    return url
 
 
 def _wake(_number: int, _frame: FrameType | None) -> None:

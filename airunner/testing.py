@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "cluster"]
 
 SLOTS: Final = 4
-ADDRESSES: Final = ("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "127.0.0.1:0")  # ports that are free
+ADDRESSES: Final = ("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "127.0.0.1:0", "off")  # free ports, and no web server
 OURS: Final = ("AIRUNNER_", "JWT_")  # prefixes of variables that point to another cluster
 
 
@@ -93,9 +93,9 @@ def cluster(
         parent, alive = os.pipe()
         with os.fdopen(alive, "wb") as held:  # the cluster ends when it is closed
             with os.fdopen(parent):
-                broker, supervisor = start(state, ADDRESSES, slots, environ, parent)
+                running, supervisor = start(state, ADDRESSES, slots, environ, parent)
             try:
-                yield Cluster(state.home, broker)
+                yield Cluster(state.home, running.broker)
             finally:
                 held.close()
                 supervisor.wait(STOP_S)

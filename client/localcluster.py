@@ -14,10 +14,11 @@ _FLOCK: Final = "hhqqi"  # struct flock of fcntl(2): type, whence, start, length
 
 
 class Running(NamedTuple):
-    """Running cluster: the process id of its supervisor, and the broker's endpoint."""
+    """Running cluster: its supervisor's process id, the broker's endpoint, and the web server's URL, if it has one."""
 
     pid: int
     broker: str
+    web: str = ""
 
 
 class State:
@@ -35,6 +36,9 @@ class State:
             with self.lock.open("rb") as lock:
                 asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
                 held, *_, pid = struct.unpack_from(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
-                return None if held == fcntl.F_UNLCK else Running(pid, json.loads(lock.read())["broker"])
+                if held == fcntl.F_UNLCK:
+                    return None
+                named = json.loads(lock.read())
+                return Running(pid, named["broker"], named.get("web", ""))
         except (OSError, ValueError, KeyError):
             return None

@@ -48,7 +48,7 @@ NAMES: Final = frozenset(
     quiet raw redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on run-as safe-directory
     script signers signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail
     template tenant-gib tenant-requests tenant-waiting tenant-watched terminal timeout timestamps token token-file
-    ttl visibility-timeout web-listen
+    ttl visibility-timeout web web-listen
     """.split()  # noqa: SIM905 - words
     # end of settings
 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -15,16 +14,9 @@ from airunner.certs.principal import DEFAULT_TENANT
 from airunner.client.cli.clientcommand import BrokerOption
 from airunner.client.cli.options import with_parameters
 from airunner.client.web.oidcoptions import oidc_settings
+from airunner.client.web.origins import DEFAULT_LISTEN, EXTRA, listened, public
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import OperatorError
-
-if TYPE_CHECKING:
-    from airunner.certs.home import Home
-
-DEFAULT_LISTEN: Final = "127.0.0.1:8090"
-EXTRA: Final = "this needs libraries of its own: run pip install 'airunner-jobs[web]'"
-FOLDER: Final = "web"
-URL_FILE: Final = "url"  # where the server of this home was last reached, for `login-link`
 
 
 def _with_oidc_options(command: Callable[..., None]) -> Callable[..., Any]:
@@ -61,7 +53,6 @@ def web_command(
     import anyio
 
     from airunner.certs.ownership import own_home
-    from airunner.client.web.origins import listened, public
 
     settings = oidc_settings(**oidc)
     address = listened(listen)
@@ -92,33 +83,13 @@ def login_link_command(
     """Print a link that logs in one browser, once, within five minutes, at the `airunner web` of this home."""
     from airunner.certs.ownership import own_home
     from airunner.certs.principal import ALL_ROLES, parse_roles
-    from airunner.certs.tokenkeys import load_signing_key
-    from airunner.certs.tokens import TokenSigner
-    from airunner.client.web.origins import public
+    from airunner.client.web.locallogin import last_url, local_link
 
     home = own_home(os.environ)
     url = public(public_url) or last_url(home)
     ttl_s = of_flag("--ttl", duration_ms, ttl) / 1_000
     roles = ALL_ROLES if role is None else parse_roles(",".join(role))
-    now_s = time.time()
-    signer = TokenSigner(load_signing_key(os.environ, home))
-    token = signer.mint(subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s, now_s=now_s)
-    sys.stdout.write(f"{login_link(home, token, url, now_s)}\n")
-
-
-def login_link(home: Home, token: str, url: str, now_s: float) -> str:
-    """Make a login link for a token. Raises `OperatorError`: it cannot be kept."""
-    from airunner.client.web.loginlinks import LoginLinks
-
-    return f"{url}/login/{LoginLinks(home.root / FOLDER).make(token, now_s)}"
-
-
-def last_url(home: Home) -> str:
-    """Return where the server of this home was last reached."""
-    try:
-        return (home.root / FOLDER / URL_FILE).read_text(encoding="utf-8").strip() or f"http://{DEFAULT_LISTEN}"
-    except (OSError, ValueError):
-        return f"http://{DEFAULT_LISTEN}"
+    sys.stdout.write(f"{local_link(home, url, subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s)}\n")
 
 
 def _loaded() -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,16 +10,24 @@ from urllib.parse import urlsplit
 from airunner.protocol.errors import OperatorError
 from airunner.transport.endpoints import Address, split_address
 
+DEFAULT_LISTEN: Final = "127.0.0.1:8090"
+EXTRA: Final = "this needs libraries of its own: run pip install 'airunner-jobs[web]'"
+LIBRARIES: Final = ("jinja2", "joserfc", "sse_starlette", "starlette", "uvicorn")
 EXAMPLE: Final = "HOST:PORT, such as 127.0.0.1:8090 or [::1]:8090"
 _ANY: Final = {"*": "0.0.0.0", "": "0.0.0.0"}  # noqa: S104 - as for the broker's --listen
 
 
-def listened(text: str) -> Address:
-    """Parse --listen. Raises `OperatorError`, which says what is wrong."""
+def is_installed() -> bool:
+    """Return whether the libraries of the extra are installed; none of them is imported."""
+    return all(find_spec(name) is not None for name in LIBRARIES)
+
+
+def listened(text: str, flag: str = "--listen") -> Address:
+    """Parse the address of an option. Raises `OperatorError`, which says what is wrong."""
     try:
         address = split_address(text)
     except ValueError as error:
-        raise OperatorError(f"--listen {text!r} is not an address: {error}; write {EXAMPLE}") from None
+        raise OperatorError(f"{flag} {text!r} is not an address: {error}; write {EXAMPLE}") from None
     return address._replace(host=_ANY.get(address.host, address.host))
 
 

@@ -24,8 +24,8 @@ from airunner.certs.secretfile import replace
 from airunner.client.reach import reach
 from airunner.client.web.app import make_app, write_line
 from airunner.client.web.clients import Clients
-from airunner.client.web.command import FOLDER, URL_FILE
 from airunner.client.web.cookies import Cookies, cookie_key
+from airunner.client.web.locallogin import FOLDER, URL_FILE
 from airunner.client.web.loginlinks import LoginLinks
 from airunner.client.web.origins import is_loopback
 from airunner.client.web.services import Services
