@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz web-fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ failovers: $(VENV)/.test ## fail PostgreSQL over to a standby N=20 times under l
 
 fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that are nonsense; SEED=N repeats
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))
+
+web-fuzz: $(VENV)/.test ## ask the HTTP API what its description allows and forbids, for SECONDS=120; SEED=N repeats
+	@$(BIN)/python -m tests.fuzz.httpapi --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli measures these, BASE=<rev> compares
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BASE),--base $(BASE)) $(if $(JSON),--json)

@@ -40,13 +40,15 @@ class Administration(Session):
         first = requests.ListSecrets(queue=queue)
         return Batches(self._paged(first, lambda page: page.secrets, lambda secret: (secret.queue, secret.name)))
 
-    def queues(self) -> BatchIterator[QueueSummary]:
-        """List every queue that has jobs, finished jobs included, or is not open; by name.
+    def queues(self, after: str | None = None) -> BatchIterator[QueueSummary]:
+        """List every queue that has jobs, finished jobs included, or is not open; by name, from after a name on.
 
         >>> "default" in [queue.queue async for queue in client.queues()]
         True
         """
-        return Batches(self._paged(requests.ListQueues(), lambda page: page.queues, lambda queue: queue.queue))
+        return Batches(
+            self._paged(requests.ListQueues(after=after), lambda page: page.queues, lambda queue: queue.queue)
+        )
 
     async def queue(self, name: str, *, tags: Mapping[str, str] | None = None) -> QueueSummary | None:
         """Get one of the `queues`; None: it has no jobs. With `tags`, `suitable` counts the jobs for such agents."""

@@ -67,7 +67,9 @@ def spec_of(
         check_new(spec)
     except ValueError as error:
         misfit = field_error(error, JobSpec, fields)
-        raise BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error)) from error
+        refused = BadRequest(f"{label(misfit.field, misfit.part)}: {misfit.problem}" if misfit else str(error))
+        refused.misfit = misfit
+        raise refused from error
     return spec
 
 

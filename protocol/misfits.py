@@ -78,6 +78,8 @@ def shown(value: object) -> str:
 
 def _misfit(type_: Any, value: Any) -> _Misfit | None:  # noqa: ANN401 - a class of msgspec's for each kind of type
     match type_:
+        case inspect.Metadata():  # of documentation
+            return _misfit(type_.type, value)
         case inspect.UnionType():
             found = [_misfit(part, value) for part in type_.types if not isinstance(part, inspect.NoneType)]
             return None if value is None or None in found else found[0]

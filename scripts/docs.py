@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import httppage
 import msgspec
 import packages
 import pythonpage
@@ -121,6 +122,8 @@ PIECES: Final = (
     Piece("docs/METRICS.md", "agent metrics", agent_metrics),
     Piece("docs/PERFORMANCE.md", "figures", figures),
     Piece("docs/PROTOCOL.md", "job spec", job_spec),
+    Piece("docs/reference/http-api.md", "statuses", httppage.statuses),
+    Piece("docs/reference/http-api.md", "operations", httppage.operations),
     Piece("docs/reference/job-file.md", "job file", job_file),
     Piece("docs/reference/python.md", "methods", pythonpage.methods),
     Piece("docs/reference/python.md", "events", pythonpage.events),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -23,6 +22,7 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.filteroptions import LabelOption, NameOption, QueueOption, state_option
 from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
 from airunner.client.cli.oninterrupt import InterruptOption, OnInterrupt
+from airunner.client.knownqueue import is_known
 from airunner.protocol.errors import EXIT_NO_SUCH, EXIT_WRONG_STATE, NotFound, OperatorError
 from airunner.protocol.job import JobState
 from airunner.protocol.printable import json_line
@@ -210,7 +210,7 @@ async def pause_command(client: Client, console: Console, queue: QueueArgument) 
 @client_command("quiet")
 async def resume_command(client: Client, console: Console, queue: QueueArgument) -> None:
     """Resume a queue that was paused or drained. Exits with 66 if there is no such queue."""
-    if not await _is_known(client, queue):
+    if not await is_known(client, queue):
         words = f"there is no queue {queue} to resume: it has no jobs and no agent, and was neither paused nor drained"
         raise OperatorError(f"{words}; `airunner queues` lists the queues", exit_code=EXIT_NO_SUCH)
     await client.update_queue(queue, QueueMode.OPEN)
@@ -225,20 +225,12 @@ async def drain_command(client: Client, console: Console, queue: QueueArgument) 
 
 async def _update(client: Client, console: Console, queue: str, mode: QueueMode, words: str) -> None:
     """Set the mode of a queue, and warn if its name may be mistyped: no job and no agent knows it."""
-    known = await _is_known(client, queue)
+    known = await is_known(client, queue)
     await client.update_queue(queue, mode)
     console.say(f"queue {queue} {words}")
     if not known:
         undo = f"undo it with `airunner resume {queue}` if the name is mistyped"
         console.must_say(f"queue {queue} is new: it has no jobs, and no agent serves it; {undo}")
-
-
-async def _is_known(client: Client, queue: str) -> bool:
-    """Return whether a queue has jobs, is not open, or is served by an agent."""
-    if await client.queue(queue) is not None:
-        return True
-    async with aclosing(client.agents()) as agents:
-        return any([queue in agent.queues async for agent in agents])
 
 
 async def show_rows(

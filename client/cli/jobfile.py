@@ -57,7 +57,12 @@ class JobFile(NamedTuple):
 def read_job_file(file: str) -> JobFile:
     """Read a job file. Raises `OperatorError`."""
     name = "standard input" if file == STDIN_FILE else file
-    document = load(read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small"), name)
+    return job_file_in(read_bounded("--config", file, FILE_BYTES_MAX, "a job file is small"), name)
+
+
+def job_file_in(raw: bytes, name: str) -> JobFile:
+    """Find the jobs in the content of a job file; errors call it `name`. Raises `OperatorError`."""
+    document = load(raw, name)
     if isinstance(document, Entries) and is_job_set(document):
         return JobFile([JobDocument(job, name) for job in job_documents(document, name)], is_set=True)
     return JobFile([JobDocument(document, name)], is_set=False)

@@ -214,13 +214,13 @@ def event_object(event: events.Event) -> dict[str, Any]:
         **fields,
     }
     if isinstance(event.body, events.Output):
-        shown["data"], shown["encoding"] = _as_text(event.body.data)
+        shown["data"], shown["encoding"] = text_of(event.body.data)
     return shown
 
 
 def line_object(job_id: str, line: Line) -> dict[str, Any]:
     """Convert a line of output to a JSON object; `line` is as the `data` of OUTPUT, without its newline."""
-    text, encoding = _as_text(line.data.removesuffix(b"\n"))
+    text, encoding = text_of(line.data.removesuffix(b"\n"))
     return {
         "job_id": job_id,
         "sequence": line.sequence,
@@ -232,7 +232,8 @@ def line_object(job_id: str, line: Line) -> dict[str, Any]:
     }
 
 
-def _as_text(data: bytes) -> tuple[str, str]:
+def text_of(data: bytes) -> tuple[str, str]:
+    """Convert bytes to text, and name its encoding: UTF-8, or base64 if they are not."""
     try:
         return data.decode(), "utf-8"
     except UnicodeDecodeError:

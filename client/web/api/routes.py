@@ -1,8 +1,9 @@
-"""Routes of the HTTP API."""
+"""Routes of the API, and of its description: made from the table of operations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -10,18 +11,41 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from airunner.client.web.login import login_of
-from airunner.client.web.services import services_of
+from airunner.client.web.api import events, job, jobs, log, queues, search
+from airunner.client.web.api.openapi import described
+from airunner.client.web.api.operation import JSON, Operation
 
-JSON: Final = "application/json"
+OPERATIONS: Final[Sequence[Operation]] = (
+    *jobs.OPERATIONS,
+    *job.OPERATIONS,
+    *events.OPERATIONS,
+    *log.OPERATIONS,
+    *search.OPERATIONS,
+    *queues.OPERATIONS,
+)
 
 
-async def list_jobs(request: Request) -> Response:
-    """List the newest jobs."""
-    login = login_of(request)
-    async with services_of(request).clients.asking(login.token) as client:
-        page = await client.list_page()
-    return Response(msgspec.json.encode({"jobs": page.jobs, "more": page.more}), media_type=JSON)
+async def openapi(_request: Request) -> Response:
+    """Send the description of the API; it is no secret, and needs no login."""
+    return Response(_document(), media_type=JSON)
 
 
-ROUTES: Final[Sequence[BaseRoute]] = (Route("/v1/jobs", list_jobs, methods=["GET"]),)
+@cache
+def _document() -> bytes:
+    return msgspec.json.encode(described(OPERATIONS))
+
+
+def _route(path: str) -> Route:
+    """Make the route of a path, for all operations on it: so `Allow` names every method."""
+    found = {operation.method: operation for operation in OPERATIONS if operation.path == path}
+
+    async def endpoint(request: Request) -> Response:
+        return await found["GET" if request.method == "HEAD" else request.method].answer(request)
+
+    return Route(path, endpoint, methods=[*found])
+
+
+ROUTES: Final[Sequence[BaseRoute]] = (
+    *map(_route, dict.fromkeys(operation.path for operation in OPERATIONS)),
+    Route("/openapi.json", openapi, methods=["GET"]),
+)
