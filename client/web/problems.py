@@ -35,7 +35,6 @@ RETRY_S: Final = 2  # after an answer that says so; a broker starts in less
 ERROR_PAGE: Final = "error_page"  # the attribute of the application's state: an `ErrorPage`
 STATUSES: Final[Mapping[str, int]] = {
     "bad-request": HTTPStatus.BAD_REQUEST,
-    "bad-pattern": HTTPStatus.UNPROCESSABLE_ENTITY,
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
     "not-found": HTTPStatus.NOT_FOUND,
