@@ -11,7 +11,7 @@ import anyio
 import trio
 
 from airunner.broker.aws.opening import Bells, Lines
-from airunner.broker.store.contract import Engine, Identity, StoreAway
+from airunner.broker.store.contract import Engine, Fenced, Identity, StoreAway
 from airunner.broker.store.dynamodb.items import read_job
 from airunner.broker.store.dynamodb.opening import open_table
 from airunner.broker.store.dynamodb.table import Edges
@@ -103,7 +103,8 @@ class DynamoFleet(Fleet):
             return
         assert isinstance(crashed, OperatorError), (
             f"a broker has ended by a fault of its own: {crashed!r}"
-        )  # not `Fenced`
+        )
+        self.world.recorder.rare["a broker that was taken for dead was fenced"] += isinstance(crashed, Fenced)
 
     def faults(self) -> Faults:
         return DynamoFaults(self.world, self.cloud)

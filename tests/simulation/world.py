@@ -60,7 +60,7 @@ from tests.simulation.torn import TornDisk
 from tests.simulation.users import LateSubmitter, Monitor, Operator, Submitter, all_jobs, open_queue
 
 WALL_MS: Final = 1_760_000_000_000
-DRAIN_S: Final = 400.0
+DRAIN_S: Final = 1_000.0  # four attempts that each fetch a MB of standard input over the slowest link, and fail
 AGENTS: Final = 3
 SUBMITTERS: Final = 2
 MONITORS: Final = 2

@@ -2,8 +2,8 @@
 
 | written | condition |
 |---|---|
-| job, tally bucket | its revision is as it was loaded |
-| new job, segment, grant | there is none |
+| job, tally bucket, grant | its revision is as it was loaded, or there is none |
+| new job, segment | there is none |
 | idempotency record | there is none, or the old one that counts no more |
 | mode of a queue; first bucket of a broker | the tenant's revision is as it was before the modes were read |
 | secret | the revision of the queue's secrets |
@@ -207,16 +207,15 @@ class Saving:
         for (tenant, request_id), job_ids in granted.items():
             pk, sk = grant_key(tenant, request_id)
             before = self._batch.grants.get((tenant, request_id))
+            rev = 0 if before is None else int(before["rev"]["N"])  # the same jobs may be granted twice
             item = {
                 "pk": {"S": pk},
                 "sk": {"S": sk},
+                "rev": {"N": str(rev + 1)},
                 "jobs": {"B": msgspec.msgpack.encode(job_ids)},
                 TTL: {"N": str(self._wall_s + GRANT_TTL_S)},
             }
-            if before is None:
-                self.actions.append(self._table.put_action(item, NEW))
-            else:
-                self.actions.append(self._table.put_action(item, "jobs = :before", {":before": before["jobs"]}))
+            self.actions.append(self._put(item, rev))
 
     def _save_secrets(self, changes: Changes) -> None:
         last = {secret_key(row): {"Put": {"Item": write_secret(row)}} for row in changes.secrets}

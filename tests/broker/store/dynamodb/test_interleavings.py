@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Adopt, Beat
 from airunner.broker.store.batch import Store
@@ -21,7 +22,7 @@ from airunner.protocol.errors import NoSpace, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import NAME_CHARS_MAX
-from airunner.protocol.replies import JobsLeased, QueueMode, QueueUpdated
+from airunner.protocol.replies import JobReleasedReply, JobsLeased, QueueMode, QueueUpdated
 from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
 from tests.broker.store.dynamodb.opened import TABLE, AtOnce, before_commit, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, release
@@ -146,6 +147,20 @@ def test_a_pause_holds_though_a_batch_changes_no_counter_of_the_queue(client: Cl
         commands = [first.ask(request) for request in (release(lease), more, first.dequeue())]
         replies = [done.reply for done in first.apply(*commands).done]
         assert replies[2] == JobsLeased()
+
+
+def test_a_request_that_is_granted_the_same_job_again_is_granted_no_other_job_elsewhere(client: Client):
+    with opened(client) as engine, opened(client, "broker-1") as other:
+        first, second = Driver(Store(engine)), Driver(Store(other))
+        first.submit("a")
+        asked, request_id = first.dequeue("default", "b"), first.draw(16)
+        (undelivered,) = first.reply(JobsLeased, asked, request_id=request_id).leases
+        first.reply(JobReleasedReply, release(undelivered), request_id=request_id)
+        first.submit("b", queue="b")
+        repeated = replace(asked, queues=("b", "default"))
+        before_commit(other, lambda: first.reply(JobsLeased, asked, request_id=request_id))
+        (lease,) = second.reply(JobsLeased, repeated, request_id=request_id).leases
+        assert lease.job_id == undelivered.job_id
 
 
 def test_a_waiting_job_with_a_large_spec_is_leased_though_a_late_heartbeat_of_the_batch_names_it(client: Client):
