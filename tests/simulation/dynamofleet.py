@@ -101,9 +101,7 @@ class DynamoFleet(Fleet):
             for each in crashed.exceptions:
                 self.judge(each)
             return
-        assert isinstance(crashed, OperatorError), (
-            f"a broker has ended by a fault of its own: {crashed!r}"
-        )
+        assert isinstance(crashed, OperatorError), f"a broker has ended by a fault of its own: {crashed!r}"
         self.world.recorder.rare["a broker that was taken for dead was fenced"] += isinstance(crashed, Fenced)
 
     def faults(self) -> Faults:
