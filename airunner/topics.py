@@ -64,6 +64,7 @@ VARIABLES: Final = (
     ("AIRUNNER_TENANT", "tenant of the token that is signed with the home's key", "`default`"),
     ("AIRUNNER_AGENT_NAME", "`--name` of the agent", "`HOST-1`, or the next free"),
     ("JWT_SIGNING_KEY, JWT_PUBLIC_KEY", "token keys: PEM, or the path of a PEM file", "the home's"),
+    ("AIRUNNER_OIDC_CLIENT_SECRET", "secret of `airunner web` at its OpenID Connect issuer", "a file, or none"),
     ("NO_COLOR", "if it is set, nothing is coloured", ""),
     ("COLUMNS", "width of help, where no terminal says it", ""),
 )

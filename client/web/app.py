@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPMethod
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,9 +15,10 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airunner.client.web import loginroutes, logroutes, oidcroutes, reports
+from airunner.client.web import loginroutes, logroutes, reports
 from airunner.client.web.api import routes as api
 from airunner.client.web.guards import Guards
+from airunner.client.web.oidc import routes as oidc
 from airunner.client.web.pages import routes as pages
 from airunner.client.web.pages.errors import error_page
 from airunner.client.web.problems import ERROR_PAGE, answer_bug, answer_error, answer_http_error
@@ -24,7 +26,7 @@ from airunner.client.web.services import STATE, Services
 from airunner.protocol.errors import AirunnerError
 
 ROUTES: Final[Sequence[BaseRoute]] = (
-    *oidcroutes.ROUTES,
+    *oidc.ROUTES,
     *loginroutes.ROUTES,
     *api.ROUTES,
     *logroutes.ROUTES,
@@ -32,6 +34,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     *pages.ROUTES,
 )
 """Routes of all modules; the first that fits serves a request."""
+METHODS: Final = frozenset(HTTPMethod)  # a stranger may call one as they like: that is not logged
 
 
 def make_app(services: Services, hosts: Iterable[str] = (), log: Callable[[str], None] | None = None) -> Starlette:
@@ -54,6 +57,7 @@ def make_app(services: Services, hosts: Iterable[str] = (), log: Callable[[str],
             Exception: answer_bug,
         },
     )
+    app.router.redirect_slashes = False  # it would lead to http://, also where a proxy ends TLS
     setattr(app.state, STATE, services)
     setattr(app.state, ERROR_PAGE, error_page)
     return app
@@ -87,7 +91,8 @@ class RequestLog:
             endpoint = scope.get("endpoint")
             path = "-" if endpoint is None else self._paths.get(endpoint) or mounted(endpoint)
             took_ms = (time.monotonic() - started_s) * 1_000
-            self._log(f"{scope['method']} {path} {status or '-'} {took_ms:.0f} ms")
+            method = scope["method"] if scope["method"] in METHODS else "-"
+            self._log(f"{method} {path} {status or '-'} {took_ms:.0f} ms")
 
 
 def mounted(endpoint: ASGIApp) -> str:

@@ -13,7 +13,7 @@ import typer
 from airunner.certs.principal import DEFAULT_TENANT
 from airunner.client.cli.clientcommand import BrokerOption
 from airunner.client.cli.options import with_parameters
-from airunner.client.web.oidcoptions import oidc_settings
+from airunner.client.web.oidc.options import oidc_settings
 from airunner.client.web.origins import DEFAULT_LISTEN, EXTRA, listened, public
 from airunner.protocol.durations import duration_ms, of_flag
 from airunner.protocol.errors import OperatorError

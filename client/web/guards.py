@@ -88,10 +88,10 @@ class Guards:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost" or name in self._hosts:
-            return True
         try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name == "localhost" or name in self._hosts:
+                return True
             ip_address(name)
         except ValueError:
             return False

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -110,11 +111,17 @@ def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None
     if not wants_page(request):
         return Response(msgspec.json.encode(problem), problem.status, given, KIND)
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
-        return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(_login_address(request), HTTPStatus.SEE_OTHER)
     make_page: ErrorPage = getattr(request.app.state, ERROR_PAGE)
     page = make_page(request, problem)
     page.headers.update(given)
     return page
+
+
+def _login_address(request: Request) -> str:
+    """Return the address of the login, which leads back to the page that needs it."""
+    wanted = f"{request.url.path}?{request.url.query}".rstrip("?")
+    return "/login" if wanted == "/" else f"/login?{urlencode({'next': wanted})}"
 
 
 def wants_page(request: Request) -> bool:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from airunner.client.web.clients import Clients
 from airunner.client.web.cookies import Cookies
 from airunner.client.web.loginlinks import LoginLinks
+from airunner.client.web.oidc.login import Oidc
 from airunner.client.web.sessions import Sessions
 
 STATE: Final = "services"  # the attribute of the application's state
@@ -29,7 +30,7 @@ class Services(Struct, frozen=True):
     sessions: Sessions
     public_url: str
     now_s: Callable[[], float]
-    oidc: object | None = None
+    oidc: Oidc | None = None
 
 
 def services_of(request: HTTPConnection) -> Services:

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import uvicorn
@@ -24,9 +24,12 @@ from airunner.certs.secretfile import replace
 from airunner.client.reach import reach
 from airunner.client.web.app import make_app, write_line
 from airunner.client.web.clients import Clients
+from airunner.client.web.connections import Connection
 from airunner.client.web.cookies import Cookies, cookie_key
 from airunner.client.web.locallogin import FOLDER, URL_FILE
 from airunner.client.web.loginlinks import LoginLinks
+from airunner.client.web.oidc.login import make_oidc
+from airunner.client.web.oidc.settings import OidcSettings
 from airunner.client.web.origins import is_loopback
 from airunner.client.web.services import Services
 from airunner.client.web.sessions import Sessions
@@ -40,7 +43,9 @@ HEAD_BYTES_MAX: Final = 32_768  # of the head of a request: a token and a cookie
 GRACE_S: Final = 3  # for answers to end after a signal
 
 
-async def serve(home: Home, address: Address, public_url: str, broker: Sequence[str] | None, _oidc: Any) -> None:  # noqa: ANN401
+async def serve(
+    home: Home, address: Address, public_url: str, broker: Sequence[str] | None, oidc: OidcSettings | None
+) -> None:
     """Serve until a signal. Raises `OperatorError`: the keys or the address cannot be used."""
     folder = home.root / FOLDER
     key = cookie_key(folder)
@@ -56,6 +61,7 @@ async def serve(home: Home, address: Address, public_url: str, broker: Sequence[
                 f"warning: {at} is open to other machines, without TLS: passwords of nobody, but tokens and cookies "
                 "can be read on the way; put a proxy with TLS before it, and name its https:// URL with --public-url"
             )
+        login = None if oidc is None else make_oidc(oidc, home, key, url, write_line)
         sessions = Sessions(time.time)
         async with Clients(access, write_line) as clients:
             services = Services(
@@ -65,6 +71,7 @@ async def serve(home: Home, address: Address, public_url: str, broker: Sequence[
                 sessions=sessions,
                 public_url=url,
                 now_s=time.time,
+                oidc=login,
             )
             app = make_app(services, (address.host,), write_line)
             server = server_of(app)
@@ -91,7 +98,7 @@ def server_of(app: ASGIApp) -> WebServer:
     return WebServer(
         uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
