@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz web-fuzz screens bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz web-fuzz screens web-screens web-large bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -113,6 +113,12 @@ docs: $(VENV)/.check ## write what docs/ and JobFields show of the tables in the
 
 screens: $(VENV)/.test ## write the golden files of screens again, in tests/acceptance/screens; then read them
 	AIRUNNER_WRITE_SCREENS=1 $(BIN)/python -m pytest -q tests/acceptance/test_screens.py
+
+web-screens: $(VENV)/.test ## write the pictures of pages in docs/screens again; then look at them
+	AIRUNNER_WRITE_SCREENS=1 $(BIN)/python -m pytest -q tests/browser/test_pages.py
+
+web-large: $(VENV)/.test ## measure pages with a log of 100 MB, a search of 1 GB and a flood of output, in Chromium
+	@$(BIN)/python -m tests.browser.large
 
 clean: ## remove what was made here
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT
 from airunner.certs.tokenkeys import load_signing_key
 from airunner.certs.tokens import TokenSigner
 from tests.acceptance.running import Cluster, Process
+from tests.ports import free_ports
 
 
 class RunningWeb:
@@ -22,7 +23,7 @@ class RunningWeb:
         self.cluster = cluster
         self.options = options
         self.more = more
-        self.listen = "127.0.0.1:0"
+        self.listen = f"127.0.0.1:{free_ports(1)[0]}"
         self.process = self.start()
 
     def start(self) -> Process:

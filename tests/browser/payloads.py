@@ -11,7 +11,6 @@ from itertools import product
 from typing import Final
 
 NUMBER: Final = 2_000
-NAME_CHARS_MAX: Final = 64  # of a job's name
 FORMS: Final = (
     "<script>pwned={n}</script>",
     "<script src=/pwned/{n}></script>",
@@ -125,8 +124,3 @@ def payloads() -> list[str]:
     made = [end + form for end, form in product(ENDS, FORMS)][:NUMBER]
     assert len(made) == NUMBER
     return [text.format(n=number) for number, text in enumerate(made)]
-
-
-def short(texts: list[str]) -> list[str]:
-    """Those that can be a job's name."""
-    return [text for text in texts if len(text) <= NAME_CHARS_MAX]
