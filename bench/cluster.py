@@ -93,12 +93,14 @@ def broker(
 
 
 @contextmanager
-def filled_broker(product: Product, fill: Callable[[Path, int], _T], jobs: int) -> Generator[tuple[Cluster, _T]]:
-    """Run a broker during the block whose store `fill` has filled with so many jobs; yield also what that returned."""
+def filled_broker(
+    product: Product, fill: Callable[[Path, int], _T], count: int, *, requests_per_s: int = 1_000_000
+) -> Generator[tuple[Cluster, _T]]:
+    """Run a broker during the block whose store `fill` has filled with `count`; yield also what that returned."""
     with new_home(product) as home:
-        filled = product.call(fill, Home(home).store, jobs)
+        filled = product.call(fill, Home(home).store, count)
         os.sync()  # otherwise the broker's first fsyncs wait for what filled the store
-        with broker(product, home) as where:
+        with broker(product, home, requests_per_s=requests_per_s) as where:
             yield where, filled
 
 

@@ -81,7 +81,7 @@ class Filled(Struct, frozen=True):
 
 def fill_finished(path: Path, jobs: int) -> Filled:
     """Fill a store with finished jobs of `EVENTS_A_JOB` events each, the latest submitted now."""
-    connection = _opened(path)
+    connection = opened_store(path)
     connection.execute("PRAGMA journal_mode = off; PRAGMA cache_size = -524288")
     engine = SqliteEngine(connection)
     copies = _copies(_lived(), jobs, SYSTEM.wall_ms())
@@ -99,7 +99,7 @@ def fill_finished(path: Path, jobs: int) -> Filled:
 
 def fill_waiting(path: Path, jobs: int) -> None:
     """Fill a store with waiting jobs, as a broker does, but without an fsync."""
-    store = Store(SqliteEngine(_opened(path)))
+    store = Store(SqliteEngine(opened_store(path)))
     left = jobs
     while left:
         asked: list[TenantRequest] = []
@@ -108,13 +108,14 @@ def fill_waiting(path: Path, jobs: int) -> None:
             left -= count
             now_ms = SYSTEM.wall_ms()
             request = EnqueueJob(jobs=(JobSpec(command="true"),) * count)
-            minted = tuple(_minted() for _ in range(count))
+            minted = tuple(minted_job() for _ in range(count))
             asked.append(TenantRequest(tenant=TENANT, request_id=request_id(now_ms), request=request, minted=minted))
         store.apply(asked, SYSTEM.wall_ms())
     store.close()
 
 
-def _opened(path: Path) -> Any:  # noqa: ANN401 - apsw's own types need Python 3.12
+def opened_store(path: Path) -> Any:  # noqa: ANN401 - apsw's own types need Python 3.12
+    """Open the file of a store, without an fsync for each commit."""
     path.parent.mkdir(exist_ok=True)
     connection: Any = apsw.Connection(str(path))
     prepare(connection)
@@ -122,7 +123,8 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 - apsw's own types need Python 3
     return connection
 
 
-def _minted() -> MintedJob:
+def minted_job() -> MintedJob:
+    """Mint an id and a watch key for a job."""
     return MintedJob(new_job_id(os.urandom(JOB_ID_RANDOM_BYTES)), WatchKey(os.urandom(32)))
 
 
@@ -191,7 +193,7 @@ def _lived() -> list[_Lived]:
     lived: list[_Lived] = []
     for number in range(TEMPLATES):
         engine.saved.clear()
-        minted = _minted()
+        minted = minted_job()
         spec = JobSpec(command="make test", queue=QUEUE, metadata={"branch": f"branch-{number}"})
         ask(EnqueueJob(jobs=(spec,)), (minted,))
         leased: JobsLeased = ask(

@@ -18,6 +18,7 @@ from bench import (
     many,
     queue,
     scale,
+    search,
     store,
 )
 from bench.group import Group
@@ -35,6 +36,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     flood.GROUP,
     checkout.GROUP,
     scale.GROUP,
+    search.GROUP,
     brokers.GROUP,
     store.GROUP,
 )

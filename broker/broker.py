@@ -35,6 +35,7 @@ from airunner.broker.outage import Outage
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.roster import Roster
+from airunner.broker.searcher import run_here
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
@@ -60,7 +61,7 @@ class Broker:
     """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
 
     The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
-    `lines` are those to AWS: the actors in `broker.aws` use them.
+    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` runs the searches in logs.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Broker:
         membership: Membership | None = None,
         change_secret: bytes = b"",
         lines: Lines = NO_LINES,
+        searches: Offload = run_here,
     ) -> None:
         self._store = store
         self._lines = lines
@@ -87,6 +89,7 @@ class Broker:
         self._publisher = publisher
         self._edges = edges
         self._offload = offload
+        self._searches = searches
         self._counts = counts
         self._disk = disk or Boundless()
         self._retention = retention or RetentionPlan()
@@ -130,6 +133,7 @@ class Broker:
             self._health,
             feed,
             self._roster,
+            self._searches,
             self._show,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)

@@ -26,14 +26,17 @@ from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import (
     BrokersFound,
     LeasesCounted,
+    LogFound,
     StreamsFound,
     TenantRequest,
     WatchKeyFound,
 )
 from airunner.broker.minting import mint
-from airunner.broker.prices import price_of_reply
+from airunner.broker.offload import Offload
+from airunner.broker.prices import price_of_reply, price_of_search
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
+from airunner.broker.searcher import Searcher, run_here
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
 from airunner.broker.tarpit import Tarpit
@@ -85,7 +88,7 @@ def without_fleet(_row: BrokerRow) -> BrokerSummary:
 
 
 class Gateway:
-    """Gateway actor; clients subscribe to live events at `events_port`."""
+    """Gateway actor; clients subscribe to live events at `events_port`, and `searches` runs the searches in logs."""
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class Gateway:
         health: Health,
         feed: ChangeFeed,
         roster: Roster | None = None,
+        searches: Offload = run_here,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
     ) -> None:
         self._router = router
@@ -113,6 +117,7 @@ class Gateway:
         self._health = health
         self._feed = feed
         self._roster = roster or Roster()
+        self._searcher = Searcher(searches, self.send)
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
@@ -124,6 +129,7 @@ class Gateway:
         async with anyio.create_task_group() as group:
             group.start_soon(self._router.serve, self._receive)
             group.start_soon(self._send_delayed)
+            group.start_soon(self._searcher.run, name="Searcher")
 
     def _receive(self, messages: Iterable[Incoming]) -> None:
         for incoming in messages:
@@ -235,6 +241,13 @@ class Gateway:
                 after = response.command.request.after or ""
                 command, now_ms = response.command, self._edges.wall_ms()
                 reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
+            case LogFound() as found:
+                try:
+                    self._search(response, found)
+                except Busy as busy:
+                    reply = refusal(busy)
+                else:
+                    return
             case BrokersFound(brokers=rows):
                 reply = BrokersListed(brokers=tuple(map(self._show, rows)))
             case _:
@@ -249,6 +262,12 @@ class Gateway:
             undelivered = newest and not response.repeated and (sent is Sent.GONE or not listed)
             if isinstance(reply, JobsLeased) and undelivered:
                 self._release_undelivered(response.command, reply.leases)
+
+    def _search(self, response: Response, found: LogFound) -> None:
+        """Have a log searched, for which the tenant pays now. Raises `Busy`."""
+        self._searcher.search(response, found)
+        command, price = response.command, price_of_search(found.content_bytes)
+        self._admission.charge(command.tenant, command.request, price, self._edges.wall_ms())
 
     def _watched(self, response: Response, found: WatchKeyFound) -> Reply:
         topic, page = topic_of(found.watch_key), found.page

@@ -15,6 +15,7 @@ VERIFYING_UNITS: Final = 4  # units of verifying a token's signature
 BYTES_A_UNIT: Final = 4_096  # bytes of a request's body that are decoded in a unit
 VALUES_A_UNIT: Final = 64  # msgpack values of a body that are decoded in a unit
 EVENT_BYTES_A_UNIT: Final = 65_536  # bytes of published events in a unit: events are not decoded one by one
+SEARCHED_BYTES_A_UNIT: Final = 262_144  # bytes of a log, decompressed, searched in a unit: outside of the event loop
 REPLY_BYTES_A_UNIT: Final = 49_152  # bytes of replies in a unit, as measured: with the default quota, 94 MiB/s
 
 
@@ -26,3 +27,8 @@ def price_of_decoding(size_bytes: int, values: int, *, events: bool) -> int:
 def price_of_reply(size_bytes: int) -> int:
     """Return the price of sending a reply of this many bytes."""
     return size_bytes // REPLY_BYTES_A_UNIT
+
+
+def price_of_search(content_bytes: int) -> int:
+    """Return the price of a search in this many bytes of a log, decompressed."""
+    return content_bytes // SEARCHED_BYTES_A_UNIT

@@ -117,6 +117,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
                 change_secret=change_secret(pair.secret),
                 lines=lines,
+                searches=ends.enter_context(_search_thread()),
             )
             server = await open_http(settings.http)
             group.start_soon(server.run, broker_pages(health, broker.metrics(settings.tenants)), name="HttpServer")
@@ -163,6 +164,16 @@ def _work_thread(engine: Engine) -> Generator[WorkThread]:
             if not thread.close(last, within_s):
                 _say("airunner broker stopped: the store's server did not answer; other brokers will adopt its jobs")
                 os._exit(_say_why(failed))
+
+
+@contextmanager
+def _search_thread() -> Generator[WorkThread]:
+    """Run the thread of the Searcher; a search that is under way ends first, in some 20 ms."""
+    thread = WorkThread()
+    try:
+        yield thread
+    finally:
+        thread.close()
 
 
 def _say_why(failed: BaseException | None) -> int:

@@ -8,12 +8,12 @@ from msgspec import Struct, field
 
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
-from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, QueueKey
+from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, QueueKey, Segment
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import JobEventsReplayed, Reply
-from airunner.protocol.requests import StoreRequest
+from airunner.protocol.requests import SearchLog, StoreRequest
 
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
 
@@ -102,6 +102,24 @@ class StreamsFound(Struct, frozen=True):
     queues: tuple[str, ...]
 
 
+class LogFound(Struct, frozen=True):
+    """Part of a log for the reply to a SearchLog, which the Searcher makes: segments from the request's place on.
+
+    `last_sequence`, `finished`: of the log, as a replay has them. `content_bytes`: of the segments, decompressed.
+    """
+
+    request: SearchLog
+    last_sequence: int
+    finished: bool
+    segments: tuple[Segment, ...]
+    content_bytes: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the segments in memory."""
+        return sum(len(segment.events) for segment in self.segments)
+
+
 class LeasesCounted(Struct, frozen=True):
     """Lease counts for the reply to a ListAgents, by agent; the Gateway adds the rest from its Roster."""
 
@@ -114,7 +132,7 @@ class BrokersFound(Struct, frozen=True):
     brokers: list[BrokerRow]
 
 
-StoreReply = Reply | WatchKeyFound | StreamsFound | LeasesCounted | BrokersFound
+StoreReply = Reply | WatchKeyFound | StreamsFound | LogFound | LeasesCounted | BrokersFound
 
 
 class News(Struct, kw_only=True):

@@ -48,7 +48,7 @@ class LinePattern:
         """Return whole lines as they are searched, as many as before; the same object if they are searched as is."""
         if b"\x1b" in lines:
             lines = _COLOURS.sub(b"", lines)
-        if self._returns and b"\r\n" in lines:
+        if self._returns and b"\r" in lines:
             lines = _RETURNS.sub(b"\n", lines)
         return _utf8(lines) if self._regex else lines
 

@@ -8,12 +8,13 @@ from typing import Final, TypeVar
 from airunner.broker.lifecycle.commands import (
     BrokersFound,
     LeasesCounted,
+    LogFound,
     StreamsFound,
     TenantRequest,
     WatchKeyFound,
 )
 from airunner.broker.lifecycle.replaying import replay, stdin_in
-from airunner.broker.lifecycle.searching import search
+from airunner.broker.lifecycle.searching import searched_part
 from airunner.broker.lifecycle.showing import detailed_summary_of, job_of, summary_of
 from airunner.broker.lifecycle.submitting import facts_of
 from airunner.broker.store.contract import Engine, JobFilter
@@ -31,7 +32,6 @@ from airunner.protocol.replies import (
     JobsListed,
     JobStdinRead,
     ListPlace,
-    LogSearched,
     QueuesListed,
     QueueSummary,
     SecretsListed,
@@ -98,11 +98,12 @@ def replay_job(engine: Engine, command: TenantRequest, request: ReplayJobEvents)
     return WatchKeyFound(job.watch_key, page) if request.watch and not page.finished else page
 
 
-def search_log(engine: Engine, command: TenantRequest, request: SearchLog) -> LogSearched:
-    """Search a page of a job's log. Raises `NotFound`, `CorruptLog`, `BadPattern`."""
+def search_log(engine: Engine, command: TenantRequest, request: SearchLog) -> LogFound:
+    """Find the part of a job's log that a request searches. Raises `NotFound`, `CorruptLog`."""
     job = _find(engine, command.tenant, request.job_id, command.queues)
     sequence = START.sequence if request.place is None else request.place.sequence
-    return search(job, request, engine.segments(job.number, sequence))
+    segments, content_bytes = searched_part(engine.segments(job.number, sequence), request)
+    return LogFound(request, job.last_sequence, JobState(job.state).terminal, segments, content_bytes)
 
 
 def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,26 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle import searching
-from airunner.broker.lifecycle.searching import search
-from airunner.broker.store.rows import JobRow, Segment
+from airunner.broker.lifecycle import hits, searching
+from airunner.broker.lifecycle.commands import LogFound
+from airunner.broker.lifecycle.linepattern import LinePattern
+from airunner.broker.lifecycle.searching import search, searched_part
+from airunner.broker.store.rows import Segment
 from airunner.client import loglines
 from airunner.client.loglines import SEPARATOR, Line, LineSplitter, Search
+from airunner.protocol.coding import decode_reply, encode
 from airunner.protocol.compression import compressed
+from airunner.protocol.errors import BadPattern, CorruptLog
 from airunner.protocol.events import EventSegment, Heartbeat, Output, Stream, encode_bodies, events_of
-from airunner.protocol.job import JobState
-from airunner.protocol.logsearch import LogLine
-from airunner.protocol.names import JobId, WatchKey
+from airunner.protocol.logsearch import SHOWN_BYTES_MAX, LogLine, SearchPlace, UnfinishedLine
+from airunner.protocol.names import MILLISECONDS_MAX, JobId
 from airunner.protocol.replies import LogSearched
 from airunner.protocol.requests import SearchLog
 
 JOB = JobId("j" * 32)
 TEXTS = ("a", "b", "AB", "\n", "\r\n", "\r", "\x1b[31m", "\x1b[0", "m", " ", "é", "xyz")
 PIECES = (*(text.encode() for text in TEXTS), b"\xff", b"\xc3")
-PLAIN = ("", "a", "ab", "\r", "\n", "a\n", "é")
+PLAIN = ("", "xyz", "a", "ab", "\r", "\n", "a\n", "é")
 REGEX = ("b$", "^a", "^$", "a.b", "a[^b]", r"\Aa", r"b\z", r"\bab\b", "(?-m:^)a", "x.{2}", "a|^x", r"\s$", "a\n*b")
 
-outputs = st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map(b"".join)
+outputs = st.lists(st.sampled_from((*PIECES, b"\n", b"\n", b"a\n", b"line\n")), min_size=1, max_size=24).map(b"".join)
 bodies = st.one_of(
     st.builds(Output, timestamp_ms=st.integers(0, 9), stream=st.sampled_from(Stream), data=outputs),
     st.builds(Heartbeat, timestamp_ms=st.just(1)),
@@ -61,27 +64,23 @@ def logged(parts: Sequence[tuple[int, bool, Sequence[Any]]]) -> list[Segment]:
     return found
 
 
-def job_with(log: Sequence[Segment], state: JobState = JobState.COMPLETED) -> JobRow:
-    last = log[-1].first_sequence + log[-1].count - 1 if log else 0
-    return JobRow(
-        number=1, job_id=JOB, tenant="home", queue="default", needs="", gate=1, state=state, priority=0, owner="",
-        watch_key=WatchKey(bytes(32)), submitted_ms=0, max_attempts=3, last_sequence=last,
-    )  # fmt: skip
-
-
-def pages(log: Sequence[Segment], request: SearchLog, state: JobState = JobState.COMPLETED) -> list[LogSearched]:
-    """All pages of a search; each request starts at the segment that an engine would find."""
-    found = [one_page(log, request, state)]
-    while found[-1].place is not None:
-        request = replace(request, place=found[-1].place)
-        found.append(one_page(log, request, state))
-        assert found[-1].place != found[-2].place, "a request made no progress"
+def pages(log: Sequence[Segment], request: SearchLog, *, finished: bool = True) -> list[LogSearched]:
+    """All pages of a search."""
+    found = [one_page(log, request, finished=finished)]
+    while (place := found[-1].place) is not None:
+        request = replace(request, place=place)
+        found.append(one_page(log, request, finished=finished))
+        assert found[-1].place != place, "a request made no progress"
     return found
 
 
-def one_page(log: Sequence[Segment], request: SearchLog, state: JobState = JobState.COMPLETED) -> LogSearched:
+def one_page(log: Sequence[Segment], request: SearchLog, *, finished: bool = True, last: int = 0) -> LogSearched:
+    """Search from the segment that an engine would find; `last` is the log's last sequence, unless it is whole."""
     start = request.place.sequence if request.place else 1
-    return search(job_with(log, state), request, (part for part in log if part.first_sequence + part.count > start))
+    rest = (part for part in log if part.first_sequence + part.count > start)
+    last = last or (log[-1].first_sequence + log[-1].count - 1 if log else 0)
+    segments, size_bytes = searched_part(rest, request)
+    return search(LogFound(request, last, finished=finished, segments=segments, content_bytes=size_bytes))
 
 
 def lines_of(log: Sequence[Segment]) -> list[Line]:
@@ -126,8 +125,130 @@ def test_a_search_finds_what_the_clients_own_search_finds_in_any_pages(
         )  # fmt: skip
         patched.setattr(searching, "SEARCHED_SEGMENTS_MAX", 2)
         found = pages(log, request)
-    hits = [hit for page in found for hit in page.hits]
-    assert list(map(as_line, hits)) == expected
+    matches = [hit for page in found for hit in page.hits]
+    assert list(map(as_line, matches)) == expected
     assert found[-1].lines == len(all_lines)
-    assert [all_lines[hit.line - 1] for hit in hits] == expected, "a line has another number"
+    assert [all_lines[hit.line - 1] for hit in matches] == expected, "a line has another number"
     assert all(len(page.hits) <= limit + context + len(Stream) for page in found)
+
+
+unfinished_lines = st.builds(
+    UnfinishedLine,
+    stream=st.sampled_from(Stream),
+    sequence=st.integers(1, 9),
+    offset=st.integers(0, 70_000),
+    attempt=st.integers(0, 3),
+    timestamp_ms=st.just(1),
+    data=outputs,
+)
+places = st.builds(
+    SearchPlace,
+    sequence=st.integers(1, 12) | st.just(MILLISECONDS_MAX),
+    offset=st.integers(0, 40) | st.just(65_536),
+    lines=st.integers(0, 9) | st.just(MILLISECONDS_MAX - 100_000),
+    attempt=st.integers(0, 3),
+    unfinished=st.lists(unfinished_lines, max_size=2, unique_by=lambda line: line.stream).map(tuple),
+    after=st.integers(0, 16),
+)
+
+
+@given(
+    parts=parts_of_logs,
+    place=places,
+    pattern=st.sampled_from(PLAIN),
+    context=st.integers(0, 2),
+    limit=st.integers(1, 3),
+)
+def test_any_place_of_a_client_leads_to_an_end(
+    parts: Any, place: SearchPlace, pattern: str, *, context: int, limit: int
+) -> None:
+    request = SearchLog(job_id=JOB, pattern=pattern, context=context, limit=limit, place=place)
+    for page in pages(logged(parts), request):
+        assert decode_reply(encode(page)) == page, "a page that cannot be sent"
+
+
+def test_a_place_that_has_two_unfinished_lines_of_one_stream_is_refused() -> None:
+    line = UnfinishedLine(stream=Stream.STDOUT, sequence=1, attempt=1, timestamp_ms=1, data=b"a")
+    with pytest.raises(ValueError, match="one unfinished line"):
+        SearchPlace(sequence=1, unfinished=(line, line))
+
+
+def printed(*texts: bytes) -> list[Segment]:
+    """A log with a segment for each text."""
+    return logged([(0, False, [Output(timestamp_ms=1, stream=Stream.STDOUT, data=text)]) for text in texts])
+
+
+def test_a_request_takes_a_bounded_part_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "SEARCHED_BYTES_MAX", 3 * len(printed(b"line\n")[0].events))
+    monkeypatch.setattr(searching, "READ_BYTES_MAX", 1)
+    log = printed(*[b"line\n"] * 7)
+
+    def looked(**fields: Any) -> list[int]:
+        found = pages(log, SearchLog(job_id=JOB, **fields))
+        return [page.lines for page in found]
+
+    assert looked(pattern="no") == [3, 6, 7]
+    assert looked(from_line=9) == [3, 6, 7]
+    assert looked(from_line=6) == [3, 6, 7]
+    assert looked() == [1, 2, 3, 4, 5, 6, 7], "lines that are only read"
+    monkeypatch.setattr(searching, "SEARCHED_SEGMENTS_MAX", 2)
+    assert looked(pattern="no") == [2, 4, 6, 7]
+
+
+def test_a_page_has_so_many_bytes_of_hits_and_of_each_line_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hits, "HITS_BYTES_MAX", 2 * SHOWN_BYTES_MAX)
+    long = b"x" * 12_000 + b"\n"
+    first, second, third = pages(printed(long * 5), SearchLog(job_id=JOB))
+    assert [len(page.hits) for page in (first, second, third)] == [2, 2, 1]
+    assert {(len(hit.data), hit.size_bytes) for page in (first, second, third) for hit in page.hits} == {
+        (SHOWN_BYTES_MAX, len(long))
+    }
+    assert [hit.offset for hit in second.hits] == [2 * len(long), 3 * len(long)]
+
+
+def test_a_page_ends_before_damage_and_a_search_that_starts_there_is_refused() -> None:
+    whole = printed(b"one\n", b"two\n", b"three\n")
+    torn = [*whole[:1], replace(whole[1], events=b"\xc1"), *whole[2:]]
+    for log, missing in ((torn, "cannot be decoded"), ([whole[0], whole[2]], "is missing"), (torn[:1], "is missing")):
+        request = SearchLog(job_id=JOB)
+        page = one_page(log, request, last=3)
+        assert page.place is not None
+        assert [hit.text for hit in page.hits] == ["one"]
+        with pytest.raises(CorruptLog, match=missing):
+            one_page(log, replace(request, place=page.place), last=3)
+
+
+def test_damage_that_the_engine_meets_ends_a_part_or_is_raised() -> None:
+    def read(sound: int) -> Iterator[Segment]:
+        yield from printed(*[b"a\n"] * sound)
+        raise CorruptLog
+
+    segments, _ = searched_part(read(2), SearchLog(job_id=JOB))
+    assert len(segments) == 2
+    with pytest.raises(CorruptLog):
+        searched_part(read(0), SearchLog(job_id=JOB))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(?i).*x.*y.*z", "(x+x+)+y", "(a|aa)*b", ".*.*.*.*.*=.*", "(.?){200}q"])
+def test_no_pattern_takes_more_than_linear_time(pattern: str) -> None:
+    text = b"a" * 65_000 + b"!\n"
+    assert LinePattern(pattern, regex=True, ignore_case=False).find(text * 40, 0) == -1
+
+
+@pytest.mark.parametrize("pattern", ["(", "a**", "(?=a)", r"\1", "[^a]{1000}[^b]{1000}", "(((a{100}){100}){100})"])
+def test_a_pattern_that_is_invalid_or_too_large_is_refused(pattern: str) -> None:
+    with pytest.raises(BadPattern):
+        LinePattern(pattern, regex=True, ignore_case=False)
+    assert LinePattern(pattern, regex=False, ignore_case=True).find(b"..\n" + pattern.encode() + b"\n", 0) == 3
+
+
+@pytest.mark.parametrize("limit", [1, 1_000])
+@pytest.mark.parametrize("returns", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("together", [False, True])
+def test_context_is_around_each_match_and_says_so(limit: int, returns: bytes, *, together: bool) -> None:
+    lines = [letter.encode() + returns for letter in "abxxcdefxg"]
+    log = printed(b"".join(lines)) if together else printed(*lines)
+    found = pages(log, SearchLog(job_id=JOB, pattern="^x$", regex=True, context=1, limit=limit))
+    assert "".join(hit.text for page in found for hit in page.hits) == "bxxcfxg"
+    assert [hit.line for page in found for hit in page.hits if hit.match] == [3, 4, 9]
+    assert found[-1].lines == len(lines)

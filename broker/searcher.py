@@ -1,0 +1,85 @@
+"""Searcher: searches parts of logs beside the Ledger, in a thread of its own, and makes the replies to SearchLogs.
+
+The Ledger only reads the stored segments, in a ms or two. To search them takes ten times as long, and nothing of the
+store, so no other request waits for it. RE2 and zstd give up the GIL meanwhile. One search runs at a time; waiting
+tenants take turns.
+
+```
+ Ledger ─LogFound─► Gateway ─► Searcher ─► thread: lifecycle.searching ─LogSearched─► Gateway ─► peer
+```
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from msgspec.structs import replace
+
+from airunner.broker.inbox import Response
+from airunner.broker.lifecycle.commands import LogFound
+from airunner.broker.lifecycle.searching import search
+from airunner.broker.offload import Offload, Stepper, Steps
+from airunner.protocol.coding import refusal
+from airunner.protocol.errors import Busy, PeerError
+from airunner.protocol.replies import Reply
+
+TENANT_WAITING_MAX: Final = 4  # searches of one tenant that wait; a further one is refused with `busy`
+WAITING_BYTES_MAX: Final = 67_108_864  # bytes of segments of all waiting searches
+
+
+def run_here(work: Callable[[], object], then: Callable[[BaseException | None], object]) -> None:
+    """Run work at once, in place of a thread: an `Offload` for simulations and brokers of one process."""
+    work()
+    then(None)
+
+
+class Searcher:
+    """Searcher of logs; `offload` runs one search at a time, and `answer` gets the response of each."""
+
+    def __init__(self, offload: Offload, answer: Callable[[Sequence[Response]], None]) -> None:
+        self._waiting: dict[str, deque[tuple[Response, LogFound]]] = {}  # by tenant; the one whose turn is next first
+        self._waiting_bytes = 0
+        self._answer = answer
+        self._steps = Stepper(self._searches(), offload)
+
+    async def run(self) -> None:
+        """Search until cancelled."""
+        await self._steps.run()
+
+    def search(self, response: Response, found: LogFound) -> None:
+        """Search a part of a log, and send the response with the reply. Raises `Busy`: too many searches wait."""
+        tenant = response.command.tenant
+        if len(self._waiting.get(tenant, ())) == TENANT_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+            raise Busy
+        self._waiting.setdefault(tenant, deque()).append((response, found))
+        self._waiting_bytes += found.stored_bytes
+        self._steps.go_on()
+
+    def _searches(self) -> Steps[None]:
+        while True:
+            while self._waiting:
+                response, found = self._next()
+                replies: list[Reply] = []
+                yield partial(_search, found, replies)
+                self._answer([replace(response, reply=replies[0])])
+            yield None
+
+    def _next(self) -> tuple[Response, LogFound]:
+        """Take the next search of the tenant whose turn it is."""
+        tenant = next(iter(self._waiting))
+        waiting = self._waiting.pop(tenant)
+        response, found = waiting.popleft()
+        if waiting:
+            self._waiting[tenant] = waiting
+        self._waiting_bytes -= found.stored_bytes
+        return response, found
+
+
+def _search(found: LogFound, replies: list[Reply]) -> None:
+    try:
+        replies.append(search(found))
+    except PeerError as error:
+        replies.append(refusal(error))

@@ -1,0 +1,125 @@
+"""The Searcher: one search at a time beside the Ledger, in turns by tenant, bounded; what fails is a reply too."""
+
+from __future__ import annotations
+
+import pytest
+
+from airunner.broker import searcher as module
+from airunner.broker.inbox import Response
+from airunner.broker.lifecycle.commands import LogFound, TenantRequest
+from airunner.broker.prices import SEARCHED_BYTES_A_UNIT, UNITS_A_REQUEST
+from airunner.broker.rates import Rates
+from airunner.broker.searcher import TENANT_WAITING_MAX, Searcher, run_here
+from airunner.broker.store.rows import Segment
+from airunner.protocol import requests
+from airunner.protocol.errors import Busy
+from airunner.protocol.events import Output, Stream, encode_bodies
+from airunner.protocol.names import RequestId
+from airunner.protocol.replies import LogSearched, Refused
+from airunner.protocol.requests import SearchLog
+from tests.broker.gatewaystage import Stage as GatewayStage
+from tests.broker.stage import Disk
+from tests.broker.test_gateway_prices import ASKS, is_empty
+
+LOG = encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"one\ntwo\n")])
+
+
+def found(pattern: str = "", *, events: bytes = LOG, regex: bool = False) -> LogFound:
+    segment = Segment(number=1, first_sequence=1, count=1, attempt=1, last_timestamp_ms=1, events=events)
+    request = SearchLog(job_id="j", pattern=pattern, regex=regex)
+    return LogFound(request, 1, finished=True, segments=(segment,), content_bytes=len(events))
+
+
+class Stage:
+    """A Searcher whose thread runs when the test says so, and what it has answered."""
+
+    def __init__(self) -> None:
+        self.thread = Disk()
+        self.thread.slow = True
+        self.answered: list[str] = []
+        self.searcher = Searcher(self.thread, lambda batch: self.answered.extend(each.key for each in batch))
+
+    def search(self, tenant: str, name: str, log: LogFound | None = None) -> None:
+        log = log or found()
+        command = TenantRequest(tenant=tenant, request_id=RequestId(bytes(16)), request=log.request)
+        self.searcher.search(Response(b"peer", command, log, name), log)
+
+    def finish(self) -> None:
+        """End the search that is under way; the next one begins."""
+        self.thread.let_go()
+        self.thread.slow = True
+
+
+def test_tenants_take_turns_and_one_with_many_searches_is_told_to_wait() -> None:
+    stage = Stage()
+    for number in range(1 + TENANT_WAITING_MAX):
+        stage.search("many", f"m{number}")
+    with pytest.raises(Busy):
+        stage.search("many", "too many")
+    stage.search("few", "f")
+    assert (stage.answered, len(stage.thread.waiting)) == ([], 1), "one at a time"
+    (work, then) = stage.thread.waiting.pop()
+    work()
+    then(None)
+    assert (stage.answered, len(stage.thread.waiting)) == (["m0"], 1)
+    stage.search("many", "room again")
+    stage.finish()
+    assert stage.answered == ["m0", "m1", "f", "m2", "m3", "m4", "room again"]
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", len(LOG))
+    stage = Stage()
+    for tenant in ("runs", "waits", "waits too"):
+        stage.search(tenant, tenant)
+    with pytest.raises(Busy):
+        stage.search("another", "another")
+    stage.finish()
+    stage.search("another", "another")
+    stage.finish()
+    assert stage.answered == ["runs", "waits", "waits too", "another"]
+
+
+@pytest.mark.parametrize(
+    ("log", "code"),
+    [
+        (found("(", regex=True), "bad-pattern"),
+        (found("[^a]{1000}[^b]{1000}", regex=True), "bad-pattern"),
+        (found(events=b"\xc1"), "corrupt-log"),
+    ],
+)
+async def test_a_search_that_fails_is_refused(log: LogFound, code: str) -> None:
+    stage = GatewayStage()
+    async with stage.running():
+        reply = await stage.converse(log.request, log, token=b"read")
+        assert isinstance(reply, Refused)
+        assert reply.code == code
+
+
+async def test_a_part_of_a_log_becomes_its_hits_and_is_paid_for_by_its_size() -> None:
+    rates = Rates(10.0 * UNITS_A_REQUEST)
+    stage = GatewayStage(rates=rates)
+    log = found("two")
+    large = LogFound(log.request, 1, finished=True, segments=log.segments, content_bytes=30 * SEARCHED_BYTES_A_UNIT)
+    async with stage.running():
+        for part, paid_out in ((log, False), (large, True)):
+            reply = await stage.converse(requests.SearchLog(job_id="j", pattern="two"), part, token=b"read")
+            assert isinstance(reply, LogSearched)
+            assert [(hit.line, hit.text) for hit in reply.hits] == [(2, "two")]
+            assert is_empty(rates, ASKS) is paid_out
+
+
+async def test_a_gateway_whose_searcher_is_full_says_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TENANT_WAITING_MAX", 0)
+    stage = GatewayStage()
+    async with stage.running():
+        assert (await stage.converse(SearchLog(job_id="j"), found(), token=b"read")).code == "busy"
+
+
+def test_without_a_thread_a_search_runs_at_once() -> None:
+    answered: list[Response] = []
+    searcher, log = Searcher(run_here, answered.extend), found("one")
+    command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=log.request)
+    searcher.search(Response(b"peer", command, log), log)
+    (response,) = answered
+    assert [hit.text for hit in response.reply.hits] == ["one"]
