@@ -51,7 +51,7 @@ export class JobTerminal {
     document.createElement = createStyled;
     this.term = new Terminal({
       ...{ cols: Number(cols), rows: Number(rows), scrollback: SCROLLBACK_ROWS },
-      ...{ disableStdin: true, allowProposedApi: true }, // the versions of Unicode are a proposal
+      ...{ minimumContrastRatio: 4.5, disableStdin: true, allowProposedApi: true }, // Unicode is a proposal
       ...{ fontSize: 13, fontFamily: "ui-monospace, Menlo, Consolas, monospace" },
       ...{ theme: { background: "#0d1117", foreground: "#e6edf3" } },
     });
