@@ -18,7 +18,6 @@ from airunner.client.client import Client
 from airunner.client.web import lines
 from airunner.client.web.live import Live
 from airunner.client.web.login import login_of
-from airunner.client.web.logindex import LogIndex, LogIndexes
 from airunner.client.web.logstream import LogStream, Outlet
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import services_of
@@ -27,19 +26,8 @@ from airunner.protocol.fields import ProcessType
 from airunner.protocol.job import Job
 from airunner.protocol.names import JobId
 
-INDEXES: Final = "log_indexes"  # attribute of the application's state
 SEQUENCE_MAX: Final = 2**53
 FRAMES: Final = "application/octet-stream"
-
-
-def index_of(request: Request, job_id: str) -> LogIndex:
-    """Return the index of a job's log, which this process remembers."""
-    state = request.app.state
-    indexes: LogIndexes | None = getattr(state, INDEXES, None)
-    if indexes is None:
-        indexes = LogIndexes()
-        setattr(state, INDEXES, indexes)
-    return indexes.of(job_id)
 
 
 async def log_context(request: Request, client: Client, job: Job) -> dict[str, Any]:
@@ -51,7 +39,7 @@ async def log_context(request: Request, client: Client, job: Job) -> dict[str, A
             "ended": job.state.terminal,
             "state": str(job.state),
             "terminal": job.spec.terminal if job.spec.process_type is ProcessType.PTY else None,
-            **await lines.plain_log(client, index_of(request, job.id), job, first),
+            **await lines.plain_log(client, services_of(request).log_indexes.of(job.id), job, first),
         }
     }
 
@@ -61,7 +49,7 @@ async def read_lines(request: Request) -> Response:
     first, limit = _number(request, "from", 1, 1), _number(request, "limit", 200, 1, lines.LINES_MAX)
     job_id = _job_id(request)
     async with services_of(request).clients.asking(login_of(request).token) as client:
-        found = await lines.window(client, index_of(request, job_id), job_id, first, limit)
+        found = await lines.window(client, services_of(request).log_indexes.of(job_id), job_id, first, limit)
     return _json({"lines": lines.shown(found)})
 
 
@@ -69,7 +57,7 @@ async def read_groups(request: Request) -> Response:
     """Find the groups of a log."""
     job_id = _job_id(request)
     async with services_of(request).clients.asking(login_of(request).token) as client:
-        found = await lines.groups(client, index_of(request, job_id), job_id)
+        found = await lines.groups(client, services_of(request).log_indexes.of(job_id), job_id)
     return _json({"groups": [{"n": number, "g": kind} for number, kind in found]})
 
 
@@ -79,7 +67,7 @@ async def find_lines(request: Request) -> Response:
     async with services_of(request).clients.asking(login_of(request).token) as client:
         found = await lines.find(
             client,
-            index_of(request, job_id),
+            services_of(request).log_indexes.of(job_id),
             job_id,
             query.get("q", ""),
             _number(request, "from", 1, 1),
@@ -96,7 +84,7 @@ async def stream_lines(request: Request) -> Response:
     total = int(known) if known.isdecimal() else _number(request, "from", 0, 0)
     async with services.clients.asking(login.token) as client:
         job = await client.get(job_id)
-    index = index_of(request, job_id)
+    index = services_of(request).log_indexes.of(job_id)
 
     async def run(outlet: Outlet) -> None:
         async with services.clients.of(login.token) as client:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 from airunner.client.client import Client
 from airunner.client.web.lines import LINES_MAX
-from airunner.client.web.logroutes import index_of
 from airunner.client.web.terminalstream import FrameKind
 from airunner.protocol.events import Output
 from airunner.protocol.fields import ProcessType
@@ -20,6 +20,7 @@ from airunner.protocol.job import Job
 from tests.client.web.conftest import Web
 from tests.client.web.test_terminalstream import decoded
 
+HEARD_S = 30  # for a message that should come at once
 ROUTES = ("lines", "groups", "find?q=x", "live", "terminal")
 
 
@@ -119,13 +120,15 @@ async def test_a_page_hears_of_lines_as_they_come_also_of_one_that_is_not_finish
     async with web.client() as client:
         job = await client.submit(command="sh", args=["-c", script])
         last = ""
-        async with web.bearing("read").stream("GET", f"/jobs/{job.id}/live") as answer:
-            async for kind, number, news in messages(answer):
-                if kind == "lines" and news["open"] and text(news["open"][0]) == "HALF":
-                    assert (news["total"], number) == (1, "1")
-                    gate.touch()
-                    last = number
-                    break
+        with anyio.move_on_after(HEARD_S):
+            async with web.bearing("read").stream("GET", f"/jobs/{job.id}/live") as answer:
+                async for kind, number, news in messages(answer):
+                    if kind == "lines" and news["open"] and text(news["open"][0]) == "HALF":
+                        assert news["total"] == 1
+                        last = number
+                        break
+        gate.touch()
+        assert last == "1"
         headers = {"Last-Event-ID": last}
         async with web.bearing("read").stream("GET", f"/jobs/{job.id}/live", headers=headers) as answer:
             heard = [message async for message in messages(answer)]
@@ -162,13 +165,6 @@ async def test_an_index_of_a_log_is_used_by_the_next_request(web: Web) -> None:
     async with web.client() as client:
         job = await ran(client, "seq 30000")
         await answered(web.bearing("read"), job, "lines?from=20000")
-        place = index_of(httpx_request(web), job.id).before(20_200)
+        place = web.services.log_indexes.of(job.id).before(20_200)
         assert place is not None
         assert place.lines >= 20_000
-
-
-def httpx_request(web: Web) -> Any:
-    """What `index_of` needs of a request."""
-    from starlette.requests import Request
-
-    return Request({"type": "http", "app": web.app})
