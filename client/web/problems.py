@@ -108,6 +108,8 @@ def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None
         given.setdefault("Retry-After", str(RETRY_S))
     if problem.status == HTTPStatus.UNAUTHORIZED:
         given.setdefault("WWW-Authenticate", "Bearer")
+    if problem.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
+        given["Connection"] = "close"  # the rest of the body is not read
     if not wants_page(request):
         return Response(msgspec.json.encode(problem), problem.status, given, KIND)
     if problem.status == HTTPStatus.UNAUTHORIZED and request.method == "GET":

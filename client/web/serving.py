@@ -17,6 +17,7 @@ from typing import Final
 
 import anyio
 import uvicorn
+from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from airunner.certs.home import Home
@@ -58,8 +59,8 @@ async def serve(
         secure = url.startswith("https:")
         if not secure and not is_loopback(address.host):
             write_line(
-                f"warning: {at} is open to other machines, without TLS: passwords of nobody, but tokens and cookies "
-                "can be read on the way; put a proxy with TLS before it, and name its https:// URL with --public-url"
+                f"warning: other machines reach {at} without TLS, so tokens and cookies can be read on the way; "
+                "put a proxy with TLS before it, and name its https:// URL with --public-url"
             )
         login = None if oidc is None else make_oidc(oidc, home, key, url, write_line)
         sessions = Sessions(time.time)
@@ -77,7 +78,7 @@ async def serve(
             server = server_of(app)
             logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what strangers send is no news
             async with anyio.create_task_group() as group:
-                group.start_soon(_until_signal, server, sessions)
+                await group.start(_until_signal, server, sessions)
                 write_line(f"ready: {url}")
                 await server.serve([listener])
                 group.cancel_scope.cancel()
@@ -114,9 +115,10 @@ def server_of(app: ASGIApp) -> WebServer:
     )
 
 
-async def _until_signal(server: WebServer, sessions: Sessions) -> None:
+async def _until_signal(server: WebServer, sessions: Sessions, *, task_status: TaskStatus[None]) -> None:
     """Stop the server on the first signal; a second one ends it at once."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
             sessions.stop()
             server.force_exit = server.should_exit

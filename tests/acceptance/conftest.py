@@ -59,7 +59,7 @@ def web(cluster: Cluster) -> Iterator[RunningWeb]:
     """A web server of the cluster's home; `kill` and `start` it, or make logins of any roles."""
     running = RunningWeb(cluster)
     yield running
-    running.stop()
+    running.close()
 
 
 @pytest.fixture

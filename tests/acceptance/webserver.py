@@ -24,6 +24,7 @@ class RunningWeb:
         self.options = options
         self.more = more
         self.listen = f"127.0.0.1:{free_ports(1)[0]}"
+        self._clients: list[httpx.Client] = []
         self.process = self.start()
 
     def start(self) -> Process:
@@ -46,6 +47,12 @@ class RunningWeb:
         """SIGTERM; the exit code."""
         return self.process.stop()
 
+    def close(self) -> None:
+        """End it, and its clients."""
+        for client in self._clients:
+            client.close()
+        self.stop()
+
     def token(self, *roles: str, tenant: str = DEFAULT_TENANT, ttl_s: float = 3_600, now_s: float | None = None) -> str:
         """A token with these roles, or with all."""
         signer = TokenSigner(load_signing_key({}, Home(self.cluster.home)))
@@ -54,8 +61,7 @@ class RunningWeb:
 
     def bearing(self, *roles: str, **claims: Any) -> httpx.Client:
         """A client with a bearer token; the claims are those of `token`."""
-        headers = {"Authorization": f"Bearer {self.token(*roles, **claims)}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return self._client(Authorization=f"Bearer {self.token(*roles, **claims)}")
 
     def link(self, *words: str) -> str:
         """A new login link, as `airunner login-link` prints it."""
@@ -65,6 +71,10 @@ class RunningWeb:
 
     def browser(self, words: Sequence[str] = ()) -> httpx.Client:
         """A client that has logged in by a link, as a browser does; its cookie is in `cookies`."""
-        client = httpx.Client(base_url=self.url, headers={"Accept": "text/html"}, timeout=30)
+        client = self._client(Accept="text/html")
         assert client.post(self.link(*words), headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
         return client
+
+    def _client(self, **headers: str) -> httpx.Client:
+        self._clients.append(httpx.Client(base_url=self.url, headers=headers, timeout=30))
+        return self._clients[-1]

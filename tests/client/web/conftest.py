@@ -108,7 +108,9 @@ async def served(cluster: Cluster, folder: Path, now_s: Callable[[], float] = ti
                 yield web
                 await web.close()
                 services.sessions.stop()
-                server.should_exit = True
+                for serving in server.servers:  # uvicorn's own end takes 0.2 s
+                    serving.close()
+                group.cancel_scope.cancel()
 
 
 @pytest.fixture

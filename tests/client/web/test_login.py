@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.client.web.conftest import Web
+import base64
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from starlette.responses import Response
+
+from airunner.client.web.cookies import Cookies
+from airunner.client.web.loginlinks import LINK_S, LoginLinks
+from airunner.protocol.errors import NotFound, OperatorError
+from airunner.testing import Cluster
+from tests.client.web.conftest import Web, served
 
 
 async def test_a_request_without_a_token_is_told_how_to_log_in(web: Web) -> None:
@@ -30,3 +42,100 @@ async def test_jobs_are_those_of_the_tenant_of_the_token(web: Web) -> None:
     listed = (await web.bearing("read", tenant="mine").get("/v1/jobs")).json()["jobs"]
     assert [found["id"] for found in listed] == [job.id]
     assert (await web.bearing("read", tenant="theirs").get("/v1/jobs")).json()["jobs"] == []
+
+
+async def test_a_link_ends_after_five_minutes_and_leaves_no_file(web: Web, tmp_path: Path) -> None:
+    links = LoginLinks(tmp_path)
+    now_s = time.time()
+    old = links.make("a.b.c", now_s - LINK_S)
+    with pytest.raises(NotFound, match="older than five minutes"):
+        links.redeem(old, now_s)
+    assert links.redeem(links.make("a.b.c", now_s), now_s + LINK_S - 1) == "a.b.c"
+    [left] = [links.make("a.b.c", now_s)]
+    [path] = (tmp_path / "links").iterdir()
+    assert left not in path.name, "the disk has no secret of a link"
+    assert path.stat().st_mode & 0o777 == 0o600
+    links.make("a.b.c", now_s + LINK_S + 60)  # removes what is old
+    assert not path.exists()
+    for guess in ("", "../links", "x" * 10_000, "%2e%2e", "\0"):
+        with pytest.raises(NotFound):
+            links.redeem(guess, now_s)
+    assert (await web.anonymous().post(f"/login/{'x' * 43}")).status_code == 404
+
+
+async def test_a_cookie_that_was_changed_or_sealed_elsewhere_logs_nobody_in(web: Web) -> None:
+    sealed = web.services.cookies.seal(web.token())
+    header, _, rest = sealed.partition(".")
+    head, tag = rest.rsplit(".", 1)
+    elsewhere = Cookies(bytes([1]) * 32, secure=False).seal(web.token())
+    plain = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
+    for forged in (
+        elsewhere,
+        f"{header}.{head}.{'A' * len(tag)}",
+        f"{plain}.{rest}",
+        sealed[:-8],
+        web.token(),  # a token is no cookie
+        "....",
+        "x" * 4_000,
+    ):
+        answer = await web.anonymous(Cookie=f"airunner={forged}").get("/v1/jobs")
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), forged
+    assert (await web.anonymous(Cookie=f"airunner={sealed}").get("/v1/jobs")).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.b.c.d", "é.é.é", "a." + "e30" + ".c", "x" * 9_000])
+async def test_what_is_no_token_is_refused_before_the_broker_sees_it(web: Web, token: str) -> None:
+    for scheme in (b"Bearer ", b"bearer ", b"Basic "):
+        headers = {"Authorization": (scheme + token.encode("latin-1")).strip()}
+        answer = await web.anonymous().get("/v1/jobs", headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_a_session_ends_with_its_token(airunner_session_cluster: Cluster, tmp_path: Path) -> None:
+    now = SimpleNamespace(s=time.time())
+    async with served(airunner_session_cluster, tmp_path, lambda: now.s) as web:
+        browser, curl = web.browser(ttl_s=60), web.bearing(ttl_s=60)
+        assert (await browser.get("/")).status_code == 200
+        now.s += 61
+        assert (await browser.get("/")).headers["location"] == "/login"
+        assert "expired" in (await curl.get("/v1/jobs")).json()["detail"]
+        secret = web.services.links.make(web.token(ttl_s=1), now.s)
+        now.s += 2
+        refused = await web.anonymous().post(f"/login/{secret}")
+        assert (refused.status_code, refused.cookies) == (401, {})
+
+
+async def test_logging_out_ends_the_session_in_all_tabs_and_for_a_copy_of_its_cookie(web: Web) -> None:
+    tab, other = web.browser(), web.browser()
+    copy = web.anonymous()
+    copy.cookies = tab.cookies
+    assert (await copy.get("/v1/jobs")).status_code == 200
+    done = await tab.post("/logout")
+    assert (done.status_code, done.headers["location"]) == (303, "/login")
+    assert 'airunner=""; ' in done.headers["set-cookie"]
+    assert "logged out" in (await copy.get("/v1/jobs")).json()["detail"]
+    assert (await other.get("/v1/jobs")).status_code == 200
+    assert (await web.anonymous().post("/logout")).status_code == 303  # it is so already
+
+
+def test_a_cookie_behind_https_is_for_this_host_and_for_https_only() -> None:
+    cookies, response = Cookies(bytes(32), secure=True), Response()
+    cookies.set(response, "sealed", 60.9)
+    assert response.headers["set-cookie"] == (
+        "__Host-airunner=sealed; HttpOnly; Max-Age=60; Path=/; SameSite=lax; Secure"
+    )
+    with pytest.raises(OperatorError, match="too long"):
+        cookies.seal("x" * 5_000)
+
+
+async def test_a_token_may_do_what_the_broker_says_and_no_more(web: Web) -> None:
+    async with web.client(tenant="ours") as client:
+        job = await client.submit(command="true", queue="unserved")
+    assert (await web.bearing("submit", tenant="ours").get("/v1/jobs")).status_code == 403
+    assert (await web.bearing("read", tenant="ours").get(f"/v1/jobs/{job.id}")).status_code == 200
+    refused = await web.bearing("read", tenant="ours").post(f"/v1/jobs/{job.id}/cancel")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    for call in (web.bearing(tenant="theirs").get, web.browser(tenant="theirs").get):
+        assert (await call(f"/v1/jobs/{job.id}")).status_code == 404
+    refused = await web.bearing(tenant="theirs").post(f"/v1/jobs/{job.id}/cancel")
+    assert (refused.status_code, refused.json()["code"]) == (404, "not-found")

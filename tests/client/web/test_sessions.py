@@ -1,0 +1,169 @@
+"""Streams end with their session, with their token, and with the server; a pool of clients is bounded. Virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskStatus
+from starlette.responses import StreamingResponse
+
+from airunner.client.reach import Reach
+from airunner.client.web.clients import ANSWER_S, BrokerAway, Clients
+from airunner.client.web.live import Live
+from airunner.client.web.login import By, Login
+from airunner.client.web.sessions import ENDED_MAX, STREAMS_MAX, Over, Session, Sessions
+from airunner.protocol.errors import Busy, OperatorError
+from airunner.transport.memory import REQUESTS_ENDPOINT
+from tests.client.wire import Wire, edges
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
+
+SESSION = Session("tab", 3_600.0)
+OTHER = Session("other", 3_600.0)
+
+
+def login(session: Session) -> Login:
+    return Login("a.b.c", "ada", "default", frozenset(), By.COOKIE, session)
+
+
+class Reader:
+    """A browser that reads one stream."""
+
+    def __init__(self, sessions: Sessions, session: Session, kind: str = "text/event-stream") -> None:
+        self._services: Any = SimpleNamespace(sessions=sessions)
+        self._login = login(session)
+        self._kind = kind
+        self.body = b""
+        self.whole = False
+
+    async def read(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"id: 1\n\n"
+            task_status.started()
+            await anyio.sleep_forever()
+
+        async def receive() -> Any:
+            await anyio.sleep_forever()
+
+        async def send(message: Any) -> None:
+            self.body += message.get("body", b"")
+            self.whole |= message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        streaming = StreamingResponse(endless(), media_type=self._kind)
+        await Live(self._services, self._login, streaming)({"type": "http", "asgi": {}}, receive, send)
+
+
+@pytest.fixture
+async def sessions() -> Sessions:
+    began_s = anyio.current_time()
+    return Sessions(lambda: anyio.current_time() - began_s)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (lambda sessions: sessions.end(SESSION), Over.LOGGED_OUT),
+        (lambda sessions: sessions.stop(), Over.STOPPING),
+        (lambda _: None, Over.EXPIRED),
+    ],
+    ids=str,
+)
+async def test_every_stream_of_a_session_ends_with_it_and_says_why(
+    sessions: Sessions, end: Callable[[Sessions], None], why: Over
+) -> None:
+    tabs = [Reader(sessions, SESSION), Reader(sessions, SESSION)]
+    with anyio.fail_after(SESSION.expires_s + 1):
+        async with anyio.create_task_group() as group:
+            for tab in tabs:
+                await group.start(tab.read)
+            end(sessions)
+    for tab in tabs:
+        assert tab.whole
+        assert tab.body == b"id: 1\n\n" + f"event: over\ndata: {why}\n\n".encode()
+
+
+async def test_a_stream_that_is_no_server_sent_events_only_ends(sessions: Sessions) -> None:
+    reader = Reader(sessions, SESSION, "application/x-ndjson")
+    async with anyio.create_task_group() as group:
+        await group.start(reader.read)
+        sessions.end(SESSION)
+    assert (reader.body, reader.whole) == (b"id: 1\n\n", True)
+
+
+async def test_streams_of_another_session_go_on(sessions: Sessions) -> None:
+    other = Reader(sessions, OTHER)
+    async with anyio.create_task_group() as group:
+        await group.start(other.read)
+        sessions.end(SESSION)
+        assert (sessions.has_ended(SESSION), sessions.has_ended(OTHER)) == (True, False)
+        await anyio.wait_all_tasks_blocked()
+        assert not other.whole
+        group.cancel_scope.cancel()
+
+
+async def test_a_session_has_a_bounded_number_of_streams(sessions: Sessions) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(STREAMS_MAX):
+            await group.start(Reader(sessions, SESSION).read)
+        with pytest.raises(Busy, match="close some"):
+            async with sessions.stream(SESSION):
+                pass
+        await group.start(Reader(sessions, OTHER).read)
+        group.cancel_scope.cancel()
+    async with sessions.stream(SESSION):
+        pass  # those have left
+
+
+async def test_ended_sessions_are_forgotten_with_their_tokens_and_beyond_a_bound(sessions: Sessions) -> None:
+    sessions.end(Session("short", 1.0))
+    for number in range(ENDED_MAX):
+        sessions.end(Session(str(number), 3_600.0))
+    assert not sessions.has_ended(Session("short", 1.0))
+    assert sessions.has_ended(Session("1", 0))
+    assert len(sessions._ended) == ENDED_MAX
+
+
+@pytest.fixture
+def access() -> Reach:
+    """A way to no broker."""
+    return Reach(network=Wire(), endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=edges())
+
+
+async def test_a_request_gives_up_on_a_broker_that_is_away_and_a_stream_does_not(access: Reach) -> None:
+    async with Clients(access, lambda _: None) as clients:
+        began_s = anyio.current_time()
+        with pytest.raises(BrokerAway):
+            async with clients.asking("a") as client:
+                await client.list_page()
+        assert anyio.current_time() - began_s == pytest.approx(ANSWER_S)
+        with anyio.move_on_after(3_600) as scope:
+            async with clients.of("a") as client:
+                await client.list_page()
+        assert scope.cancelled_caught
+
+
+async def test_a_pool_keeps_clients_and_closes_the_idle_one_that_was_used_least_recently(access: Reach) -> None:
+    async with Clients(access, lambda _: None, clients_max=2) as clients:
+        async with clients.of("a") as first, clients.of("a") as same, clients.of("b") as second:
+            assert first is same
+            with pytest.raises(Busy, match="2 tokens at once"):
+                async with clients.of("c"):
+                    pass
+        async with clients.of("a") as again:
+            assert again is first
+        async with clients.of("c"):
+            assert list(clients._open) == ["a", "c"]
+        async with clients.of("b") as opened:
+            assert opened is not second
+
+
+async def test_a_client_that_a_broker_has_refused_is_used_no_more(access: Reach) -> None:
+    async with Clients(access, lambda _: None) as clients:
+        with pytest.raises(OperatorError):
+            async with clients.of("a") as refused:
+                raise OperatorError("the broker refuses this key")
+        async with clients.of("a") as client:
+            assert client is not refused
