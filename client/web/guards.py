@@ -8,12 +8,13 @@
 - Host: an attacker's name that leads to this machine (DNS rebinding) is refused; an address is nobody's name.
 - Another site: a browser says where a request is from (`Sec-Fetch-Site`, or else `Origin`). With a method that changes
   something it has to be this site; with a bearer token nothing is checked, as no browser adds one by itself.
-- Body: at most `BODY_BYTES_MAX`, and received within `BODY_S`.
+- Body: at most `BODY_BYTES_MAX`, and received within `BODY_S`; those of all requests together have `BODIES_BYTES_MAX`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airunner.client.web.problems import WebError, answer, problem_of
 
 BODY_BYTES_MAX: Final = 2 << 20  # a submission of jobs fits: the broker takes 1 MiB at a time
+BODIES_BYTES_MAX: Final = 64 << 20  # of memory: as many bodies as there are connections would need 1 GiB
 BODY_S: Final = 30.0  # for a body to arrive
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 POLICY: Final = (
@@ -51,6 +53,7 @@ class Guards:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origin = origin
+        self._bodies: set[_Body] = set()  # of the requests that are being served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -70,7 +73,19 @@ class Guards:
         if refusal is not None:
             await answer(Request(scope), problem_of(refusal))(scope, receive, send_guarded)
             return
-        await self._app(scope, _bounded(receive), send_guarded)
+        body = _Body(receive)
+        self._bodies.add(body)
+        try:
+            await self._app(scope, partial(self._receive, body), send_guarded)
+        finally:
+            self._bodies.remove(body)
+
+    async def _receive(self, body: _Body) -> Message:
+        """Receive a part of a body, if there is room for it. Raises `WebError` in the route that reads it."""
+        message = await body.receive()
+        if body.received_bytes and sum(each.received_bytes for each in self._bodies) > BODIES_BYTES_MAX:
+            raise WebError(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests come at once: try again soon")
+        return message
 
     def _refusal(self, headers: Headers, method: str) -> WebError | None:
         """Return why a request is refused by its head, or None."""
@@ -106,33 +121,34 @@ class Guards:
         return origin is not None and origin not in (self._origin, f"http://{host}", f"https://{host}")
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Bound the bytes of a body, and the time in which it comes. Raises `WebError` in the route that reads it."""
-    received_bytes = 0
-    whole = False
-    deadline_s = anyio.current_time() + BODY_S
+class _Body:
+    """Body of a request, bounded in bytes and in the time in which it comes."""
 
-    async def receive_bounded() -> Message:
-        nonlocal received_bytes, whole
-        if whole:
-            return await receive()  # waits for the client to disconnect
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._deadline_s = anyio.current_time() + BODY_S
+        self._whole = False
+        self.received_bytes = 0
+
+    async def receive(self) -> Message:
+        """Receive a part. Raises `WebError`."""
+        if self._whole:
+            return await self._receive()  # waits for the client to disconnect
         try:
-            with anyio.fail_after(max(0.0, deadline_s - anyio.current_time())):
-                message = await receive()
+            with anyio.fail_after(max(0.0, self._deadline_s - anyio.current_time())):
+                message = await self._receive()
         except TimeoutError as error:
             raise WebError(
                 HTTPStatus.REQUEST_TIMEOUT, f"the body of the request has not come within {BODY_S:.0f} s"
             ) from error
         if message["type"] != "http.request":
-            whole = True
+            self._whole = True
             return message
-        received_bytes += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
-        if received_bytes > BODY_BYTES_MAX:
+        self.received_bytes += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self.received_bytes > BODY_BYTES_MAX:
             raise _too_large()
         return message
-
-    return receive_bounded
 
 
 def _too_large() -> WebError:

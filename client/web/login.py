@@ -83,7 +83,9 @@ def _carried(request: HTTPConnection, services: Services) -> Login:
     sealed = services.cookies.sealed_in(request)
     if not sealed:
         raise Unauthenticated("log in first: `airunner login-link` prints a link")
-    return login_with(services.cookies.open(sealed), By.COOKIE, sealed)
+    login = login_with(services.cookies.open(sealed), By.COOKIE, sealed)
+    services.clients.vouch(login.token)
+    return login
 
 
 def login_with(token: str, by: By, sealed: str = "") -> Login:

@@ -54,12 +54,16 @@ def logged_in(request: Request, token: str, to: str = "/") -> Response:
 
 
 async def log_out(request: Request) -> Response:
-    """End the session: its cookie, and its streams in all tabs."""
+    """End the session of a browser: its cookie, and its streams in all tabs.
+
+    A bearer token has no session to end, and may be made up: many of those would have ended sessions forgotten.
+    """
     services = services_of(request)
     response = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
     services.cookies.clear(response)
     with suppress(Unauthenticated):  # it is over already
-        services.sessions.end(login_of(request).session)
+        if (login := login_of(request)).by is By.COOKIE:
+            services.sessions.end(login.session)
     return response
 
 

@@ -80,8 +80,8 @@ async def find_lines(request: Request) -> Response:
 async def stream_lines(request: Request) -> Response:
     """Stream what is new in a log."""
     login, services, job_id = login_of(request), services_of(request), _job_id(request)
-    known = request.headers.get("last-event-id", "")
-    total = int(known) if known.isdecimal() else _number(request, "from", 0, 0)
+    known = request.headers.get("last-event-id")
+    total = _number(request, "from", 0, 0) if known is None else _number_in(known, "Last-Event-ID", 0)
     async with services.clients.asking(login.token) as client:
         job = await client.get(job_id)
     index = services_of(request).log_indexes.of(job_id)
@@ -129,8 +129,10 @@ def _job_id(request: Request) -> JobId:
 def _number(request: Request, name: str, default: int, least: int, most: int = SEQUENCE_MAX) -> int:
     """Return a number of the query. Raises `BadRequest`: it is none, or out of bounds."""
     given = request.query_params.get(name)
-    if given is None:
-        return default
+    return default if given is None else _number_in(given, name, least, most)
+
+
+def _number_in(given: str, name: str, least: int, most: int = SEQUENCE_MAX) -> int:
     if not given.isdecimal() or len(given) > len(str(SEQUENCE_MAX)) or not least <= int(given) <= most:
         raise bad_field(name, f"expected a number from {least} to {most}")
     return int(given)

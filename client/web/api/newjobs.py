@@ -1,7 +1,8 @@
 """New jobs in the body of a request: as JSON with the fields of `JobSpec`, or as the job file of `airunner submit`.
 
 JSON is typed, as the answers are: the `spec` of a job that was read can be submitted again. A file, of the media type
-application/yaml, is read as the command line reads it, matrix included.
+application/yaml, is read as the command line reads it, matrix included. Reading YAML takes a thousand times longer than
+JSON: so a file is small, and is read in a thread, one at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from msgspec import Struct, inspect
 from starlette.requests import Request
 
@@ -26,7 +29,9 @@ from airunner.protocol.fields import FIELDS, JobSpec
 
 JOBS: Final = "jobs"
 KEY_CHARS_MAX: Final = 255  # of an Idempotency-Key: a UUID has 36
+FILE_BYTES_MAX: Final = 65_536  # of a job file: a job has this at the most; more of them are sent as JSON
 FILE: Final = "the job file"
+_limiter: RunVar[CapacityLimiter] = RunVar("job_file_readers")
 _KINDS: Final = {JSON: JSON, YAML: YAML, "application/x-yaml": YAML, "text/yaml": YAML}
 
 
@@ -44,10 +49,29 @@ async def new_jobs(request: Request, now_ms: int) -> NewJobs:
         wanted = f'send {JSON} (curl --json \'{{"command": "true"}}\') or {YAML}, not {kind or "a body without a type"}'
         raise WebError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, wanted)
     raw = await request.body()
-    if _KINDS[kind] == YAML:
-        file = job_file_in(raw, FILE)
-        return NewJobs([spec_of(fields_in(job, now_ms, Sources())) for job in file.documents], file.is_set)
-    return jobs_in_json(raw)
+    if _KINDS[kind] == JSON:
+        return jobs_in_json(raw)
+    if len(raw) > FILE_BYTES_MAX:
+        raise WebError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{FILE} has {len(raw):,} bytes, at most {FILE_BYTES_MAX:,} are read here; send {JSON} for more",
+        )
+    return await to_thread.run_sync(jobs_in_file, raw, now_ms, limiter=_readers())
+
+
+def _readers() -> CapacityLimiter:
+    """Return the limiter of threads that read files, one of each event loop."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(CapacityLimiter(1))
+        return _limiter.get()
+
+
+def jobs_in_file(raw: bytes, now_ms: int) -> NewJobs:
+    """Read the jobs of a job file. Raises `BadRequest`, `OperatorError`."""
+    file = job_file_in(raw, FILE)
+    return NewJobs([spec_of(fields_in(job, now_ms, Sources())) for job in file.documents], file.is_set)
 
 
 def idempotency_key(request: Request) -> str | None:

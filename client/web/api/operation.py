@@ -83,6 +83,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     async def answer(self, request: Request) -> Response:
         """Answer a request of this method and path. Raises `AirunnerError`."""
         login = login_of(request)
+        await services_of(request).clients.prove(login.token)  # before anything of it is read
         query = parameters_of(self.query, request.query_params.multi_items())
         if self.method == "POST" and not self.bodies and (await request.body()).strip() not in EMPTY_BODIES:
             raise bad_field("body", "this operation has none")
