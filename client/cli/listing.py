@@ -68,6 +68,12 @@ _WHY: Final = {
 
 def job_lines(job: Job, why: Why | None = None, attempts: Sequence[str] = ()) -> Iterator[str]:
     """Format a job in full, a line for each fact; `why` says why it waits or how it ended, and what comes next."""
+    for name, fact in job_facts(job, why, attempts):
+        yield f"{name + ':':<13} {one_line(fact)}"
+
+
+def job_facts(job: Job, why: Why | None = None, attempts: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """List the facts about a job by name, those that are known."""
     spec = job.spec
     result = job.result
     text = why.text if why is not None else ""
@@ -94,7 +100,7 @@ def job_lines(job: Job, why: Why | None = None, attempts: Sequence[str] = ()) ->
     ]
     for name, fact in facts:
         if fact:
-            yield f"{name + ':':<13} {one_line(fact)}"
+            yield name, fact
 
 
 def _spec_facts(spec: JobSpec, *, pairs: bool) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,7 @@ def fields_of(
     if operands and config is None:
         _refuse_empty(FIELDS["repository"].flag, operands[0])
     fields |= _command_and_repository(options, operands, words, sources)
-    if reason := _commit_refusal(str(options.get("commit") or "")):
+    if reason := commit_refusal(str(options.get("commit") or "")):
         raise OperatorError(reason)
     if words and not words[0]:
         raise OperatorError(f"the command after -- is empty: name a program, as in `{sources.program} -- make test`")
@@ -182,7 +182,7 @@ def _command_and_repository(
         yield "repository", operands[0]
 
 
-def _commit_refusal(commit: str) -> str | None:
+def commit_refusal(commit: str) -> str | None:
     """Return the reason why a `--commit` is no hash, and what to give instead; None: it is one, or HEAD.
 
     Job files of other runners have names there, and agents understand these: a branch, a tag or a full ref.

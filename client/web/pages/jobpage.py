@@ -1,0 +1,117 @@
+"""Page of one job: its state and why, its phases, attempts and facts, and buttons to cancel and retry it.
+
+The log below the summary is a part of its own (`logroutes`). While the job changes, `live.js`
+asks for the summary again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from airunner.client.cli.attempts import attempts_of
+from airunner.client.cli.causes import Why
+from airunner.client.cli.explain import explain
+from airunner.client.cli.listing import job_facts
+from airunner.client.client import Client
+from airunner.client.web.login import Login, login_of
+from airunner.client.web.logroutes import log_context
+from airunner.client.web.pages.forms import form_of, see, value_of
+from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
+from airunner.client.web.pages.rendering import fragment, render
+from airunner.client.web.pages.showing import job_url
+from airunner.client.web.services import services_of
+from airunner.protocol.job import Job
+from airunner.protocol.printable import shell_line
+from airunner.transport.ports import SYSTEM
+
+_SHOWN: Final = frozenset(
+    ("id", "state", "why", "waiting", "doing", "command", "attempt", "next", "repository", "metadata", "retry of")
+)
+"""Facts that have a place of their own in the summary."""
+
+
+class Summary(Struct, frozen=True):
+    """Summary of a job, for its template."""
+
+    job: Job
+    why: Why
+    attempts: Sequence[str]
+    phases: Sequence[Phase]
+    facts: Sequence[tuple[str, str]]
+    command: str
+    title: str
+    now_ms: int
+    retry_id: str  # request id of a retry: pressing the button twice makes one job
+
+
+async def show_job(request: Request) -> Response:
+    """Show a job, and the end of its log."""
+    login = login_of(request)
+    async with services_of(request).clients.asking(login.token) as client:
+        summary = await summary_of(client, request.path_params["job_id"])
+        log = await log_context(request, client, summary.job)
+    return render(request, "job.html", login, **_context(login, summary), **log)
+
+
+async def show_summary(request: Request) -> Response:
+    """Show the summary alone, as it is now."""
+    login = login_of(request)
+    async with services_of(request).clients.asking(login.token) as client:
+        summary = await summary_of(client, request.path_params["job_id"])
+    return HTMLResponse(fragment("summary.html", **_context(login, summary)))
+
+
+async def cancel_job(request: Request) -> Response:
+    """Cancel a job."""
+    login, job_id = login_of(request), request.path_params["job_id"]
+    await form_of(request, ())
+    async with services_of(request).clients.asking(login.token) as client:
+        await client.cancel(job_id)
+    return see(job_url(job_id))
+
+
+async def retry_job(request: Request) -> Response:
+    """Retry a job, and show the new one."""
+    login = login_of(request)
+    request_id = value_of(await form_of(request, ("request_id",)), "request_id")
+    async with services_of(request).clients.asking(login.token) as client:
+        submitted = await client.retry(request.path_params["job_id"], request_id=request_id)
+    return see(job_url(submitted.id))
+
+
+async def summary_of(client: Client, job_id: str) -> Summary:
+    """Ask for what the summary of a job shows. Raises the errors of `Client`."""
+    job = await client.get(job_id)
+    log = [event async for event in client.replay(job.id, kinds=PHASE_KINDS)]
+    why, now_ms, attempts = await explain(client, job), SYSTEM.wall_ms(), attempts_of(log)
+    command = shell_line(job.spec.argv)
+    return Summary(
+        job=job,
+        why=why,
+        attempts=attempts,
+        phases=phases_of(log, now_ms),
+        facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
+        command=command,
+        title=job.spec.name or command,
+        now_ms=now_ms,
+        retry_id=str(uuid4()),
+    )
+
+
+def _context(login: Login, summary: Summary) -> dict[str, Any]:
+    return {"summary": summary, "job": summary.job, "may_change": login.may("submit")}
+
+
+ROUTES: Final[Sequence[BaseRoute]] = (
+    Route("/jobs/{job_id}", show_job, methods=["GET"]),
+    Route("/jobs/{job_id}/summary", show_summary, methods=["GET"]),
+    Route("/jobs/{job_id}/cancel", cancel_job, methods=["POST"]),
+    Route("/jobs/{job_id}/retry", retry_job, methods=["POST"]),
+)

@@ -1,0 +1,184 @@
+"""Page of the newest jobs: filters in its address, and rows that move while jobs change.
+
+```
+ GET /jobs?… ─► list_page ─► rows ─► HTML
+ GET /jobs/live?… ─► TenantChanges ─► JobBoard ─► what differs ─► one event `rows`: their order, and rows that changed
+```
+
+The stream begins with all rows, so a page that was hidden, or cut off, has missed nothing. A reader that is slow gets
+the last state, not every state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, Self
+
+import anyio
+import msgspec
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from airunner.client.changes import TenantChanges
+from airunner.client.cli.causes import short_text
+from airunner.client.cli.waiting import ListedJob, Reasons
+from airunner.client.cli.watchlist import watch_list
+from airunner.client.client import Client
+from airunner.client.jobboard import JobBoard
+from airunner.client.web.live import Live
+from airunner.client.web.login import Login, login_of
+from airunner.client.web.pages.jobquery import JobQuery, query_of
+from airunner.client.web.pages.rendering import render, row
+from airunner.client.web.problems import bad_field
+from airunner.client.web.services import Services, services_of
+from airunner.protocol.errors import AirunnerError
+from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.names import JobId
+from airunner.transport.bell import Bell
+from airunner.transport.ports import SYSTEM
+
+JOBS: Final = 50  # on a page: two screens
+REASON_S: Final = 10.0  # between two questions to the broker why the jobs of a page wait
+RETRY_MS: Final = 1_000  # until a browser connects again to a stream that has ended
+PACE_S: Final = 0.1  # between two events: nobody reads faster, and a busy tenant changes many jobs
+
+_Mark = tuple[object, ...]
+
+
+async def show_jobs(request: Request) -> Response:
+    """Show a page of jobs."""
+    login, query = login_of(request), query_of(request.query_params.multi_items())
+    async with services_of(request).clients.asking(login.token) as client:
+        page = await client.list_page(**query.filters, before=query.before or None, page_size=JOBS)
+        jobs = await Reasons(client).add(page.jobs)
+    older = query.path(before=jobs[-1].id) if page.more and jobs else ""
+    return render(
+        request,
+        "jobs.html",
+        login,
+        query=query,
+        states=tuple(JobState),
+        jobs=jobs,
+        older=older,
+        now_ms=SYSTEM.wall_ms(),
+        reason=reason,
+    )
+
+
+async def stream_jobs(request: Request) -> Response:
+    """Stream the newest jobs as they change."""
+    login, query = login_of(request), query_of(request.query_params.multi_items())
+    if query.before:
+        raise bad_field("before", "only the newest jobs are live")
+    services = services_of(request)
+    async with services.clients.asking(login.token) as client:  # refusals are answered as such, with their status
+        await client.list_page(**query.filters, page_size=1)
+    rows = LiveRows()
+    events = EventSourceResponse(rows, data_sender_callable=partial(_watch, services, login, query, rows))
+    return Live(services, login, events)
+
+
+async def _watch(services: Services, login: Login, query: JobQuery, rows: LiveRows) -> None:
+    """Watch a list until the reader leaves; an error of the broker ends the stream, and the browser comes again."""
+    try:
+        with suppress(AirunnerError):
+            async with (
+                services.clients.of(login.token) as client,
+                TenantChanges(client, query.queue or None) as changes,
+            ):
+                rows.begin(client)
+                ask = partial(client.list_page, **query.filters, page_size=JOBS)
+                await watch_list(changes.next, ask, JobBoard(JOBS, **query.filters), rows, SYSTEM.wall_ms)
+    finally:
+        rows.end()
+
+
+class LiveRows:
+    """Live rows of one reader: an iterator of events, each with what differs from what the reader has."""
+
+    redraw_s: float = REASON_S
+
+    def __init__(self) -> None:
+        self._jobs: Sequence[JobSummary] | None = None  # not sent yet
+        self._came = Bell()
+        self._sent: dict[JobId, _Mark] = {}
+        self._order: tuple[str, ...] | None = None
+        self._client: Client | None = None
+        self._reasons: Reasons | None = None
+        self._ask_s = -math.inf  # when to ask for reasons again
+        self._pace_s = -math.inf  # when the next event may be sent
+
+    def begin(self, client: Client) -> None:
+        """Begin with an open client."""
+        self._client = client
+
+    def end(self) -> None:
+        """End the iteration: the client is closed."""
+        self._client = None
+        self._came.ring()
+
+    def show(self, jobs: Sequence[JobSummary], _changed: Sequence[JobSummary], _now_ms: int) -> None:
+        """Note the list as it is now."""
+        self._jobs = tuple(jobs)
+        self._came.ring()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        await anyio.sleep_until(self._pace_s)
+        while True:
+            while self._jobs is None:
+                await self._came.wait()
+                if self._client is None:
+                    raise StopAsyncIteration
+            jobs, self._jobs = self._jobs, None
+            try:
+                event = await self._event(jobs)
+            except AirunnerError:
+                raise StopAsyncIteration from None
+            if event is not None:
+                self._pace_s = anyio.current_time() + PACE_S
+                return event
+
+    async def _event(self, listed: Sequence[JobSummary]) -> ServerSentEvent | None:
+        """Make the event of what differs; None: nothing does."""
+        now_s, now_ms = anyio.current_time(), SYSTEM.wall_ms()
+        if self._client is not None and (self._reasons is None or now_s >= self._ask_s):
+            self._ask_s, self._reasons = now_s + REASON_S, Reasons(self._client)
+        jobs = listed if self._reasons is None else await self._reasons.add(listed)
+        order, marks = tuple(job.id for job in jobs), {job.id: _mark(job, now_ms) for job in jobs}
+        rows = {job.id: job_row(job, now_ms) for job in jobs if self._sent.get(job.id) != marks[job.id]}
+        if order == self._order and not rows:
+            return None
+        self._order, self._sent = order, marks
+        return ServerSentEvent(
+            msgspec.json.encode({"order": order, "rows": rows}).decode(), event="rows", retry=RETRY_MS
+        )
+
+
+def job_row(job: JobSummary, now_ms: int) -> str:
+    """Render the row of a job, as the page does."""
+    return row("rows.html", job, reason(job, now_ms), now_ms)
+
+
+def reason(job: JobSummary, now_ms: int) -> str:
+    """Say shortly why a job waits; nothing if it does not, or if that is not known."""
+    why = job.why if isinstance(job, ListedJob) else None
+    return "" if why is None else short_text(why, now_ms)
+
+
+def _mark(job: JobSummary, now_ms: int) -> _Mark:
+    """Collect what a row shows, but for the time that passes."""
+    return *(getattr(job, name) for name in JobSummary.__struct_fields__), reason(job, now_ms)
+
+
+ROUTES: Final[Sequence[BaseRoute]] = (
+    Route("/jobs", show_jobs, methods=["GET"]),
+    Route("/jobs/live", stream_jobs, methods=["GET"]),
+)
