@@ -6,13 +6,18 @@ What it finds it prints with the curl that repeats it.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.acceptance.running import REPOSITORY, Cluster, RunningBroker, make_home
+from tests.acceptance.webserver import RunningWeb
+
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-REQUEST_S = 3  # a stream of a job that nobody runs has no end
+HOOKS = "tests.fuzz.schemathesishooks"
+REQUEST_S = 10  # for an answer, on a busy machine
 
 
 def fuzz(url: str, token: str, seconds: int, seed: int) -> subprocess.CompletedProcess[bytes]:
@@ -26,15 +31,13 @@ def fuzz(url: str, token: str, seconds: int, seed: int) -> subprocess.CompletedP
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(REPOSITORY)},
             check=False,
         )
 
 
 def main() -> None:
     """Fuzz a server of its own."""
-    from tests.acceptance.running import Cluster, RunningBroker, make_home
-    from tests.acceptance.webserver import RunningWeb
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)

@@ -21,7 +21,7 @@ output = st.builds(
     Output,
     timestamp_ms=st.just(0),
     stream=st.sampled_from(STREAMS),
-    data=st.text("ab\n", min_size=1, max_size=9).map(str.encode),
+    data=st.lists(st.sampled_from([b"a", b"bcd", b"efghi", b"\n"]), min_size=1, max_size=5).map(b"".join),
 )
 bodies = st.lists(st.tuples(st.integers(0, 1), output | st.just(Heartbeat(timestamp_ms=0))), max_size=12)
 streams = st.sets(st.sampled_from(STREAMS), min_size=1)
