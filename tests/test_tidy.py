@@ -97,6 +97,7 @@ PAGES = tuple(
         "PROTOCOL",
         "SCALING",
         "SECURITY",
+        "WEB",
     )
 )
 WORDY = (*(f"{part}/" for part in PARTS), "airunner/", "scripts/", "bench/", "deploy/", "README.md", *PAGES)

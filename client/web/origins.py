@@ -12,7 +12,7 @@ from airunner.transport.endpoints import Address, split_address
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8090"
 EXTRA: Final = "this needs libraries of its own: run pip install 'airunner-jobs[web]'"
-LIBRARIES: Final = ("jinja2", "joserfc", "sse_starlette", "starlette", "uvicorn")
+LIBRARIES: Final = ("httpx2", "jinja2", "joserfc", "sse_starlette", "starlette", "uvicorn")
 EXAMPLE: Final = "HOST:PORT, such as 127.0.0.1:8090 or [::1]:8090"
 _ANY: Final = {"*": "0.0.0.0", "": "0.0.0.0"}  # noqa: S104 - as for the broker's --listen
 
