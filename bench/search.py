@@ -38,7 +38,7 @@ from bench.requests import dequeue, request_id
 ALONE: Final = "zstd, a count of lines and RE2 alone, one thread"
 MEANWHILE: Final = "the same without a search"
 PLAIN, REGEX, LINE = "plain", "regular expression", "to a line by its number"
-WAIT: Final = "another request meanwhile, slowest"
+WAIT: Final = "GetJob meanwhile, slowest"
 FIGURES: Final = (
     Figure(PLAIN, "MB/s", Bound.LEAST, offset=500, of=ALONE),
     Figure(REGEX, "MB/s", of=ALONE),
@@ -138,9 +138,10 @@ def slowest_ms(where: Cluster, job_id: str, searches: int) -> float:
 
 def alone_mb_s(packed: list[bytes], pattern: str) -> float:
     """Measure how fast segments are decompressed, their lines counted, and searched."""
-    options: Any = re2.Options()
+    library: Any = re2
+    options = library.Options()
     options.never_nl = True
-    compiled: Any = re2.compile(f"(?m){pattern}", options)
+    compiled = library.compile(f"(?m){pattern}", options)
     began_s = time.perf_counter()
     for segment in packed:
         text = decompressed(segment)

@@ -117,7 +117,7 @@ class Gateway:
         self._health = health
         self._feed = feed
         self._roster = roster or Roster()
-        self._searcher = Searcher(searches, self.send)
+        self._searcher = Searcher(searches, self._searched)
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
@@ -243,7 +243,7 @@ class Gateway:
                 reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case LogFound() as found:
                 try:
-                    self._search(response, found)
+                    self._searcher.search(response, found)
                 except Busy as busy:
                     reply = refusal(busy)
                 else:
@@ -263,11 +263,11 @@ class Gateway:
             if isinstance(reply, JobsLeased) and undelivered:
                 self._release_undelivered(response.command, reply.leases)
 
-    def _search(self, response: Response, found: LogFound) -> None:
-        """Have a log searched, for which the tenant pays now. Raises `Busy`."""
-        self._searcher.search(response, found)
-        command, price = response.command, price_of_search(found.content_bytes)
+    def _searched(self, response: Response, size_bytes: int) -> None:
+        """Charge a search for the bytes in which it has searched, and send its reply."""
+        command, price = response.command, price_of_search(size_bytes)
         self._admission.charge(command.tenant, command.request, price, self._edges.wall_ms())
+        self.send([response])
 
     def _watched(self, response: Response, found: WatchKeyFound) -> Reply:
         topic, page = topic_of(found.watch_key), found.page

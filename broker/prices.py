@@ -29,6 +29,6 @@ def price_of_reply(size_bytes: int) -> int:
     return size_bytes // REPLY_BYTES_A_UNIT
 
 
-def price_of_search(content_bytes: int) -> int:
+def price_of_search(size_bytes: int) -> int:
     """Return the price of a search in this many bytes of a log, decompressed."""
-    return content_bytes // SEARCHED_BYTES_A_UNIT
+    return size_bytes // SEARCHED_BYTES_A_UNIT

@@ -12,7 +12,7 @@ tenants take turns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -37,9 +37,12 @@ def run_here(work: Callable[[], object], then: Callable[[BaseException | None], 
 
 
 class Searcher:
-    """Searcher of logs; `offload` runs one search at a time, and `answer` gets the response of each."""
+    """Searcher of logs; `offload` runs one search at a time.
 
-    def __init__(self, offload: Offload, answer: Callable[[Sequence[Response]], None]) -> None:
+    `answer` gets the response of each, and in how many bytes of the log was searched.
+    """
+
+    def __init__(self, offload: Offload, answer: Callable[[Response, int], None]) -> None:
         self._waiting: dict[str, deque[tuple[Response, LogFound]]] = {}  # by tenant; the one whose turn is next first
         self._waiting_bytes = 0
         self._answer = answer
@@ -62,9 +65,10 @@ class Searcher:
         while True:
             while self._waiting:
                 response, found = self._next()
-                replies: list[Reply] = []
-                yield partial(_search, found, replies)
-                self._answer([replace(response, reply=replies[0])])
+                ended: list[tuple[Reply, int]] = []
+                yield partial(_search, found, ended)
+                ((reply, size_bytes),) = ended
+                self._answer(replace(response, reply=reply), size_bytes)
             yield None
 
     def _next(self) -> tuple[Response, LogFound]:
@@ -78,8 +82,8 @@ class Searcher:
         return response, found
 
 
-def _search(found: LogFound, replies: list[Reply]) -> None:
+def _search(found: LogFound, ended: list[tuple[Reply, int]]) -> None:
     try:
-        replies.append(search(found))
+        ended.append(search(found))
     except PeerError as error:
-        replies.append(refusal(error))
+        ended.append((refusal(error), 0))

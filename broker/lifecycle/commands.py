@@ -105,14 +105,13 @@ class StreamsFound(Struct, frozen=True):
 class LogFound(Struct, frozen=True):
     """Part of a log for the reply to a SearchLog, which the Searcher makes: segments from the request's place on.
 
-    `last_sequence`, `finished`: of the log, as a replay has them. `content_bytes`: of the segments, decompressed.
+    `last_sequence`, `finished`: of the log, as a replay has them.
     """
 
     request: SearchLog
     last_sequence: int
     finished: bool
     segments: tuple[Segment, ...]
-    content_bytes: int
 
     @property
     def stored_bytes(self) -> int:

@@ -102,8 +102,8 @@ def search_log(engine: Engine, command: TenantRequest, request: SearchLog) -> Lo
     """Find the part of a job's log that a request searches. Raises `NotFound`, `CorruptLog`."""
     job = _find(engine, command.tenant, request.job_id, command.queues)
     sequence = START.sequence if request.place is None else request.place.sequence
-    segments, content_bytes = searched_part(engine.segments(job.number, sequence), request)
-    return LogFound(request, job.last_sequence, JobState(job.state).terminal, segments, content_bytes)
+    segments = searched_part(engine.segments(job.number, sequence), request)
+    return LogFound(request, job.last_sequence, JobState(job.state).terminal, segments)
 
 
 def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) -> JobStdinRead:

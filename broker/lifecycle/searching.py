@@ -35,7 +35,8 @@ from airunner.protocol.logsearch import (
 from airunner.protocol.replies import LogSearched
 from airunner.protocol.requests import SearchLog
 
-SEARCHED_BYTES_MAX: Final = 8 * 1_048_576  # decompressed bytes of events in which a request searches: some 15 ms
+SEARCHED_BYTES_MAX: Final = 16 * 1_048_576  # decompressed bytes of events in which a request searches: some 25 ms
+STORED_BYTES_MAX: Final = 4 * 1_048_576  # the same as stored: the Ledger reads them in some 2 ms
 READ_BYTES_MAX: Final = 1_048_576  # the same, if it only reads lines from its place on
 SEARCHED_SEGMENTS_MAX: Final = 1_024  # segments in which a request searches: each takes some 10 µs
 
@@ -75,30 +76,33 @@ class _Begun(Struct):
         )
 
 
-def searched_part(segments: Iterator[Segment], request: SearchLog) -> tuple[tuple[Segment, ...], int]:
-    """Take the segments in which a request searches, up to a damaged one; return also how large they are, decompressed.
-
-    Raises `CorruptLog`: the first one is damaged.
-    """
+def searched_part(segments: Iterator[Segment], request: SearchLog) -> tuple[Segment, ...]:
+    """Take the segments in which a request searches, up to a damaged one. Raises `CorruptLog`: the first is damaged."""
     place = request.place or START
     reads = not request.pattern and place.lines + 1 >= request.from_line
     bytes_max = READ_BYTES_MAX if reads else SEARCHED_BYTES_MAX
     taken: list[Segment] = []
-    size_bytes = 0
+    size_bytes = stored_bytes = 0
     try:
         for segment in segments:
             taken.append(segment)
+            stored_bytes += len(segment.events)
             size_bytes += content_bytes(segment.events)
-            if size_bytes >= bytes_max or len(taken) == SEARCHED_SEGMENTS_MAX:
+            if size_bytes >= bytes_max or stored_bytes >= STORED_BYTES_MAX or len(taken) == SEARCHED_SEGMENTS_MAX:
                 break
-    except (CorruptLog, BadRequest):
+    except CorruptLog:
         if not taken:
             raise
-    return tuple(taken), size_bytes
+    except BadRequest:
+        pass  # a broken segment is the last one of the part
+    return tuple(taken)
 
 
-def search(found: LogFound) -> LogSearched:
-    """Search a part of a log; the page ends before a damaged segment. Raises `BadPattern`, `CorruptLog`."""
+def search(found: LogFound) -> tuple[LogSearched, int]:
+    """Search a part of a log; return also the bytes in which was searched, decompressed.
+
+    The page ends before a damaged segment. Raises `BadPattern`, `CorruptLog`.
+    """
     scan = LogScan(found.request)
     start = scan.sequence
     try:
@@ -113,15 +117,20 @@ def search(found: LogFound) -> LogSearched:
             raise CorruptLog(f"a segment of this job's log cannot be decoded. {CorruptLog().message}") from error
     if scan.sequence == start <= found.last_sequence and not scan.is_full:
         raise CorruptLog(f"event {start} of this job's log is missing. {CorruptLog().message}")
-    return scan.page(at_end=scan.sequence > found.last_sequence, finished=found.finished)
+    page = scan.page(at_end=scan.sequence > found.last_sequence, finished=found.finished)
+    return page, scan.searched_bytes
 
 
 class LogScan:
-    """Scan of a log from the request's place on; `sequence` is that of the next event. Raises `BadPattern`."""
+    """Scan of a log from the request's place on; `sequence` is that of the next event. Raises `BadPattern`.
+
+    `searched_bytes` counts the bytes of events that were searched, decompressed.
+    """
 
     def __init__(self, request: SearchLog) -> None:
         place = request.place or START
         self.sequence = place.sequence
+        self.searched_bytes = 0
         self._pattern = LinePattern(request.pattern, regex=request.regex, ignore_case=request.ignore_case)
         self._hits = Hits(request, place)
         self._from_line = request.from_line
@@ -159,6 +168,7 @@ class LogScan:
         """Search the next segment, up to the end of the page. Raises `CorruptLog`, `BadRequest`: it is damaged."""
         if segment.first_sequence > self.sequence:
             raise CorruptLog
+        self.searched_bytes += content_bytes(segment.events)
         for sequence, body in enumerate(decode_bodies(segment.events), start=segment.first_sequence):
             if sequence < self.sequence:
                 continue

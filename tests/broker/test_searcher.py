@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import anyio
 import pytest
 
+from airunner.broker import prices
 from airunner.broker import searcher as module
+from airunner.broker.broker import Broker
+from airunner.broker.counts import Counts
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound, TenantRequest
-from airunner.broker.prices import SEARCHED_BYTES_A_UNIT, UNITS_A_REQUEST
+from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.searcher import TENANT_WAITING_MAX, Searcher, run_here
+from airunner.broker.store.open import open_store
 from airunner.broker.store.rows import Segment
-from airunner.protocol import requests
+from airunner.certs.authority import NoVerifier
+from airunner.client.client import Client
+from airunner.client.reach import Reach
 from airunner.protocol.errors import Busy
 from airunner.protocol.events import Output, Stream, encode_bodies
+from airunner.protocol.job import JobState
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import LogSearched, Refused
 from airunner.protocol.requests import SearchLog
+from airunner.transport.memory import REQUESTS_ENDPOINT
 from tests.broker.gatewaystage import Stage as GatewayStage
-from tests.broker.stage import Disk
+from tests.broker.stage import Disk, acting
 from tests.broker.test_gateway_prices import ASKS, is_empty
+from tests.client.wire import Wire, edges
 
 LOG = encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"one\ntwo\n")])
 
@@ -27,7 +39,7 @@ LOG = encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"one\ntw
 def found(pattern: str = "", *, events: bytes = LOG, regex: bool = False) -> LogFound:
     segment = Segment(number=1, first_sequence=1, count=1, attempt=1, last_timestamp_ms=1, events=events)
     request = SearchLog(job_id="j", pattern=pattern, regex=regex)
-    return LogFound(request, 1, finished=True, segments=(segment,), content_bytes=len(events))
+    return LogFound(request, 1, finished=True, segments=(segment,))
 
 
 class Stage:
@@ -37,7 +49,7 @@ class Stage:
         self.thread = Disk()
         self.thread.slow = True
         self.answered: list[str] = []
-        self.searcher = Searcher(self.thread, lambda batch: self.answered.extend(each.key for each in batch))
+        self.searcher = Searcher(self.thread, lambda response, _: self.answered.append(response.key))
 
     def search(self, tenant: str, name: str, log: LogFound | None = None) -> None:
         log = log or found()
@@ -96,14 +108,13 @@ async def test_a_search_that_fails_is_refused(log: LogFound, code: str) -> None:
         assert reply.code == code
 
 
-async def test_a_part_of_a_log_becomes_its_hits_and_is_paid_for_by_its_size() -> None:
+async def test_a_part_of_a_log_becomes_its_hits_and_is_paid_for_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = Rates(10.0 * UNITS_A_REQUEST)
     stage = GatewayStage(rates=rates)
-    log = found("two")
-    large = LogFound(log.request, 1, finished=True, segments=log.segments, content_bytes=30 * SEARCHED_BYTES_A_UNIT)
     async with stage.running():
-        for part, paid_out in ((log, False), (large, True)):
-            reply = await stage.converse(requests.SearchLog(job_id="j", pattern="two"), part, token=b"read")
+        for bytes_a_unit, paid_out in ((len(LOG), False), (1, True)):
+            monkeypatch.setattr(prices, "SEARCHED_BYTES_A_UNIT", bytes_a_unit)
+            reply = await stage.converse(SearchLog(job_id="j", pattern="two"), found("two"), token=b"read")
             assert isinstance(reply, LogSearched)
             assert [(hit.line, hit.text) for hit in reply.hits] == [(2, "two")]
             assert is_empty(rates, ASKS) is paid_out
@@ -118,8 +129,31 @@ async def test_a_gateway_whose_searcher_is_full_says_busy(monkeypatch: pytest.Mo
 
 def test_without_a_thread_a_search_runs_at_once() -> None:
     answered: list[Response] = []
-    searcher, log = Searcher(run_here, answered.extend), found("one")
+    searcher, log = Searcher(run_here, lambda response, _: answered.append(response)), found("one")
     command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=log.request)
     searcher.search(Response(b"peer", command, log), log)
     (response,) = answered
     assert [hit.text for hit in response.reply.hits] == ["one"]
+
+
+async def test_while_a_search_takes_long_other_requests_are_answered() -> None:
+    wire, here, thread = Wire(), edges(), Disk()
+    thread.hold()
+    found: list[LogSearched] = []
+    with closing(open_store("memory:")) as store:
+        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), searches=thread)
+        reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
+        async with acting(broker.run), Client(reach=reach) as client, anyio.create_task_group() as group:
+            job = await client.submit(command="true")
+
+            async def search() -> None:
+                found.append(await client.search_page(job, "(a+)+$", regex=True))
+
+            group.start_soon(search)
+            await thread.committing.wait()
+            assert (await client.get(job)).id == job.id
+            assert await client.cancel(job) is JobState.CANCELLED
+            assert [listed.id async for listed in client.list()] == [job.id]
+            assert found == []
+            thread.let_go()
+    assert [page.lines for page in found] == [0]

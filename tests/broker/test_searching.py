@@ -79,8 +79,7 @@ def one_page(log: Sequence[Segment], request: SearchLog, *, finished: bool = Tru
     start = request.place.sequence if request.place else 1
     rest = (part for part in log if part.first_sequence + part.count > start)
     last = last or (log[-1].first_sequence + log[-1].count - 1 if log else 0)
-    segments, size_bytes = searched_part(rest, request)
-    return search(LogFound(request, last, finished=finished, segments=segments, content_bytes=size_bytes))
+    return search(LogFound(request, last, finished=finished, segments=searched_part(rest, request)))[0]
 
 
 def lines_of(log: Sequence[Segment]) -> list[Line]:
@@ -191,6 +190,9 @@ def test_a_request_takes_a_bounded_part_of_a_log(monkeypatch: pytest.MonkeyPatch
     assert looked(from_line=9) == [3, 6, 7]
     assert looked(from_line=6) == [3, 6, 7]
     assert looked() == [1, 2, 3, 4, 5, 6, 7], "lines that are only read"
+    monkeypatch.setattr(searching, "STORED_BYTES_MAX", 1)
+    assert looked(pattern="no") == [1, 2, 3, 4, 5, 6, 7]
+    monkeypatch.undo()
     monkeypatch.setattr(searching, "SEARCHED_SEGMENTS_MAX", 2)
     assert looked(pattern="no") == [2, 4, 6, 7]
 
@@ -223,8 +225,7 @@ def test_damage_that_the_engine_meets_ends_a_part_or_is_raised() -> None:
         yield from printed(*[b"a\n"] * sound)
         raise CorruptLog
 
-    segments, _ = searched_part(read(2), SearchLog(job_id=JOB))
-    assert len(segments) == 2
+    assert len(searched_part(read(2), SearchLog(job_id=JOB))) == 2
     with pytest.raises(CorruptLog):
         searched_part(read(0), SearchLog(job_id=JOB))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from airunner.broker.lifecycle.commands import WatchKeyFound
+from airunner.broker.lifecycle.commands import LogFound, WatchKeyFound
+from airunner.broker.lifecycle.searching import search
 from airunner.protocol.compression import BATCH_BYTES_MAX, compressed, decompressed, is_compressed
 from airunner.protocol.events import BATCH_EVENTS_MAX, EventSegment, Output, events_of
 from airunner.protocol.job import JobState
@@ -22,6 +25,7 @@ from airunner.protocol.requests import (
     REPLAY_SEGMENTS_MAX,
     PublishJobEvents,
     ReplayJobEvents,
+    SearchLog,
     WatchJob,
 )
 from tests.conformance.driving import START_MS, Driver, batch, completion, packed
@@ -254,3 +258,30 @@ def a_page_holds_so_many_small_runs_and_looks_through_so_many_that_are_left_out(
     (left_out,) = page.runs
     assert REPLAY_SEGMENTS_MAX <= left_out.count <= REPLAY_SEGMENTS_MAX + 1
     assert page.next_sequence == left_out.next_sequence < page.last_sequence
+
+
+def a_log_is_searched_from_any_place_page_by_page(driver: Driver) -> None:
+    lease = driver.started()
+    pieces = [f"{number}\n{number} od" if number % 2 else f"d\nx{number}\n" for number in range(1, 31)]
+    for index, piece in enumerate(pieces):
+        sent = batch(lease, index, piece)
+        driver.publish(packed(sent) if index % 3 else sent)
+    lines = "".join(pieces).splitlines()
+
+    def found(**fields: Any) -> list[tuple[int, str]]:
+        hits: list[tuple[int, str]] = []
+        request: SearchLog | None = SearchLog(job_id=lease.job_id, **fields)
+        while request is not None:
+            page, _ = search(driver.reply(LogFound, request))
+            hits += [(hit.line, hit.text) for hit in page.hits]
+            request = page.place and msgspec.structs.replace(request, place=page.place)
+        assert page.lines == len(lines)
+        return hits
+
+    numbered = list(enumerate(lines, start=1))
+    assert found(limit=7) == numbered
+    assert found(limit=2, pattern="odd") == [(number, line) for number, line in numbered if "odd" in line]
+    assert found(limit=3, from_line=11, pattern="^X.*$", regex=True, ignore_case=True) == [
+        (number, line) for number, line in numbered[10:] if line.startswith("x")
+    ]
+    driver.refused("not-found", SearchLog(job_id=lease.job_id), tenant="other")
