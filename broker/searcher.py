@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, PeerError
 from airunner.protocol.replies import Reply
 
+SEARCH_S: Final = 0.1  # after which a page ends: some patterns take RE2 a hundred times as long as others
 TENANT_WAITING_MAX: Final = 4  # searches of one tenant that wait; a further one is refused with `busy`
 WAITING_BYTES_MAX: Final = 67_108_864  # bytes of segments of all waiting searches
 
@@ -84,6 +86,7 @@ class Searcher:
 
 def _search(found: LogFound, ended: list[tuple[Reply, int]]) -> None:
     try:
-        ended.append(search(found))
+        until_s = monotonic() + SEARCH_S
+        ended.append(search(found, lambda: monotonic() >= until_s))
     except PeerError as error:
         ended.append((refusal(error), 0))

@@ -11,7 +11,7 @@ lines that do not match are only counted, and the lines of an event are searched
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -39,6 +39,10 @@ SEARCHED_BYTES_MAX: Final = 16 * 1_048_576  # decompressed bytes of events in wh
 STORED_BYTES_MAX: Final = 4 * 1_048_576  # the same as stored: the Ledger reads them in some 2 ms
 READ_BYTES_MAX: Final = 1_048_576  # the same, if it only reads lines from its place on
 SEARCHED_SEGMENTS_MAX: Final = 1_024  # segments in which a request searches: each takes some 10 µs
+
+
+def _never() -> bool:
+    return False
 
 
 class _Origin(Struct, frozen=True):
@@ -98,17 +102,18 @@ def searched_part(segments: Iterator[Segment], request: SearchLog) -> tuple[Segm
     return tuple(taken)
 
 
-def search(found: LogFound) -> tuple[LogSearched, int]:
+def search(found: LogFound, late: Callable[[], bool] = _never) -> tuple[LogSearched, int]:
     """Search a part of a log; return also the bytes in which was searched, decompressed.
 
-    The page ends before a damaged segment. Raises `BadPattern`, `CorruptLog`.
+    The page ends before a damaged segment, and after the first event after which it is `late`. Raises `BadPattern`,
+    `CorruptLog`.
     """
-    scan = LogScan(found.request)
+    scan = LogScan(found.request, late)
     start = scan.sequence
     try:
         for segment in found.segments:
             scan.feed(segment)
-            if scan.is_full:
+            if scan.is_full or scan.is_late:
                 break
     except CorruptLog:
         pass  # an event is missing: the page ends before it
@@ -124,13 +129,15 @@ def search(found: LogFound) -> tuple[LogSearched, int]:
 class LogScan:
     """Scan of a log from the request's place on; `sequence` is that of the next event. Raises `BadPattern`.
 
-    `searched_bytes` counts the bytes of events that were searched, decompressed.
+    `searched_bytes` counts the bytes of events that were searched, decompressed. `is_late`: it was so after an event.
     """
 
-    def __init__(self, request: SearchLog) -> None:
+    def __init__(self, request: SearchLog, late: Callable[[], bool]) -> None:
         place = request.place or START
         self.sequence = place.sequence
         self.searched_bytes = 0
+        self.is_late = False
+        self._late = late
         self._pattern = LinePattern(request.pattern, regex=request.regex, ignore_case=request.ignore_case)
         self._hits = Hits(request, place)
         self._from_line = request.from_line
@@ -177,6 +184,9 @@ class LogScan:
                 if not self._output(origin, body.data):
                     return
             self.sequence, self._offset = sequence + 1, 0
+            if self._late():
+                self.is_late = True
+                return
 
     def _output(self, origin: _Origin, output: bytes) -> bool:
         """Search the output of an event, from the offset on. False: the page ends within it, and the offset is set."""

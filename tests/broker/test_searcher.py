@@ -6,6 +6,7 @@ from contextlib import closing
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from airunner.broker import prices
 from airunner.broker import searcher as module
@@ -157,3 +158,13 @@ async def test_while_a_search_takes_long_other_requests_are_answered() -> None:
             assert found == []
             thread.let_go()
     assert [page.lines for page in found] == [0]
+
+
+async def test_a_search_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_S", 0.0)
+    stage, log = GatewayStage(), replace(found(), last_sequence=2)
+    events = encode_bodies([Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"line\n")] * 2)
+    log = replace(log, segments=(replace(log.segments[0], count=2, events=events),))
+    async with stage.running():
+        page = await stage.converse(log.request, log, token=b"read")
+        assert (page.lines, page.place.sequence) == (1, 2)

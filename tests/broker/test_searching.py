@@ -253,3 +253,16 @@ def test_context_is_around_each_match_and_says_so(limit: int, returns: bytes, *,
     assert "".join(hit.text for page in found for hit in page.hits) == "bxxcfxg"
     assert [hit.line for page in found for hit in page.hits if hit.match] == [3, 4, 9]
     assert found[-1].lines == len(lines)
+
+
+def test_a_page_ends_with_the_event_after_which_it_is_late_and_the_next_one_goes_on() -> None:
+    log = logged([(0, True, [Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"a\n")] * 5)])
+    request, lines = SearchLog(job_id=JOB, pattern="no"), list[int]()
+    looks = iter([False, True, True, False, False])
+    while True:
+        page, _ = search(LogFound(request, 5, finished=True, segments=tuple(log)), lambda: next(looks))
+        lines.append(page.lines)
+        if page.place is None:
+            break
+        request = replace(request, place=page.place)
+    assert lines == [2, 3, 5]
