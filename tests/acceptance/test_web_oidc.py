@@ -45,6 +45,9 @@ def test_a_user_logs_in_with_the_roles_of_their_groups_and_out_again(web: Runnin
     blue = run({**web.cluster.environ, "AIRUNNER_TENANT": "blue"}, "submit", "--detach", "--", "true")
     assert web.cluster.airunner("submit", "--detach", "--", "true").returncode == 0  # of another tenant
     with browser(web) as tab:
+        asked = tab.get("/queues?after=a")  # a page that needs a login leads to it, and the login back to the page
+        assert asked.url.path == "/login"
+        assert 'href="/oidc/login?next=%2Fqueues%3Fafter%3Da"' in asked.text
         page = tab.get("/oidc/login", params={"next": "/v1/jobs?limit=9"})
         assert (page.status_code, page.url.path, page.url.query) == (200, "/v1/jobs", b"limit=9")
         assert [each["id"] for each in page.json()["jobs"]] == [blue.stdout.decode().strip()]
@@ -64,7 +67,7 @@ def test_who_has_no_mapped_group_and_a_token_for_another_client_get_a_page_and_n
 ) -> None:
     for claims, words in (
         ({"groups": ["guests"]}, "none of this user&#39;s groups has access here"),
-        ({"aud": "another-client"}, "the ID token of the issuer is refused: its claim aud"),
+        ({"aud": "another-client"}, "ID token of the issuer is refused: its claim aud"),
         ({"sub": "<script>alert(1)</script>", "groups": []}, "&lt;script&gt;alert(1)&lt;/script&gt; is logged in"),
     ):
         issuer.claims = claims
@@ -97,7 +100,9 @@ def test_a_login_survives_the_server_and_belongs_to_its_browser(web: RunningWeb,
         answered = tab.get(begun.headers["location"], follow_redirects=False).headers["location"]
         web.kill()
         web.start()
-        assert other.get(answered).status_code == 400  # an attacker's answer logs in nobody else
+        refused = other.get(answered)
+        assert refused.status_code == 400  # an attacker's answer logs in nobody else
+        assert str(refused.url.params["code"]) not in refused.text
         assert "airunner" not in other.cookies
         done = tab.get(answered, follow_redirects=False)
         assert (done.status_code, done.headers["location"]) == (303, "/")

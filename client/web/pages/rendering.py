@@ -40,7 +40,8 @@ def render(
 ) -> HTMLResponse:
     """Render a page for a login, or for a browser that has none."""
     theme = request.cookies.get(THEME_COOKIE, "")
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    has_code = request.url.path.startswith("/oidc/")  # of an issuer, for a login that has failed: it is on no page
+    here = "/" if has_code else f"{request.url.path}?{request.url.query}".rstrip("?")
     common = {
         "login": login,
         "theme": theme if theme in THEMES else THEMES[0],
