@@ -60,7 +60,7 @@ def test_a_broker_that_is_away_is_said_with_when_to_come_again_and_nothing_has_t
     assert (away.status_code, away.headers["retry-after"]) == (503, "2")
     assert away.json()["code"] == "unavailable"
     assert page.status_code == 503
-    assert "the broker does not answer" in page.text
+    assert "The broker does not answer" in page.text
     cluster.broker.start()
     assert curl.get("/v1/jobs").status_code == 200
     assert browser.get("/").status_code == 200

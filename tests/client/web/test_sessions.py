@@ -126,14 +126,17 @@ async def test_ended_sessions_are_forgotten_with_their_tokens_and_beyond_a_bound
     assert len(sessions._ended) == ENDED_MAX
 
 
-@pytest.fixture
-def access() -> Reach:
-    """A way to no broker."""
-    return Reach(network=Wire(), endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=edges())
+def pool(**bounds: int) -> Clients:
+    """Clients of no broker, for tokens that come from cookies."""
+    access = Reach(network=Wire(), endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=edges())
+    clients = Clients(access, lambda _: None, **bounds)
+    for token in "abc":
+        clients.vouch(token)
+    return clients
 
 
-async def test_a_request_gives_up_on_a_broker_that_is_away_and_a_stream_does_not(access: Reach) -> None:
-    async with Clients(access, lambda _: None) as clients:
+async def test_a_request_gives_up_on_a_broker_that_is_away_and_a_stream_does_not() -> None:
+    async with pool() as clients:
         began_s = anyio.current_time()
         with pytest.raises(BrokerAway):
             async with clients.asking("a") as client:
@@ -145,8 +148,8 @@ async def test_a_request_gives_up_on_a_broker_that_is_away_and_a_stream_does_not
         assert scope.cancelled_caught
 
 
-async def test_a_pool_keeps_clients_and_closes_the_idle_one_that_was_used_least_recently(access: Reach) -> None:
-    async with Clients(access, lambda _: None, clients_max=2) as clients:
+async def test_a_pool_keeps_clients_and_closes_the_idle_one_that_was_used_least_recently() -> None:
+    async with pool(clients_max=2) as clients:
         async with clients.of("a") as first, clients.of("a") as same, clients.of("b") as second:
             assert first is same
             with pytest.raises(Busy, match="2 tokens at once"):
@@ -160,8 +163,8 @@ async def test_a_pool_keeps_clients_and_closes_the_idle_one_that_was_used_least_
             assert opened is not second
 
 
-async def test_a_client_that_a_broker_has_refused_is_used_no_more(access: Reach) -> None:
-    async with Clients(access, lambda _: None) as clients:
+async def test_a_client_that_a_broker_has_refused_is_used_no_more() -> None:
+    async with pool() as clients:
         with pytest.raises(OperatorError):
             async with clients.of("a") as refused:
                 raise OperatorError("the broker refuses this key")
