@@ -20,6 +20,7 @@ from airunner.client.cli.causes import Why
 from airunner.client.cli.explain import explain
 from airunner.client.cli.listing import job_facts
 from airunner.client.client import Client
+from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.logroutes import log_context
 from airunner.client.web.pages.forms import form_of, see, value_of
@@ -27,7 +28,8 @@ from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
 from airunner.client.web.pages.rendering import fragment, render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.services import services_of
-from airunner.protocol.job import Job
+from airunner.protocol.events import Event
+from airunner.protocol.job import Job, JobState
 from airunner.protocol.printable import shell_line
 from airunner.transport.ports import SYSTEM
 
@@ -41,7 +43,7 @@ class Summary(Struct, frozen=True):
     """Summary of a job, for its template."""
 
     job: Job
-    why: Why
+    why: Why | None  # of a running job the phases say all
     attempts: Sequence[str]
     phases: Sequence[Phase]
     facts: Sequence[tuple[str, str]]
@@ -89,20 +91,35 @@ async def retry_job(request: Request) -> Response:
 async def summary_of(client: Client, job_id: str) -> Summary:
     """Ask for what the summary of a job shows. Raises the errors of `Client`."""
     job = await client.get(job_id)
-    log = [event async for event in client.replay(job.id, kinds=PHASE_KINDS)]
-    why, now_ms, attempts = await explain(client, job), SYSTEM.wall_ms(), attempts_of(log)
+    log = await milestones(client, job)
+    why = None if job.state is JobState.RUNNING else await explain(client, job)
+    now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
     command = shell_line(job.spec.argv)
     return Summary(
         job=job,
         why=why,
         attempts=attempts,
-        phases=phases_of(log, now_ms),
+        phases=phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms),
         facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
         command=command,
         title=job.spec.name or command,
         now_ms=now_ms,
         retry_id=str(uuid4()),
     )
+
+
+async def milestones(client: Client, job: Job) -> list[Event]:
+    """Read the events of which phases and attempts are made, at the beginning and at the end of the log.
+
+    A log may be long and grow fast, so what is between is not looked at: at worst an attempt is missing.
+    """
+    async with client.replay(job.id) as events:
+        head = await events.next_batch()  # a page, which is all of most logs
+    found = {event.sequence: event for event in head if event.kind in PHASE_KINDS}
+    first_runs = job.state is JobState.RUNNING and job.attempt == 1
+    if head and head[-1].sequence < job.last_sequence and not first_runs:
+        found |= {event.sequence: event for event in await last_events(client, job, PHASE_KINDS)}
+    return [found[sequence] for sequence in sorted(found)]
 
 
 def _context(login: Login, summary: Summary) -> dict[str, Any]:

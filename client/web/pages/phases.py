@@ -68,8 +68,8 @@ def phases_of(log: Iterable[Event], now_ms: int) -> list[Phase]:
     begun: list[tuple[str, int]] = []
     for event in log:
         name = _BEGINS.get(type(event.body))
-        if name is None or (begun and begun[-1][0] == name):
-            continue
+        if name is None or (not begun and name != "waiting") or (begun and begun[-1][0] == name):
+            continue  # of a log that is read in parts, an attempt may have no beginning
         if name == "waiting":
             begun = []
         begun.append((name, event.timestamp_ms))

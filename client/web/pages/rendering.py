@@ -88,5 +88,9 @@ def visible(value: object) -> object:
 @cache
 def static(name: str) -> str:
     """Return the address of a static file: it changes with the content, so browsers may keep it for ever."""
-    digest = sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:DIGEST_CHARS]
-    return f"{STATIC}{name}?{digest}"
+    return f"{STATIC}{name}?{digest_of(name)}"
+
+
+def digest_of(name: str) -> str:
+    """Return the first characters of the hash of a static file."""
+    return sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:DIGEST_CHARS]

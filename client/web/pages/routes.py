@@ -14,7 +14,7 @@ from starlette.types import Scope
 from airunner.client.web.localpath import local_path
 from airunner.client.web.pages import jobpage, jobspage, listpages, queuespage, submitpage
 from airunner.client.web.pages.forms import form_of, see, value_of
-from airunner.client.web.pages.rendering import FOLDER, STATIC, THEME_COOKIE, THEMES
+from airunner.client.web.pages.rendering import FOLDER, STATIC, THEME_COOKIE, THEMES, digest_of
 from airunner.client.web.problems import bad_field
 
 THEME_S: Final = 31_536_000  # a year
@@ -28,7 +28,8 @@ class Static(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer with a file."""
         response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = _FOR_EVER if scope.get("query_string") else _CHECKED
+        asked: str = scope["query_string"].decode("ascii", "replace")
+        response.headers["Cache-Control"] = _FOR_EVER if asked and asked == digest_of(path) else _CHECKED
         return response
 
 

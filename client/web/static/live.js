@@ -32,9 +32,7 @@ const parse = (html) => new DOMParser().parseFromString(html, "text/html");
 
 function replace(old, fresh) {
   const focused = old.contains(document.activeElement) && document.activeElement;
-  for (const details of old.querySelectorAll("details[id][open]")) {
-    find(`#${details.id}`, fresh)?.setAttribute("open", "");
-  }
+  for (const { id } of old.querySelectorAll("details[id][open]")) find(`#${id}`, fresh)?.setAttribute("open", "");
   old.replaceWith(fresh);
   if (focused) find(focused.id ? `#${focused.id}` : ".title a", fresh)?.focus();
 }
@@ -79,15 +77,12 @@ function follow(table) {
     events.addEventListener("rows", take);
     events.addEventListener("over", ({ data }) => data !== "stopping" && end(data));
     events.addEventListener("error", () => {
-      if (events?.readyState === EventSource.CLOSED) refused();
-      else if (events) say("no", "Reconnecting …");
+      say("no", "Reconnecting …");
+      if (events.readyState === EventSource.CLOSED) refused();
     });
   }
 
-  function close() {
-    events?.close();
-    events = undefined;
-  }
+  const close = () => (events = events?.close());
 
   function end(detail) {
     close();
@@ -98,7 +93,6 @@ function follow(table) {
 
   async function refused() {
     close();
-    say("no", "Reconnecting …");
     const { status } = await fetch(table.dataset.live, { method: "HEAD" }).catch(() => ({ status: 0 }));
     if (status === 401) end("logged-out");
     else setTimeout(() => open(), 2000);
@@ -136,11 +130,15 @@ function move(step) {
   links[Math.min(links.length - 1, Math.max(0, links.indexOf(document.activeElement) + step))]?.focus();
 }
 
-const KEYS = { j: () => move(1), k: () => move(-1), "/": () => find("[data-key='/']").select(), "?": () => find("#keys").showModal() };
+const KEYS = {
+  j: () => move(1),
+  k: () => move(-1),
+  "/": () => find("[data-key='/']")?.select(),
+  "?": () => find("#keys").showModal(),
+};
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, dialog, .xterm");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
-  if (event.key === "/" && !find("[data-key='/']")) return;
   event.preventDefault();
   KEYS[event.key]();
 });

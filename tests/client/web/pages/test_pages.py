@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from airunner.client.client import Client
+from airunner.client.web.pages.jobpage import summary_of
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 from tests.client.web.conftest import Web
@@ -238,3 +239,30 @@ async def test_the_theme_is_kept_by_the_browser(web: Web, form: dict[str, str], 
     page = Page(await browser.get("/queues"))
     assert page.one("html").get("data-theme") == ("dark" if status == 303 else "auto")
     assert page.one("button", **{"aria-pressed": "true"}).get("value") == page.one("html").get("data-theme")
+
+
+async def test_the_summary_of_a_long_log_reads_its_ends_only(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is between may be much, and grow: reading it would never end."""
+    async with web.client() as client:
+        job = await client.submit(command="sh", args=["-c", "for i in 1 2 3 4 5; do head -c 700000 /dev/zero; done"])
+        ended = await client.wait(job, timeout_s=60)
+        read: list[int] = []
+        replay = Client.replay
+
+        def noted(self: Client, *args: Any, **named: Any) -> Any:
+            pages = replay(self, *args, **named)
+            receive = pages._receive
+
+            async def receive_noted() -> list[Any]:
+                batch = await receive()
+                read.extend(event.sequence for event in batch)
+                return batch
+
+            monkeypatch.setattr(pages, "_receive", receive_noted)
+            return pages
+
+        monkeypatch.setattr(Client, "replay", noted)
+        summary = await summary_of(client, ended.id)
+    assert [phase.name for phase in summary.phases] == ["waiting", "starting", "command", "ending"]
+    assert len(summary.attempts) == 1
+    assert len(set(read)) < ended.last_sequence

@@ -121,7 +121,7 @@ def test_phases_are_those_of_the_last_attempt_and_of_the_wait_before_it() -> Non
         assert all(phase.width > 0 for phase in phases)
         assert phases[-1].x + phases[-1].width <= BAR_UNITS
     assert [phase.name for phase in phases_of(log[:5], 1_500)] == ["waiting"]
-    assert phases_of([], 0) == []
+    assert phases_of([], 0) == phases_of(log[2:4], 0) == []  # nothing of an attempt whose beginning is not known
 
 
 def test_a_value_in_a_template_is_visible_text() -> None:
