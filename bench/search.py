@@ -171,4 +171,4 @@ def opened(product: Product) -> Generator[Round]:
         yield measure
 
 
-GROUP: Final = Group("search", FIGURES, opened)
+GROUP: Final = Group("search", FIGURES, opened, table=False)
