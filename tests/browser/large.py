@@ -21,7 +21,7 @@ from playwright.sync_api import Page
 
 from airunner.sync import Client
 from tests.acceptance.running import warm
-from tests.browser.driving import Tab, running_chromium, watched
+from tests.browser.driving import Tab, running_chromium, until, watched
 from tests.browser.sites import Site, running_site
 
 LINE: Final = "line %9.0f " + "of a large log, with as many bytes as a line of a build has on a day"
@@ -69,7 +69,7 @@ def measure_log(site: Site, tab: Tab, megabytes: int) -> None:
     ):
         tab.page.goto("about:blank")
         began = monotonic()
-        tab.open(path).wait_for_function(SHOWN, arg=text.split(" of ")[0])
+        until(tab.open(path), SHOWN, text.split(" of ")[0])
         took = monotonic() - began
         say(f"  {what}: {took * 1_000:.0f} ms, heap {heap_mb(tab.page):.0f} MB, {tab.page.evaluate(ROWS)} rows")
 

@@ -7,6 +7,7 @@ attribute, a comment or a script. Each payload has a number of its own, so that 
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import Final
 
@@ -124,3 +125,14 @@ def payloads() -> list[str]:
     made = [end + form for end, form in product(ENDS, FORMS)][:NUMBER]
     assert len(made) == NUMBER
     return [text.format(n=number) for number, text in enumerate(made)]
+
+
+def branch(text: str) -> str:
+    """The payload as git allows it for a branch: a slash parts attributes as a space does, and cannot stand alone."""
+    allowed = re.sub(r"[\x00-\x20\x7f~^:?*\[\\]", "/", text).replace("..", ".").replace("@{", "@")
+    return re.sub(r"/+\.*", "/", f"x{allowed}x".removeprefix("-"))
+
+
+def visible(text: str) -> str:
+    """The payload as a name or a label may be: without control characters and invisible ones."""
+    return "".join(character if character.isprintable() else " " for character in text)

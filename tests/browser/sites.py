@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ class Site(RunningWeb):
 
     def login(self, *options: str) -> list[dict[str, str]]:
         """The cookies of a browser that has logged in by a link, as Playwright takes them."""
-        with self.browser(options) as client:
+        with closing(self.browser(options)) as client:
             return [{"name": name, "value": value, "url": self.url} for name, value in client.cookies.items()]
 
     def sdk(self, *roles: str, **claims: Any) -> Client:
