@@ -1,7 +1,8 @@
 """Live answers: a stream that ends with its session, when its token expires, or when the server stops.
 
 It ends between two messages, so the last id that was received is the one to resume from. A stream of server-sent events
-says why it ends, by an event `over`; its data is `logged-out`, `expired` or `stopping`.
+says why it ends, by an event `over`; its data is `logged-out`, `expired` or `stopping`. Any other one is cut off, so
+that no reader takes it for whole.
 """
 
 from __future__ import annotations
@@ -34,12 +35,11 @@ class Live(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer. Raises `Busy`: the session has too many streams."""
         over: Over | None = None
-        started = whole = events = False
+        whole = events = False
 
         async def send_noted(message: Message) -> None:
-            nonlocal started, whole, events
+            nonlocal whole, events
             if message["type"] == "http.response.start":
-                started = True
                 events = any(
                     name.lower() == b"content-type" and value.startswith(EVENTS.encode())
                     for name, value in message.get("headers", ())
@@ -57,6 +57,6 @@ class Live(Response):
             group.start_soon(stream)
             over = await self._sessions.over(self._session, woken)
             group.cancel_scope.cancel()
-        if over is not None and started and not whole:
-            farewell = f"event: over\ndata: {over}\n\n".encode() if events else b""
+        if over is not None and events and not whole:
+            farewell = f"event: over\ndata: {over}\n\n".encode()
             await send({"type": "http.response.body", "body": farewell, "more_body": False})

@@ -113,6 +113,9 @@ async def test_a_stream_is_over_with_its_session(tmp_path: Path, why: str) -> No
         _end(web, why)
         await stream.read()
         await lines.read()
+        await lines.ended.wait()
+        assert stream.over
+        assert not lines.over, "what was cut off looks whole"
         assert stream.body.endswith(f"event: over\ndata: {why}\n\n".encode())
         assert anyio.current_time() >= (3_600 if why == "expired" else 0)
         if why != "stopping":
