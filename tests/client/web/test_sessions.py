@@ -85,12 +85,12 @@ async def test_every_stream_of_a_session_ends_with_it_and_says_why(
         assert tab.body == b"id: 1\n\n" + f"event: over\ndata: {why}\n\n".encode()
 
 
-async def test_a_stream_that_is_no_server_sent_events_only_ends(sessions: Sessions) -> None:
+async def test_a_stream_that_can_say_no_farewell_is_cut_off(sessions: Sessions) -> None:
     reader = Reader(sessions, SESSION, "application/x-ndjson")
     async with anyio.create_task_group() as group:
         await group.start(reader.read)
         sessions.end(SESSION)
-    assert (reader.body, reader.whole) == (b"id: 1\n\n", True)
+    assert (reader.body, reader.whole) == (b"id: 1\n\n", False)
 
 
 async def test_streams_of_another_session_go_on(sessions: Sessions) -> None:
