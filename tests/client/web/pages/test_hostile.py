@@ -31,11 +31,11 @@ async def test_text_of_a_job_changes_no_element_of_any_page(web: Web) -> None:
             ids = [
                 (
                     await client.submit(
-                        command=f"{word}{HIDDEN if word != 'word' else ''}",
+                        command=word,
                         args=[word],
                         name=word,
                         owner=word,
-                        metadata={word.replace("=", ""): word},
+                        metadata={word.replace("=", ""): word + (HIDDEN if tenant == "harmful" else "")},
                         queue="nowhere",
                         repository="https://example.org/x",
                         branch="main",
