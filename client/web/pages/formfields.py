@@ -161,8 +161,9 @@ def _pair(line: str) -> tuple[str, str]:
 
 def _refused(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Refuse what `airunner submit` refuses too: names as a commit, and a folder that is relative to nothing."""
-    if reason := commit_refusal(fields.get("commit", "")):
-        yield "commit", reason.partition(": ")[2]
+    commit: str = fields.get("commit", "")
+    if reason := commit_refusal(commit):
+        yield "commit", reason.removeprefix(f"--commit {commit!r}: ")
     try:
         address = split_address(fields["repository"]) if "repository" in fields else None
     except BadAddress:

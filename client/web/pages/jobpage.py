@@ -29,7 +29,7 @@ from airunner.client.web.pages.rendering import fragment, render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.services import services_of
 from airunner.protocol.events import Event
-from airunner.protocol.job import Job, JobState
+from airunner.protocol.job import Job, JobState, command_summary
 from airunner.protocol.printable import shell_line
 from airunner.transport.ports import SYSTEM
 
@@ -94,15 +94,14 @@ async def summary_of(client: Client, job_id: str) -> Summary:
     log = await milestones(client, job)
     why = None if job.state is JobState.RUNNING else await explain(client, job)
     now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
-    command = shell_line(job.spec.argv)
     return Summary(
         job=job,
         why=why,
         attempts=attempts,
         phases=phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms),
         facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
-        command=command,
-        title=job.spec.name or command,
+        command=shell_line(job.spec.argv),
+        title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,
         retry_id=str(uuid4()),
     )

@@ -68,7 +68,7 @@ def test_every_field_has_a_control() -> None:
         ({"queue": "a b"}, "queue", "expected 1 to 128 letters"),
         ({"name": "a\u202eb"}, "name", "a control character or an invisible one"),
         ({"repository": "../x"}, "repository", "expected a URL with its scheme"),
-        ({"commit": "main", "repository": "https://e.org/x"}, "commit", "a commit is a hash"),
+        ({"commit": "main: x", "repository": "https://e.org/x"}, "commit", "a commit is a hash"),
         ({"branch": "main"}, "branch", "this needs a repository"),
         ({"working_directory": "/etc"}, "working_directory", "expected a folder in the checkout"),
         ({"args": "x" * 70_000}, "args", "put what is large into a file"),
@@ -79,6 +79,7 @@ def test_what_is_wrong_is_said_beside_its_field(texts: dict[str, str], control: 
     assert draft.spec is None
     assert list(draft.problems) == [control]
     assert problem in draft.problems[control]
+    assert "--" not in draft.problems[control].partition(";")[0]  # no option is meant
 
 
 async def test_the_form_and_its_command_submit_the_same_job(web: Web, tmp_path: Path) -> None:
