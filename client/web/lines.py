@@ -10,6 +10,7 @@ A line is numbered as in every search. Only finished lines have their number for
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from typing import Any, Final
 
 from airunner.client.client import Client
@@ -22,8 +23,8 @@ from airunner.protocol.names import JobId
 
 LINES_MAX: Final = 1_000  # of one window
 PLAIN_LINES: Final = 200  # of a log on a page without JavaScript
-COUNT_PAGES_MAX: Final = 16  # pages of 8 MiB in which such a page looks for the end of a log, before it comes
 FIND_PAGES_MAX: Final = 8  # pages of 8 MiB in which a request of a page searches: it shows how far the search is
+LAST: Final = 0  # stands for the first of a log's last lines
 BEYOND: Final = 2**53 - 1  # a line that no log has: the broker only counts
 
 
@@ -97,12 +98,14 @@ def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[di
 async def plain_log(client: Client, index: LogIndex, job: Job, first: int | None) -> dict[str, Any]:
     """Return the lines of a log that a page without JavaScript shows, and where those before and after them begin.
 
-    Without a `first` line they are the last ones, unless the job has ended well.
+    Without a `first` line they are the last ones, unless the job has ended well, or the end is far away. `LAST` are the
+    last ones anyway.
     """
-    if first is None:
-        first = 1
-        if job.state not in (JobState.COMPLETED, JobState.CANCELLED):
-            first = max(1, await _count(client, index, job.id) - PLAIN_LINES + 1)
+    ended_well = job.state in (JobState.COMPLETED, JobState.CANCELLED)
+    if first == LAST or (first is None and not ended_well):
+        total = await _count(client, index, job.id, None if first == LAST else 1)
+        first = max(1, total - PLAIN_LINES + 1)
+    first = first or 1
     lines = await window(client, index, job.id, first, PLAIN_LINES)
     return {
         "rows": shown(lines),
@@ -111,13 +114,13 @@ async def plain_log(client: Client, index: LogIndex, job: Job, first: int | None
     }
 
 
-async def _count(client: Client, index: LogIndex, job_id: JobId) -> int:
-    """Count the finished lines of a log, or of as much of it as is read soon."""
-    place, lines = index.before(BEYOND), 0
-    for _ in range(COUNT_PAGES_MAX):
+async def _count(client: Client, index: LogIndex, job_id: JobId, pages_max: int | None) -> int:
+    """Count the finished lines of a log; 0 if its end is not reached in `pages_max` pages of 8 MiB."""
+    place = index.before(BEYOND)
+    for _ in range(pages_max) if pages_max else count(1):
         page = await client.search_page(job_id, from_line=BEYOND, place=place)
         index.note(page)
-        place, lines = page.place, whole_lines(page)
+        place = page.place
         if place is None:
-            break
-    return lines
+            return whole_lines(page)
+    return 0

@@ -32,7 +32,8 @@ FRAMES: Final = "application/octet-stream"
 
 async def log_context(request: Request, client: Client, job: Job) -> dict[str, Any]:
     """Return the context of the template `log.html`: the log as plain lines, from the query's `from` on."""
-    first = None if "from" not in request.query_params else _number(request, "from", 1, 1)
+    given = request.query_params.get("from")
+    first = None if given is None else lines.LAST if given == "last" else _number(request, "from", 1, 1)
     return {
         "log": {
             "base": f"/jobs/{job.id}",

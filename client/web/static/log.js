@@ -37,10 +37,9 @@ export class Log {
     document.addEventListener("visibilitychange", () => this.listen());
   }
 
-  start() {
-    if (!this.goToHash() && !this.following) this.load(1);
+  async start() {
+    await (this.goToHash() ?? (this.following || this.load(1))); // the first screen comes before all that is counted
     this.listen();
-    this.loadGroups().catch(() => {}); // without them the log is as readable
   }
 
   // ---- Lines, by number, out of chunks.
@@ -127,6 +126,7 @@ export class Log {
     if (this.folded.size) this.hide();
     if (this.following) this.anchor = { line: this.count, px: 0 };
     this.render();
+    if (!counting) this.grouped ??= this.loadGroups().catch(() => {}); // without them the log is as readable
   }
 
   append(line) {
@@ -304,13 +304,11 @@ export class Log {
 
   goToHash() {
     this.target = Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0);
-    if (!this.target) return false;
+    if (!this.target) return undefined;
     this.section.scrollIntoView();
     this.following = false;
-    const show = () => this.go(this.target, -3 * ROW_PX); // with some lines above
-    if (this.at(this.target)) show();
-    else this.load(this.target).then(show);
-    return true;
+    const loaded = this.at(this.target) ? Promise.resolve() : this.load(this.target);
+    return loaded.then(() => this.go(this.target, -3 * ROW_PX)); // with some lines above
   }
 
   follow(following = true) {
@@ -337,21 +335,16 @@ async function show(asTerminal) {
 const button = (act) => section.querySelector(`[data-act=${act}]`);
 const toggle = (act, name) => (button(act).ariaPressed = String(section.classList.toggle(name))) && log.render();
 const ACTS = {
-  follow: () => log.follow(!log.following),
-  top: () => log.go(1),
-  end: () => log.go(log.count),
-  wrap: () => toggle("wrap", "wrapped"),
-  times: () => toggle("times", "timed"),
-  next: () => log.search.step(1),
-  previous: () => log.search.step(-1),
-  terminal: () => show(!log.paused),
+  ...{ follow: () => log.follow(!log.following), terminal: () => show(!log.paused) },
+  ...{ top: () => log.go(1), end: () => log.go(log.count) },
+  ...{ wrap: () => toggle("wrap", "wrapped"), times: () => toggle("times", "timed") },
+  ...{ next: () => log.search.step(1), previous: () => log.search.step(-1) },
 };
 const KEYS = { f: "follow", g: "top", G: "end", w: "wrap", t: "times", n: "next", N: "previous" };
 section.addEventListener("click", ({ target }) => ACTS[target.closest("[data-act]")?.dataset.act]?.());
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, textarea, select, dialog");
-  const free = !typing && !log.paused && !event.ctrlKey && !event.altKey && !event.metaKey;
-  if (free && event.key in KEYS) ACTS[KEYS[event.key]]();
+  const typing = event.target.closest("input, textarea, select, dialog") || event.ctrlKey || event.altKey;
+  if (!typing && !event.metaKey && !log.paused && event.key in KEYS) ACTS[KEYS[event.key]]();
 });
 for (const part of section.querySelectorAll("[hidden]")) part.hidden = false;
 show("cols" in section.dataset && !location.hash);

@@ -65,8 +65,7 @@ export class JobTerminal {
   }
 
   pause() {
-    this.running?.abort();
-    this.running = null;
+    this.running = this.running?.abort();
   }
 
   async run() {

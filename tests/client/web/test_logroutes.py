@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,24 @@ async def test_a_terminal_gets_every_byte_once_however_often_it_reads_on(web: We
                 last = sequence
                 got += data if kind is FrameKind.OUTPUT else b""
         assert got == written
+
+
+async def test_a_page_without_javascript_has_lines_and_links_to_the_others(web: Web) -> None:
+    async with web.client() as client:
+        good = await ran(client, "seq 500; printf '<script>\\033[31mred'")
+        bad = await ran(client, "seq 500; exit 1")
+
+    async def shown(job: Job, query: str = "") -> tuple[list[int], str]:
+        page = (await web.browser("read").get(f"/jobs/{job.id}{query}")).text
+        return [int(number) for number in re.findall('id="L([0-9]+)"', page)], page
+
+    assert (await shown(good))[0] == [*range(1, 201)]
+    assert (await shown(bad))[0] == [*range(301, 501)]
+    numbers, page = await shown(good, "?from=last")
+    assert numbers == [*range(302, 502)]
+    assert f'href="/jobs/{good.id}?from=102#log"' in page
+    assert '<span>&lt;script&gt;</span><span class="fg-red">red</span>' in page
+    assert "<noscript>" in page
 
 
 async def test_an_index_of_a_log_is_used_by_the_next_request(web: Web) -> None:
