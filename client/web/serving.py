@@ -42,6 +42,7 @@ CONNECTIONS_MAX: Final = 512  # connections and requests at a time; further ones
 KEEP_ALIVE_S: Final = 30  # for a connection without a request; proxies keep some for their next one
 HEAD_BYTES_MAX: Final = 32_768  # of the head of a request: a token and a cookie of 8 KiB each, and what browsers add
 GRACE_S: Final = 3  # for answers to end after a signal
+_REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a browser here reaches all addresses
 
 
 async def serve(
@@ -54,7 +55,7 @@ async def serve(
     listener = _listen(address)
     with listener:
         at = Address(address.host, listener.getsockname()[1])
-        url = public_url or f"http://{at}"
+        url = public_url or f"http://{at._replace(host=_REACHED.get(at.host, at.host))}"
         replace(folder / URL_FILE, f"{url}\n".encode())
         secure = url.startswith("https:")
         if not secure and not is_loopback(address.host):

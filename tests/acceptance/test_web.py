@@ -32,9 +32,11 @@ print(*sys.modules)
 
 def test_a_killed_server_disturbs_no_job_and_keeps_its_sessions(cluster: Cluster, web: RunningWeb, gate: Gate) -> None:
     cluster.agent()
-    browser = web.browser()
+    browser, reader = web.browser(), web.browser(("--role", "read", "--subject", "ada"))
     job = submit(cluster, gate.script)
     gate.wait()
+    assert reader.get(f"/v1/jobs/{job}").json()["state"] == "RUNNING"
+    assert reader.post(f"/v1/jobs/{job}/cancel").status_code == 403
     web.kill()
     with pytest.raises(httpx.ConnectError):
         browser.get("/")
@@ -115,6 +117,7 @@ def test_what_cannot_be_served_is_one_line(cluster: Cluster, web: RunningWeb) ->
 def test_an_open_server_without_tls_is_warned_of_and_one_behind_a_proxy_is_not(cluster: Cluster) -> None:
     for words, warns in ((), True), (("--public-url", "https://ci.example.org"), False):
         running = RunningWeb(cluster, "--listen", "0.0.0.0:0", *words)
+        assert warns == running.url.startswith("http://127.0.0.1:")
         assert any("warning: other machines reach 0.0.0.0" in line for line in running.process.lines) == warns
         assert running.stop() == 0
     assert cluster.airunner("login-link").stdout.startswith(b"https://ci.example.org/login/")

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from starlette.responses import Response
 
+from airunner.certs.secretfile import read_secret
+from airunner.client.web import loginlinks
 from airunner.client.web.cookies import Cookies
 from airunner.client.web.loginlinks import LINK_S, LoginLinks
 from airunner.protocol.errors import NotFound, OperatorError
@@ -61,6 +63,23 @@ async def test_a_link_ends_after_five_minutes_and_leaves_no_file(web: Web, tmp_p
         with pytest.raises(NotFound):
             links.redeem(guess, now_s)
     assert (await web.anonymous().post(f"/login/{'x' * 43}")).status_code == 404
+
+
+def test_of_two_that_have_read_a_link_one_redeems_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links, now_s = LoginLinks(tmp_path), time.time()
+    secret = links.make("a.b.c", now_s)
+    redeemed: list[str] = []
+
+    def read_while_another_redeems(path: Path, what: str) -> bytes:
+        content = read_secret(path, what)
+        monkeypatch.setattr(loginlinks, "read_secret", read_secret)
+        redeemed.append(links.redeem(secret, now_s))
+        return content
+
+    monkeypatch.setattr(loginlinks, "read_secret", read_while_another_redeems)
+    with pytest.raises(NotFound):
+        links.redeem(secret, now_s)
+    assert redeemed == ["a.b.c"]
 
 
 async def test_a_cookie_that_was_changed_or_sealed_elsewhere_logs_nobody_in(web: Web) -> None:

@@ -16,7 +16,7 @@ from airunner.client.web.clients import ANSWER_S, BrokerAway, Clients
 from airunner.client.web.live import Live
 from airunner.client.web.login import By, Login
 from airunner.client.web.sessions import ENDED_MAX, STREAMS_MAX, Over, Session, Sessions
-from airunner.protocol.errors import Busy, OperatorError
+from airunner.protocol.errors import Busy, ClientNotOpen, OperatorError
 from airunner.transport.memory import REQUESTS_ENDPOINT
 from tests.client.wire import Wire, edges
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
@@ -75,7 +75,7 @@ async def test_every_stream_of_a_session_ends_with_it_and_says_why(
     sessions: Sessions, end: Callable[[Sessions], None], why: Over
 ) -> None:
     tabs = [Reader(sessions, SESSION), Reader(sessions, SESSION)]
-    with anyio.fail_after(SESSION.expires_s + 1):
+    with anyio.fail_after(SESSION.expires_s + 1 if why is Over.EXPIRED else 1):
         async with anyio.create_task_group() as group:
             for tab in tabs:
                 await group.start(tab.read)
@@ -159,6 +159,9 @@ async def test_a_pool_keeps_clients_and_closes_the_idle_one_that_was_used_least_
             assert again is first
         async with clients.of("c"):
             assert list(clients._open) == ["a", "c"]
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ClientNotOpen):
+                await second.list_page()
         async with clients.of("b") as opened:
             assert opened is not second
 
