@@ -98,7 +98,11 @@ export class Log {
     on("lines", (news) => this.grow(news));
     on("state", (detail) => document.dispatchEvent(new CustomEvent("job-state", { detail })));
     on("failed", ({ detail }) => this.stop(detail));
-    on("end", () => this.stop(this.count ? "" : "No output.", (this.ended = true)));
+    on("end", ({ total }) => {
+      this.ended = true;
+      this.grow({ total });
+      this.stop(total ? "" : "No output.");
+    });
     this.source.addEventListener("over", ({ data }) => data !== "stopping" && this.gone(401, data));
     this.source.addEventListener("open", () => this.say(""));
     this.source.addEventListener("error", ({ target }) => {
