@@ -246,7 +246,10 @@ def test_a_pattern_that_is_invalid_or_too_large_is_refused(pattern: str) -> None
 @pytest.mark.parametrize("limit", [1, 1_000])
 @pytest.mark.parametrize("returns", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("together", [False, True])
-def test_context_is_around_each_match_and_says_so(limit: int, returns: bytes, *, together: bool) -> None:
+def test_context_is_around_each_match_and_says_so(
+    limit: int, returns: bytes, monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    monkeypatch.setattr(searching, "SEARCHED_SEGMENTS_MAX", 1)
     lines = [letter.encode() + returns for letter in "abxxcdefxg"]
     log = printed(b"".join(lines)) if together else printed(*lines)
     found = pages(log, SearchLog(job_id=JOB, pattern="^x$", regex=True, context=1, limit=limit))
