@@ -60,7 +60,7 @@ class _Lenient:
             return method
 
         def obey(*parameters: Any, **options: Any) -> None:
-            with suppress(TypeError, ValueError, LookupError, UnboundLocalError):
+            with suppress(AssertionError, TypeError, ValueError, LookupError, UnboundLocalError):
                 method(*parameters, **options)
 
         return obey

@@ -65,6 +65,12 @@ def test_no_output_stops_the_emulator(pieces: list[bytes]) -> None:
         rows_of(*(begin + piece for piece in pieces), cols=7, rows=3)
 
 
+def test_a_cursor_that_moves_relative_to_margins_that_are_not_set_stops_no_emulator() -> None:
+    emulator = Emulator(20, 3, 1)
+    assert list(emulator.feed(b"\x1b[?6h\x1b[2dstill", 0)) == []
+    assert [row.text for row in emulator.rows()][-1] == "still"
+
+
 def test_what_leaves_the_screen_is_kept_with_its_time_and_an_alternate_screen_leaves_nothing() -> None:
     rows = rows_of(*(b"line %d\r\n" % number for number in range(7)))
     assert [(row.text, row.timestamp_ms) for row in rows] == [(f"line {number}", number) for number in range(7)]
