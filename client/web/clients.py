@@ -33,7 +33,9 @@ from airunner.protocol.errors import EXIT_UNAVAILABLE, Busy, Forbidden, NotFound
 from airunner.protocol.names import JobId
 from airunner.transport.patience import Patience
 
-CLIENTS_MAX: Final = 64  # tokens in use at a time: each has a connection for requests and one for live events
+CLIENTS_MAX: Final = (
+    256  # tokens in use at a time, as of browsers with an open page: each takes 0.1 MB and 8 descriptors
+)
 PROVEN_MAX: Final = 10_000  # proven tokens remembered by their hashes: some 1 MB
 PROVING_MAX: Final = 4  # tokens that are proven at a time
 WAITING_MAX: Final = 32  # requests that wait for that; further ones are refused at once

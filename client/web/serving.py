@@ -35,12 +35,14 @@ from airunner.client.web.origins import is_loopback
 from airunner.client.web.services import Services
 from airunner.client.web.sessions import Sessions
 from airunner.protocol.errors import EXIT_UNAVAILABLE, OperatorError
+from airunner.transport.descriptors import raise_descriptors
 from airunner.transport.endpoints import Address
 
 BACKLOG: Final = 1_024  # connections that wait to be accepted
 CONNECTIONS_MAX: Final = 512  # connections and requests at a time; further ones get 503
 KEEP_ALIVE_S: Final = 30  # for a connection without a request; proxies keep some for their next one
 HEAD_BYTES_MAX: Final = 32_768  # of the head of a request: a token and a cookie of 8 KiB each, and what browsers add
+DESCRIPTORS: Final = 4_096  # for all connections and clients; a shell grants 1,024
 GRACE_S: Final = 3  # for answers to end after a signal
 _REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a browser here reaches all addresses
 
@@ -49,6 +51,7 @@ async def serve(
     home: Home, address: Address, public_url: str, broker: Sequence[str] | None, oidc: OidcSettings | None
 ) -> None:
     """Serve until a signal. Raises `OperatorError`: the keys or the address cannot be used."""
+    raise_descriptors(DESCRIPTORS)
     folder = home.root / FOLDER
     key = cookie_key(folder)
     access = reach(list(broker) if broker else None)
