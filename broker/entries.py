@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from airunner.broker.inbox import BetweenBatches, Pending, Response
-from airunner.broker.lifecycle.commands import Adopt, Beat, Command, Expire, RenewAll, Retain, StoreReply
+from airunner.broker.lifecycle.commands import Adopt, Beat, Command, Expire, News, RenewAll, Retain, StoreReply
 from airunner.broker.parking import Parked
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.needs import needs_of
@@ -31,10 +31,11 @@ def command_of(entry: ToApply) -> Command:
             return entry
 
 
-def respond(pending: Pending, reply: StoreReply, *, repeated: bool = False) -> Response:
-    """Make the response to a request whose peer waits for it; `repeated`: see `News`."""
+def respond(pending: Pending, reply: StoreReply, news: News | None = None) -> Response:
+    """Make the response to a request whose peer waits for it; `news` of its command: None: it has none."""
     assert pending.peer is not None, "no peer waits for a reply"
-    return Response(pending.peer, pending.command, reply, pending.key, pending.revision, repeated)
+    repeated, deadline_ms = (False, None) if news is None else (news.repeated, news.deadline_ms)
+    return Response(pending.peer, pending.command, reply, pending.key, pending.revision, repeated, deadline_ms)
 
 
 def price_of(entry: Entry) -> int:

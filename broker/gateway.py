@@ -261,7 +261,7 @@ class Gateway:
             newest = self._forget_dequeuer(response)
             undelivered = newest and not response.repeated and (sent is Sent.GONE or not listed)
             if isinstance(reply, JobsLeased) and undelivered:
-                self._release_undelivered(response.command, reply.leases)
+                self._release_undelivered(response, reply.leases)
 
     def _searched(self, response: Response, size_bytes: int) -> None:
         """Charge a search for the bytes in which it has searched, and send its reply."""
@@ -347,13 +347,14 @@ class Gateway:
             self._counts.add("replies_undelivered")
         return sent
 
-    def _release_undelivered(self, dequeued: TenantRequest, leases: tuple[JobLease, ...]) -> None:
+    def _release_undelivered(self, response: Response, leases: tuple[JobLease, ...]) -> None:
         """Release leases whose agent is gone or not listed, so that other agents need not wait for their expiry.
 
         A lease that another connection has received is not released: of two copies of a DequeueJob on two connections
         the older may be received last. Nor are leases that were granted before released, if there are several brokers:
         when an agent changes to another broker, its request may still be parked here.
         """
+        dequeued = response.command
         for lease in leases:
             if self._roster.has_holder(dequeued.tenant, lease.job_id, lease.attempt):
                 continue
@@ -361,6 +362,7 @@ class Gateway:
                 tenant=dequeued.tenant,
                 request_id=dequeued.request_id,
                 request=ReleaseJob(lease=lease.ref),
+                deadline_ms=response.deadline_ms,
             )
             with suppress(WouldBlock):  # when the queue is full, the leases expire after their visibility timeout
                 self._ledger.send_nowait(Pending(None, release))

@@ -43,7 +43,7 @@ class Pending(Struct, frozen=True):
 class Response(Struct, frozen=True):
     """Response, Ledger → Gateway: `peer` gets the `reply`; what the command changed, if anything, is on disk.
 
-    `repeated`: see `News`.
+    `repeated`, `deadline_ms`: see `News`.
     """
 
     peer: bytes
@@ -52,6 +52,7 @@ class Response(Struct, frozen=True):
     key: str = ""
     revision: int = REVISION
     repeated: bool = False
+    deadline_ms: int | None = None
 
 
 class Nudged(Struct, frozen=True):

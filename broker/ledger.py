@@ -327,7 +327,7 @@ class Ledger:
                 if isinstance(reply, JobsLeased):
                     reply = self._unless_parked(entry, pending, reply)
                 if reply is not None and pending.peer is not None:
-                    responses.append(respond(pending, reply, repeated=news.repeated))
+                    responses.append(respond(pending, reply, news))
             else:
                 self._tell(entry, news)
         if responses:

@@ -31,6 +31,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     `room`: below `Room.AMPLE` new jobs and settings are refused with `NoSpace`: the disk is reserved for running jobs.
     At `Room.ENDING` new leases are refused too, and all events except an attempt's last few. `quotas`: a request beyond
     them is refused with `Quota`. `queues`: for the sender, other queues and the jobs in them do not exist.
+    `deadline_ms`: of a ReleaseJob by the Gateway, see `News`.
     """
 
     tenant: str
@@ -40,6 +41,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     room: Room = Room.AMPLE
     quotas: Quotas = Quotas()
     queues: QueueScope = None
+    deadline_ms: int | None = None
 
 
 class Expire(Struct, frozen=True):
@@ -141,7 +143,8 @@ class News(Struct, kw_only=True):
     agent with the sender's tags. `locked`: queues and needs of which another broker's batch had locked jobs. `nudged`:
     running jobs whose agents are to send a heartbeat at once. `more`: another retention step may remove something.
     `repeated`: there are several brokers, and the leases in the reply were granted before: the agent may have got them
-    from another broker.
+    from another broker. `deadline_ms`: there are several brokers, and the leases in the reply were granted just now,
+    until then; one that has another deadline later has reached its agent.
     `brokers`: for a Beat, all brokers. `adopted`: brokers whose jobs this one has adopted.
     """
 
@@ -152,6 +155,7 @@ class News(Struct, kw_only=True):
     nudged: list[JobId] = []
     more: bool = False
     repeated: bool = False
+    deadline_ms: int | None = None
     brokers: list[BrokerRow] = []
     adopted: set[str] = set()
 

@@ -93,7 +93,8 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
 
     If the request id is that of the DequeueJob that leased the job, the broker itself sends this request, because the
     leases did not reach the agent. Then the grant is forgotten, so that a repeat of the DequeueJob may lease the job.
-    It is refused once another broker owns the lease: there the agent has repeated its DequeueJob, and got the lease.
+    It is refused once another broker owns the lease, or has owned it meanwhile, as its deadline shows: there the agent
+    has repeated its DequeueJob, and got the lease.
 
     Raises `NotFound`, `StaleToken`, `CorruptLog`.
     """
@@ -101,7 +102,8 @@ def release(world: World, command: TenantRequest, request: ReleaseJob) -> JobRel
     if job.settled == Settled.RELEASED:
         return JobReleasedReply()
     undelivered = job.lease_request == command.request_id
-    if job.state != JobState.RUNNING or (undelivered and job.broker != world.broker):
+    extended = command.deadline_ms not in (None, job.deadline_ms)
+    if job.state != JobState.RUNNING or (undelivered and (extended or job.broker != world.broker)):
         raise StaleToken
     events: list[BrokerBody] = [JobReleased(timestamp_ms=world.now_ms, lost=request.lost)]
     if request.lost:

@@ -92,6 +92,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         _grant(world, command, request, job, lease)
         world.append(job, 1, leased, world.now_ms, by_broker=True)
     world.news.exhausted |= exhausted
+    world.news.deadline_ms = world.now_ms + request.visibility_ms if world.broker else None
     return JobsLeased(leases=leases)
 
 

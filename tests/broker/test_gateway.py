@@ -153,7 +153,7 @@ async def test_a_grant_that_reaches_nobody_is_given_back_once(
     if given_back:
         back = await stage.asked()
         assert (back.peer, back.command.tenant) == (None, "acme")
-        assert back.command.request == requests.ReleaseJob(lease=_ref("j"))
+        assert (back.command.request, back.command.deadline_ms) == (requests.ReleaseJob(lease=_ref("j")), None)
         assert stage.counts["replies_undelivered"] == len(gone)
     if repeat is not None and b"new" not in gone:
         assert (await stage.router.said.receive())[0] == b"new"
@@ -174,6 +174,16 @@ async def test_a_grant_that_one_connection_has_is_not_given_back_when_the_other_
     assert (await stage.router.said.receive())[0] == b"new"
     await wait_all_tasks_blocked()
     assert stage.nothing_asked()
+
+
+async def test_a_grant_of_one_of_several_brokers_is_given_back_as_long_as_it_has_its_first_deadline(
+    stage: Stage,
+) -> None:
+    stage.router.hear(dequeue(), token=b"work", peer=b"gone")
+    asked = await stage.asked()
+    stage.router.gone.add(b"gone")
+    stage.answers.send_nowait([Response(asked.peer, asked.command, GRANT, asked.key, deadline_ms=7)])
+    assert (await stage.asked()).command.deadline_ms == 7
 
 
 async def test_a_grant_that_another_broker_may_have_told_is_not_given_back(stage: Stage) -> None:

@@ -22,7 +22,7 @@ from airunner.protocol.errors import NoSpace, OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from airunner.protocol.names import NAME_CHARS_MAX
-from airunner.protocol.replies import JobReleasedReply, JobsLeased, QueueMode, QueueUpdated
+from airunner.protocol.replies import JobReleasedReply, JobsLeased, QueueMode, QueueUpdated, Refused
 from airunner.protocol.requests import EnqueueJob, UpdateJob, UpdateQueue
 from tests.broker.store.dynamodb.opened import TABLE, AtOnce, before_commit, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, release
@@ -161,6 +161,26 @@ def test_a_request_that_is_granted_the_same_job_again_is_granted_no_other_job_el
         before_commit(other, lambda: first.reply(JobsLeased, asked, request_id=request_id))
         (lease,) = second.reply(JobsLeased, repeated, request_id=request_id).leases
         assert lease.job_id == undelivered.job_id
+
+
+def test_a_lease_that_an_agent_has_got_from_another_broker_is_not_given_back_after_a_late_copy_of_its_request(
+    client: Client,
+):
+    with opened(client) as engine, opened(client, "broker-1") as other:
+        first, second = Driver(Store(engine)), Driver(Store(other))
+        first.submit("a")
+        asked, request_id = first.dequeue(), first.draw(16)
+        granted = first.outcome(asked, request_id=request_id)
+        assert isinstance(granted.reply, JobsLeased)
+        (lease,) = granted.reply.leases
+        second.pass_ms(5)
+        assert second.reply(JobsLeased, asked, request_id=request_id) == granted.reply
+        first.pass_ms(10)
+        assert first.reply(JobsLeased, asked, request_id=request_id) == granted.reply, "it owns the lease again"
+        undelivered = replace(first.ask(release(lease), request_id=request_id), deadline_ms=granted.news.deadline_ms)
+        (done,) = first.apply(undelivered).done
+        assert isinstance(done.reply, Refused)
+        assert first.state(lease.job_id) is JobState.RUNNING
 
 
 def test_a_waiting_job_with_a_large_spec_is_leased_though_a_late_heartbeat_of_the_batch_names_it(client: Client):
