@@ -49,7 +49,7 @@ class Prepared:
     """Ids of the jobs of a site that have something to show."""
 
     def __init__(self, site: Site, folder: Path) -> None:
-        repository = _repository(folder)
+        repository = _repository(folder / "product")
         with site.sdk() as client:
 
             def submit(name: str, script: str, **fields: object) -> str:
@@ -70,9 +70,8 @@ class Prepared:
             assert site.cluster.airunner("secret", "set", name, given=b"a value").returncode == 0
 
 
-def _repository(folder: Path) -> Path:
+def _repository(root: Path) -> Path:
     """A repository with one commit."""
-    root = folder / "product"
     root.mkdir()
     for name, script in SCRIPTS.items():
         (root / name).write_text(script, encoding="utf-8")

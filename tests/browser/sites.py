@@ -65,7 +65,7 @@ def running_site(home: Path, spawn: int = 4) -> Iterator[Site]:
     """A site that is there while the block runs."""
     make_home(home)
     with running_cluster(home) as cluster:
-        cluster.agent(spawn=spawn)
+        cluster.agent("--name", "builder-1", spawn=spawn)
         site = Site(cluster)
         try:
             yield site
