@@ -25,6 +25,9 @@ _PARTS: Final = 3  # of a JWT: header, claims, signature
 _SESSION_BYTES: Final = 16
 _BEARER: Final = "bearer "
 AGAIN: Final = "log in again: `airunner login-link` prints a link"
+NONE: Final = "log in first: `airunner login-link` prints a link"
+NONE_API: Final = "send `Authorization: Bearer TOKEN`: `airunner token --subject NAME` prints a token"
+API: Final = "/v1/"
 
 
 class By(StrEnum):
@@ -82,7 +85,7 @@ def _carried(request: HTTPConnection, services: Services) -> Login:
         return login_with(given[len(_BEARER) :].strip(), By.BEARER)
     sealed = services.cookies.sealed_in(request)
     if not sealed:
-        raise Unauthenticated("log in first: `airunner login-link` prints a link")
+        raise Unauthenticated(NONE_API if request.url.path.startswith(API) else NONE)
     login = login_with(services.cookies.open(sealed), By.COOKIE, sealed)
     services.clients.vouch(login.token)
     return login

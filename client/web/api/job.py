@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from airunner.client.web.api.forms import CancelledForm, RetriedForm
 from airunner.client.web.api.jobs import KEY, LOCATION
-from airunner.client.web.api.newjobs import idempotency_key
+from airunner.client.web.api.newjobs import idempotency_key, naming_the_key
 from airunner.client.web.api.operation import IDEMPOTENCY_KEY, JSON, Answer, Call, Operation, json_answer
 from airunner.protocol.job import Job
 
@@ -29,7 +29,7 @@ async def cancel_job(call: Call[None]) -> Response:
 async def retry_job(call: Call[None]) -> Response:
     """Submit an ended job again, as a new job."""
     key = idempotency_key(call.request)
-    async with call.asking() as client:
+    async with naming_the_key(key), call.asking() as client:
         job = await client.retry(call.job_id, request_id=key)
     form = RetriedForm(job_id=job.id, origin=call.job_id)
     return json_answer(form, HTTPStatus.CREATED, {"Location": f"/v1/jobs/{job.id}"})

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from airunner.client.cli.instants import Side, instant_ms
 from airunner.client.cli.waiting import ListedJob, Reasons
 from airunner.client.web.api.forms import JobsPage, NamedForm, SubmittedForm, SubmittedPage
-from airunner.client.web.api.newjobs import FILE, KEY_CHARS_MAX, idempotency_key, new_jobs
+from airunner.client.web.api.newjobs import FILE, KEY_CHARS_MAX, idempotency_key, naming_the_key, new_jobs
 from airunner.client.web.api.operation import IDEMPOTENCY_KEY, JSON, YAML, Answer, Call, Operation, json_answer
 from airunner.client.web.problems import bad_field
 from airunner.protocol.job import JobState, JobSummary
@@ -114,7 +114,7 @@ async def submit_jobs(call: Call[None]) -> Response:
     """Submit a job, or several."""
     key = idempotency_key(call.request)
     jobs = await new_jobs(call.request, int(call.services.now_s() * 1_000))
-    async with call.asking() as client:
+    async with naming_the_key(key), call.asking() as client:
         if not jobs.several:
             (job,) = [await client.submit(spec, request_id=key) for spec in jobs.specs]
             return json_answer(SubmittedForm(job_id=job.id), HTTPStatus.CREATED, {"Location": f"/v1/jobs/{job.id}"})

@@ -7,7 +7,8 @@ JSON: so a file is small, and is read in a thread, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeGuard
 
@@ -24,7 +25,7 @@ from airunner.client.specs import spec_of
 from airunner.client.web.api.operation import IDEMPOTENCY_KEY, JSON, YAML
 from airunner.client.web.api.parameters import fields_of, unknown
 from airunner.client.web.problems import WebError, bad_field
-from airunner.protocol.errors import BadRequest
+from airunner.protocol.errors import BadRequest, Conflict
 from airunner.protocol.fields import FIELDS, JobSpec
 
 JOBS: Final = "jobs"
@@ -83,6 +84,18 @@ def idempotency_key(request: Request) -> str | None:
     if not key or len(key) > KEY_CHARS_MAX:
         raise bad_field(IDEMPOTENCY_KEY, f"expected 1 to {KEY_CHARS_MAX} characters, such as a UUID")
     return key
+
+
+@asynccontextmanager
+async def naming_the_key(key: str | None) -> AsyncGenerator[None]:
+    """Name the header, which the broker does not know, in the error for a key that was used before."""
+    try:
+        yield
+    except Conflict as error:
+        if key is None:
+            raise
+        said = error.message.replace("the request id", f"this {IDEMPOTENCY_KEY}", 1)
+        raise Conflict(said.replace("another request id", f"another {IDEMPOTENCY_KEY}")) from error
 
 
 def jobs_in_json(raw: bytes) -> NewJobs:

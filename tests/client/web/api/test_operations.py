@@ -37,6 +37,8 @@ async def test_a_key_submits_once_and_has_one_answer(tmp_path: Path) -> None:
         assert quoted.body == first.body
         other = await post(web, "/v1/jobs", {**job, "queue": "other"}, Idempotency_Key="key-1")
         assert (other.status, read(other)["code"]) == (409, "conflict")
+        assert read(other)["detail"].startswith("this Idempotency-Key was used before")
+        assert read(other)["detail"].endswith("use another Idempotency-Key")
         assert read(await post(web, "/v1/jobs", job))["job_id"] != read(first)["job_id"]
         assert (await post(web, "/v1/jobs", job, Idempotency_Key="x" * 256)).status == 400
         assert read(await web.get("/v1/jobs?count=true"))["total"] == 2
@@ -122,6 +124,8 @@ async def test_no_path_answers_without_a_login_and_no_method_but_its_own(tmp_pat
             for method in operations:
                 refused = await web.get(asked, method=method.upper(), headers={"Authorization": "Bearer nonsense"})
                 assert (refused.status, read(refused)["code"]) == (401, "unauthenticated"), (method, path)
+            anonymous = await web.get(asked, method=method.upper(), headers={"Authorization": ""})
+            assert "send `Authorization: Bearer TOKEN`: `airunner token" in read(anonymous)["detail"]
             other = await web.get(asked, method="DELETE")
             assert other.status == 405
             allowed = {name.strip().lower() for name in other.headers["allow"].split(",")} - {"head"}
