@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 
 from airunner.client.changes import TenantChanges
 from airunner.client.cli.causes import short_text
+from airunner.client.cli.columns import state_text
 from airunner.client.cli.waiting import ListedJob, Reasons
 from airunner.client.cli.watchlist import watch_list
 from airunner.client.client import Client
@@ -37,7 +38,7 @@ from airunner.client.web.pages.rendering import render, row
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import Services, services_of
 from airunner.protocol.errors import AirunnerError
-from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.job import JobState, JobSummary, Reason
 from airunner.protocol.names import JobId
 from airunner.transport.bell import Bell
 from airunner.transport.ports import SYSTEM
@@ -46,6 +47,8 @@ JOBS: Final = 50  # on a page: two screens
 REASON_S: Final = 10.0  # between two questions to the broker why the jobs of a page wait
 RETRY_MS: Final = 1_000  # until a browser connects again to a stream that has ended
 PACE_S: Final = 0.1  # between two events: nobody reads faster, and a busy tenant changes many jobs
+
+_SAID: Final = (Reason.EXIT_CODE, Reason.SIGNAL, Reason.TIMEOUT, Reason.AGENT_LOST, Reason.EXPIRED)  # by the state
 
 _Mark = tuple[object, ...]
 
@@ -168,9 +171,12 @@ def job_row(job: JobSummary, now_ms: int) -> str:
 
 
 def reason(job: JobSummary, now_ms: int) -> str:
-    """Say shortly why a job waits; nothing if it does not, or if that is not known."""
+    """Say shortly why a job waits, or failed; nothing if its state says all, or if that is not known."""
     why = job.why if isinstance(job, ListedJob) else None
-    return "" if why is None else short_text(why, now_ms)
+    if why is not None:
+        return short_text(why, now_ms)
+    failed = job.result.reason if job.state is JobState.FAILED and job.result is not None else None
+    return "" if failed is None or failed in _SAID or state_text(job).endswith(failed) else str(failed)
 
 
 def _mark(job: JobSummary, now_ms: int) -> _Mark:

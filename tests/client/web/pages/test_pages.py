@@ -62,6 +62,17 @@ async def test_pages_need_a_login_and_errors_are_pages_too(web: Web) -> None:
         assert words in Page(await browser.get(path), status).text(), path
 
 
+async def test_a_failed_job_has_its_reason_where_its_state_does_not_say_it(web: Web) -> None:
+    async with web.client() as client:
+        for command, why in (("airunner-is-not-this", "command-not-found"), ("false", "")):
+            job = await client.submit(command=command)
+            await client.wait(job, timeout_s=60)
+            page = Page(await web.browser("read").get("/jobs?state=FAILED"))
+            (row,) = [row for row in page.all("tr") if row.get("id") == f"job-{job.id}"]
+            (cell,) = [text_of(cell) for cell in row.iter() if cell.get("class") == "reason"]
+            assert cell == why
+
+
 async def test_filters_of_the_address_choose_the_jobs(web: Web) -> None:
     async with web.client(tenant="filters") as client:
         await waiting(client, name="one", owner="ann", metadata={"build": "1=2"})
