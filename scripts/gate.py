@@ -23,6 +23,7 @@ CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
 BROWSER: Final = "tests/browser"
 """Tests of pages in Chromium, a lane of their own: what takes long there is Chromium, which is not measured."""
+RUNNING_MAX: Final = 5  # lanes at a time: with all of them two cores are too busy for tests of deadlines
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py", f"{CLUSTERS}/test_chaos_ha.py")
 """Tests that break processes, real or simulated ones: they run without coverage."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
@@ -71,7 +72,7 @@ def coverage(*arguments: str) -> int:
 
 
 def lanes(options: Sequence[str]) -> dict[str, list[str]]:
-    """Return the commands that together run all tests; they run at the same time, as tests on clusters mostly wait."""
+    """Return the commands that together run all tests, the longest first: some run at the same time, as many wait."""
     bare = [sys.executable, "-m", "pytest", "-q", *options]
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     commands = [f"{CLUSTERS}/test_{name}.py" for name in COMMANDS]
@@ -87,17 +88,17 @@ def lanes(options: Sequence[str]) -> dict[str, list[str]]:
             *STORES,
             *_without(*PROPERTIES, *EMULATED),
         ],
-        "laws": [*bare, "-k", COVERED_LAWS, "tests/conformance/test_postgres.py"],
+        "commands": [*measuring, *commands],
+        "clusters": [*bare, CLUSTERS, *PROPERTIES, *_without(*commands, *BREAKING)],
+        "breaking": [*bare, *BREAKING],
         "aws": [
             *bare,
             *("-k", "not fake"),
             "tests/conformance/test_dynamodb.py",
             *EMULATED,
         ],
-        "commands": [*measuring, *commands],
-        "clusters": [*bare, CLUSTERS, *PROPERTIES, *_without(*commands, *BREAKING)],
         "browser": [*bare, BROWSER],
-        "breaking": [*bare, *BREAKING],
+        "laws": [*bare, "-k", COVERED_LAWS, "tests/conformance/test_postgres.py"],
     }
 
 
@@ -110,12 +111,14 @@ def run_tests(options: Sequence[str]) -> int:
     began, failed, took = monotonic(), 0, list[str]()
     with ExitStack() as ends:
         running: dict[int, tuple[str, subprocess.Popen[bytes], IO[bytes] | None]] = {}
-        for name, command in lanes(options).items():
-            output = ends.enter_context(tempfile.TemporaryFile()) if running else None
-            started = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
-            ends.callback(started.kill)
-            running[started.pid] = name, started, output
-        while running:
+        waiting = list(lanes(options).items())
+        while waiting or running:
+            while waiting and len(running) < RUNNING_MAX:
+                name, command = waiting.pop(0)
+                output = ends.enter_context(tempfile.TemporaryFile()) if running else None
+                started = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
+                ends.callback(started.kill)
+                running[started.pid] = name, started, output
             pid, status, used = os.wait4(-1, 0)
             name, ended, printed = running.pop(pid)
             ended.returncode = os.waitstatus_to_exitcode(status)

@@ -127,7 +127,7 @@ def _import_all() -> None:
     """What any command imports, typer's own parts among it, which come with the first option that it looks at."""
     import_module("anyio._backends._asyncio")
     for module in walk_packages(airunner.__path__, "airunner."):
-        if "child" not in module.name:  # of other processes
+        if "child" not in module.name and not module.name.startswith("airunner.client.web."):  # of other processes
             import_module(module.name)
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
         run(["list", "--state", "no such"])
