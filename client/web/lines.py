@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Final
 
 from airunner.client.client import Client
-from airunner.client.web.linestyle import GROUP_PATTERN, LineStyles, group_of
+from airunner.client.web.linestyle import GROUP_PATTERN, LineStyles, group_name, group_of
 from airunner.client.web.logindex import GROUPS_MAX, LogIndex, whole_lines
 from airunner.protocol.events import Stream
 from airunner.protocol.job import Job, JobState
@@ -88,7 +88,7 @@ def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[di
         if line.stream is Stream.STDERR:
             row["e"] = 1
         if group := group_of("".join(span[0] for span in spans)):
-            row["g"] = group
+            row |= {"g": group, "s": group_name(spans)}
         if cut := cut + line.size_bytes - len(line.data):
             row["cut"] = cut
         rows.append(row)

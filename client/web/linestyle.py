@@ -72,6 +72,18 @@ def span_of(text: str, style: Style) -> Span:
     return (text, " ".join(names)) if names else (text,)
 
 
+def group_name(spans: list[Span]) -> list[Span]:
+    """Return the spans of a line that divides a log without the mark of GitHub, so that they name the group."""
+    found = re.match("::group::|::endgroup::", "".join(span[0] for span in spans))
+    marked = 0 if found is None else found.end()
+    rest: list[Span] = []
+    for text, *style in spans:
+        if len(text) > marked:
+            rest.append((text[marked:], *style))  # type: ignore[arg-type]
+        marked = max(0, marked - len(text))
+    return rest
+
+
 def group_of(text: str) -> str:
     """Return how a line divides a log into groups: `folded` or `open` begins one, `end` ends it; empty: it does not.
 

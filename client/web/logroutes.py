@@ -37,6 +37,7 @@ async def log_context(request: Request, client: Client, job: Job) -> dict[str, A
     return {
         "log": {
             "base": f"/jobs/{job.id}",
+            "seen": job.last_sequence,
             "ended": job.state.terminal,
             "state": str(job.state),
             "terminal": job.spec.terminal if job.spec.process_type is ProcessType.PTY else None,
@@ -79,9 +80,9 @@ async def find_lines(request: Request) -> Response:
 
 
 async def stream_lines(request: Request) -> Response:
-    """Stream what is new in a log."""
+    """Stream what is new in a log, for a page that shows the job as of its event `seen`."""
     login, services, job_id = login_of(request), services_of(request), _job_id(request)
-    known = request.headers.get("last-event-id")
+    known, seen = request.headers.get("last-event-id"), _number(request, "seen", 0, 0)
     total = _number(request, "from", 0, 0) if known is None else _number_in(known, "Last-Event-ID", 0)
     async with services.clients.asking(login.token) as client:
         job = await client.get(job_id)
@@ -89,7 +90,7 @@ async def stream_lines(request: Request) -> Response:
 
     async def run(outlet: Outlet) -> None:
         async with services.clients.of(login.token) as client:
-            await LogStream(client, index, job, total).run(outlet)
+            await LogStream(client, index, job, total, seen).run(outlet)
 
     return Live(services, login, Sending(run))
 

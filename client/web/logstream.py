@@ -44,9 +44,13 @@ Outlet = MemoryObjectSendStream[ServerSentEvent]
 
 
 class LogStream:
-    """Stream of one job's log to one page, which has the lines up to `total` already."""
+    """Stream of one job's log to one page, which has the lines up to `total` already.
 
-    def __init__(self, client: Client, index: LogIndex, job: Job, total: int) -> None:
+    `seen` is the last event that the page knows of: what it shows of the job may have changed since, also before the
+    stream began.
+    """
+
+    def __init__(self, client: Client, index: LogIndex, job: Job, total: int, seen: int) -> None:
         self._client = client
         self._index = index
         self._job = job
@@ -57,7 +61,7 @@ class LogStream:
         self._came = Bell()
         self._news = True  # events have come since the last search
         self._ended = job.state.terminal
-        self._changed = total > 0  # what the page shows of the job may have changed: it was away, or an event says so
+        self._changed = job.last_sequence > seen  # what the page shows of the job may have changed
 
     async def run(self, outlet: Outlet) -> None:
         """Send what is new until the job has ended."""

@@ -93,7 +93,8 @@ export class Log {
     this.source?.close();
     clearTimeout(this.retry);
     if (document.hidden || this.stopped || this.paused) return;
-    this.source = new EventSource(`${this.section.dataset.base}/live?from=${this.total}`);
+    const { base, seen } = this.section.dataset;
+    this.source = new EventSource(`${base}/live?from=${this.total}&seen=${seen}`);
     const on = (kind, take) => this.source.addEventListener(kind, ({ data }) => take(data && JSON.parse(data)));
     on("lines", (news) => this.grow(news));
     on("state", (detail) => document.dispatchEvent(new CustomEvent("job-state", { detail })));

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.web.linestyle import CLASSES, MARKS, SHOWN_CHARS_MAX, LineStyles, Span, group_of
+from airunner.client.web.linestyle import CLASSES, MARKS, SHOWN_CHARS_MAX, LineStyles, Span, group_name, group_of
 from airunner.protocol.events import Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
@@ -95,3 +95,10 @@ def test_the_text_is_that_of_a_terminal(pieces: list[str]) -> None:
 )
 def test_groups_are_those_of_buildkite_and_github_and_no_diff(text: str, kind: str) -> None:
     assert group_of(text) == kind
+
+
+def test_a_group_of_github_is_shown_by_its_name() -> None:
+    assert group_name(spans(b"::group::\x1b[31mBuild\x1b[0m it")) == [("Build", "fg-red"), (" it",)]
+    assert group_name(spans(b"::gr\x1b[1moup::Build")) == [("Build", "bold")]
+    assert group_name(spans(b"::endgroup::")) == []
+    assert group_name(spans(b"--- Build")) == [("--- Build",)]

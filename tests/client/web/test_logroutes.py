@@ -64,7 +64,10 @@ async def test_any_window_of_lines_is_read_by_number(web: Web) -> None:
 
 
 async def test_a_line_has_its_style_its_stream_and_its_part_in_a_group(web: Web) -> None:
-    script = "printf '\\033[31mred\\033[0m <b>\\n--- part\\n9%%\\r10%%\\n'; printf '%09000d\\n' 0; echo oops >&2"
+    script = (
+        "printf '\\033[31mred\\033[0m <b>\\n--- part\\n9%%\\r10%%\\n::group::more\\n::endgroup::\\n'; "
+        "printf '%09000d\\n' 0; echo oops >&2"
+    )
     async with web.client() as client:
         job = await ran(client, script)
         http = web.bearing("read")
@@ -74,7 +77,10 @@ async def test_a_line_has_its_style_its_stream_and_its_part_in_a_group(web: Web)
         assert lines["10%"]["a"] == 1
         assert len(text(lines["00000000"])) + lines["00000000"]["cut"] == 9_001  # with the newline
         assert [name for name, line in lines.items() if "e" in line] == ["oops"]
-        assert (await answered(http, job, "groups"))["groups"] == [{"n": lines["--- part"]["n"], "g": "folded"}]
+        assert (lines["more"]["g"], lines[""]["g"]) == ("folded", "end")  # by their names, without marks
+        groups = (await answered(http, job, "groups"))["groups"]
+        assert [group["g"] for group in groups] == ["folded", "folded", "end"]
+        assert groups[0]["n"] == lines["--- part"]["n"]
 
 
 async def test_a_search_finds_lines_and_says_where_to_go_on(web: Web) -> None:
@@ -144,8 +150,19 @@ async def test_a_page_that_opens_a_long_log_hears_how_many_lines_there_are(web: 
         job = await ran(client, "seq 5000")
         async with web.bearing("read").stream("GET", f"/jobs/{job.id}/live") as answer:
             heard = [message async for message in messages(answer)]
-        assert [kind for kind, *_ in heard] == ["lines", "end"]
-        assert heard[0][2] == {"total": 5_000, "lines": [], "open": []}
+        assert [kind for kind, *_ in heard] == ["state", "lines", "end"]
+        assert heard[1][2] == {"total": 5_000, "lines": [], "open": []}
+
+
+async def test_a_page_hears_that_the_job_has_changed_before_its_stream_began(web: Web) -> None:
+    async with web.client() as client:
+        job = await ran(client, "echo x")
+        page = (await web.browser("read").get(f"/jobs/{job.id}")).text
+        assert f'data-seen="{job.last_sequence}"' in page
+        for seen, kinds in ((job.last_sequence - 1, ["state", "end"]), (job.last_sequence, ["end"])):
+            path = f"/jobs/{job.id}/live?from=1&seen={seen}"
+            async with web.bearing("read").stream("GET", path) as answer:
+                assert [kind async for kind, *_ in messages(answer)] == kinds
 
 
 async def test_a_terminal_gets_every_byte_once_however_often_it_reads_on(web: Web) -> None:
