@@ -41,6 +41,7 @@ def test_the_size_of_stdin_is_shown_and_a_repeat_with_another_is_refused(standin
     assert (first.stdout, other.returncode) == (again.stdout, 65)
     assert b"conflict" in other.stderr or b"request id" in other.stderr
     job_id = first.stdout.decode().strip()
+    assert standing.airunner("wait", job_id).returncode == 3
     assert standing.airunner("retry", job_id).returncode == 3
     shown = [standing.airunner("show", *words, job_id).stdout.decode() for words in ((), ("--json",))]
     assert "stdin:        6 bytes\n" in shown[0]
