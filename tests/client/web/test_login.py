@@ -23,7 +23,7 @@ async def test_a_request_without_a_token_is_told_how_to_log_in(web: Web) -> None
     answer = await web.anonymous().get("/v1/jobs")
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "airunner login-link" in answer.json()["detail"]
+    assert "airunner token" in answer.json()["detail"]
     page = await web.anonymous(Accept="text/html").get("/")
     assert (page.status_code, page.headers["location"]) == (303, "/login")
 
