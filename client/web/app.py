@@ -34,7 +34,7 @@ ROUTES: Final[Sequence[BaseRoute]] = (
     *pages.ROUTES,
 )
 """Routes of all modules; the first that fits serves a request."""
-METHODS: Final = frozenset(HTTPMethod)  # a stranger may call one as they like: that is not logged
+METHODS: Final = frozenset(HTTPMethod)  # any other comes from the client as it is, and is not logged
 
 
 def make_app(services: Services, hosts: Iterable[str] = (), log: Callable[[str], None] | None = None) -> Starlette:

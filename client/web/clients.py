@@ -8,8 +8,8 @@
 
 A token is proven when the broker has accepted it, or when it comes from a cookie, which only this server can seal. One
 that is not may be made up. It gets a client only after it is proven, `PROVING_MAX` at a time, and each that is refused
-takes `REFUSED_S`: so strangers use up neither the clients, nor what the broker grants this machine for tokens and
-connections, and those who are known notice nothing.
+takes `REFUSED_S`. So made-up tokens use up neither the clients nor the broker's limits for this machine, and delay no
+proven token.
 
 A client is entered and left by a task of its own, because requests come and go. It waits for an absent broker for ever,
 as its streams do; `asking` bounds the wait of one request.

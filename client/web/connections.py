@@ -1,7 +1,7 @@
 """Connections of the web server: uvicorn's HTTP/1.1, with deadlines for clients that hold a connection and do nothing.
 
-There are `CONNECTIONS_MAX` connections. Without these deadlines a stranger who sends half of a request on that many, or
-reads none of the answers, would keep everybody else out for as long as they like.
+There are `CONNECTIONS_MAX` connections. Without these deadlines a client that sends half of a request on each, or reads
+no answer, would keep all others out for ever.
 
 | a connection waits for | and ends after |
 |---|---|

@@ -80,7 +80,7 @@ async def serve(
             )
             app = make_app(services, (address.host,), write_line)
             server = server_of(app)
-            logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what strangers send is no news
+            logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of each malformed request
             async with anyio.create_task_group() as group:
                 await group.start(_until_signal, server, sessions)
                 write_line(f"ready: {url}")

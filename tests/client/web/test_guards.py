@@ -18,7 +18,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/htm
     "headers",
     [
         {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},  # a neighbour's subdomain is another site
+        {"Sec-Fetch-Site": "same-site"},  # another subdomain is another site
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
