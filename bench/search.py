@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import re2  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+import re2  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs] - it has no types
 
 from airunner import Client
 from airunner.broker.lifecycle.commands import TenantRequest

@@ -89,9 +89,9 @@ def _utf8(text: bytes) -> bytes:
 @lru_cache(maxsize=PATTERNS_KEPT)
 def _compiled(pattern: str, *, regex: bool, ignore_case: bool) -> _Compiled:
     """Compile a pattern. Raises `BadPattern`."""
-    import re2  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    import re2  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs] - it has no types
 
-    # The checkers' complaints are ignored here and at the import, because google-re2 has no types.
+    # As `Any`: google-re2 has no types.
     library: Any = re2
     options = library.Options()
     options.literal = not regex
