@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airunner.broker.store.dynamodb.schema import SHARDS
 from airunner.broker.store.rows import BrokerRow, BrokerSeen, QueueKey
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
-from airunner.protocol.replies import JobsLeased, JobsListed, QueueMode, QueuesListed, Verdict
+from airunner.protocol.replies import JobLease, JobsLeased, JobsListed, QueueMode, QueuesListed, Verdict
 from airunner.protocol.requests import GetJob, ListJobs, ListQueues, UpdateQueue
 from tests.broker.store.dynamodb.opened import TABLE, AtOnce, before_commit, opened
 from tests.conformance.driving import VISIBILITY_MS, Driver, batch
@@ -53,6 +54,19 @@ def brokers(world: World) -> Iterator[tuple[Driver, Driver]]:
         drivers = Driver(Store(first)), Driver(Store(other))
         drivers[1]._drawn = 1_000_000  # their ids are not the same
         yield drivers
+
+
+@contextmanager
+def started_again(world: World, after_ms: int = 0, late_s: float = 0.0) -> Iterator[tuple[Driver, JobLease]]:
+    """A broker whose process before has granted a lease, so long ago; since then the indexes are late."""
+    with opened(world.client, edges=world.edges) as engine:
+        before = Driver(Store(engine))
+        lease = before.started()
+    world.late_s = late_s
+    with opened(world.client, edges=world.edges) as engine:
+        driver = Driver(Store(engine))
+        driver._drawn, driver.now_ms = 1_000_000, before.now_ms + after_ms
+        yield driver, lease
 
 
 def engine_of(driver: Driver) -> DynamoEngine:
@@ -181,15 +195,7 @@ def test_what_a_dead_broker_had_under_way_is_found_and_adopted_later(world: Worl
 
 
 def test_a_process_that_starts_again_renews_its_leases_and_finds_them_though_the_index_is_late(world: World):
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        lease = driver.started()
-        now_ms = driver.now_ms
-    world.late_s = 5
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        driver._drawn = 1_000_000
-        driver.now_ms = now_ms
+    with started_again(world, late_s=5) as (driver, lease):
         driver.renew_all()
         assert driver.apply().next_due_ms is None, "no index shows it yet"
         world.now_s += SEARCHED_S + LATE_S
@@ -202,15 +208,7 @@ def test_a_process_that_starts_again_renews_its_leases_and_finds_them_though_the
 
 def test_a_lease_that_the_process_before_has_granted_is_renewed_as_soon_as_it_is_met(world: World):
     """The deadline is an instant of the clock of that process, and no index showed the lease at the start."""
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        lease = driver.started()
-        now_ms = driver.now_ms
-    world.late_s = 5
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        driver._drawn = 1_000_000
-        driver.now_ms = now_ms + VISIBILITY_MS + 1
+    with started_again(world, VISIBILITY_MS + 1, late_s=5) as (driver, lease):
         driver.renew_all()
         driver.publish(batch(lease, 0, "x"))
         assert driver.apply().next_due_ms == driver.now_ms + VISIBILITY_MS
@@ -218,14 +216,7 @@ def test_a_lease_that_the_process_before_has_granted_is_renewed_as_soon_as_it_is
 
 
 def test_a_renewal_at_the_start_gives_each_lease_a_full_period(world: World):
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        lease = driver.started()
-        now_ms = driver.now_ms
-    with opened(world.client, edges=world.edges) as engine:
-        driver = Driver(Store(engine))
-        driver._drawn = 1_000_000
-        driver.now_ms = now_ms + 10 * VISIBILITY_MS
+    with started_again(world, 10 * VISIBILITY_MS) as (driver, lease):
         assert driver.apply(RenewAll()).next_due_ms == driver.now_ms + VISIBILITY_MS
         assert driver.verdict(lease) is Verdict.KEPT
 
