@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from airunner.protocol.jobretry import RetryPolicy
 from tests.browser.driving import Tab, until, watched
 from tests.browser.sites import Fed, Site
 
@@ -122,6 +123,47 @@ def test_a_running_jobs_log_is_followed_until_somebody_scrolls_up(tab: Tab, site
         fed.lines(1_500)
         page.keyboard.press("f")
         expect(page.locator(".log-rows .line").last).to_contain_text("line 1500")
+
+
+def test_a_job_that_ends_before_its_stream_begins_is_shown_as_ended(tab: Tab, site: Site) -> None:
+    with site.sdk() as client:
+        job = client.submit(command="sh", args=["-c", "printf x; exec sleep 1000"])
+
+        def end_first(route: Route) -> None:
+            client.cancel(job.id)
+            client.wait(job)
+            route.continue_()
+
+        tab.page.route("**/live?*", end_first, times=1)
+        page = tab.open(f"/jobs/{job.id}")
+        expect(page.locator("#summary")).to_have_attribute("data-state", "CANCELLED")
+        expect(page.locator(".log-state")).to_have_text("")
+
+
+def test_the_newest_line_is_in_the_window(tab: Tab, site: Site, fed: Fed) -> None:
+    # but for parts of a pixel
+    with site.sdk() as client:
+        job = client.submit(**fed.job)
+    page = tab.open(f"/jobs/{job.id}")
+    assert page.evaluate("getComputedStyle(document.querySelector('.log-rows'), '::before').content") == (
+        '"No output yet."'
+    )
+    newest = page.locator(".log-rows .line").last
+    with fed:
+        fed.lines(200)
+        expect(newest).to_contain_text("line 200")
+        expect(newest).to_be_in_viewport(ratio=0.9)
+    expect(page.locator("#summary")).to_have_attribute("data-state", "COMPLETED")
+    expect(newest).to_be_in_viewport(ratio=0.9)
+
+
+def test_the_first_line_of_another_attempt_is_marked(tab: Tab, site: Site) -> None:
+    with site.sdk() as client:
+        job = client.submit(command="sh", args=["-c", "echo a; echo b; exit 1"], retry=RetryPolicy(limit=1))
+        client.wait(job)
+    page = tab.open(f"/jobs/{job.id}")
+    expect(page.locator(".log-rows .line")).to_have_count(4)
+    expect(page.locator(".log-rows .line.again .n")).to_have_text("3")
 
 
 def test_lists_and_plain_logs_need_no_script(

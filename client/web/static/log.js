@@ -25,14 +25,15 @@ export class Log {
     [this.space, this.rows] = [section.querySelector(".log-space"), section.querySelector(".log-rows")];
     this.ended = "ended" in section.dataset;
     Object.assign(this, { total: 0, open: [], target: 0, scroll: 0, meanPx: ROW_PX });
-    this.following = !this.ended || section.dataset.state === "FAILED";
+    this.following = this.fitted = !this.ended || section.dataset.state === "FAILED";
     this.anchor = { line: 1, px: 0 };
     [this.chunks, this.loading, this.shown, this.groups] = [new Map(), new Map(), new Map(), new Map()];
     [this.folded, this.hidden] = [new Set(), []]; // groups by their first line, and the ranges of lines they hide
     this.search = new Search(this);
     this.view.addEventListener("scroll", () => this.scrolled());
     this.rows.addEventListener("click", ({ target }) => target.line && this.fold(target.line));
-    new ResizeObserver(() => this.render()).observe(this.view);
+    const resized = new ResizeObserver(() => this.render());
+    for (const element of [this.view, document.querySelector("main")]) resized.observe(element);
     addEventListener("hashchange", () => this.goToHash());
     document.addEventListener("visibilitychange", () => this.listen());
   }
@@ -100,9 +101,9 @@ export class Log {
     on("state", (detail) => document.dispatchEvent(new CustomEvent("job-state", { detail })));
     on("failed", ({ detail }) => this.stop(detail));
     on("end", ({ total }) => {
-      this.ended = true;
-      this.grow({ total });
-      this.stop(total ? "" : "No output.");
+      [this.ended, this.section.dataset.ended] = [true, ""];
+      this.stop("");
+      this.grow({ total }).then(() => this.count || this.say("No output."));
     });
     this.source.addEventListener("over", ({ data }) => data !== "stopping" && this.gone(401, data));
     this.source.addEventListener("open", () => this.say(""));
@@ -129,7 +130,6 @@ export class Log {
     for (const line of lines) this.append(line);
     [this.total, this.open] = [Math.max(this.total, total), open.map((line) => ({ ...line, open: true }))];
     if (this.folded.size) this.hide();
-    if (this.following) this.anchor = { line: this.count, px: 0 };
     this.render();
     if (!counting) this.grouped ??= this.loadGroups().catch(() => {}); // without them the log is as readable
   }
@@ -149,6 +149,7 @@ export class Log {
   }
 
   fold(line, folded = !this.folded.has(line)) {
+    this.following = false; // what was clicked stays in view
     this.folded[folded ? "add" : "delete"](line);
     this.hide();
     this.shown.delete(line); // it is drawn again
@@ -192,6 +193,7 @@ export class Log {
   render() {
     const height = this.view.clientHeight;
     if (!height || !this.count) return;
+    if (this.following) this.anchor = { line: this.count, px: 0 }; // also where the view has got another height
     let { px } = this.anchor;
     const lines = [Math.min(Math.max(1, this.anchor.line), this.count)];
     this.extend(lines, height + px);
@@ -221,6 +223,7 @@ export class Log {
       const row = this.shown.get(line);
       const drawn = row && row.line === this.at(line) ? row : this.draw(line, this.at(line));
       drawn.classList.toggle("target", line === this.target);
+      drawn.classList.toggle("again", drawn.line?.a > this.at(line - 1)?.a); // not of the same attempt
       return drawn;
     });
     for (const row of [...this.rows.children]) if (!wanted.includes(row)) row.remove();
@@ -235,7 +238,7 @@ export class Log {
     const at = new Date(drawn.t);
     const shown = `${at.toTimeString().slice(0, 8)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
     const [time, text] = [make("time", "t", shown), make("span", "x")];
-    [time.dateTime, time.title] = [at.toISOString(), `${at.toISOString()}, attempt ${drawn.a}`];
+    [time.dateTime, time.title, text.dataset.attempt] = [at.toJSON(), `${at.toJSON()}, attempt ${drawn.a}`, drawn.a];
     if (["open", "folded"].includes(this.groups.get(line))) {
       const button = Object.assign(make("button", "fold"), { line, ariaExpanded: String(!this.folded.has(line)) });
       button.ariaLabel = `Group at line ${line}`;
@@ -268,7 +271,8 @@ export class Log {
     this.meanPx = Math.max(ROW_PX, bottom / shown);
     this.exact = !this.section.classList.contains("wrapped") && lines * ROW_PX <= HEIGHT_MAX;
     const whole = this.ended && this.atEnd && this.indexOf(this.anchor.line) + this.anchor.px === 0;
-    this.view.style.height = whole ? `${bottom}px` : "";
+    const room = Math.floor(innerHeight - scrollY - this.view.getBoundingClientRect().top) - 1; // below the summary
+    this.view.style.height = whole ? `${bottom}px` : this.fitted ? `max(240px, ${room}px)` : "";
     this.space.style.height = `${Math.min(lines * this.meanPx, HEIGHT_MAX)}px`;
     this.range = { px: this.space.offsetHeight - height, lines: Math.max(0, lines - height / this.meanPx) };
     this.rows.style.transform = `translateY(${-this.anchor.px}px)`;
@@ -318,7 +322,6 @@ export class Log {
 
   follow(following = true) {
     this.following = following;
-    this.anchor = { line: following ? this.count : this.anchor.line, px: 0 };
     this.render();
   }
 }
