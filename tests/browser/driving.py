@@ -96,11 +96,17 @@ class Tab:
         dialog.dismiss()
 
 
-def until(page: Page, condition: str, argument: object = None) -> None:
-    """Wait until a function of JavaScript returns what is true; Playwright's own way needs `eval`, which is refused."""
-    page.evaluate(
+def until(page: Page, condition: str, argument: object = None) -> Any:
+    """Wait until a function of JavaScript returns what is true, and return that.
+
+    Playwright's own way needs `eval`, which pages refuse.
+    """
+    return page.evaluate(
         f"""argument => new Promise(done => {{
-            const look = () => ({condition})(argument) ? done() : requestAnimationFrame(look)
+            const look = () => {{
+                const found = ({condition})(argument)
+                return found ? done(found) : requestAnimationFrame(look)
+            }}
             look()
         }})""",
         argument,

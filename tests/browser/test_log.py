@@ -16,6 +16,7 @@ ROWS_MAX: Final = 2_000
 ELEMENTS: Final = "document.querySelectorAll('*').length"
 SHOWN: Final = """() => [...document.querySelectorAll(".log-rows .line")]
     .map(row => [Number(row.querySelector(".n").textContent), row.querySelector(".x")?.textContent])"""
+COUNTED: Final = "() => document.querySelector('.log-space').offsetHeight === 8e6"  # the scroll bar is of all lines
 SCROLLED: Final = "(element, part) => element.scrollTop = part * (element.scrollHeight - element.clientHeight)"
 GROUPED: Final = r"""
 echo "--- Preparing"; printf '\033[31mred\033[0m and \033[1;38;5;208morange\033[0m\n'
@@ -35,8 +36,7 @@ def long(site: Site) -> str:
 
 def lines(page: Page) -> list[int]:
     """The numbers of the rows, once all have their text: each is that number, and they follow each other."""
-    until(page, f"() => {{ const rows = ({SHOWN})(); return rows.length && rows.every(row => row[1]) }}")
-    shown = page.evaluate(SHOWN)
+    shown = until(page, f"() => {{ const rows = ({SHOWN})(); return rows.length && rows.every(row => row[1]) && rows }}")
     assert [number for number, text in shown if text != str(number)] == []
     numbers = [number for number, _ in shown]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -47,6 +47,7 @@ def test_the_document_does_not_grow_with_the_log(tab: Tab, long: str) -> None:
     page = tab.open(f"/jobs/{long}")
     first = lines(page)
     assert first[0] == 1
+    until(page, COUNTED)
     view, elements = page.locator(".log-view"), page.evaluate(ELEMENTS)
     for part in (0.1, 0.25, 0.5, 0.75, 0.9):
         view.evaluate(SCROLLED, part)

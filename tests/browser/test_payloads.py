@@ -89,6 +89,7 @@ def test_payloads_of_a_jobs_fields_are_text_on_its_page(tab: Tab, hostile: list[
 @pytest.mark.usefixtures("hostile")
 def test_payloads_are_text_in_lists_that_move(tab: Tab, site: Site) -> None:
     tab.open(f"/jobs?queue={QUEUE}").locator("#jobs .job").first.wait_for()
+    tab.page.locator("#live[data-on=yes]").wait_for()
     before, _ = census(tab)
     texts = payloads()
     with site.sdk() as client:
