@@ -36,7 +36,7 @@ def long(site: Site) -> str:
 
 def lines(page: Page) -> list[int]:
     """The numbers of the rows, once all have their text: each is that number, and they follow each other."""
-    shown = until(page, f"() => {{ const rows = ({SHOWN})(); return rows.length && rows.every(row => row[1]) && rows }}")
+    shown = until(page, f"() => {{ const all = ({SHOWN})(); return all.length && all.every(row => row[1]) && all }}")
     assert [number for number, text in shown if text != str(number)] == []
     numbers = [number for number, _ in shown]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
