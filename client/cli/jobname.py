@@ -35,6 +35,10 @@ class NoJob(OperatorError):
         super().__init__(message, exit_code=EXIT_NO_SUCH)
 
 
+class SeveralJobs(OperatorError):
+    """Several jobs error: their ids have the given beginning in common."""
+
+
 def say_no_job(console: Console, operand: str, error: NoJob | NotFound) -> int:
     """Print that there is no such job; return the exit code of the command."""
     console.must_say((error if isinstance(error, NoJob) else NoJob(operand)).message)
@@ -42,7 +46,7 @@ def say_no_job(console: Console, operand: str, error: NoJob | NotFound) -> int:
 
 
 async def job_id_of(client: Client, operand: str) -> str:
-    """Find the id of the job that an operand means. Raises `NoJob`; `OperatorError`: it may mean several jobs."""
+    """Find the id of the job that an operand means. Raises `NoJob`, `SeveralJobs`, `OperatorError`."""
     word = operand.strip()  # a copied id may have blanks around it, or capital letters
     beginning = word.lower()
     if _WHOLE.fullmatch(beginning):
@@ -62,7 +66,7 @@ async def job_id_of(client: Client, operand: str) -> str:
     if len(jobs) == 1:
         return jobs[0].id
     if jobs:
-        raise OperatorError(f"{_candidates(operand, jobs)}\nGive more characters of the id.")
+        raise SeveralJobs(f"{_candidates(operand, jobs)}\nGive more characters of the id.")
     raise NoJob(operand)
 
 

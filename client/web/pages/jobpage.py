@@ -12,12 +12,13 @@ from uuid import uuid4
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from airunner.client.cli.attempts import attempts_of
 from airunner.client.cli.causes import Why
 from airunner.client.cli.explain import explain
+from airunner.client.cli.jobname import NoJob, SeveralJobs, job_id_of
 from airunner.client.cli.listing import job_facts
 from airunner.client.client import Client
 from airunner.client.logreader import last_events
@@ -28,6 +29,7 @@ from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
 from airunner.client.web.pages.rendering import fragment, render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.services import services_of
+from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import Event
 from airunner.protocol.job import Job, JobState, command_summary
 from airunner.protocol.printable import shell_line
@@ -54,12 +56,25 @@ class Summary(Struct, frozen=True):
 
 
 async def show_job(request: Request) -> Response:
-    """Show a job, and the end of its log."""
-    login = login_of(request)
+    """Show a job, and the end of its log; lead from the beginning of its id, or its name, to its address."""
+    login, given = login_of(request), request.path_params["job_id"]
     async with services_of(request).clients.asking(login.token) as client:
-        summary = await summary_of(client, request.path_params["job_id"])
+        job_id = await meant(client, given)
+        if job_id != given:
+            return RedirectResponse(f"{job_url(job_id)}?{request.url.query}".rstrip("?"))
+        summary = await summary_of(client, job_id)
         log = await log_context(request, client, summary.job)
     return render(request, "job.html", login, **_context(login, summary), **log)
+
+
+async def meant(client: Client, given: str) -> str:
+    """Find the id of the job that an address means, as the command line does. Raises `NotFound`: none, or several."""
+    try:
+        return await job_id_of(client, given)
+    except (NoJob, SeveralJobs) as error:
+        raise NotFound(error.message) from error
+    except BadRequest as error:  # no job has such a name
+        raise NotFound(NoJob(given).message) from error
 
 
 async def show_summary(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -15,7 +15,9 @@ from airunner.protocol.job import JobState
 
 PATH: Final = "/jobs"
 _TEXTS: Final = ("queue", "name", "owner", "before")
+FILTERS: Final = ("state", "queue", "name", "owner", "label")  # each has a control in the page
 _KNOWN: Final = ("state", *_TEXTS, "label")
+_TWICE: Final = "this is given twice"
 
 
 class JobQuery(Struct, frozen=True):
@@ -64,33 +66,44 @@ class JobQuery(Struct, frozen=True):
         return f"{PATH}/live?{urlencode(tuple(self.parameters()))}"
 
 
+Problems = Mapping[str, str]
+"""What does not fit, by filter."""
+
+
 def query_of(parameters: Iterable[tuple[str, str]]) -> JobQuery:
     """Parse the parameters of an address; an empty one is not given. Raises `BadRequest`, which names the parameter."""
+    query, problems = read_query(parameters)
+    for name, problem in problems.items():
+        raise bad_field(name, problem)
+    return query
+
+
+def read_query(parameters: Iterable[tuple[str, str]]) -> tuple[JobQuery, Problems]:
+    """Parse the parameters as far as they fit, with the problem of each that does not.
+
+    Raises `BadRequest`: a parameter is no filter, or the page has no control for it.
+    """
     given: dict[str, list[str]] = {}
     for name, value in parameters:
         if name not in _KNOWN:
             raise bad_field(name, f"a list of jobs has no such filter; it has {', '.join(_KNOWN)}")
         if value:
             given.setdefault(name, []).append(value)
-    if repeated := [name for name in _TEXTS if len(given.get(name, ())) > 1]:
-        raise bad_field(repeated[0], "this is given twice")
-    labels = given.get("label", [])
-    if len({_pair(label)[0] for label in labels}) < len(labels):
-        raise bad_field("label", "a job has one value for each name, so no job matches two values of a name")
+    labels, words = given.get("label", []), [word.upper() for word in given.get("state", ())]
+    if len(given.get("before", ())) > 1:
+        raise bad_field("before", _TWICE)
+    problems = {name: _TWICE for name in _TEXTS if len(given.get(name, ())) > 1}
+    if any(word not in list(JobState) for word in words):
+        problems["state"] = f"expected {' or '.join(JobState)}"
+    if unfit := [label for label in labels if not all(label.partition("=")[:2])]:
+        problems["label"] = f"expected NAME=VALUE, not {unfit[0]!r}"
+    elif len({_pair(label)[0] for label in labels}) < len(labels):
+        problems["label"] = "a job has one value for each name, so no job matches two values of a name"
+    states = dict.fromkeys(JobState(word) for word in words if word in list(JobState))
     texts = {name: given[name][0] for name in _TEXTS if name in given}
-    return JobQuery(states=_states(given.get("state", ())), labels=tuple(labels), **texts)
-
-
-def _states(words: Sequence[str]) -> tuple[JobState, ...]:
-    try:
-        return tuple(dict.fromkeys(JobState(word.upper()) for word in words))
-    except ValueError as error:
-        raise bad_field("state", f"expected {' or '.join(JobState)}") from error
+    return JobQuery(states=tuple(states), labels=tuple(labels), **texts), problems
 
 
 def _pair(label: str) -> tuple[str, str]:
-    """Split NAME=VALUE. Raises `BadRequest`."""
-    name, equals, value = label.partition("=")
-    if not name or not equals:
-        raise bad_field("label", f"expected NAME=VALUE, not {label!r}")
+    name, _, value = label.partition("=")
     return name, value

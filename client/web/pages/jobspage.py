@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Final, Self
 
 import anyio
@@ -33,11 +34,11 @@ from airunner.client.client import Client
 from airunner.client.jobboard import JobBoard
 from airunner.client.web.live import Live
 from airunner.client.web.login import Login, login_of
-from airunner.client.web.pages.jobquery import JobQuery, query_of
+from airunner.client.web.pages.jobquery import FILTERS, JobQuery, Problems, query_of, read_query
 from airunner.client.web.pages.rendering import render, row
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import Services, services_of
-from airunner.protocol.errors import AirunnerError
+from airunner.protocol.errors import AirunnerError, BadRequest
 from airunner.protocol.job import JobState, JobSummary, Reason
 from airunner.protocol.names import JobId
 from airunner.transport.bell import Bell
@@ -54,23 +55,43 @@ _Mark = tuple[object, ...]
 
 
 async def show_jobs(request: Request) -> Response:
-    """Show a page of jobs."""
-    login, query = login_of(request), query_of(request.query_params.multi_items())
-    async with services_of(request).clients.asking(login.token) as client:
-        page = await client.list_page(**query.filters, before=query.before or None, page_size=JOBS)
-        jobs = await Reasons(client).add(page.jobs)
-    older = query.path(before=jobs[-1].id) if page.more and jobs else ""
+    """Show a page of jobs; or none, and what is wrong beside each filter that does not fit."""
+    login = login_of(request)
+    query, problems = read_query(request.query_params.multi_items())
+    jobs: Sequence[JobSummary] = ()
+    older = ""
+    if not problems:
+        async with services_of(request).clients.asking(login.token) as client:
+            try:
+                page = await client.list_page(**query.filters, before=query.before or None, page_size=JOBS)
+            except BadRequest as error:
+                problems = _problems_in(error)
+            else:
+                jobs = await Reasons(client).add(page.jobs)
+                older = query.path(before=jobs[-1].id) if page.more and jobs else ""
     return render(
         request,
         "jobs.html",
         login,
+        HTTPStatus.BAD_REQUEST if problems else HTTPStatus.OK,
         query=query,
+        problems=problems,
         states=tuple(JobState),
         jobs=jobs,
         older=older,
+        live=not (query.before or problems),
         now_ms=SYSTEM.wall_ms(),
         reason=reason,
     )
+
+
+def _problems_in(error: BadRequest) -> Problems:
+    """Return the filter that the broker has refused. Raises the error: it is about no filter."""
+    filters = {"metadata": "label"}
+    field = "" if error.misfit is None else filters.get(error.misfit.field, error.misfit.field)
+    if error.misfit is None or field not in FILTERS:
+        raise error
+    return {field: error.misfit.problem}
 
 
 async def stream_jobs(request: Request) -> Response:

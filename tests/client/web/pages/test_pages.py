@@ -54,7 +54,10 @@ async def test_pages_need_a_login_and_errors_are_pages_too(web: Web) -> None:
         ("/nothing", 404, "There is no such page."),
         ("/jobs/00000000-0000-4000-8000-000000000000", 404, "There is no job 00000000-"),
         ("/jobs?colour=red", 400, "Colour: a list of jobs has no such filter"),
-        ("/jobs?queue=%2F%2F", 400, "Queue: expected 1 to 128 letters"),
+        ("/jobs?queue=%2F%2F", 400, "expected 1 to 128 letters"),
+        ("/jobs/no-such-job", 404, "There is no job no-such-job; `airunner list` lists the jobs."),
+        ("/jobs/abc", 404, "the beginning of an id has at least 4 characters"),
+        (f"/jobs/{'long' * 100}", 404, "There is no job long"),
         ("/submit", 403, "its token lacks the role `submit`"),
         ("/static/../app.py", 404, ""),
         ("/static/%2e%2e/app.py", 404, ""),
@@ -93,6 +96,42 @@ async def test_filters_of_the_address_choose_the_jobs(web: Web) -> None:
         assert page.rows() == names, query
         assert (page.one("p", class_="empty").get("hidden") is None) is (not names)
         assert bool(page.all("table", id="jobs")[0].get("data-live")) is ("before" not in query)
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "typed"),
+    [
+        ("label=x", "label", "x"),
+        ("queue=%2F%2F", "queue", "//"),
+        ("name=a&name=b", "name", "a"),
+        ("state=done", "", ""),
+    ],
+)
+async def test_a_filter_that_does_not_fit_is_explained_beside_its_control(
+    web: Web, query: str, name: str, typed: str
+) -> None:
+    page = Page(await web.browser("read", tenant="unfit").get(f"/jobs?{query}&owner=ann"), 400)
+    [problem] = page.all("strong", class_="problem")
+    assert problem.get("id") == f"wrong-{name or 'state'}"
+    assert page.one("input", name="owner").get("value") == "ann"
+    if name:
+        control = page.one("input", name=name)
+        assert (control.get("value"), control.get("aria-describedby")) == (typed, problem.get("id"))
+    assert page.one("table", id="jobs").get("data-live") is None
+    assert "a filter above does not fit" in text_of(page.one("p", class_="empty"))
+
+
+async def test_the_beginning_of_an_id_and_a_name_lead_to_the_job(web: Web) -> None:
+    browser = web.browser("read", tenant="short")
+    async with web.client(tenant="short") as client:
+        job_id = await waiting(client, name="nightly build")
+        for given in (job_id[:8], job_id.upper(), "nightly build"):
+            answer = await browser.get(f"/jobs/{given}", params={"from": "1"})
+            assert (answer.status_code, answer.headers["location"]) == (307, f"/jobs/{job_id}?from=1"), given
+        many = await client.submit_many({"command": "true", "queue": "nowhere"} for _ in range(300))
+    beginnings = [job.id[:4] for job in many]  # they have two characters in common, so some have four
+    several = next(beginning for beginning in beginnings if beginnings.count(beginning) > 1)
+    assert f"{several} is the beginning of several ids" in Page(await browser.get(f"/jobs/{several}"), 404).text()
 
 
 async def test_older_jobs_are_on_the_next_page(web: Web) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.client.web.pages.jobquery import JobQuery, query_of
+from airunner.client.web.pages.jobquery import JobQuery, query_of, read_query
 from airunner.client.web.pages.phases import BAR_UNITS, phases_of
 from airunner.client.web.pages.rendering import environment, static
 from airunner.client.web.pages.showing import ago, ago_text, job_url, running_text, web_link
@@ -84,6 +84,12 @@ def test_a_filter_that_does_not_fit_is_named(parameters: list[tuple[str, str]], 
     with pytest.raises(BadRequest, match=problem) as refused:
         query_of(parameters)
     assert refused.value.misfit is not None
+
+
+def test_filters_that_do_not_fit_are_named_together_and_the_others_are_kept() -> None:
+    query, problems = read_query([("state", "done"), ("state", "failed"), ("label", "a"), ("owner", "ann")])
+    assert query == JobQuery(states=(JobState.FAILED,), owner="ann", labels=("a",))
+    assert [*problems] == ["state", "label"]
 
 
 def _log(*bodies: events.Body) -> list[Event]:
