@@ -35,7 +35,7 @@ from airunner.broker.outage import Outage
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.roster import Roster
-from airunner.broker.searcher import run_here
+from airunner.broker.searcher import NO_THREADS, SearchThreads
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
@@ -61,7 +61,7 @@ class Broker:
     """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
 
     The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
-    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` runs the searches in logs.
+    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` run the searches in logs.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Broker:
         membership: Membership | None = None,
         change_secret: bytes = b"",
         lines: Lines = NO_LINES,
-        searches: Offload = run_here,
+        searches: SearchThreads = NO_THREADS,
     ) -> None:
         self._store = store
         self._lines = lines

@@ -32,11 +32,10 @@ from airunner.broker.lifecycle.commands import (
     WatchKeyFound,
 )
 from airunner.broker.minting import mint
-from airunner.broker.offload import Offload
 from airunner.broker.prices import price_of_reply, price_of_search
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
-from airunner.broker.searcher import Searcher, run_here
+from airunner.broker.searcher import NO_THREADS, Searcher, SearchThreads
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
 from airunner.broker.tarpit import Tarpit
@@ -88,7 +87,7 @@ def without_fleet(_row: BrokerRow) -> BrokerSummary:
 
 
 class Gateway:
-    """Gateway actor; clients subscribe to live events at `events_port`, and `searches` runs the searches in logs."""
+    """Gateway actor; clients subscribe to live events at `events_port`, and `searches` run the searches in logs."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Gateway:
         health: Health,
         feed: ChangeFeed,
         roster: Roster | None = None,
-        searches: Offload = run_here,
+        searches: SearchThreads = NO_THREADS,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
     ) -> None:
         self._router = router

@@ -1,8 +1,8 @@
 """Searcher: searches parts of logs beside the Ledger, in a thread of its own, and makes the replies to SearchLogs.
 
 The Ledger only reads the stored segments, in a ms or two. To search them takes ten times as long, and nothing of the
-store, so no other request waits for it. RE2 and zstd give up the GIL meanwhile. One search runs at a time; waiting
-tenants take turns.
+store, so no other request waits for it. RE2 and zstd give up the GIL meanwhile, and a second thread decompresses the
+next segments. One search runs at a time; waiting tenants take turns.
 
 ```
  Ledger ─LogFound─► Gateway ─► Searcher ─► thread: lifecycle.searching ─LogSearched─► Gateway ─► peer
@@ -17,11 +17,12 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound
-from airunner.broker.lifecycle.searching import search
+from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import Busy, PeerError
@@ -38,17 +39,25 @@ def run_here(work: Callable[[], object], then: Callable[[BaseException | None], 
     then(None)
 
 
+class SearchThreads(Struct, frozen=True):
+    """Threads of searches: `offload` runs one search at a time, and `mapped` decodes segments; here, if not given."""
+
+    offload: Offload = run_here
+    mapped: Mapped = mapped_in_turn
+
+
+NO_THREADS: Final = SearchThreads()
+
+
 class Searcher:
-    """Searcher of logs; `offload` runs one search at a time.
+    """Searcher of logs; `answer` gets the response of each, and in how many bytes of the log was searched."""
 
-    `answer` gets the response of each, and in how many bytes of the log was searched.
-    """
-
-    def __init__(self, offload: Offload, answer: Callable[[Response, int], None]) -> None:
+    def __init__(self, threads: SearchThreads, answer: Callable[[Response, int], None]) -> None:
         self._waiting: dict[str, deque[tuple[Response, LogFound]]] = {}  # by tenant; the one whose turn is next first
         self._waiting_bytes = 0
         self._answer = answer
-        self._steps = Stepper(self._searches(), offload)
+        self._mapped = threads.mapped
+        self._steps = Stepper(self._searches(), threads.offload)
 
     async def run(self) -> None:
         """Search until cancelled."""
@@ -68,7 +77,7 @@ class Searcher:
             while self._waiting:
                 response, found = self._next()
                 ended: list[tuple[Reply, int]] = []
-                yield partial(_search, found, ended)
+                yield partial(_search, found, self._mapped, ended)
                 ((reply, size_bytes),) = ended
                 self._answer(replace(response, reply=reply), size_bytes)
             yield None
@@ -84,9 +93,9 @@ class Searcher:
         return response, found
 
 
-def _search(found: LogFound, ended: list[tuple[Reply, int]]) -> None:
+def _search(found: LogFound, mapped: Mapped, ended: list[tuple[Reply, int]]) -> None:
     try:
         until_s = monotonic() + SEARCH_S
-        ended.append(search(found, lambda: monotonic() >= until_s))
+        ended.append(search(found, lambda: monotonic() >= until_s, mapped))
     except PeerError as error:
         ended.append((refusal(error), 0))

@@ -18,6 +18,7 @@ from typing import Final
 
 import anyio
 
+from airunner.broker.ahead import map_ahead
 from airunner.broker.aws.opening import NO_LINES, open_lines
 from airunner.broker.broker import Broker, Membership
 from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
@@ -31,6 +32,7 @@ from airunner.broker.http import broker_pages
 from airunner.broker.identity import advertised, broker_id, fleet_of
 from airunner.broker.rates import Rates
 from airunner.broker.relay.relay import Relay
+from airunner.broker.searcher import SearchThreads
 from airunner.broker.settings import Settings
 from airunner.broker.stalls import DISK, SERVER, Stalls
 from airunner.broker.store.awsurl import AwsUrl, is_aws
@@ -117,7 +119,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
                 change_secret=change_secret(pair.secret),
                 lines=lines,
-                searches=ends.enter_context(_search_thread()),
+                searches=SearchThreads(ends.enter_context(_search_thread()), map_ahead),
             )
             server = await open_http(settings.http)
             group.start_soon(server.run, broker_pages(health, broker.metrics(settings.tenants)), name="HttpServer")

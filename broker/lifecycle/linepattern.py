@@ -4,6 +4,9 @@ RE2 takes time linear in the text for every pattern, has a bound for its memory,
 It never lets a match go beyond a line (`never_nl`). A line is searched without its end and without colours, as
 `client.loglines.Search` does it; bytes that are not UTF-8 match no character of a pattern but `.` and the like.
 
+To remove colours takes longer than to search. So plain text is first searched in lines as they are, with colours
+allowed between any two of its characters; only where that finds something are colours removed.
+
 Source: R. Cox, "Regular expression matching in the wild", https://swtch.com/~rsc/regexp/regexp3.html
 """
 
@@ -18,10 +21,14 @@ from airunner.protocol.errors import BadPattern
 MEMORY_BYTES_MAX: Final = 2 * 1_048_576  # of a compiled pattern and of what RE2 remembers while it searches
 PROGRAM_MAX: Final = 2_048  # instructions of a compiled pattern; the worst of them takes 0.1 s for 64 KiB
 PATTERNS_KEPT: Final = 8  # compiled patterns that are kept for the next pages of their searches
-_COLOURS: Final = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
+SPANNING_CHARS_MAX: Final = 128  # characters of plain text that is searched with colours between them
+_COLOUR: Final = r"\x1b\[[0-?]*[ -/]*[@-~]"
+_COLOURS: Final = re.compile(_COLOUR.encode())
 _RETURNS: Final = re.compile(rb"\r+\n")
 _LINES: Final = "(?m)"  # ^ and $ match at the ends of lines
 _BY_LINE: Final = re.compile(r"\\[AzC]|\(\?[A-Za-z]*[-m]")  # what would see that a text has several lines
+_ASCII_ONLY: Final = re.compile(r"(?:[^\\.\[]|\\[^A-Za-z0-9]|\\[bdsw]|\[(?!\^)[^\\\[\]]+\])*", re.ASCII)
+"""Regular expressions of which no part matches a character that they do not name, as `.` and `[^a]` do."""
 
 
 class _Found(Protocol):
@@ -39,10 +46,18 @@ class LinePattern:
 
     def __init__(self, pattern: str, *, regex: bool, ignore_case: bool) -> None:
         self.finds_all = not pattern
-        self._regex = regex
         self._by_line = regex and _BY_LINE.search(pattern) is not None
         self._returns = regex or "\r" in pattern
+        self._any_bytes = regex and not (pattern.isascii() and _ASCII_ONLY.fullmatch(pattern))
         self._compiled = _compiled(_LINES + pattern if regex else pattern, regex=regex, ignore_case=ignore_case)
+        spans = not (regex or ignore_case or self._returns) and pattern.isascii()
+        self._spanned = pattern if spans and 0 < len(pattern) <= SPANNING_CHARS_MAX else None
+
+    def is_absent(self, lines: bytes) -> bool:
+        """Return whether surely no line matches, of whole lines with colours; False may be chance."""
+        if self._spanned is None or b"\x1b" not in lines:
+            return False
+        return _spanning(self._spanned).search(lines) is None
 
     def prepared(self, lines: bytes) -> bytes:
         """Return whole lines as they are searched, as many as before; the same object if they are searched as is."""
@@ -50,7 +65,7 @@ class LinePattern:
             lines = _COLOURS.sub(b"", lines)
         if self._returns and b"\r" in lines:
             lines = _RETURNS.sub(b"\n", lines)
-        return _utf8(lines) if self._regex else lines
+        return _utf8(lines) if self._any_bytes else lines
 
     def find(self, lines: bytes, start: int) -> int:
         """Return where the next match begins in prepared whole lines, from the beginning of a line on; -1: nowhere."""
@@ -72,7 +87,7 @@ class LinePattern:
             return True
         text = line.rstrip(b"\r\n")
         text = _COLOURS.sub(b"", text) if b"\x1b" in text else text
-        return self._compiled.search(_utf8(text) if self._regex else text) is not None
+        return self._compiled.search(_utf8(text) if self._any_bytes else text) is not None
 
 
 def _utf8(text: bytes) -> bytes:
@@ -84,6 +99,12 @@ def _utf8(text: bytes) -> bytes:
     except UnicodeDecodeError:
         return text.decode(errors="surrogateescape").encode(errors="surrogatepass")
     return text
+
+
+@lru_cache(maxsize=PATTERNS_KEPT)
+def _spanning(text: str) -> _Compiled:
+    """Compile a pattern of this text with colours between any two of its characters."""
+    return _compiled(f"(?:{_COLOUR})*".join(map(re.escape, text)), regex=True, ignore_case=False)
 
 
 @lru_cache(maxsize=PATTERNS_KEPT)

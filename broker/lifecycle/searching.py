@@ -11,7 +11,8 @@ lines that do not match are only counted, and the lines of an event are searched
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Final
 
 from msgspec import Struct
@@ -23,7 +24,7 @@ from airunner.broker.store.rows import Segment
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import content_bytes
 from airunner.protocol.errors import BadRequest, CorruptLog
-from airunner.protocol.events import Output, Stream, decode_bodies
+from airunner.protocol.events import EventBody, Output, Stream, UnknownBody, decode_bodies
 from airunner.protocol.logsearch import (
     LINE_BYTES_MAX,
     SHOWN_BYTES_MAX,
@@ -40,9 +41,18 @@ STORED_BYTES_MAX: Final = 4 * 1_048_576  # the same as stored: the Ledger reads 
 READ_BYTES_MAX: Final = 1_048_576  # the same, if it only reads lines from its place on
 SEARCHED_SEGMENTS_MAX: Final = 1_024  # segments in which a request searches: each takes some 10 µs
 
+Bodies = Sequence[EventBody | UnknownBody]
+Mapped = Callable[[Callable[[Segment], Bodies], Sequence[Segment]], Generator[Bodies]]
+"""Map of a function on segments, in their order; the results may be made before they are asked for."""
+
 
 def _never() -> bool:
     return False
+
+
+def mapped_in_turn(function: Callable[[Segment], Bodies], segments: Sequence[Segment]) -> Generator[Bodies]:
+    """Map a function on segments, each when it is asked for: a `Mapped` without a thread."""
+    yield from map(function, segments)
 
 
 class _Origin(Struct, frozen=True):
@@ -102,21 +112,24 @@ def searched_part(segments: Iterator[Segment], request: SearchLog) -> tuple[Segm
     return tuple(taken)
 
 
-def search(found: LogFound, late: Callable[[], bool] = _never) -> tuple[LogSearched, int]:
+def search(
+    found: LogFound, late: Callable[[], bool] = _never, mapped: Mapped = mapped_in_turn
+) -> tuple[LogSearched, int]:
     """Search a part of a log; return also the bytes in which was searched, decompressed.
 
-    The page ends before a damaged segment, and after the first event after which it is `late`. Raises `BadPattern`,
-    `CorruptLog`.
+    The page ends before a damaged segment, and after the first event after which it is `late`. `mapped` may decode
+    the next segments meanwhile. Raises `BadPattern`, `CorruptLog`.
     """
     scan = LogScan(found.request, late)
     start = scan.sequence
     try:
-        for segment in found.segments:
-            scan.feed(segment)
-            if scan.is_full or scan.is_late:
-                break
-    except CorruptLog:
-        pass  # an event is missing: the page ends before it
+        with closing(mapped(_bodies_of, found.segments)) as decoded:
+            for segment in found.segments:
+                if segment.first_sequence > scan.sequence:
+                    break  # an event is missing: the page ends before it
+                scan.feed(segment, next(decoded))
+                if scan.is_full or scan.is_late:
+                    break
     except (BadRequest, *UNDECODABLE) as error:
         if scan.sequence == start and not scan.is_full:
             raise CorruptLog(f"a segment of this job's log cannot be decoded. {CorruptLog().message}") from error
@@ -124,6 +137,10 @@ def search(found: LogFound, late: Callable[[], bool] = _never) -> tuple[LogSearc
         raise CorruptLog(f"event {start} of this job's log is missing. {CorruptLog().message}")
     page = scan.page(at_end=scan.sequence > found.last_sequence, finished=found.finished)
     return page, scan.searched_bytes
+
+
+def _bodies_of(segment: Segment) -> Bodies:
+    return decode_bodies(segment.events)
 
 
 class LogScan:
@@ -171,12 +188,10 @@ class LogScan:
             after=self._hits.after,
         )
 
-    def feed(self, segment: Segment) -> None:
-        """Search the next segment, up to the end of the page. Raises `CorruptLog`, `BadRequest`: it is damaged."""
-        if segment.first_sequence > self.sequence:
-            raise CorruptLog
+    def feed(self, segment: Segment, bodies: Bodies) -> None:
+        """Search the next segment, of these events, up to the end of the page."""
         self.searched_bytes += content_bytes(segment.events)
-        for sequence, body in enumerate(decode_bodies(segment.events), start=segment.first_sequence):
+        for sequence, body in enumerate(bodies, start=segment.first_sequence):
             if sequence < self.sequence:
                 continue
             if isinstance(body, Output):
@@ -257,6 +272,9 @@ class LogScan:
 
     def _search(self, block: _Block, last: int) -> None:
         """Search a block of whole lines, of which the last has the number `last`, up to the end of the page."""
+        if not self.is_full and not self._hits.after and self._pattern.is_absent(block.text):
+            self._skip(block, last - self._lines, len(block.text))
+            return
         text = self._pattern.prepared(block.text)
         at = 0  # in `text`, where `block.at` is in the block
         while not self.is_full:
