@@ -1,4 +1,4 @@
-"""Hints for option values that look like a list: commas are literal, and an option is repeated for more values.
+"""Hints for values that look like a list: commas are literal, and an option is repeated for more values.
 
 A false hint annoys, so values that are certainly not a list, such as a URL, JSON, prose or `-Wl,-rpath`, get none.
 """
@@ -9,10 +9,20 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from airunner.protocol.misfits import shown
+
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]*"
 _PAIRS: Final = re.compile(rf"({_NAME})=([^=,;]*)[,;] ?({_NAME})=")
 _OPTIONS: Final = re.compile(r"(-[A-Za-z]|--[a-z][a-z0-9-]+)[,;]\S")
+_APART: Final = "write each argument as an item of args, or use sh with the arguments -c and the line"
 _WORDS: Final = re.compile(r"[A-Za-z][\w./-]*([,;][A-Za-z][\w./-]*)+", re.ASCII)
+
+
+def command_hint(command: str) -> str | None:
+    """Return a hint if a command looks like a program with its arguments; a path may have blanks."""
+    if len(command.split()) <= 1 or "/" in command:
+        return None
+    return f"{shown(command)} is the name of one program, and there is no shell in between: {_APART}"
 
 
 def pairs_hint(flag: str, pairs: Sequence[str]) -> str | None:

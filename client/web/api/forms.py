@@ -23,17 +23,19 @@ class JobsPage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     beyond: bool = False
 
 
-class SubmittedForm(Struct, frozen=True, kw_only=True):
-    """Submitted job: its id. It is on the broker's disk."""
+class SubmittedForm(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Submitted job: its id. It is on the broker's disk. A `hint` says what will probably fail."""
 
     job_id: JobId
+    hint: str | None = None
 
 
-class NamedForm(Struct, frozen=True, kw_only=True):
-    """Submitted job of several: its id and its name."""
+class NamedForm(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Submitted job of several: its id and its name. A `hint` says what will probably fail."""
 
     job_id: JobId
     name: str
+    hint: str | None = None
 
 
 class SubmittedPage(Struct, frozen=True, kw_only=True):
@@ -71,11 +73,12 @@ class QueuesPage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     next: str | None = None
 
 
-class QueueForm(Struct, frozen=True, kw_only=True):
-    """Queue and its new mode."""
+class QueueForm(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Queue and its new mode. `new` says that it had no jobs and no agent: perhaps its name is mistyped."""
 
     queue: str
     mode: QueueMode
+    new: bool = False
 
 
 class AgentsPage(Struct, frozen=True, kw_only=True, omit_defaults=True):

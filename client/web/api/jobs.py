@@ -16,6 +16,7 @@ from airunner.client.web.api.newjobs import FILE, KEY_CHARS_MAX, idempotency_key
 from airunner.client.web.api.operation import IDEMPOTENCY_KEY, JSON, YAML, Answer, Call, Operation, json_answer
 from airunner.client.web.problems import bad_field
 from airunner.protocol.job import JobState, JobSummary
+from airunner.protocol.listhint import command_hint
 from airunner.protocol.misfits import shown
 from airunner.protocol.names import NAME_CHARS_MAX, Argument, JobName, Label, Name
 from airunner.protocol.requests import FILTERS_MAX, PAGE_SIZE_MAX, PREFIX_CHARS_MIN
@@ -117,9 +118,13 @@ async def submit_jobs(call: Call[None]) -> Response:
     async with naming_the_key(key), call.asking() as client:
         if not jobs.several:
             (job,) = [await client.submit(spec, request_id=key) for spec in jobs.specs]
-            return json_answer(SubmittedForm(job_id=job.id), HTTPStatus.CREATED, {"Location": f"/v1/jobs/{job.id}"})
+            form = SubmittedForm(job_id=job.id, hint=command_hint(jobs.specs[0].command))
+            return json_answer(form, HTTPStatus.CREATED, {"Location": f"/v1/jobs/{job.id}"})
         submitted = await client.submit_many(jobs.specs, request_id=key)
-    named = [NamedForm(job_id=job.id, name=spec.name) for job, spec in zip(submitted, jobs.specs, strict=True)]
+    named = [
+        NamedForm(job_id=job.id, name=spec.name, hint=command_hint(spec.command))
+        for job, spec in zip(submitted, jobs.specs, strict=True)
+    ]
     return json_answer(SubmittedPage(jobs=tuple(named)), HTTPStatus.CREATED)
 
 

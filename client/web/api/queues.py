@@ -49,13 +49,15 @@ async def list_agents(call: Call[PageQuery]) -> Response:
 
 
 async def update_queue(mode: QueueMode, call: Call[None]) -> Response:
-    """Set the mode of a queue. A queue that is resumed has to be known."""
+    """Set the mode of a queue. One that is resumed has to be known; of others, a reader learns whether they are new."""
     queue: str = call.request.path_params["queue"]
     async with call.asking() as client:
-        if mode is QueueMode.OPEN and not await is_known(client, queue):
+        reads = mode is QueueMode.OPEN or call.login.may("read")
+        known = await is_known(client, queue) if reads else True
+        if mode is QueueMode.OPEN and not known:
             raise NotFound(f"there is no queue {queue}")
         await client.update_queue(queue, mode)
-    return json_answer(QueueForm(queue=queue, mode=mode))
+    return json_answer(QueueForm(queue=queue, mode=mode, new=not known))
 
 
 def _listing(

@@ -24,6 +24,7 @@ from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import BadAddress, split_address
 from airunner.protocol.job import check_new, encode_spec
+from airunner.protocol.listhint import command_hint
 from airunner.protocol.misfits import field_error
 from airunner.protocol.printable import shell_line
 
@@ -43,6 +44,7 @@ OPEN: Final = ("Command", "Checkout")  # groups that are shown without a click
 _OTHERS: Final = "More"
 _LISTS: Final = (Form.WORDS, Form.PAIRS)
 _KINDS: Final = {Form.NUMBER: "number", Form.CHOICE: "select", Form.SIGNAL: "select", Form.SWITCH: "checkbox"}
+_STAND_INS: Final = {"command": "true", "repository": "https://example.org/x.git"}
 _RELATIVE: Final = "expected a URL with its scheme, or the whole path of a folder on the agents' machines"
 
 Texts = Mapping[str, str]
@@ -115,17 +117,28 @@ def draft_of(texts: Texts, now_ms: int) -> Draft:
                 fields[field.name] = value
     if "command" not in fields:
         problems["command"] = "this is missing"
-    problems |= _refused(fields)
-    if problems:
-        return Draft(None, problems)
-    try:
-        spec = msgspec.convert(fields, JobSpec)
-        encode_spec(spec)
-        check_new(spec)
-    except ValueError as error:
-        misfit = field_error(error, JobSpec, fields)
-        return Draft(None, {misfit.field: misfit.problem} if misfit else {"": str(error)})
-    return Draft(spec, {})
+    return _checked(fields, {**problems, **dict(_refused(fields))})
+
+
+def _checked(fields: dict[str, Any], problems: dict[str, str]) -> Draft:
+    """Make the job of the fields; or find each that does not fit, beside those that are known not to.
+
+    A field that does not fit is left out to find the next one. One that others need has a stand-in then.
+    """
+    while True:
+        fitting = {name: value for name, value in fields.items() if name not in problems}
+        fitting |= {name: value for name, value in _STAND_INS.items() if name in problems}
+        try:
+            spec = msgspec.convert(fitting, JobSpec)
+            encode_spec(spec)
+            check_new(spec)
+        except ValueError as error:
+            misfit = field_error(error, JobSpec, fitting)
+            if misfit is None or misfit.field in problems:
+                return Draft(None, problems or {"": str(error)})
+            problems[misfit.field] = misfit.problem
+        else:
+            return Draft(None, problems) if problems else Draft(spec, {})
 
 
 def _written(field: Field, texts: Texts) -> object:
@@ -160,7 +173,12 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def _refused(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Refuse what `airunner submit` refuses too: names as a commit, and a folder that is relative to nothing."""
+    """Refuse what `airunner submit` refuses too: names as a commit, and a folder that is relative to nothing.
+
+    Also a command that is several words: who has typed it expects a shell.
+    """
+    if hint := command_hint(fields.get("command", "")):
+        yield "command", hint
     commit: str = fields.get("commit", "")
     if reason := commit_refusal(commit):
         yield "commit", reason.removeprefix(f"--commit {commit!r}: ")

@@ -72,7 +72,7 @@ async def meant(client: Client, given: str) -> str:
     try:
         return await job_id_of(client, given)
     except (NoJob, SeveralJobs) as error:
-        raise NotFound(error.message) from error
+        raise NotFound(error.message.removesuffix(".")) from error
     except BadRequest as error:  # no job has such a name
         raise NotFound(NoJob(given).message) from error
 

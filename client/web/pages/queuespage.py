@@ -12,12 +12,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from airunner.client.cli.waiting import first_of
+from airunner.client.knownqueue import is_known
 from airunner.client.web.login import login_of
 from airunner.client.web.pages.forms import form_of, see, value_of
 from airunner.client.web.pages.jobquery import JobQuery
 from airunner.client.web.pages.rendering import render
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import services_of
+from airunner.protocol.errors import NotFound
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 from airunner.transport.ports import SYSTEM
@@ -63,13 +65,15 @@ async def show_queues(request: Request) -> Response:
 
 
 async def change_queue(request: Request) -> Response:
-    """Open, pause or drain a queue."""
+    """Open, pause or drain a queue that is known: the page has a button for no other. Raises `NotFound`."""
     login = login_of(request)
     form = await form_of(request, ("queue", "mode"))
     queue, word = value_of(form, "queue"), value_of(form, "mode")
     if word not in list(QueueMode):
         raise bad_field("mode", f"expected {' or '.join(QueueMode)}")
     async with services_of(request).clients.asking(login.token) as client:
+        if not await is_known(client, queue):
+            raise NotFound(f"there is no queue {queue}: `airunner pause` makes one")
         await client.update_queue(queue, QueueMode(word))
     return see("/queues")
 

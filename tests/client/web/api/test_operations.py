@@ -52,6 +52,16 @@ async def test_a_key_submits_once_and_has_one_answer(tmp_path: Path) -> None:
         assert read(await web.get(f"/v1/jobs/{alone['job_id']}"))["spec"] == shown["spec"]
 
 
+async def test_a_command_of_several_words_gets_a_hint(tmp_path: Path) -> None:
+    async with served(tmp_path) as web:
+        line, words = {"command": "make test"}, {"command": "make", "args": ["test"]}
+        hint = read(await post(web, "/v1/jobs", line))["hint"]
+        assert "no shell in between: write each argument as an item of args" in hint
+        assert "hint" not in read(await post(web, "/v1/jobs", words))
+        both = read(await post(web, "/v1/jobs", {"jobs": [line, words]}))["jobs"]
+        assert ["hint" in job for job in both] == [True, False]
+
+
 async def test_a_job_file_is_submitted_as_the_command_line_reads_it(tmp_path: Path) -> None:
     async with served(tmp_path) as web:
         kind = {"Content-Type": "application/yaml; charset=utf-8"}
@@ -106,7 +116,11 @@ async def test_a_job_is_cancelled_and_retried_and_a_queue_changed(tmp_path: Path
         for verb, mode in (("pause", "paused"), ("drain", "draining"), ("resume", "open")):
             assert read(await post(web, f"/v1/queues/a/b/{verb}")) == {"queue": "a/b", "mode": mode}
         assert (await post(web, "/v1/queues/none/resume")).status == 404
-        await post(web, "/v1/queues/z/pause")
+        for new in ({"new": True}, {}):  # a name that may be mistyped
+            assert read(await post(web, "/v1/queues/z/pause")) == {"queue": "z", "mode": "paused", **new}
+        admin = await web.get("/v1/queues/y/pause", method="POST", roles=["admin"])
+        assert read(admin) == {"queue": "y", "mode": "paused"}
+        await post(web, "/v1/queues/y/resume")
         first = read(await web.get("/v1/queues?limit=1"))
         assert [queue["queue"] for queue in first["queues"]] == ["a/b"]
         assert [queue["queue"] for queue in read(await web.get(first["next"]))["queues"]] == ["z"]

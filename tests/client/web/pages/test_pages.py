@@ -131,7 +131,9 @@ async def test_the_beginning_of_an_id_and_a_name_lead_to_the_job(web: Web) -> No
         many = await client.submit_many({"command": "true", "queue": "nowhere"} for _ in range(300))
     beginnings = [job.id[:4] for job in many]  # they have two characters in common, so some have four
     several = next(beginning for beginning in beginnings if beginnings.count(beginning) > 1)
-    assert f"{several} is the beginning of several ids" in Page(await browser.get(f"/jobs/{several}"), 404).text()
+    refused = Page(await browser.get(f"/jobs/{several}"), 404).text()
+    assert "is the beginning of several ids" in refused
+    assert "Give more characters of the id. " in refused
 
 
 async def test_older_jobs_are_on_the_next_page(web: Web) -> None:
@@ -252,6 +254,7 @@ async def test_a_queue_is_paused_drained_and_resumed(web: Web) -> None:
         await waiting(client)
         for label, mode in (("Pause", "paused"), ("Drain", "draining"), ("Resume", "open")):
             page = Page(await browser.get("/queues"))
+            assert [text_of(head) for head in page.all("th", scope="col")][2:4] == ["Waiting", "Of these delayed"]
             button = page.one("button", **{"aria-label": f"{label} queue nowhere"})
             answer = await browser.post("/queues", data={"queue": "nowhere", "mode": button.get("value", "")})
             assert (answer.status_code, answer.headers["location"]) == (303, "/queues")
@@ -260,6 +263,14 @@ async def test_a_queue_is_paused_drained_and_resumed(web: Web) -> None:
             assert queue.mode == mode
     refused = await browser.post("/queues", data={"queue": "nowhere", "mode": "shut"})
     assert "mode: expected open or paused" in Page(refused, 400).text().lower()
+
+
+async def test_the_page_makes_no_queue_of_a_mistyped_name(web: Web) -> None:
+    browser = web.browser(tenant="mistyped")
+    refused = await browser.post("/queues", data={"queue": "defualt", "mode": "paused"})
+    assert "There is no queue defualt" in Page(refused, 404).text()
+    async with web.client(tenant="mistyped") as client:
+        assert await client.queue("defualt") is None
 
 
 async def test_agents_and_secrets_are_listed(web: Web) -> None:

@@ -59,6 +59,7 @@ def test_every_field_has_a_control() -> None:
     ("texts", "control", "problem"),
     [
         ({"command": ""}, "command", "this is missing"),
+        ({"command": "make test"}, "command", "'make test' is the name of one program"),
         ({"depth": "many"}, "depth", "expected a whole number from 1 to 1000000"),
         ({"priority": "101"}, "priority", "expected a whole number from -100 to 100"),
         ({"environment": "A=1\nB"}, "environment", "expected NAME=VALUE in each line, not 'B'"),
@@ -80,6 +81,26 @@ def test_what_is_wrong_is_said_beside_its_field(texts: dict[str, str], control: 
     assert list(draft.problems) == [control]
     assert problem in draft.problems[control]
     assert "--" not in draft.problems[control].partition(";")[0]  # no option is meant
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    texts = {
+        "command": "make test",
+        "name": "a\u202eb",
+        "queue": "a b",
+        "repository": "../x",
+        "branch": "main",
+        "depth": "many",
+        "working_directory": "/etc",
+        "environment": "A",
+    }
+    draft = draft_of(texts, NOW_MS)
+    assert draft.spec is None
+    assert set(draft.problems) == set(texts) - {"branch"}  # which needs a repository, and has one
+
+
+def test_a_command_with_a_path_may_have_blanks() -> None:
+    assert draft_of({"command": "/opt/my tools/run"}, NOW_MS).spec is not None
 
 
 async def test_the_form_and_its_command_submit_the_same_job(web: Web, tmp_path: Path) -> None:
