@@ -14,7 +14,15 @@ from itertools import count
 from typing import Any, Final
 
 from airunner.client.client import Client
-from airunner.client.web.linestyle import GROUP_PATTERN, LineStyles, group_name, group_of
+from airunner.client.web.linestyle import (
+    GROUP_PATTERN,
+    OPENED,
+    LineStyles,
+    group_name,
+    group_of,
+    reported,
+    text_of,
+)
 from airunner.client.web.logindex import GROUPS_MAX, LogIndex, whole_lines
 from airunner.protocol.events import Stream
 from airunner.protocol.job import Job, JobState
@@ -84,10 +92,10 @@ def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[di
     rows: list[dict[str, Any]] = []
     for line in lines:
         spans, cut = styles.spans(line.stream, line.attempt, line.data)
-        row: dict[str, Any] = {"n": line.line, "t": line.timestamp_ms, "a": line.attempt, "s": spans}
+        row: dict[str, Any] = {"n": line.line, "t": line.timestamp_ms, "a": line.attempt, "s": reported(spans)}
         if line.stream is Stream.STDERR:
             row["e"] = 1
-        if group := group_of("".join(span[0] for span in spans)):
+        if (group := group_of(text_of(spans))) and group != OPENED:
             row |= {"g": group, "s": group_name(spans)}
         if cut := cut + line.size_bytes - len(line.data):
             row["cut"] = cut

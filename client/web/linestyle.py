@@ -20,14 +20,26 @@ from airunner.protocol.events import STREAMS, Stream
 SHOWN_CHARS_MAX: Final = 4_096  # of a line in a page: longer ones are cut, as browsers lay out long lines slowly
 MARKS: Final = {"b": "bold", "f": "faint", "i": "italic", "s": "struck", "u": "under"}
 CLASSES: Final = tuple(f"{bright}{colour}" for bright in ("", "bright") for colour in COLOURS)
-"""Colours that have a class in the style sheet, each as `fg-…` and `bg-…`; others have the form #rrggbb."""
+"""Colours that have classes in the style sheet: `fg-…` and `bg-…`, and reversed `on-…` and `in-…`; others are #rrggbb."""
 
-GROUP_PATTERN: Final = r"^(--- |\+\+\+ |::group::|::endgroup::)"
-"""Pattern of lines that begin or end a group, for a search of a log."""
+GROUP_PATTERN: Final = r"^(--- |\+\+\+ |~~~ |\^\^\^ \+\+\+|::group::|::endgroup::|##\[group\]|##\[endgroup\])"
+"""Pattern of lines that divide a log into groups, for a search of it."""
+OPENED: Final = "opened"  # the group before this line: what is in it went wrong
 
 _GROUP: Final = re.compile(GROUP_PATTERN)
 _DIFF: Final = re.compile(r"(--- (a/|/dev/null)|\+\+\+ (b/|/dev/null))")  # the head of a diff is no group
-_GROUPS: Final = {"--- ": "folded", "+++ ": "open", "::group::": "folded", "::endgroup::": "end"}
+_GROUPS: Final = {
+    "--- ": "folded",
+    "~~~ ": "folded",
+    "+++ ": "open",
+    "^^^ +++": OPENED,
+    "::group::": "folded",
+    "##[group]": "folded",
+    "::endgroup::": "end",
+    "##[endgroup]": "end",
+}
+_NAMED: Final = re.compile(r"(::|##\[)(end)?group(::|\])")
+_REPORT: Final = re.compile(r"::(error|warning)(?: [^\n]*?)?::|##\[(error|warning)\]")
 
 Span = tuple[str] | tuple[str, str] | tuple[str, str, str, str]
 """Text, the classes of its style, and its colours of text and background where they have no class."""
@@ -61,11 +73,11 @@ def cut(runs: tuple[Run, ...], chars_max: int = SHOWN_CHARS_MAX) -> tuple[list[S
 
 def span_of(text: str, style: Style) -> Span:
     """Return a run as a span."""
-    fg, bg = style.fg, style.bg
+    fg, bg, kinds = style.fg, style.bg, ("fg", "bg")
     if "r" in style.marks:
-        fg, bg = bg or "page", fg or "ink"
+        fg, bg, kinds = bg or "page", fg or "ink", ("in", "on")
     names = [MARKS[mark] for mark in style.marks if mark in MARKS]
-    names += [f"{ground}-{colour}" for ground, colour in (("fg", fg), ("bg", bg)) if colour and colour[0] != "#"]
+    names += [f"{kind}-{colour}" for kind, colour in zip(kinds, (fg, bg), strict=True) if colour and colour[0] != "#"]
     true_fg, true_bg = (colour if colour.startswith("#") else "" for colour in (fg, bg))
     if true_fg or true_bg:
         return text, " ".join(names), true_fg, true_bg
@@ -74,7 +86,7 @@ def span_of(text: str, style: Style) -> Span:
 
 def group_name(spans: list[Span]) -> list[Span]:
     """Return the spans of a line that divides a log without the mark of GitHub, so that they name the group."""
-    found = re.match("::group::|::endgroup::", "".join(span[0] for span in spans))
+    found = _NAMED.match(text_of(spans))
     marked = 0 if found is None else found.end()
     rest: list[Span] = []
     for text, *style in spans:
@@ -87,7 +99,22 @@ def group_name(spans: list[Span]) -> list[Span]:
 def group_of(text: str) -> str:
     """Return how a line divides a log into groups: `folded` or `open` begins one, `end` ends it; empty: it does not.
 
-    `--- ` and `+++ ` are those of Buildkite, `::group::` and `::endgroup::` those of GitHub.
+    `--- `, `~~~ `, `+++ ` and `^^^ +++`, which opens the group before it, are those of Buildkite, `::group::` and
+    `::endgroup::` those of GitHub, and `##[group]` and `##[endgroup]` those of Azure, and of GitHub's stored logs.
     """
     found = _GROUP.match(text)
     return "" if found is None or _DIFF.match(text) else _GROUPS[found[1]]
+
+
+def text_of(spans: list[Span]) -> str:
+    """Return the text of spans."""
+    return "".join(span[0] for span in spans)
+
+
+def reported(spans: list[Span]) -> list[Span]:
+    """Return the spans of a line with the class of an error or a warning, if it is one of GitHub's or Azure's."""
+    found = _REPORT.match(text_of(spans))
+    if found is None:
+        return spans
+    name = f"said-{found[1] or found[2]}"
+    return [(text, " ".join((name, *style[:1])).strip(), *style[1:]) for text, *style in spans]  # type: ignore[misc]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import Final
 
-from airunner.client.web.linestyle import group_of
+from airunner.client.web.linestyle import OPENED, group_of
 from airunner.protocol.logsearch import START, LogLine, SearchPlace
 from airunner.protocol.replies import LogSearched
 
@@ -57,7 +57,11 @@ class LogIndex:
             return
         whole = whole_lines(page)
         found = ((line.line, group_of(line.text)) for line in page.hits if line.line <= whole)
-        self.groups += [(number, kind) for number, kind in found if kind]
+        for number, kind in found:
+            if kind == OPENED and self.groups and self.groups[-1][1] != "end":
+                self.groups[-1] = (self.groups[-1][0], "open")
+            elif kind and kind != OPENED:
+                self.groups.append((number, kind))
         del self.groups[GROUPS_MAX:]
         self.grouped = page.place or page.end or begun_at
 

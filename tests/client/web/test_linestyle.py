@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.web.linestyle import CLASSES, MARKS, SHOWN_CHARS_MAX, LineStyles, Span, group_name, group_of
+from airunner.client.web.linestyle import (
+    CLASSES,
+    MARKS,
+    SHOWN_CHARS_MAX,
+    LineStyles,
+    Span,
+    group_name,
+    group_of,
+    reported,
+)
 from airunner.protocol.events import Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
-NAMES = {*MARKS.values(), *(f"{ground}-{name}" for ground in ("fg", "bg") for name in (*CLASSES, "ink", "page"))}
+NAMES = {*MARKS.values(), "in-page", "on-ink"} | {f"{kind}-{n}" for kind in ("fg", "bg", "in", "on") for n in CLASSES}
 PIECES = st.one_of(
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     st.sampled_from(["\r", "\b", "\x1b[K", "\x1b[1K", "\x1b[2K", "\x1b[3D", "\x1b[2C", "\x1b[5G", "\x1b[P", "\x1b[X"]),
@@ -34,8 +43,9 @@ def spans(line: bytes) -> list[Span]:
         (b"\x1b[1;4;92mbright", [("bright", "bold under fg-brightgreen")]),
         (b"\x1b[38;5;9mnamed\x1b[38;5;200mof 256", [("named", "fg-brightred"), ("of 256", "", "#ff00d7", "")]),
         (b"\x1b[38;2;1;2;3;48;2;255;0;128mtrue", [("true", "", "#010203", "#ff0080")]),
-        (b"\x1b[7mreversed", [("reversed", "fg-page bg-ink")]),
-        (b"\x1b[7;31mreversed", [("reversed", "fg-page bg-red")]),
+        (b"\x1b[7mreversed", [("reversed", "in-page on-ink")]),
+        (b"\x1b[7;44mreversed", [("reversed", "in-blue on-ink")]),
+        (b"\x1b[7;31mreversed", [("reversed", "in-page on-red")]),
         (b" 9%\r10%\r100%\n", [("100%",)]),
         (b"abc\b\bX\n", [("aXc",)]),
         (b"gone\r\x1b[2Kleft", [("left",)]),
@@ -86,6 +96,12 @@ def test_the_text_is_that_of_a_terminal(pieces: list[str]) -> None:
         ("+++ Tests", "open"),
         ("::group::Tests", "folded"),
         ("::endgroup::", "end"),
+        ("~~~ Set up", "folded"),
+        ("^^^ +++", "opened"),
+        ("##[group]Tests", "folded"),
+        ("##[endgroup]", "end"),
+        ("~~~~~~", ""),
+        ("^^^", ""),
         ("--- a/setup.py", ""),
         ("+++ b/setup.py", ""),
         ("--- /dev/null", ""),
@@ -93,12 +109,30 @@ def test_the_text_is_that_of_a_terminal(pieces: list[str]) -> None:
         (" --- Tests", ""),
     ],
 )
-def test_groups_are_those_of_buildkite_and_github_and_no_diff(text: str, kind: str) -> None:
+def test_groups_are_those_of_buildkite_github_and_azure_and_no_diff(text: str, kind: str) -> None:
     assert group_of(text) == kind
 
 
 def test_a_group_of_github_is_shown_by_its_name() -> None:
     assert group_name(spans(b"::group::\x1b[31mBuild\x1b[0m it")) == [("Build", "fg-red"), (" it",)]
     assert group_name(spans(b"::gr\x1b[1moup::Build")) == [("Build", "bold")]
-    assert group_name(spans(b"::endgroup::")) == []
+    assert group_name(spans(b"##[group]Build")) == [("Build",)]
+    assert group_name(spans(b"::endgroup::")) == group_name(spans(b"##[endgroup]")) == []
     assert group_name(spans(b"--- Build")) == [("--- Build",)]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"::error::bad", [("::error::bad", "said-error")]),
+        (b"::error file=a.c,line=3::bad", [("::error file=a.c,line=3::bad", "said-error")]),
+        (b"::warning::a \x1b[1mbold", [("::warning::a ", "said-warning"), ("bold", "said-warning bold")]),
+        (b"##[error]a\x1b[38;2;1;2;3mb", [("##[error]a", "said-error"), ("b", "said-error", "#010203", "")]),
+        (b"##[warning]old", [("##[warning]old", "said-warning")]),
+        (b" ::error::no", [(" ::error::no",)]),
+        (b"::errors::no", [("::errors::no",)]),
+        (b"::error no", [("::error no",)]),
+    ],
+)
+def test_errors_and_warnings_of_github_and_azure_are_text_with_a_class(line: bytes, shown: list[Span]) -> None:
+    assert reported(spans(line)) == shown

@@ -84,6 +84,14 @@ def test_groups_are_found_once_and_bounded() -> None:
     assert len(index.groups) == GROUPS_MAX
 
 
+def test_a_group_in_which_something_went_wrong_is_open() -> None:
+    index = LogIndex()
+    texts = ("^^^ +++", "--- one", "^^^ +++", "::group::two", "::endgroup::", "^^^ +++", "~~~ three")
+    found = tuple(line(number, text) for number, text in enumerate(texts, 1))
+    index.note_groups(START, LogSearched(hits=found, lines=len(found)))
+    assert index.groups == [(2, "open"), (4, "folded"), (5, "end"), (7, "folded")]
+
+
 def test_the_logs_that_were_read_last_are_remembered() -> None:
     indexes = LogIndexes(2)
     first, second = indexes.of("a"), indexes.of("b")
