@@ -20,7 +20,7 @@ from airunner.protocol.events import STREAMS, Stream
 SHOWN_CHARS_MAX: Final = 4_096  # of a line in a page: longer ones are cut, as browsers lay out long lines slowly
 MARKS: Final = {"b": "bold", "f": "faint", "i": "italic", "s": "struck", "u": "under"}
 CLASSES: Final = tuple(f"{bright}{colour}" for bright in ("", "bright") for colour in COLOURS)
-"""Colours that have classes in the style sheet: `fg-…` and `bg-…`, and reversed `on-…` and `in-…`; others are #rrggbb."""
+"""Colours with classes in the style sheet: `fg-…` and `bg-…`, and reversed `on-…` and `in-…`; others are #rrggbb."""
 
 GROUP_PATTERN: Final = r"^(--- |\+\+\+ |~~~ |\^\^\^ \+\+\+|::group::|::endgroup::|##\[group\]|##\[endgroup\])"
 """Pattern of lines that divide a log into groups, for a search of it."""

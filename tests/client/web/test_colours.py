@@ -1,4 +1,4 @@
-"""Colours of the pages: in both themes, every text of a log is readable on every ground that it may have (WCAG 1.4.3)."""
+"""Colours of the pages: in both themes, every text of a log is readable on every ground (WCAG 1.4.3)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,8 @@ PAIRS = {
     )
 }
 TEXTS = (*CLASSES, "text", "muted")
-GROUNDS = (
-    "page",
-    "surface",
-    "wait-soft",
-    *(f"{name}-ground" for name in CLASSES),
-)  # the log, under a pointer, a target
+GROUNDS = ("page", "surface", "wait-soft", *(f"{name}-ground" for name in CLASSES))
+"""Grounds of a line: the log's, that under the pointer, that of a line that was gone to, and those of a terminal."""
 
 
 def luminance(colour: str) -> float:
