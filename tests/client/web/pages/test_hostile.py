@@ -70,7 +70,7 @@ async def test_what_a_user_typed_is_given_back_as_text(web: Web) -> None:
         )
         assert differences(shown, plain) == {}
         assert shown.one("input", name="name").get("value") == word
-        typed = {**wrong, "form_id": word, "command": word, "args": word, "environment": word.replace("=", "")}
+        typed = {**wrong, "form_id": word, "command": f"/{word}", "args": word, "environment": word.replace("=", "")}
         form = Page(await browser.post("/submit", data=typed), 422)
         assert differences(form, plain_form) == {}
         assert form.one("textarea", name="args").text == word
