@@ -154,6 +154,8 @@ class Admission:
         """
         may_work = Role.WORK in principal.roles and PeerRole.AGENT in entry.roles
         purpose = Purpose.AGENT if may_work and _FROM_AGENTS.search(body, 0, _HEAD_BYTES) else Purpose.CLIENT
+        if _ABOUT_BLOBS.search(body, 0, _HEAD_BYTES):
+            purpose = Purpose.BLOBS
         bucket = Bucket(principal.tenant, purpose)
         self._rates.require(bucket, now_ms)
         return bucket
@@ -169,8 +171,9 @@ class Admission:
             if request is None:
                 request, values = decode(upgraded(body, frames.revision))
         finally:
-            events = payer.purpose is Purpose.AGENT and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
-            self._rates.charge(payer, price_of_decoding(len(body), values, events=events), now_ms)
+            bulk = payer.purpose is Purpose.AGENT and _PUBLISHING.search(body, 0, _HEAD_BYTES) is not None
+            price = price_of_decoding(len(body), values, bulk=bulk, blobs=payer.purpose is Purpose.BLOBS)
+            self._rates.charge(payer, price, now_ms)
         if isinstance(request, Ping):
             raise BadRequest(f"a Ping has {PING_BYTES_MAX} bytes at most")
         return request
@@ -179,7 +182,7 @@ class Admission:
     def _authorise(entry: Entry, principal: Principal, request: StoreRequest, kind: Kind[Any]) -> None:
         """Authorise a request. Raises `Forbidden`: the token or the machine's key lacks the role or a queue."""
         principal.require(kind.role)
-        needed = PeerRole.AGENT if kind.purpose is Purpose.AGENT else PeerRole.CLIENT
+        needed = PeerRole.AGENT if kind.from_agents else PeerRole.CLIENT
         if needed not in entry.roles:
             raise Forbidden(f"this machine's key is not listed with the role {needed}, which this request needs")
         scope = principal.queues
@@ -215,4 +218,5 @@ def _pattern_of(*kinds: type[Message]) -> re.Pattern[bytes]:
 
 
 _FROM_AGENTS: Final = _pattern_of(*(request for request, kind in KINDS.items() if kind.purpose is Purpose.AGENT))
+_ABOUT_BLOBS: Final = _pattern_of(*(request for request, kind in KINDS.items() if kind.purpose is Purpose.BLOBS))
 _PUBLISHING: Final = _pattern_of(PublishJobEvents)

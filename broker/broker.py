@@ -16,6 +16,7 @@ from airunner.broker.admission import UNATTRIBUTED_PER_S, Admission, Machines, a
 from airunner.broker.announcer import Announcer
 from airunner.broker.aws.actors import AwsActors, Surroundings
 from airunner.broker.aws.opening import NO_LINES, Lines
+from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.bus import LocalBus
 from airunner.broker.changefeed import ChangeFeed
 from airunner.broker.clock import Clock
@@ -61,7 +62,8 @@ class Broker:
     """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
 
     The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
-    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` run the searches in logs.
+    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` run the searches in logs, and `blobs` keep
+    the files of jobs.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Broker:
         change_secret: bytes = b"",
         lines: Lines = NO_LINES,
         searches: SearchThreads = NO_THREADS,
+        blobs: Blobs | None = None,
     ) -> None:
         self._store = store
         self._lines = lines
@@ -90,6 +93,7 @@ class Broker:
         self._edges = edges
         self._offload = offload
         self._searches = searches
+        self._blobs = blobs
         self._counts = counts
         self._disk = disk or Boundless()
         self._retention = retention or RetentionPlan()
@@ -135,6 +139,7 @@ class Broker:
             self._roster,
             self._searches,
             self._show,
+            self._blobs,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         aws = self._aws(gateway, clock)

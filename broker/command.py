@@ -65,6 +65,17 @@ def broker_command(
             show_default="sqlite:///$AIRUNNER_HOME/broker/airunner.db",
         ),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help=(
+                "Folder for files of jobs, or a bucket: s3://BUCKET/PREFIX, gs://… or az://…. Brokers of one store "
+                "need the same."
+            ),
+            show_default="$AIRUNNER_HOME/broker/blobs, or none for several brokers",
+        ),
+    ] = None,
     retain_days: Annotated[
         float,
         typer.Option(
@@ -187,6 +198,7 @@ def broker_command(
         advertise=advertise,
         http=http,
         store_url=store,
+        blobs=blobs,
         auth=auth,
         public_key=jwt_public_key,
         retention=plan,

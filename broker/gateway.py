@@ -18,12 +18,14 @@ from anyio import WouldBlock
 from msgspec.structs import replace
 
 from airunner.broker.admission import REVOKED, Admission
+from airunner.broker.blobs.keeper import Blobkeeper, Blobs
 from airunner.broker.changefeed import KEY_MS, ChangeFeed
 from airunner.broker.counts import Counts
 from airunner.broker.fairqueue import FairQueue
 from airunner.broker.health import Health
 from airunner.broker.inbox import Nudged, Pending, Response
 from airunner.broker.lifecycle.commands import (
+    BlobsAsked,
     BrokersFound,
     LeasesCounted,
     LogFound,
@@ -104,6 +106,7 @@ class Gateway:
         roster: Roster | None = None,
         searches: SearchThreads = NO_THREADS,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
+        blobs: Blobs | None = None,
     ) -> None:
         self._router = router
         self._ledger = ledger
@@ -117,6 +120,7 @@ class Gateway:
         self._feed = feed
         self._roster = roster or Roster()
         self._searcher = Searcher(searches, self._searched)
+        self._blobkeeper = Blobkeeper(blobs, lambda response: self.send([response]))
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
@@ -129,6 +133,7 @@ class Gateway:
             group.start_soon(self._router.serve, self._receive)
             group.start_soon(self._send_delayed)
             group.start_soon(self._searcher.run, name="Searcher")
+            self._blobkeeper.run_in(group)
 
     def _receive(self, messages: Iterable[Incoming]) -> None:
         for incoming in messages:
@@ -240,13 +245,11 @@ class Gateway:
                 after = response.command.request.after or ""
                 command, now_ms = response.command, self._edges.wall_ms()
                 reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
-            case LogFound() as found:
-                try:
-                    self._searcher.search(response, found)
-                except Busy as busy:
-                    reply = refusal(busy)
-                else:
+            case LogFound() | BlobsAsked():
+                refused = self._begin(response, response.reply)
+                if refused is None:
                     return
+                reply = refused
             case BrokersFound(brokers=rows):
                 reply = BrokersListed(brokers=tuple(map(self._show, rows)))
             case _:
@@ -261,6 +264,17 @@ class Gateway:
             undelivered = newest and not response.repeated and (sent is Sent.GONE or not listed)
             if isinstance(reply, JobsLeased) and undelivered:
                 self._release_undelivered(response, reply.leases)
+
+    def _begin(self, response: Response, found: LogFound | BlobsAsked) -> Refused | None:
+        """Begin what another thread does: the response is sent once it is there. Return a refusal if too many wait."""
+        try:
+            if isinstance(found, LogFound):
+                self._searcher.search(response, found)
+            else:
+                self._blobkeeper.ask(response, found)
+        except PeerError as error:
+            return refusal(error)
+        return None
 
     def _searched(self, response: Response, size_bytes: int) -> None:
         """Charge a search for the bytes in which it has searched, and send its reply."""

@@ -15,13 +15,15 @@ VERIFYING_UNITS: Final = 4  # units of verifying a token's signature
 BYTES_A_UNIT: Final = 4_096  # bytes of a request's body that are decoded in a unit
 VALUES_A_UNIT: Final = 64  # msgpack values of a body that are decoded in a unit
 EVENT_BYTES_A_UNIT: Final = 65_536  # bytes of published events in a unit: events are not decoded one by one
+BLOB_BYTES_A_UNIT: Final = 262_144  # bytes of blobs in a unit, from a bucket of their own: 500 MB/s by default
 SEARCHED_BYTES_A_UNIT: Final = 262_144  # bytes of a log, decompressed, searched in a unit: outside of the event loop
 REPLY_BYTES_A_UNIT: Final = 49_152  # bytes of replies in a unit, as measured: with the default quota, 94 MiB/s
 
 
-def price_of_decoding(size_bytes: int, values: int, *, events: bool) -> int:
-    """Return the price of decoding a body with this many bytes and values; `events`: it is mostly published events."""
-    return 1 + size_bytes // (EVENT_BYTES_A_UNIT if events else BYTES_A_UNIT) + values // VALUES_A_UNIT
+def price_of_decoding(size_bytes: int, values: int, *, bulk: bool, blobs: bool = False) -> int:
+    """Return the price of decoding a body with so many bytes and values; `bulk`: mostly events; `blobs`: or blobs."""
+    bytes_a_unit = BLOB_BYTES_A_UNIT if blobs else EVENT_BYTES_A_UNIT if bulk else BYTES_A_UNIT
+    return 1 + size_bytes // bytes_a_unit + values // VALUES_A_UNIT
 
 
 def price_of_reply(size_bytes: int) -> int:

@@ -4,7 +4,8 @@ A bucket fills steadily, up to the units of `burst_s` seconds. A request is admi
 charged its cost once that is known. So a costly request leaves a debt, and the next requests are refused until it is
 paid off. A refused request costs a unit too: a sender that repeats at once waits longer.
 
-A tenant has two buckets, one of them for its agents, so that a flood of submissions expires no leases. A machine has
+A tenant has three buckets: for its clients, for its agents, and for blobs. So a flood of submissions or of files
+expires no leases. A machine has
 one bucket, for messages that belong to no tenant: Pings, invalid messages, and tokens that have to be verified.
 """
 
@@ -29,6 +30,7 @@ class Purpose(IntEnum):
 
     CLIENT = auto()
     AGENT = auto()
+    BLOBS = auto()
     MACHINE = auto()  # messages that belong to no tenant
 
     @property

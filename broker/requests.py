@@ -24,6 +24,8 @@ from airunner.broker.lifecycle.leasing import dequeue, load_dequeue, load_send, 
 from airunner.broker.lifecycle.publishing import load_publish, publish
 from airunner.broker.lifecycle.queues import load_queue, load_secret, remove_secret, set_secret, update_queue
 from airunner.broker.lifecycle.reading import (
+    ask_blobs,
+    check_claim,
     get_job,
     list_agents,
     list_brokers,
@@ -53,7 +55,9 @@ from airunner.protocol.requests import (
     DequeueJob,
     EnqueueJob,
     EnqueueJobWithStdin,
+    GetBlob,
     GetJob,
+    HaveBlobs,
     ListAgents,
     ListBrokers,
     ListJobs,
@@ -61,6 +65,7 @@ from airunner.protocol.requests import (
     ListSecrets,
     Ping,
     PublishJobEvents,
+    PutBlob,
     ReadJobStdin,
     ReleaseJob,
     RemoveSecret,
@@ -123,7 +128,7 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     One of three functions answers it: `change` in a transaction, on the rows that `load` requests; `look_up` in the
     event loop, since it reads by a key; or `listing` in a thread, since it may take long. `queues` returns the queues
     that the request names. `mints` returns how many jobs it creates: the Gateway draws their ids and keys. `extent`
-    bounds what it writes.
+    bounds what it writes. `blobs`: the tenant's bucket for blobs is charged, so that blobs delay no other request.
     """
 
     role: Role
@@ -135,11 +140,19 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     queues: Callable[[_R], Collection[str]] = _nothing
     mints: Callable[[_R], int] = _none
     extent: Callable[[_R], Extent] = extents.nothing_written
+    blobs: bool = False
+
+    @property
+    def from_agents(self) -> bool:
+        """Whether agents send it."""
+        return self.role is Role.WORK
 
     @property
     def purpose(self) -> Purpose:
-        """Purpose of the tenant's bucket that is charged: requests that need the role `work` come from agents."""
-        return Purpose.AGENT if self.role is Role.WORK else Purpose.CLIENT
+        """Purpose of the tenant's bucket that is charged."""
+        if self.blobs:
+            return Purpose.BLOBS
+        return Purpose.AGENT if self.from_agents else Purpose.CLIENT
 
     @property
     def execution(self) -> Execution:
@@ -248,6 +261,9 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete, extent=lambda _: extents.END),
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release, extent=lambda _: extents.RELEASE),
     ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
+    HaveBlobs: Kind[HaveBlobs](role=Role.WORK, blobs=True, look_up=check_claim),
+    PutBlob: Kind[PutBlob](role=Role.WORK, blobs=True, look_up=check_claim),
+    GetBlob: Kind[GetBlob](role=Role.READ, blobs=True, look_up=ask_blobs),
     CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel, extent=lambda _: extents.END),
     SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send, extent=lambda _: extents.SIZE),
     RetryJob: Kind[RetryJob](

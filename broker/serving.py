@@ -20,6 +20,8 @@ import anyio
 
 from airunner.broker.ahead import map_ahead
 from airunner.broker.aws.opening import NO_LINES, open_lines
+from airunner.broker.blobs.address import MEMORY, open_blobs
+from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.broker import Broker, Membership
 from airunner.broker.conditions import judge_descriptors, judge_durability, judge_store
 from airunner.broker.control import open_control
@@ -55,6 +57,7 @@ from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveRouter, bind_gatekeeper, open_context
 from airunner.transport.workthread import WorkThread
 
+BLOB_THREADS: Final = 4  # requests about blobs at once: they wait for the disk or a bucket
 END_S: Final = 5.0  # for a server to finish what it was sent, when the broker ends
 
 
@@ -119,7 +122,8 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
                 change_secret=change_secret(pair.secret),
                 lines=lines,
-                searches=SearchThreads(ends.enter_context(_search_thread()), map_ahead),
+                searches=SearchThreads(ends.enter_context(_thread()), map_ahead),
+                blobs=_blobs(settings, home, engine, ends),
             )
             server = await open_http(settings.http)
             group.start_soon(server.run, broker_pages(health, broker.metrics(settings.tenants)), name="HttpServer")
@@ -168,9 +172,19 @@ def _work_thread(engine: Engine) -> Generator[WorkThread]:
                 os._exit(_say_why(failed))
 
 
+def _blobs(settings: Settings, home: Home, engine: Engine, ends: ExitStack) -> Blobs | None:
+    """Open the blob store, with its threads; None: several brokers, which have none together."""
+    address = settings.blobs
+    if address is None and engine.alone:
+        address = MEMORY if settings.store_url == MEMORY else str(home.store.parent / "blobs")
+    if address is None:
+        return None
+    return Blobs(open_blobs(address), [ends.enter_context(_thread()) for _ in range(BLOB_THREADS)])
+
+
 @contextmanager
-def _search_thread() -> Generator[WorkThread]:
-    """Run the thread of the Searcher; a search that is under way ends first, in some 20 ms."""
+def _thread() -> Generator[WorkThread]:
+    """Run a thread of the Searcher or Blobkeeper; what is under way ends first."""
     thread = WorkThread()
     try:
         yield thread

@@ -20,6 +20,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     advertise: str | None
     http: str
     store_url: str | None
+    blobs: str | None
     auth: bool
     public_key: Path | None
     retention: RetentionPlan

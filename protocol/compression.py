@@ -38,39 +38,49 @@ def compressed(raw: bytes) -> bytes:
     return frame if len(frame) < len(raw) else raw
 
 
+def frame_of(raw: bytes) -> bytes:
+    """Compress bytes to one frame, also where that makes them longer; any thread may."""
+    return zstd.compress(raw, LEVEL)
+
+
 def content_bytes(raw: bytes) -> int:
     """Return the size of a batch when decompressed, as its header states it, without decompressing anything.
 
     Raises `BadRequest`: the header of a frame is broken, or states no size or one above `BATCH_BYTES_MAX`.
     """
-    if not is_compressed(raw):
-        return len(raw)
+    return _stated_bytes(raw, BATCH_BYTES_MAX) if is_compressed(raw) else len(raw)
+
+
+def _stated_bytes(frame: bytes, bytes_max: int) -> int:
     try:
-        header = zstd.get_frame_info(raw)
+        header = zstd.get_frame_info(frame)
     except zstd.ZstdError as error:
-        raise BadRequest("events: broken zstd frame") from error
+        raise BadRequest("broken zstd frame") from error
     stated = cast("int | None", header.decompressed_size)  # None is not in the library's types
     if stated is None:
-        raise BadRequest("events: zstd frame without the size of its content")
-    if stated > BATCH_BYTES_MAX:
-        raise BadRequest(f"events: {stated} bytes in a zstd frame, at most {BATCH_BYTES_MAX} are allowed")
+        raise BadRequest("zstd frame without the size of its content")
+    if stated > bytes_max:
+        raise BadRequest(f"{stated} bytes in a zstd frame, at most {bytes_max} are allowed")
     return stated
 
 
 def decompressed(raw: bytes) -> bytes:
-    """Decompress a batch that is compressed, and return any other as it is.
+    """Decompress a batch that is compressed, and return any other as it is. Raises `BadRequest`, as for a frame."""
+    return decompressed_frame(raw, BATCH_BYTES_MAX) if is_compressed(raw) else raw
 
-    Raises `BadRequest`: it is not exactly one whole frame, has another size than its header states, needs a dictionary,
-    or `content_bytes` refuses it.
+
+def decompressed_frame(frame: bytes, bytes_max: int) -> bytes:
+    """Decompress a frame.
+
+    Raises `BadRequest`: it is not exactly one whole frame, has another size than its header states or one above
+    `bytes_max`, or needs a dictionary.
     """
-    if not is_compressed(raw):
-        return raw
-    size_bytes = content_bytes(raw)
-    frame = zstd.ZstdDecompressor()
+    size_bytes = _stated_bytes(frame, bytes_max)
+    decompressor = zstd.ZstdDecompressor()
     try:
-        content = frame.decompress(raw, size_bytes + 1)
+        content = decompressor.decompress(frame, size_bytes + 1)
     except zstd.ZstdError as error:
-        raise BadRequest("events: broken zstd frame") from error
-    if not frame.eof or frame.unused_data:
-        raise BadRequest("events: not one whole zstd frame")
+        raise BadRequest("broken zstd frame") from error
+    if not decompressor.eof or decompressor.unused_data:
+        raise BadRequest("not one whole zstd frame")
     return content

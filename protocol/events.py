@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from airunner.protocol.blobs import Slice
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import decompressed
 from airunner.protocol.errors import BadRequest
@@ -30,6 +31,8 @@ BATCH_EVENTS_MAX: Final = 1_024
 TAG_BYTES: Final = 4  # of an event's tag in a LOG_SIGNED
 HEAD_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+ARTIFACT_PATH_CHARS_MAX: Final = 4_096  # as Linux's PATH_MAX
+SLICES_MAX: Final = 1_024  # of one ARTIFACT: 1 GiB in pieces of 1 MiB, in some 45 KB
 SIGNED_EVENTS_MAX: Final = 2 * BATCH_EVENTS_MAX  # of one LOG_SIGNED
 
 
@@ -191,6 +194,22 @@ class LogSigned(Body, frozen=True, kw_only=True, tag="LOG_SIGNED"):
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
+class Artifact(Body, frozen=True, kw_only=True, tag="ARTIFACT"):
+    """A file that the job leaves: its blobs are stored. A later one of the same path in the log replaces it.
+
+    `path` is relative to the checkout, and ends with `/` for a folder; `target` is that of a symbolic link. The slices
+    are the file's content, in order; those of a file with more than `SLICES_MAX` are the content of `index`: slices of
+    a MessagePack array of slices.
+    """
+
+    path: Annotated[str, Meta(min_length=1, max_length=ARTIFACT_PATH_CHARS_MAX)]
+    mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o644
+    size_bytes: Natural = 0
+    target: Text = ""
+    slices: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
+    index: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
+
+
 AgentBody = (
     GitCloneStart
     | GitCloneProgress
@@ -204,6 +223,7 @@ AgentBody = (
     | TerminalResize
     | OutputTruncated
     | LogSigned
+    | Artifact
 )
 BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from airunner.protocol.blobs import Blob
 from airunner.protocol.events import EventSegment
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.frames import FIRST
@@ -313,6 +314,22 @@ class LogSearched(Message, frozen=True, kw_only=True, omit_defaults=True):
     end: SearchPlace | None = None
 
 
+class BlobsMissing(Message, frozen=True, kw_only=True):
+    """The blobs are claimed; the broker does not have those at these places in the request's `ids`."""
+
+    missing: tuple[Natural, ...]
+
+
+class BlobsPut(Message, frozen=True, kw_only=True):
+    """The blobs are stored."""
+
+
+class BlobsGot(Message, frozen=True, kw_only=True):
+    """Blobs for the first of the requested ids, at least one."""
+
+    blobs: tuple[Blob, ...]
+
+
 class Nudge(Message, frozen=True, kw_only=True):
     """Hint to send a heartbeat, because a leased job was cancelled; sent without a request, under the id of zeros."""
 
@@ -350,6 +367,9 @@ Reply = (
     | LogSearched
     | JobWatched
     | TenantWatched
+    | BlobsMissing
+    | BlobsPut
+    | BlobsGot
     | Nudge
     | Refused
 )

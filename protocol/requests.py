@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from airunner.protocol import replies
+from airunner.protocol.blobs import IDS_MAX, Blob, WireId
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags, TerminalSize
@@ -197,6 +198,29 @@ class ReadJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
     bytes_max: Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)] = STDIN_BYTES_MAX
 
 
+class HaveBlobs(Asking[replies.BlobsMissing], frozen=True, kw_only=True):
+    """Claim blobs for the job of a lease, and get those that the broker does not have. Role `work`.
+
+    A claimed blob is kept as long as the job; put the missing ones then. A repeat claims nothing more.
+    """
+
+    lease: replies.LeaseRef
+    ids: Annotated[tuple[WireId, ...], Meta(min_length=1, max_length=IDS_MAX)]
+
+
+class PutBlob(Asking[replies.BlobsPut], frozen=True, kw_only=True):
+    """Store blobs that the job of a lease has claimed: all or none. Role `work`."""
+
+    lease: replies.LeaseRef
+    blobs: Annotated[tuple[Blob, ...], Meta(min_length=1, max_length=IDS_MAX)]
+
+
+class GetBlob(Asking[replies.BlobsGot], frozen=True, kw_only=True):
+    """Get blobs of the tenant, the first of `ids` and as many of the next as fit in a reply. Role `read`."""
+
+    ids: Annotated[tuple[WireId, ...], Meta(min_length=1, max_length=IDS_MAX)]
+
+
 class CancelJob(Asking[replies.JobCancelled], frozen=True, kw_only=True):
     """Cancel a job. A waiting job is CANCELLED at once; a running job is ended by its agent. Role `submit`.
 
@@ -349,6 +373,9 @@ StoreRequest = (
     | CompleteJob
     | ReleaseJob
     | ReadJobStdin
+    | HaveBlobs
+    | PutBlob
+    | GetBlob
     | CancelJob
     | SendInput
     | RetryJob

@@ -11,6 +11,7 @@ from airunner.agent.output.redactor import Redactor
 from airunner.protocol.events import (
     STREAMS,
     AgentBody,
+    Artifact,
     GitCloneEnd,
     GitCloneError,
     GitCloneProgress,
@@ -59,6 +60,8 @@ class Redaction:
                 )
             case GitCloneProgress() | GitCloneError() | ProcessError():
                 return msgspec.structs.replace(body, message=self._text(body.message))
+            case Artifact():
+                return msgspec.structs.replace(body, path=self._text(body.path), target=self._text(body.target))
             case GitCloneEnd() | ProcessStart() | ProcessEnd() | Heartbeat() | TerminalResize() | OutputTruncated():
                 return body  # has only numbers, or the hash of a commit
             case Output():

@@ -13,7 +13,7 @@ from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import JobEventsReplayed, Reply
-from airunner.protocol.requests import SearchLog, StoreRequest
+from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob, SearchLog, StoreRequest
 
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
 
@@ -121,6 +121,12 @@ class LogFound(Struct, frozen=True):
         return sum(len(segment.events) for segment in self.segments)
 
 
+class BlobsAsked(Struct, frozen=True):
+    """Blobs for the reply to a request about blobs, which the Blobkeeper makes: its lease, if it has one, is valid."""
+
+    request: HaveBlobs | PutBlob | GetBlob
+
+
 class LeasesCounted(Struct, frozen=True):
     """Lease counts for the reply to a ListAgents, by agent; the Gateway adds the rest from its Roster."""
 
@@ -133,7 +139,7 @@ class BrokersFound(Struct, frozen=True):
     brokers: list[BrokerRow]
 
 
-StoreReply = Reply | WatchKeyFound | StreamsFound | LogFound | LeasesCounted | BrokersFound
+StoreReply = Reply | WatchKeyFound | StreamsFound | LogFound | BlobsAsked | LeasesCounted | BrokersFound
 
 
 class News(Struct, kw_only=True):

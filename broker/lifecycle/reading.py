@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from airunner.broker.lifecycle.commands import (
+    BlobsAsked,
     BrokersFound,
     LeasesCounted,
     LogFound,
@@ -31,6 +32,7 @@ from airunner.protocol.replies import (
     JobFound,
     JobsListed,
     JobStdinRead,
+    LeaseRef,
     ListPlace,
     QueuesListed,
     QueueSummary,
@@ -39,12 +41,15 @@ from airunner.protocol.replies import (
 )
 from airunner.protocol.requests import (
     PAGE_SIZE_MAX,
+    GetBlob,
     GetJob,
+    HaveBlobs,
     ListAgents,
     ListBrokers,
     ListJobs,
     ListQueues,
     ListSecrets,
+    PutBlob,
     ReadJobStdin,
     ReplayJobEvents,
     SearchLog,
@@ -111,13 +116,32 @@ def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) ->
 
     The engine reads all of it for each piece: it has 1 MiB at most, and only slow links ask for many pieces.
     """
-    lease = request.lease
-    job = _find(engine, command.tenant, lease.job_id, None)  # in any queue: the task token proves the lease
+    job = _leased(engine, command.tenant, request.lease)
+    stdin = stdin_in(engine.segments(job.number, STDIN_SEQUENCE))
+    return JobStdinRead(data=stdin[request.offset : request.offset + request.bytes_max])
+
+
+def check_claim(engine: Engine, command: TenantRequest, request: HaveBlobs | PutBlob) -> BlobsAsked:
+    """Check the lease of a request about blobs. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
+    _leased(engine, command.tenant, request.lease)
+    return BlobsAsked(request)
+
+
+def ask_blobs(_engine: Engine, _command: TenantRequest, request: GetBlob) -> BlobsAsked:
+    """Pass a request for blobs on: they are not in the store."""
+    return BlobsAsked(request)
+
+
+def _leased(engine: Engine, tenant: str, lease: LeaseRef) -> JobRow:
+    """Find the job of a lease, in any queue: the task token proves it.
+
+    Raises `NotFound`; `StaleToken`: the lease has ended; `CorruptLog`.
+    """
+    job = _find(engine, tenant, lease.job_id, None)
     held = job.state == JobState.RUNNING and job.attempt == lease.attempt
     if not held or job.token_hash != token_hash(lease.task_token):
         raise StaleToken
-    stdin = stdin_in(engine.segments(job.number, STDIN_SEQUENCE))
-    return JobStdinRead(data=stdin[request.offset : request.offset + request.bytes_max])
+    return job
 
 
 def _find(engine: Engine, tenant: str, job_id: str, queues: QueueScope, *, spec: bool = False) -> JobRow:

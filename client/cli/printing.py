@@ -103,7 +103,13 @@ class ConsolePrinter:
                 return "cancel requested"
             case events.JobFinished():
                 return self._finished(event.body)
-            case events.ProcessEnd() | events.Heartbeat() | events.TerminalResize() | events.LogSigned() if self._kinds:
+            case (
+                events.ProcessEnd()
+                | events.Heartbeat()
+                | events.TerminalResize()
+                | events.LogSigned()
+                | events.Artifact()
+            ) if self._kinds:
                 return _asked_message(event.body)
             case events.GitCloneProgress(message=message) if not self._kinds and events.GIT_COUNT.match(message):
                 return None  # the status line shows it
@@ -164,6 +170,7 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
             | events.Heartbeat()
             | events.TerminalResize()
             | events.LogSigned()
+            | events.Artifact()
             | events.UnknownBody()
         ):
             return None
@@ -171,7 +178,9 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
             assert_never(body)
 
 
-def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalResize | events.LogSigned) -> str:
+def _asked_message(
+    body: events.ProcessEnd | events.Heartbeat | events.TerminalResize | events.LogSigned | events.Artifact,
+) -> str:
     """Format an event that is shown only if its kind is asked for."""
     match body:
         case events.ProcessEnd(duration_ms=duration_ms):
@@ -183,6 +192,8 @@ def _asked_message(body: events.ProcessEnd | events.Heartbeat | events.TerminalR
             return f"terminal is {cols} columns by {rows} rows"
         case events.LogSigned(index=index):
             return f"signed by its agent: {index} events"
+        case events.Artifact(path=path, size_bytes=size_bytes):
+            return f"artifact {one_line(path)}, {size_bytes:,} bytes"
         case _:
             assert_never(body)
 

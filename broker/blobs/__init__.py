@@ -1,0 +1,12 @@
+"""Blobs of jobs: the pieces of the files that jobs leave and need, in a store of objects beside the queue's store.
+
+```
+ agent, client ──► Gateway ──► Ledger (lease, role) ──BlobsAsked──► Blobkeeper ──► threads ──► BlobStore ──► disk, S3, …
+                      ◄───────────────── BlobsMissing, BlobsPut, BlobsGot ──────────┘
+```
+
+- `store.py` keeps blobs and claims as objects, each tenant's apart; `address.py` opens it, as `--blobs` says.
+- `keeper.py` answers requests about blobs in threads of its own, so that no other request waits for them.
+
+A job *claims* a blob before it is put. A blob is kept while a job that claims it exists.
+"""

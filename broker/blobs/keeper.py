@@ -1,0 +1,90 @@
+"""Blobkeeper: answers requests about blobs, in threads beside the Ledger: no other request waits for a blob.
+
+Each thread answers one request at a time; waiting tenants take turns. A request that finds too many waiting is refused
+with `busy`, and its sender repeats it: so memory is bounded, and a blob store that is away stops nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple, assert_never
+
+from anyio.abc import TaskGroup
+from msgspec.structs import replace
+
+from airunner.broker.blobs.store import BlobStore
+from airunner.broker.inbox import Response
+from airunner.broker.lifecycle.commands import BlobsAsked
+from airunner.broker.offload import Offload, Stepper, Steps
+from airunner.broker.tenantturns import TenantTurns
+from airunner.protocol.coding import refusal
+from airunner.protocol.errors import PeerError, Unsupported
+from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Reply
+from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob
+
+TENANT_WAITING_MAX: Final = 32  # requests of one tenant that wait
+WAITING_BYTES_MAX: Final = 67_108_864  # bytes of blobs of all waiting requests
+NO_BLOBS: Final = "this broker keeps no files of jobs: start each broker of its store with the same --blobs"
+
+
+class Blobs(NamedTuple):
+    """Blob store of a broker, and the threads in which it is used."""
+
+    store: BlobStore
+    offloads: Sequence[Offload]
+
+
+class Blobkeeper:
+    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the response of each."""
+
+    def __init__(self, blobs: Blobs | None, answer: Callable[[Response], None]) -> None:
+        self._blobs = blobs
+        self._answer = answer
+        self._waiting = TenantTurns[tuple[Response, BlobsAsked]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
+        self._lanes = [] if blobs is None else [Stepper(self._steps(), offload) for offload in blobs.offloads]
+
+    def run_in(self, group: TaskGroup) -> None:
+        """Start its lanes, one for each thread."""
+        for lane in self._lanes:
+            group.start_soon(lane.run, name="Blobkeeper")
+
+    def ask(self, response: Response, asked: BlobsAsked) -> None:
+        """Answer a request in a thread. Raises `Busy`: too many wait; `Unsupported`: there is no blob store."""
+        if self._blobs is None:
+            raise Unsupported(NO_BLOBS)
+        request = asked.request
+        size_bytes = sum(len(blob.content) for blob in request.blobs) if isinstance(request, PutBlob) else 0
+        self._waiting.put(response.command.tenant, (response, asked), size_bytes)
+        for lane in self._lanes:
+            lane.go_on()
+
+    def _steps(self) -> Steps[None]:
+        while True:
+            while self._waiting:
+                response, asked = self._waiting.take()
+                replies: list[Reply] = []
+                yield partial(self._reply, response, asked, replies)
+                self._answer(replace(response, reply=replies[0]))
+            yield None
+
+    def _reply(self, response: Response, asked: BlobsAsked, replies: list[Reply]) -> None:
+        try:
+            replies.append(self._done(response, asked))
+        except PeerError as error:
+            replies.append(refusal(error))
+
+    def _done(self, response: Response, asked: BlobsAsked) -> Reply:
+        assert self._blobs is not None, "a request was taken without a blob store"
+        store, tenant = self._blobs.store, response.command.tenant
+        match asked.request:
+            case HaveBlobs(lease=lease, ids=ids):
+                store.claim(tenant, lease.job_id, response.command.request_id, ids)
+                return BlobsMissing(missing=store.missing(tenant, ids))
+            case PutBlob(blobs=blobs):
+                store.put(tenant, blobs)
+                return BlobsPut()
+            case GetBlob(ids=ids):
+                return BlobsGot(blobs=store.get(tenant, ids))
+            case _:
+                assert_never(asked.request)

@@ -1,0 +1,72 @@
+"""Blobs: pieces of files, named by the BLAKE3 hash of their content, and compressed as one zstd frame each.
+
+```
+ files ──► pieces (≤ 1 MiB) ──► id = BLAKE3(piece), blob = zstd(piece) ──HaveBlobs, PutBlob──► broker
+           a file is a list of slices: (id, offset, length) of pieces ◄──GetBlob──
+```
+
+Small files share a piece, and a large file has many. A blob belongs to a tenant: the same content of two tenants is
+stored twice, so that neither can find out what the other has. Whoever reads a blob checks that its content has its id.
+
+Source of the hash: J. O'Connor et al., "BLAKE3: one function, fast everywhere", https://github.com/BLAKE3-team/BLAKE3
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, NewType
+
+from blake3 import blake3
+from msgspec import Meta, Struct
+
+from airunner.protocol.compression import decompressed_frame, frame_of
+from airunner.protocol.errors import BadRequest, Forged
+from airunner.protocol.names import Natural
+
+BlobId = NewType("BlobId", bytes)
+"""BLAKE3 hash of a piece, 32 bytes."""
+
+ID_BYTES: Final = 32
+PIECE_BYTES_MAX: Final = 1_048_576  # of a piece
+BLOB_BYTES_MAX: Final = PIECE_BYTES_MAX + 4_096  # of a compressed piece: zstd adds 3 bytes to each 128 KiB at most
+IDS_MAX: Final = 1_024  # ids in one request
+REQUEST_BYTES_MAX: Final = 1_048_576 + BLOB_BYTES_MAX  # blobs in one PutBlob or one reply to a GetBlob
+
+WireId = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+Content = Annotated[bytes, Meta(min_length=1, max_length=BLOB_BYTES_MAX)]
+
+
+class Blob(Struct, frozen=True, array_like=True, gc=False):
+    """Blob: a compressed piece, and its id."""
+
+    id: WireId
+    content: Content
+
+
+class Slice(Struct, frozen=True, array_like=True, gc=False):
+    """Slice of a piece: `length` bytes from `offset` on."""
+
+    blob: WireId
+    offset: Natural
+    length: Natural
+
+
+def blob_id(piece: bytes) -> BlobId:
+    """Hash a piece."""
+    return BlobId(blake3(piece).digest())
+
+
+def packed(piece: bytes) -> Blob:
+    """Compress a piece to the blob that is sent and stored."""
+    assert len(piece) <= PIECE_BYTES_MAX
+    return Blob(blob_id(piece), frame_of(piece))
+
+
+def unpacked(blob: Blob) -> bytes:
+    """Decompress a blob to its piece. Raises `Forged`: it is broken, or has other content than its id says."""
+    try:
+        piece = decompressed_frame(blob.content, PIECE_BYTES_MAX)
+    except BadRequest as error:
+        raise Forged(f"blob {blob.id.hex()[:16]}… is broken: {error.message}") from error
+    if blob_id(piece) != blob.id:
+        raise Forged(f"blob {blob.id.hex()[:16]}… has other content than its id says")
+    return piece
