@@ -162,7 +162,8 @@ class Broker:
             fleet=to_fleet,
         )
         timekeeper = Timekeeper(timekeeper_inbox, self.ledger_inbox, clock, self._edges)
-        janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention, self._is_first)
+        blobs, me = (None if self._blobs is None else self._blobs.store), self._store.engine.broker
+        janitor = Janitor(janitor_inbox, self.ledger_inbox, clock, self._retention, self._is_first, blobs, me)
         async with (
             to_timekeeper,
             timekeeper_inbox,

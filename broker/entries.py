@@ -6,14 +6,23 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from airunner.broker.inbox import BetweenBatches, Pending, Response
-from airunner.broker.lifecycle.commands import Adopt, Beat, Command, Expire, News, RenewAll, Retain, StoreReply
+from airunner.broker.lifecycle.commands import (
+    Adopt,
+    Beat,
+    Command,
+    Expire,
+    JanitorCommand,
+    News,
+    RenewAll,
+    StoreReply,
+)
 from airunner.broker.parking import Parked
 from airunner.broker.requests import Execution, kind_of
 from airunner.broker.store.needs import needs_of
 from airunner.broker.store.rows import QueueKey
 from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSecret, SetSecret, UpdateQueue
 
-ToApply = Pending | Expire | RenewAll | Retain | Beat | Adopt | Parked
+ToApply = Pending | Expire | RenewAll | JanitorCommand | Beat | Adopt | Parked
 Entry = ToApply | BetweenBatches
 
 ALONE: Final = 2**20  # price of a batch of its own: a change of a queue waits until no other broker uses the queue
@@ -27,7 +36,7 @@ def command_of(entry: ToApply) -> Command:
             return command
         case Parked(pending=pending):
             return pending.command
-        case Expire() | RenewAll() | Retain() | Beat() | Adopt():
+        case _:
             return entry
 
 

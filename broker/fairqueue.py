@@ -29,14 +29,14 @@ import anyio.lowlevel
 from anyio import WouldBlock
 
 from airunner.broker.inbox import BetweenBatches, Pending
-from airunner.broker.lifecycle.commands import Adopt, Beat, Expire, RenewAll, Retain
+from airunner.broker.lifecycle.commands import Adopt, Beat, Expire, JanitorCommand, RenewAll
 
 LANE_REQUESTS_MAX: Final = 2_048  # waiting requests of one tenant
 LANE_BYTES_MAX: Final = 33_554_432  # bytes of one tenant's waiting requests
 REQUESTS_MAX: Final = 16_384  # waiting requests of all tenants together
 TENANTS_MAX: Final = REQUESTS_MAX  # tenants whose place is remembered; the one served longest ago is forgotten first
 
-OwnCommand = Expire | RenewAll | Retain | Beat | Adopt | BetweenBatches
+OwnCommand = Expire | RenewAll | JanitorCommand | Beat | Adopt | BetweenBatches
 Entry = Pending | OwnCommand
 
 

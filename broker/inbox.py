@@ -63,9 +63,10 @@ class Nudged(Struct, frozen=True):
 
 
 class Swept(Struct, frozen=True):
-    """End of a retention step, Ledger → Janitor; `more`: the next step may remove something too."""
+    """End of a retention step or a FindGone, Ledger → Janitor; `more`, `gone`: see `News`."""
 
-    more: bool
+    more: bool = False
+    gone: tuple[JobId, ...] = ()
 
 
 class Beaten(Struct, frozen=True):

@@ -49,9 +49,9 @@ from airunner.broker.lifecycle.commands import (
     Beat,
     Done,
     Expire,
+    JanitorCommand,
     News,
     RenewAll,
-    Retain,
     StoreReply,
     TenantRequest,
 )
@@ -337,14 +337,14 @@ class Ledger:
 
     def _tell(self, entry: Entry, news: News) -> None:
         """Tell the actor that waits for the end of its command."""
-        if isinstance(entry, Retain):
-            self._janitor.send_nowait(Swept(news.more))
+        if isinstance(entry, JanitorCommand):
+            self._janitor.send_nowait(Swept(news.more, news.gone))
         elif isinstance(entry, Beat):
             self._fleet.send_nowait(Beaten(tuple(news.brokers)))
         elif isinstance(entry, Adopt):
             self._fleet.send_nowait(Adopted(frozenset(news.adopted)))
-            self._counts.add("adoptions", len(news.adopted))
             if news.adopted:
+                self._counts.add("adoptions", len(news.adopted))
                 self._bus.ready_all()  # the dead broker may have told nobody of its last jobs
 
     def _note_locked(self, queues: set[QueueKey]) -> None:

@@ -102,8 +102,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 _shared_engine(store_url, _identity(home, pair, settings, router.endpoint, relay.endpoint))
             )
             thread = ends.enter_context(_work_thread(engine))
-            health.watch(lambda: judge_store(engine.damage, health))
-            health.watch(lambda: judge_durability(engine.warnings, health))
+            _watch(engine, health)
             group.start_soon(health.run, name="Health")
             path = None if embedded is None else path_of(store_url)
             broker = Broker(
@@ -133,6 +132,12 @@ async def serve(settings: Settings, relay: Relay) -> None:
             await group.start(broker.run, name="Broker")
             _say(f"airunner broker ready: requests {router.endpoint} events {relay.endpoint} http {server.address}")
     _say("airunner broker stopped")
+
+
+def _watch(engine: Engine, health: Health) -> None:
+    """Have /health say what is wrong with a store."""
+    health.watch(lambda: judge_store(engine.damage, health))
+    health.watch(lambda: judge_durability(engine.warnings, health))
 
 
 def _shared_engine(url: str, identity: Identity) -> closing[Engine]:

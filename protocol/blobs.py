@@ -6,7 +6,7 @@
 ```
 
 Small files share a piece, and a large file has many. A blob belongs to a tenant: the same content of two tenants is
-stored twice, so that neither can find out what the other has. Whoever reads a blob checks that its content has its id.
+stored twice, so that neither can find out what the other has. A reader of a blob checks that its content has its id.
 
 Source of the hash: J. O'Connor et al., "BLAKE3: one function, fast everywhere", https://github.com/BLAKE3-team/BLAKE3
 """

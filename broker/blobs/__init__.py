@@ -5,7 +5,8 @@
                       ◄───────────────── BlobsMissing, BlobsPut, BlobsGot ──────────┘
 ```
 
-- `store.py` keeps blobs and claims as objects, each tenant's apart; `address.py` opens it, as `--blobs` says.
+- `store.py` keeps blobs and claims as objects, each tenant's apart, and deletes what no job claims.
+- `objects.py` reads and writes objects on a disk or in a bucket; `address.py` opens them, as `--blobs` says.
 - `keeper.py` answers requests about blobs in threads of its own, so that no other request waits for them.
 
 A job *claims* a blob before it is put. A blob is kept while a job that claims it exists.

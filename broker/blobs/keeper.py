@@ -79,8 +79,8 @@ class Blobkeeper:
         store, tenant = self._blobs.store, response.command.tenant
         match asked.request:
             case HaveBlobs(lease=lease, ids=ids):
-                store.claim(tenant, lease.job_id, response.command.request_id, ids)
-                return BlobsMissing(missing=store.missing(tenant, ids))
+                missing = store.claim(tenant, lease.job_id, response.command.request_id, ids)
+                return BlobsMissing(missing=missing)
             case PutBlob(blobs=blobs):
                 store.put(tenant, blobs)
                 return BlobsPut()

@@ -1,65 +1,67 @@
-"""Blob store: blobs and claims as objects on a disk, or in S3, Google Cloud Storage or Azure.
+"""Blob store: blobs, and the claims of jobs to them, as objects; each tenant's apart.
 
 ```
  TENANT/blobs/ab/abcd…      a blob, as it was sent: the first two digits of its id, and the id
  TENANT/claims/JOB/REQUEST  ids that a request has claimed for a job, one after the other
+ TENANT/sweeping/BROKER     a sweep of this broker deletes blobs now: see `sweep`
 ```
 
-An object is written whole or not at all, and is never changed. On a disk it is also synced before its request is
-answered. A tenant's name has no `=`, which stands for `/` in its folder's name.
+A blob is needed while a job that claims it exists. `sweep` deletes the others. It can run in one broker while jobs
+claim blobs through another: a claim is written *before* the blobs are looked up, and the claims are read *after* the
+mark of the sweep was written. So a request that does not see the mark has a claim that the sweep sees; and one that
+sees it is refused with `busy`, and repeated.
+
+A tenant's name has no `=`, which stands for `/` in its folder's name.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-import obstore
-from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import ObjectStore
-
-from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, unpacked
-from airunner.protocol.errors import Busy, NoSpace, NotFound
+from airunner.broker.blobs.objects import Objects
+from airunner.protocol.blobs import ID_BYTES, REQUEST_BYTES_MAX, Blob, unpacked
+from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
 
-AWAY_RETRY_MS: Final = 1_000  # after which a request may be repeated when the store of objects does not answer
-_FULL: Final = ("No space left on device", "Disk quota exceeded")
+ALONE: Final = "alone"  # in place of the id of a broker that has none
+SWEEPING_RETRY_MS: Final = 200  # after which a request may be repeated that came while a sweep deleted blobs
 
 
 class BlobStore:
-    """Blob store in `objects`; `folder` is the same as a folder of the disk, if it is one. Any thread may call it.
+    """Blob store in `objects`. Any thread may call it.
 
-    Methods raise `Busy`: the store of objects is away; `NoSpace`: it is full.
+    Methods raise `Busy`: the objects cannot be reached now; `NoSpace`: there is no room for more.
     """
 
-    def __init__(self, objects: ObjectStore, folder: Path | None = None) -> None:
+    def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._folder = folder
 
-    def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> None:
-        """Claim blobs for a job; a repeat of the request changes nothing."""
-        self._write([(f"{_folder_of(tenant)}/claims/{job_id}/{request_id.hex()}", b"".join(ids))])
+    def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
+        """Claim blobs for a job; return the places in `ids` of those that are not stored. A repeat claims nothing more.
 
-    def missing(self, tenant: str, ids: Sequence[bytes]) -> tuple[int, ...]:
-        """Return the places in `ids` of blobs that are not stored."""
-        with _refusing():
-            return tuple(place for place, blob in enumerate(ids) if not self._has(_key_of(tenant, blob)))
+        Raises `Busy` also during a sweep.
+        """
+        folder = _folder_of(tenant)
+        self._objects.put({f"{folder}/claims/{job_id}/{request_id.hex()}": b"".join(ids)})
+        if next(self._objects.keys(_marks_of(folder)), None) is not None:
+            raise Busy(retry_ms=SWEEPING_RETRY_MS)
+        return tuple(place for place, blob in enumerate(ids) if not self._objects.has(_key_of(folder, blob)))
 
     def put(self, tenant: str, blobs: Sequence[Blob]) -> None:
-        """Store blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""
+        """Store claimed blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""
         for blob in blobs:
             unpacked(blob)
-        self._write([(_key_of(tenant, blob.id), blob.content) for blob in blobs])
+        folder = _folder_of(tenant)
+        self._objects.put({_key_of(folder, blob.id): blob.content for blob in blobs})
 
     def get(self, tenant: str, ids: Iterable[bytes]) -> tuple[Blob, ...]:
         """Read the first blobs, as many as fit in a reply. Raises `NotFound`: the first is not stored."""
+        folder = _folder_of(tenant)
         found: list[Blob] = []
         size_bytes = 0
         for blob in ids:
-            content = self._read(_key_of(tenant, blob))
+            content = self._objects.get(_key_of(folder, blob))
             if content is None or (found and size_bytes + len(content) > REQUEST_BYTES_MAX):
                 break
             size_bytes += len(content)
@@ -68,55 +70,60 @@ class BlobStore:
             raise NotFound("this blob is not stored")
         return tuple(found)
 
-    def _read(self, key: str) -> bytes | None:
-        with _refusing():
-            try:
-                return bytes(obstore.get(self._objects, key).bytes())
-            except NotFoundError:
-                return None
+    def tenants(self) -> list[str]:
+        """List the tenants that have blobs or claims."""
+        return [folder.replace("=", "/") for folder in self._objects.folders()]
 
-    def _has(self, key: str) -> bool:
-        try:
-            obstore.head(self._objects, key)
-        except NotFoundError:
-            return False
-        return True
+    def claimants(self, tenant: str) -> list[str]:
+        """List the jobs that claim blobs."""
+        return list(dict.fromkeys(_job_of(key) for key in self._objects.keys(f"{_folder_of(tenant)}/claims")))
 
-    def _write(self, objects: Sequence[tuple[str, bytes]]) -> None:
-        with _refusing():
-            for key, content in objects:
-                obstore.put(self._objects, key, content, use_multipart=False)
-            if self._folder is not None:
-                _sync([self._folder / key for key, _ in objects])
+    def forget(self, tenant: str, job_id: str) -> None:
+        """Forget the claims of a job that exists no more."""
+        self._objects.delete(list(self._objects.keys(f"{_folder_of(tenant)}/claims/{job_id}")))
 
+    def sweep(self, tenant: str, broker: str = "") -> int:
+        """Delete the blobs that no job claims; return how many. `broker` is the id of the one that does it."""
+        folder = _folder_of(tenant)
+        claims, claimed = set[str](), set[bytes]()
+        self._read_claims(folder, claims, claimed)
+        candidates = [key for key in self._objects.keys(f"{folder}/blobs") if _id_of(key) not in claimed]
+        mark = f"{_marks_of(folder)}/{broker or ALONE}"
+        if not candidates:
+            self._objects.delete([mark])  # of a sweep in the middle of which it ended
+            return 0
+        self._objects.put({mark: b""})
+        self._read_claims(folder, claims, claimed)
+        unclaimed = [key for key in candidates if _id_of(key) not in claimed]
+        self._objects.delete(unclaimed)
+        self._objects.delete([mark])
+        return len(unclaimed)
 
-def _key_of(tenant: str, blob: bytes) -> str:
-    digits = blob.hex()
-    return f"{_folder_of(tenant)}/blobs/{digits[:2]}/{digits}"
+    def _read_claims(self, folder: str, seen: set[str], claimed: set[bytes]) -> None:
+        """Add the ids in claims that were not `seen` before to `claimed`."""
+        for key in self._objects.keys(f"{folder}/claims"):
+            if key not in seen:
+                seen.add(key)
+                ids = self._objects.get(key) or b""
+                claimed.update(ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES))
 
 
 def _folder_of(tenant: str) -> str:
     return tenant.replace("/", "=")
 
 
-def _sync(files: Sequence[Path]) -> None:
-    """Sync files and their folders to the disk."""
-    for path in [*files, *{path.parent for path in files}]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _marks_of(folder: str) -> str:
+    return f"{folder}/sweeping"
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Translate failures of the store of objects to refusals."""
-    try:
-        yield
-    except BaseError as error:
-        if any(word in str(error) for word in _FULL):
-            raise NoSpace("the broker's blob store is full: free space there") from error
-        raise Busy("the broker's blob store does not answer", retry_ms=AWAY_RETRY_MS) from error
-    except OSError as error:
-        raise NoSpace(f"the broker's blob store cannot be written: {error.strerror}") from error
+def _key_of(folder: str, blob: bytes) -> str:
+    digits = blob.hex()
+    return f"{folder}/blobs/{digits[:2]}/{digits}"
+
+
+def _id_of(key: str) -> bytes:
+    return bytes.fromhex(key.rpartition("/")[2])
+
+
+def _job_of(key: str) -> str:
+    return key.split("/")[2]

@@ -15,6 +15,7 @@ from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import JobEventsReplayed, Reply
 from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob, SearchLog, StoreRequest
 
+FOUND_MAX: Final = 64  # jobs that one FindGone looks up
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
 
 
@@ -78,7 +79,15 @@ class Retain(Struct, frozen=True, kw_only=True):
     store_bytes_max: int | None = None
 
 
-Command = TenantRequest | Expire | RenewAll | Retain | Beat | Adopt
+class FindGone(Struct, frozen=True):
+    """Search for jobs that exist no more, among at most `FOUND_MAX` jobs with claims to blobs; see `News.gone`."""
+
+    tenant: str
+    job_ids: tuple[JobId, ...]
+
+
+JanitorCommand = Retain | FindGone
+Command = TenantRequest | Expire | RenewAll | JanitorCommand | Beat | Adopt
 
 
 class Appended(Struct, frozen=True, gc=False):
@@ -151,7 +160,8 @@ class News(Struct, kw_only=True):
     `repeated`: there are several brokers, and the leases in the reply were granted before: the agent may have got them
     from another broker. `deadline_ms`: there are several brokers, and the leases in the reply were granted just now,
     until then; one that has another deadline later has reached its agent.
-    `brokers`: for a Beat, all brokers. `adopted`: brokers whose jobs this one has adopted.
+    `gone`: for a FindGone, those of its jobs that do not exist. `brokers`: for a Beat, all brokers. `adopted`: brokers
+    whose jobs this one has adopted.
     """
 
     appended: list[Appended] = []
@@ -162,6 +172,7 @@ class News(Struct, kw_only=True):
     more: bool = False
     repeated: bool = False
     deadline_ms: int | None = None
+    gone: tuple[JobId, ...] = ()
     brokers: list[BrokerRow] = []
     adopted: set[str] = set()
 

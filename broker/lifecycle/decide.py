@@ -10,6 +10,7 @@ from airunner.broker.lifecycle.commands import (
     Command,
     Done,
     Expire,
+    FindGone,
     News,
     RenewAll,
     Retain,
@@ -22,7 +23,7 @@ from airunner.broker.lifecycle.world import POINTS_PER_UNIT, World
 from airunner.broker.requests import kind_of
 from airunner.broker.store.contract import Engine
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import NotFound, PeerError
+from airunner.protocol.errors import CorruptLog, NotFound, PeerError
 from airunner.protocol.requests import CancelJob, RetryJob, SendInput
 
 
@@ -47,6 +48,8 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
             before = engine.work()
             retain(world, engine, command)
             worked = engine.work() - before
+        case FindGone(tenant=tenant, job_ids=job_ids):
+            world.news.gone = tuple(job_id for job_id in job_ids if not _exists(world, tenant, job_id))
         case Beat():
             world.news.brokers = world.brokers
         case Adopt(seen=seen):
@@ -64,6 +67,17 @@ def read(engine: Engine, command: TenantRequest) -> Done:
     except PeerError as error:
         reply = refusal(error)
     return Done(reply, News(), 1 + (engine.work() - before) // POINTS_PER_UNIT)
+
+
+def _exists(world: World, tenant: str, job_id: str) -> bool:
+    """Check whether a job exists, also one that is damaged."""
+    try:
+        world.job(tenant, job_id)
+    except CorruptLog:
+        return True
+    except NotFound:
+        return False
+    return True
 
 
 def _require_in(world: World, command: TenantRequest, queues: frozenset[str]) -> None:

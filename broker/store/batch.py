@@ -25,6 +25,7 @@ from airunner.broker.lifecycle.commands import (
     Command,
     Done,
     Expire,
+    FindGone,
     News,
     RenewAll,
     Retain,
@@ -198,6 +199,8 @@ def _keys(commands: Sequence[Command], now_ms: int) -> Keys:
                 keys.due = EXPIRE_MAX
             case Retain():
                 keys.sweep = sweep_of(command, now_ms)
+            case FindGone(tenant=tenant, job_ids=job_ids):
+                keys.jobs.update((tenant, job_id) for job_id in job_ids)
             case Beat():
                 keys.fleet = True
             case Adopt(seen=seen):

@@ -141,7 +141,7 @@ def test_a_request_that_names_another_queue_is_forbidden() -> None:
 
 @pytest.mark.parametrize("request_", [request for name, request in REQUESTS.items() if name != "Ping"])
 def test_a_machine_is_what_it_is_listed_as(request_: StoreRequest) -> None:
-    needed = PeerRole.AGENT if kind_of(request_).purpose is Purpose.AGENT else PeerRole.CLIENT
+    needed = PeerRole.AGENT if kind_of(request_).from_agents else PeerRole.CLIENT
     for role in PeerRole:
         here = admission(Entry("m", frozenset({role})))
         if role is needed:
@@ -157,7 +157,7 @@ def test_a_token_without_the_role_opens_nothing_and_uses_up_no_work(request_: St
     rates = Rates(1.0)
     with pytest.raises(Forbidden, match="role"):
         admit(admission(Entry("m", BOTH), others, rates), request_)
-    assert is_empty(rates, ASKS)
+    assert is_empty(rates, ASKS._replace(purpose=Purpose.BLOBS) if kind_of(request_).blobs else ASKS)
     assert not is_empty(rates, WORKS)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.protocol import events, replies, requests
+from airunner.protocol.blobs import Slice, packed
 from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
@@ -19,6 +20,7 @@ NOW_MS: Final = 1_767_225_600_000
 JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
 SEED: Final = bytes(range(32))
 TOKEN: Final = task_token(SEED, JOB_ID, 1)
+BLOB: Final = packed(b"3 pieces")
 LEASE: Final = replies.LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
 SPEC: Final = JobSpec(
     command="sh",
@@ -71,6 +73,9 @@ EVENTS: Final[dict[str, events.EventBody]] = {
     "HEARTBEAT": events.Heartbeat(timestamp_ms=NOW_MS, elapsed_ms=30_000, processes=2, memory_bytes=1_048_576),
     "TERMINAL_RESIZE": events.TerminalResize(timestamp_ms=NOW_MS, cols=80, rows=24),
     "OUTPUT_TRUNCATED": events.OutputTruncated(timestamp_ms=NOW_MS, omitted_bytes=1_048_576),
+    "ARTIFACT": events.Artifact(
+        timestamp_ms=NOW_MS, path="dist/app.tar", size_bytes=5, slices=(Slice(BLOB.id, 0, 3), Slice(BLOB.id, 7, 2))
+    ),
     "LOG_SIGNED": events.LogSigned(
         timestamp_ms=NOW_MS,
         index=2,
@@ -128,6 +133,9 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "CompleteJob": _COMPLETION,
     "ReleaseJob": requests.ReleaseJob(lease=LEASE),
     "ReadJobStdin": requests.ReadJobStdin(lease=LEASE, offset=5, bytes_max=2),
+    "HaveBlobs": requests.HaveBlobs(lease=LEASE, ids=(BLOB.id,)),
+    "PutBlob": requests.PutBlob(lease=LEASE, blobs=(BLOB,)),
+    "GetBlob": requests.GetBlob(ids=(BLOB.id,)),
     "SendInput": requests.SendInput(job_id=JOB_ID, resize=TerminalSize(cols=120, rows=40)),
     "CancelJob": requests.CancelJob(job_id=JOB_ID),
     "RetryJob": requests.RetryJob(job_id=JOB_ID),
@@ -179,6 +187,9 @@ REPLIES: Final[dict[str, replies.Reply]] = {
     ),
     "JobCompleted": replies.JobCompleted(state=JobState.COMPLETED),
     "JobReleased": replies.JobReleasedReply(),
+    "BlobsMissing": replies.BlobsMissing(missing=(0,)),
+    "BlobsPut": replies.BlobsPut(),
+    "BlobsGot": replies.BlobsGot(blobs=(BLOB,)),
     "JobStdinRead": replies.JobStdinRead(data=b"3\n"),
     "InputSent": replies.InputSent(state=JobState.RUNNING),
     "JobCancelled": replies.JobCancelled(state=JobState.RUNNING),

@@ -1,0 +1,135 @@
+"""Objects on a disk, or in S3, Google Cloud Storage or Azure: the port that the blob store uses, and obstore behind it.
+
+An object is written whole or not at all. What was written is seen at once by every reader, also from other brokers; S3
+promises that since December 2020. On a disk an object is synced before `put` returns.
+
+Source: https://aws.amazon.com/s3/consistency/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+from airunner.protocol.errors import Busy, NoSpace
+
+AWAY_RETRY_MS: Final = 1_000  # after which a request may be repeated when the objects cannot be reached
+_FULL: Final = ("No space left on device", "Disk quota exceeded")
+DELETED_MAX: Final = 1_000  # objects in one request to delete, as S3 takes them
+
+
+class Objects(Protocol):
+    """Objects by key. Methods raise `Busy`: they cannot be reached now; `NoSpace`: there is no room for more."""
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects; those of the same keys are replaced."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """Read an object; None: there is none."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Return whether there is an object."""
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """List the keys of the objects in a folder and those in it."""
+        ...
+
+    def folders(self) -> list[str]:
+        """List the topmost folders."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; a missing one is ignored."""
+        ...
+
+
+class StoredObjects:
+    """Objects in a store of obstore; `folder`: the same as a folder of the disk, if it is one. For any thread."""
+
+    def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
+        self._store = store
+        self._folder = folder
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects, and sync them to the disk."""
+        with _refusing():
+            for key, content in objects.items():
+                obstore.put(self._store, key, content, use_multipart=False)
+            if self._folder is not None:
+                _sync([self._folder / key for key in objects])
+
+    def get(self, key: str) -> bytes | None:
+        """Read an object."""
+        with _refusing():
+            try:
+                return bytes(obstore.get(self._store, key).bytes())
+            except FileNotFoundError:
+                return None
+
+    def has(self, key: str) -> bool:
+        """Look an object up."""
+        with _refusing():
+            try:
+                obstore.head(self._store, key)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """List keys, page by page."""
+        with _refusing():
+            for page in obstore.list(self._store, prefix):
+                for found in page:
+                    yield found["path"]
+
+    def folders(self) -> list[str]:
+        """List the topmost folders."""
+        with _refusing():
+            return list(obstore.list_with_delimiter(self._store)["common_prefixes"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, in as few requests as the store takes."""
+        with _refusing():
+            for at in range(0, len(keys), DELETED_MAX):
+                try:
+                    obstore.delete(self._store, keys[at : at + DELETED_MAX])
+                except FileNotFoundError:  # a disk says so, and goes no further
+                    self._delete_each(keys[at : at + DELETED_MAX])
+
+    def _delete_each(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, key)
+
+
+def _sync(files: Sequence[Path]) -> None:
+    """Sync files and their folders to the disk."""
+    for path in [*files, *{path.parent for path in files}]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Translate failures of the store of objects to refusals."""
+    try:
+        yield
+    except BaseError as error:
+        if any(word in str(error) for word in _FULL):
+            raise NoSpace("the broker's blob store is full: free space there") from error
+        raise Busy("the broker's blob store does not answer", retry_ms=AWAY_RETRY_MS) from error
+    except OSError as error:
+        raise NoSpace(f"the broker's blob store cannot be written: {error.strerror}") from error
