@@ -199,6 +199,13 @@ class NoSpace(PeerError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class NoBlobs(PeerError):
+    """The broker keeps no files of jobs: start each broker of its store with the same --blobs."""
+
+    code = "no-blobs"
+    exit_code = EXIT_UNAVAILABLE
+
+
 class BadPattern(PeerError):
     """The pattern is not a regular expression of RE2, or one that would take too much memory."""
 

@@ -19,13 +19,12 @@ from airunner.broker.lifecycle.commands import BlobsAsked
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import PeerError, Unsupported
+from airunner.protocol.errors import NoBlobs, PeerError
 from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Reply
 from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob
 
 TENANT_WAITING_MAX: Final = 32  # requests of one tenant that wait
 WAITING_BYTES_MAX: Final = 67_108_864  # bytes of blobs of all waiting requests
-NO_BLOBS: Final = "this broker keeps no files of jobs: start each broker of its store with the same --blobs"
 
 
 class Blobs(NamedTuple):
@@ -50,9 +49,9 @@ class Blobkeeper:
             group.start_soon(lane.run, name="Blobkeeper")
 
     def ask(self, response: Response, asked: BlobsAsked) -> None:
-        """Answer a request in a thread. Raises `Busy`: too many wait; `Unsupported`: there is no blob store."""
+        """Answer a request in a thread. Raises `Busy`: too many wait; `NoBlobs`: there is no blob store."""
         if self._blobs is None:
-            raise Unsupported(NO_BLOBS)
+            raise NoBlobs
         request = asked.request
         size_bytes = sum(len(blob.content) for blob in request.blobs) if isinstance(request, PutBlob) else 0
         self._waiting.put(response.command.tenant, (response, asked), size_bytes)

@@ -1,0 +1,98 @@
+"""The Blobkeeper behind a Gateway: requests about blobs are answered beside the Ledger, in turns by tenant, bounded."""
+
+from __future__ import annotations
+
+import pytest
+from obstore.store import MemoryStore
+
+from airunner.broker.blobs.keeper import TENANT_WAITING_MAX, Blobkeeper, Blobs
+from airunner.broker.blobs.objects import StoredObjects
+from airunner.broker.blobs.store import BlobStore
+from airunner.broker.inbox import Response
+from airunner.broker.lifecycle.commands import BlobsAsked, TenantRequest
+from airunner.protocol.blobs import Blob, packed
+from airunner.protocol.errors import Busy, NoBlobs
+from airunner.protocol.names import RequestId
+from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Reply
+from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob
+from tests.broker.stage import Disk
+from tests.protocol.examples import BLOB, LEASE
+
+OTHER = packed(b"other")
+
+
+class Stage:
+    """A Blobkeeper with two threads that run when the test says so, and what it has answered."""
+
+    def __init__(self) -> None:
+        self.threads = [Disk(), Disk()]
+        for thread in self.threads:
+            thread.slow = True
+        self.answered: list[tuple[str, Reply]] = []
+        store = BlobStore(StoredObjects(MemoryStore()))
+        self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer)
+
+    def _answer(self, response: Response) -> None:
+        self.answered.append((response.key, response.reply))
+
+    def ask(self, tenant: str, name: str, request: HaveBlobs | PutBlob | GetBlob) -> None:
+        asked = BlobsAsked(request)
+        command = TenantRequest(tenant=tenant, request_id=RequestId(bytes(16)), request=request)
+        self.keeper.ask(Response(b"peer", command, asked, name), asked)
+
+    def finish(self) -> list[tuple[str, Reply]]:
+        """End all that waits; return what was answered since."""
+        while any(thread.waiting for thread in self.threads):
+            for thread in self.threads:
+                if thread.waiting:
+                    work, then = thread.waiting.pop(0)
+                    work()
+                    then(None)
+        answered, self.answered = self.answered, []
+        return answered
+
+
+def test_blobs_are_claimed_put_and_got_within_their_tenant() -> None:
+    stage = Stage()
+    stage.ask("a", "have", HaveBlobs(lease=LEASE, ids=(BLOB.id, OTHER.id)))
+    assert stage.finish() == [("have", BlobsMissing(missing=(0, 1)))]
+    stage.ask("a", "put", PutBlob(lease=LEASE, blobs=(BLOB,)))
+    assert stage.finish() == [("put", BlobsPut())]
+    stage.ask("a", "have", HaveBlobs(lease=LEASE, ids=(BLOB.id, OTHER.id)))
+    stage.ask("a", "get", GetBlob(ids=(BLOB.id,)))
+    assert sorted(stage.finish(), key=str) == [
+        ("get", BlobsGot(blobs=(BLOB,))),
+        ("have", BlobsMissing(missing=(1,))),
+    ]
+    stage.ask("b", "have", HaveBlobs(lease=LEASE, ids=(BLOB.id,)))
+    stage.ask("b", "get", GetBlob(ids=(BLOB.id,)))
+    have, get = sorted(stage.finish(), key=str, reverse=True)
+    assert have == ("have", BlobsMissing(missing=(0,)))
+    assert get[1].code == "not-found"
+
+
+def test_a_forged_blob_is_refused() -> None:
+    stage = Stage()
+    stage.ask("a", "put", PutBlob(lease=LEASE, blobs=(Blob(OTHER.id, BLOB.content),)))
+    ((_, reply),) = stage.finish()
+    assert reply.code == "forged"
+
+
+def test_tenants_take_turns_and_one_with_many_requests_is_told_to_wait() -> None:
+    stage = Stage()
+    for number in range(TENANT_WAITING_MAX + len(stage.threads)):
+        stage.ask("many", f"m{number}", GetBlob(ids=(BLOB.id,)))
+    with pytest.raises(Busy):
+        stage.ask("many", "too many", GetBlob(ids=(BLOB.id,)))
+    stage.ask("few", "f", GetBlob(ids=(BLOB.id,)))
+    order = [name for name, _ in stage.finish()]
+    assert order.index("f") <= 2 * len(stage.threads)
+    assert len(order) == 1 + TENANT_WAITING_MAX + len(stage.threads)
+
+
+def test_a_broker_without_a_blob_store_refuses() -> None:
+    keeper = Blobkeeper(None, lambda _: None)
+    request = GetBlob(ids=(BLOB.id,))
+    command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=request)
+    with pytest.raises(NoBlobs, match="--blobs"):
+        keeper.ask(Response(b"peer", command, BlobsAsked(request)), BlobsAsked(request))
