@@ -181,9 +181,9 @@ class Admission:
     @staticmethod
     def _authorise(entry: Entry, principal: Principal, request: StoreRequest, kind: Kind[Any]) -> None:
         """Authorise a request. Raises `Forbidden`: the token or the machine's key lacks the role or a queue."""
-        principal.require(kind.role)
-        needed = PeerRole.AGENT if kind.from_agents else PeerRole.CLIENT
-        if needed not in entry.roles:
+        principal.require(*kind.roles)
+        if kind.senders.isdisjoint(entry.roles):
+            needed = " or ".join(sorted(kind.senders))
             raise Forbidden(f"this machine's key is not listed with the role {needed}, which this request needs")
         scope = principal.queues
         if scope is not None and (outside := _queues_named(request) - scope):

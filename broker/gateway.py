@@ -120,7 +120,7 @@ class Gateway:
         self._feed = feed
         self._roster = roster or Roster()
         self._searcher = Searcher(searches, self._searched)
-        self._blobkeeper = Blobkeeper(blobs, lambda response: self.send([response]))
+        self._blobkeeper = Blobkeeper(blobs, self._kept, edges.wall_ms)
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
@@ -234,26 +234,32 @@ class Gateway:
         self._send(incoming.peer, request_id, refused, revision)
 
     def _answer(self, response: Response) -> None:
-        reply: Reply
+        """Complete a reply and send it, or have it made by another thread."""
+        asked = response.reply if isinstance(response.reply, LogFound) else self._blobkeeper.asked_by(response)
+        reply: Reply | None = self._begin(response, asked) if asked else self._completed(response)
+        if reply is not None:
+            self._deliver(response, reply)
+
+    def _completed(self, response: Response) -> Reply:
+        """Complete a reply with what is known here."""
         match response.reply:
             case WatchKeyFound() as found:
-                reply = self._watched(response, found)
+                return self._watched(response, found)
             case StreamsFound(queues=queues):
-                reply = self._tenant_watched(response, queues)
+                return self._tenant_watched(response, queues)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
                 after = response.command.request.after or ""
                 command, now_ms = response.command, self._edges.wall_ms()
-                reply = self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
-            case LogFound() | BlobsAsked():
-                refused = self._begin(response, response.reply)
-                if refused is None:
-                    return
-                reply = refused
+                return self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case BrokersFound(brokers=rows):
-                reply = BrokersListed(brokers=tuple(map(self._show, rows)))
+                return BrokersListed(brokers=tuple(map(self._show, rows)))
+            case LogFound() | BlobsAsked():
+                raise AssertionError("another thread makes this reply")
             case _:
-                reply = response.reply
+                return response.reply
+
+    def _deliver(self, response: Response, reply: Reply) -> None:
         # Checked again: the request may have waited for long, and its key may have been removed since.
         listed = self._admission.listed(response.key, response.command.request)
         shown = reply if listed else refusal(Unauthenticated(REVOKED))
@@ -275,6 +281,11 @@ class Gateway:
         except PeerError as error:
             return refusal(error)
         return None
+
+    def _kept(self, response: Response, reply: Reply) -> None:
+        """Send a reply that the Blobkeeper has made."""
+        self._deliver(response, reply)
+        self._admission.forget_entries()
 
     def _searched(self, response: Response, size_bytes: int) -> None:
         """Charge a search for the bytes in which it has searched, and send its reply."""

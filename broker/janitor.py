@@ -78,4 +78,5 @@ class Janitor:
                 await self._ledger.send(FindGone(tenant, tuple(map(JobId, claimants[at : at + FOUND_MAX]))))
                 for job_id in (await self._inbox.receive()).gone:
                     await to_thread.run_sync(blobs.forget, tenant, job_id)
+            await to_thread.run_sync(blobs.forget_uploads, tenant, self._clock.now_ms() // DAY_MS - 1)
             await to_thread.run_sync(blobs.sweep, tenant, self._broker)

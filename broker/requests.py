@@ -44,6 +44,7 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.rates import Purpose
 from airunner.broker.store.contract import Engine
 from airunner.broker.store.rows import Keys
+from airunner.certs.allowlist import PeerRole
 from airunner.certs.principal import Role
 from airunner.protocol.coding import decode_counted
 from airunner.protocol.compression import content_bytes, is_compressed
@@ -125,6 +126,8 @@ def _none(_request: object) -> int:
 class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     """Kind of request: a row of the table.
 
+    The sender needs `role`, or `or_role`.
+
     One of three functions answers it: `change` in a transaction, on the rows that `load` requests; `look_up` in the
     event loop, since it reads by a key; or `listing` in a thread, since it may take long. `queues` returns the queues
     that the request names. `mints` returns how many jobs it creates: the Gateway draws their ids and keys. `extent`
@@ -132,6 +135,7 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     """
 
     role: Role
+    or_role: Role | None = None
     change: Callable[[World, TenantRequest, _R], StoreReply] | None = None
     load: Callable[[Keys, TenantRequest, _R], None] = _load_nothing
     look_up: Callable[[Engine, TenantRequest, _R], StoreReply] | None = None
@@ -143,16 +147,21 @@ class Kind(Struct, Generic[_R], frozen=True, kw_only=True):
     blobs: bool = False
 
     @property
-    def from_agents(self) -> bool:
-        """Whether agents send it."""
-        return self.role is Role.WORK
+    def roles(self) -> tuple[Role, ...]:
+        """Roles of which a sender needs one."""
+        return (self.role,) if self.or_role is None else (self.role, self.or_role)
+
+    @property
+    def senders(self) -> frozenset[PeerRole]:
+        """Machines that may send it."""
+        return frozenset(PeerRole.AGENT if role is Role.WORK else PeerRole.CLIENT for role in self.roles)
 
     @property
     def purpose(self) -> Purpose:
         """Purpose of the tenant's bucket that is charged."""
         if self.blobs:
             return Purpose.BLOBS
-        return Purpose.AGENT if self.from_agents else Purpose.CLIENT
+        return Purpose.AGENT if self.role is Role.WORK else Purpose.CLIENT
 
     @property
     def execution(self) -> Execution:
@@ -261,9 +270,9 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     CompleteJob: Kind[CompleteJob](role=Role.WORK, change=complete, load=load_complete, extent=lambda _: extents.END),
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release, extent=lambda _: extents.RELEASE),
     ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
-    HaveBlobs: Kind[HaveBlobs](role=Role.WORK, blobs=True, look_up=check_claim),
-    PutBlob: Kind[PutBlob](role=Role.WORK, blobs=True, look_up=check_claim),
-    GetBlob: Kind[GetBlob](role=Role.READ, blobs=True, look_up=ask_blobs),
+    HaveBlobs: Kind[HaveBlobs](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
+    PutBlob: Kind[PutBlob](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
+    GetBlob: Kind[GetBlob](role=Role.READ, or_role=Role.WORK, blobs=True, look_up=ask_blobs),
     CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel, extent=lambda _: extents.END),
     SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send, extent=lambda _: extents.SIZE),
     RetryJob: Kind[RetryJob](

@@ -61,10 +61,11 @@ class Principal(Struct, frozen=True):
     expires_s: float
     queues: QueueScope = None
 
-    def require(self, role: Role) -> None:
-        """Require the role `role`; no role implies another. Raises `Forbidden` when this principal does not have it."""
-        if role not in self.roles:
-            raise Forbidden(f"this needs the role {role}, which the token of {self.subject} does not have")
+    def require(self, *roles: Role) -> None:
+        """Require one of these roles; no role implies another. Raises `Forbidden`: this principal has none of them."""
+        if self.roles.isdisjoint(roles):
+            named = " or ".join(roles)
+            raise Forbidden(f"this needs the role {named}, which the token of {self.subject} does not have")
 
 
 ANONYMOUS: Final = Principal("anonymous", DEFAULT_TENANT, ALL_ROLES, math.inf)

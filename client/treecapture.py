@@ -3,12 +3,12 @@
 ```
  working tree ──git add──► side index, side objects ──► tree ──► commit, child of HEAD
                               (a copy)  (a folder)                 │
- what the remote has ◄── bases ───────────────────────── thin pack of what it lacks
+ what the remote has ◄── bases ───────────────────────── bundle of what it lacks: a thin pack
 ```
 
 The index, HEAD, the objects and what `git status` says stay as they are: git works on a copy of the index, and writes
 objects to a folder that is removed. What a commit of everything would contain is what is captured: ignored files are
-left out, filters and line endings are applied. The same state gives the same commit and the same pack.
+left out, filters and line endings are applied. The same state gives the same commit and the same bundle.
 """
 
 from __future__ import annotations
@@ -43,26 +43,28 @@ _QUIET: Final = (
 )
 
 
-class Capture(Struct, frozen=True):
-    """Captured tree: its `commit`, the `bases` that the other side needs for the `pack`, and the pack's file.
+REF: Final = "refs/heads/airunner-tree"  # of the commit in the bundle
 
-    Without uncommitted work it is the commit of HEAD. Without a pack the remote has the commit.
+
+class Capture(Struct, frozen=True):
+    """Captured tree: its `commit`, and a Git `bundle` with what the `repository` lacks of it (None: nothing).
+
+    Without uncommitted work it is the commit of HEAD. `bases` are the commits that the bundle needs.
     """
 
+    repository: str
     commit: str
     tree: str
     bases: tuple[str, ...]
-    pack: Path | None
+    bundle: Path | None
 
 
 @contextmanager
-def captured(
-    folder: Path, environ: Mapping[str, str], *, remote: str = "", include_ignored: Sequence[str] = ()
-) -> Iterator[Capture]:
-    """Capture the working tree around `folder`; the pack is removed at the end.
+def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Sequence[str] = ()) -> Iterator[Capture]:
+    """Capture the working tree around `folder`; the bundle is removed at the end.
 
-    `remote` is the name of the remote that the other side fetches from (empty: any). `include_ignored` are patterns of
-    ignored files to capture too, as in .gitignore.
+    The repository to clone is the remote of the branch, or origin, or the only one; without a remote it is the working
+    tree's own. `include_ignored` are patterns of ignored files to capture too, as in .gitignore.
 
     Raises `OperatorError`: it is no working tree, has conflicts or a submodule with changes, or git fails.
     """
@@ -76,10 +78,22 @@ def captured(
         if include_ignored:
             side.run("add", "--force", "--", *(f":(top,glob){pattern}" for pattern in include_ignored))
         _refuse_embedded(side)
-        yield _commit(side, Path(scratch) / "pack", remote)
+        yield _commit(side, Path(scratch) / "bundle", *_remote_of(git))
 
 
-def _commit(side: _Git, pack: Path, remote: str) -> Capture:
+def _remote_of(git: _Git) -> tuple[str, tuple[str, ...]]:
+    """Return the address to clone from, and how git names the refs that are there, as far as it knows."""
+    branch = git.text("symbolic-ref", "--quiet", "--short", "HEAD", codes=(0, 1))
+    remotes = git.text("remote").split()
+    upstream = git.text("config", f"branch.{branch}.remote", codes=(0, 1)) if branch else ""
+    name = next((name for name in (upstream, "origin", *remotes[:1]) if name in remotes), None)
+    if name is None:
+        return str(git.folder), ("--branches", "--tags", "--remotes")
+    address = git.text("remote", "get-url", name)
+    return str((git.folder / address).resolve()) if (git.folder / address).is_dir() else address, (f"--remotes={name}",)
+
+
+def _commit(side: _Git, bundle: Path, repository: str, there: tuple[str, ...]) -> Capture:
     tree = side.text("write-tree")
     head = side.text("rev-parse", "--quiet", "--verify", "HEAD^{commit}", codes=(0, 1))
     commit = head
@@ -94,15 +108,16 @@ def _commit(side: _Git, pack: Path, remote: str) -> Capture:
         )
         parents = ("-p", head) if head else ()
         commit = dated.text("commit-tree", tree, *parents, "-m", MESSAGE)
-    there = f"--remotes={remote}" if remote else "--remotes"
-    listed = side.text("rev-list", "--boundary", commit, "--not", there).split()
+    listed = side.text("rev-list", "--boundary", commit, "--not", *there).split()
     if not listed:
-        return Capture(commit, tree, (commit,), None)
+        return Capture(repository, commit, tree, (commit,), None)
     bases = tuple(line[1:] for line in listed if line.startswith("-"))
     wanted = "".join(f"{line}\n" for line in (commit, *(f"^{base}" for base in bases)))
-    with pack.open("wb") as file:
+    with bundle.open("wb") as file:
+        file.write("".join(("# v2 git bundle\n", *(f"-{base}\n" for base in bases), f"{commit} {REF}\n\n")).encode())
+        file.flush()
         side.run("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "-q", given=wanted, out=file)
-    return Capture(commit, tree, bases, pack)
+    return Capture(repository, commit, tree, bases, bundle)
 
 
 def _side(git: _Git, scratch: Path) -> _Git:

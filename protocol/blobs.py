@@ -31,6 +31,11 @@ BLOB_BYTES_MAX: Final = PIECE_BYTES_MAX + 4_096  # of a compressed piece: zstd a
 IDS_MAX: Final = 1_024  # ids in one request
 REQUEST_BYTES_MAX: Final = 1_048_576 + BLOB_BYTES_MAX  # blobs in one PutBlob or one reply to a GetBlob
 
+UPLOAD_BYTES: Final = 16
+TREE_INDEX_MAX: Final = 8  # slices of a bundle's index: of some 180,000 slices, 180 GB
+UploadId = Annotated[bytes, Meta(min_length=UPLOAD_BYTES, max_length=UPLOAD_BYTES)]
+"""Random id of an upload: what a client has put for a job that it is about to submit."""
+
 WireId = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 Content = Annotated[bytes, Meta(min_length=1, max_length=BLOB_BYTES_MAX)]
 
@@ -48,6 +53,17 @@ class Slice(Struct, frozen=True, array_like=True, gc=False):
     blob: WireId
     offset: Natural
     length: Natural
+
+
+class TreeBundle(Struct, frozen=True, kw_only=True):
+    """Tree that was uploaded for a job: a Git bundle of its commit, of which the remote may have the beginning.
+
+    `index` has the MessagePack array of the slices that the bundle is.
+    """
+
+    upload: UploadId
+    size_bytes: Natural
+    index: Annotated[tuple[Slice, ...], Meta(min_length=1, max_length=TREE_INDEX_MAX)]
 
 
 def blob_id(piece: bytes) -> BlobId:

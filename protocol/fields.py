@@ -14,6 +14,7 @@ from typing import Annotated, Final, get_args
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
+from airunner.protocol.blobs import TreeBundle
 from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.form import Field, Form
@@ -37,6 +38,7 @@ from airunner.protocol.names import (
 from airunner.protocol.printable import shell_line
 
 DEFAULT_QUEUE: Final = "default"
+_QUEUE: Final = attrgetter("queue")
 PRIORITY_MAX: Final = 100  # the lowest priority is -100
 MAX_ATTEMPTS_DEFAULT: Final = 3
 ATTEMPTS_MAX: Final = 100
@@ -95,10 +97,6 @@ class TerminalSize(Struct, frozen=True, omit_defaults=True):
 
     def __str__(self) -> str:
         return f"{self.cols}x{self.rows}"
-
-
-def _queue(job: "JobSpec") -> str:
-    return job.queue
 
 
 def _streams(job: "JobSpec") -> str:
@@ -240,7 +238,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Field("Secrets whose variables are set to the path of a file with the value.", Form.WORDS, "--secret-file"),
     ] = ()
     no_redact: Annotated[Secrets, Field("Secret-looking variables that are not redacted.", Form.WORDS, plain=True)] = ()
-    queue: Annotated[Name, Field("Queue of the job.", exported=True, unset="`default`", show=_queue)] = DEFAULT_QUEUE
+    queue: Annotated[Name, Field("Queue of the job.", exported=True, unset="`default`", show=attrgetter("queue"))] = (
+        DEFAULT_QUEUE
+    )
     priority: Annotated[Priority, Field("Jobs of higher priority start first in their queue.", Form.NUMBER)] = 0
     require: Annotated[Tags, Field("Tags that an agent needs to run the job.", Form.PAIRS, metavar="TAG=VALUE")] = {}
     not_before_ms: Annotated[
@@ -298,6 +298,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Metadata, Field("Notes by which lists can find the job.", Form.PAIRS, also=("--label", "-l"), plain=True)
     ] = {}
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
+    tree: TreeBundle | None = None  # that brings the commit, or a part of its history, which the repository lacks
 
     def __post_init__(self) -> None:
         texts = _texts_of(self)
@@ -372,7 +373,7 @@ def _table() -> Iterator[Field]:
     for info in structs.fields(JobSpec):
         field = next((meta for meta in get_args(info.type) if isinstance(meta, Field)), None)
         if field is None:
-            continue  # nobody gives `stdin_bytes`: it follows from the standard input
+            continue  # nobody gives `stdin_bytes` and `tree`
         default = info.default if info.default_factory is NODEFAULT else info.default_factory()
         words = info.name.removesuffix("_ms").split("_")
         yield structs.replace(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from airunner.protocol import replies
-from airunner.protocol.blobs import IDS_MAX, Blob, WireId
+from airunner.protocol.blobs import IDS_MAX, Blob, UploadId, WireId
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags, TerminalSize
@@ -199,24 +199,25 @@ class ReadJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
 
 
 class HaveBlobs(Asking[replies.BlobsMissing], frozen=True, kw_only=True):
-    """Claim blobs for the job of a lease, and get those that the broker does not have. Role `work`.
+    """Claim blobs for the job of a lease or for an upload, and get those that the broker does not have.
 
-    A claimed blob is kept as long as the job; put the missing ones then. A repeat claims nothing more.
+    A claimed blob is kept as long as the job, or for a day; put the missing ones then. Role `work` or `submit`.
     """
 
-    lease: replies.LeaseRef
+    lease: replies.LeaseRef | None = None
+    upload: UploadId | None = None  # instead of a lease
     ids: Annotated[tuple[WireId, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
 
 class PutBlob(Asking[replies.BlobsPut], frozen=True, kw_only=True):
-    """Store blobs that the job of a lease has claimed: all or none. Role `work`."""
+    """Store claimed blobs: all or none. Role `work` or `submit`."""
 
-    lease: replies.LeaseRef
+    lease: replies.LeaseRef | None = None  # if a job has claimed them
     blobs: Annotated[tuple[Blob, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
 
 class GetBlob(Asking[replies.BlobsGot], frozen=True, kw_only=True):
-    """Get blobs of the tenant, the first of `ids` and as many of the next as fit in a reply. Role `read`."""
+    """Get blobs of the tenant, the first of `ids` and as many of the next as fit in a reply. Role `read` or `work`."""
 
     ids: Annotated[tuple[WireId, ...], Meta(min_length=1, max_length=IDS_MAX)]
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Final, NamedTuple, assert_never
 
 from anyio.abc import TaskGroup
-from msgspec.structs import replace
 
 from airunner.broker.blobs.store import BlobStore
 from airunner.broker.inbox import Response
@@ -19,10 +18,12 @@ from airunner.broker.lifecycle.commands import BlobsAsked
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import NoBlobs, PeerError
-from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Reply
-from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob
+from airunner.protocol.errors import BadRequest, NoBlobs, PeerError
+from airunner.protocol.names import RequestId
+from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, JobsEnqueued, Reply
+from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, GetBlob, HaveBlobs, PutBlob, RetryJob
 
+DAY_MS: Final = 86_400_000
 TENANT_WAITING_MAX: Final = 32  # requests of one tenant that wait
 WAITING_BYTES_MAX: Final = 67_108_864  # bytes of blobs of all waiting requests
 
@@ -35,13 +36,29 @@ class Blobs(NamedTuple):
 
 
 class Blobkeeper:
-    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the response of each."""
+    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the reply to each."""
 
-    def __init__(self, blobs: Blobs | None, answer: Callable[[Response], None]) -> None:
+    def __init__(
+        self, blobs: Blobs | None, answer: Callable[[Response, Reply], None], wall_ms: Callable[[], int]
+    ) -> None:
         self._blobs = blobs
+        self._wall_ms = wall_ms
         self._answer = answer
         self._waiting = TenantTurns[tuple[Response, BlobsAsked]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
         self._lanes = [] if blobs is None else [Stepper(self._steps(), offload) for offload in blobs.offloads]
+
+    def asked_by(self, response: Response) -> BlobsAsked | None:
+        """Return what has to be done for a response before it is sent: new jobs get the claims of their uploads."""
+        request, reply = response.command.request, response.reply
+        if isinstance(reply, BlobsAsked):
+            return reply
+        if self._blobs is None or not isinstance(reply, JobsEnqueued):
+            return None
+        if isinstance(request, RetryJob):
+            return BlobsAsked(request, reply)
+        if isinstance(request, EnqueueJob | EnqueueJobWithStdin) and any(job.tree for job in request.jobs):
+            return BlobsAsked(request, reply)
+        return None
 
     def run_in(self, group: TaskGroup) -> None:
         """Start its lanes, one for each thread."""
@@ -64,7 +81,7 @@ class Blobkeeper:
                 response, asked = self._waiting.take()
                 replies: list[Reply] = []
                 yield partial(self._reply, response, asked, replies)
-                self._answer(replace(response, reply=replies[0]))
+                self._answer(response, replies[0])
             yield None
 
     def _reply(self, response: Response, asked: BlobsAsked, replies: list[Reply]) -> None:
@@ -77,13 +94,30 @@ class Blobkeeper:
         assert self._blobs is not None, "a request was taken without a blob store"
         store, tenant = self._blobs.store, response.command.tenant
         match asked.request:
-            case HaveBlobs(lease=lease, ids=ids):
-                missing = store.claim(tenant, lease.job_id, response.command.request_id, ids)
-                return BlobsMissing(missing=missing)
+            case HaveBlobs() as have:
+                return BlobsMissing(missing=self._claim(store, tenant, response.command.request_id, have))
             case PutBlob(blobs=blobs):
                 store.put(tenant, blobs)
                 return BlobsPut()
             case GetBlob(ids=ids):
                 return BlobsGot(blobs=store.get(tenant, ids))
+            case EnqueueJob(jobs=jobs) | EnqueueJobWithStdin(jobs=jobs):
+                assert isinstance(asked.reply, JobsEnqueued), "no jobs were enqueued"
+                for job_id, job in zip(asked.reply.job_ids, jobs, strict=True):
+                    if job.tree is not None:
+                        store.hand_over(tenant, job.tree.upload, job_id)
+                return asked.reply
+            case RetryJob(job_id=origin):
+                assert isinstance(asked.reply, JobsEnqueued), "no job was enqueued"
+                store.inherit(tenant, origin, asked.reply.job_ids[0])
+                return asked.reply
             case _:
                 assert_never(asked.request)
+
+    def _claim(self, store: BlobStore, tenant: str, request_id: RequestId, have: HaveBlobs) -> tuple[int, ...]:
+        """Claim blobs. Raises `BadRequest`: neither for a lease nor for an upload."""
+        if have.lease is not None:
+            return store.claim(tenant, have.lease.job_id, request_id, have.ids)
+        if have.upload is None:
+            raise BadRequest("HaveBlobs needs a lease or an upload")
+        return store.claim_upload(tenant, have.upload, self._wall_ms() // DAY_MS, request_id, have.ids)

@@ -3,13 +3,16 @@
 ```
  TENANT/blobs/ab/abcd…      a blob, as it was sent: the first two digits of its id, and the id
  TENANT/claims/JOB/REQUEST  ids that a request has claimed for a job, one after the other
+ TENANT/uploads/UPLOAD/DAY/REQUEST    the same, for an upload: the job is about to be submitted
  TENANT/sweeping/BROKER     a sweep of this broker deletes blobs now: see `sweep`
 ```
 
-A blob is needed while a job that claims it exists. `sweep` deletes the others. It can run in one broker while jobs
-claim blobs through another: a claim is written *before* the blobs are looked up, and the claims are read *after* the
-mark of the sweep was written. So a request that does not see the mark has a claim that the sweep sees; and one that
-sees it is refused with `busy`, and repeated.
+A blob is needed while a job that claims it exists, or until the second midnight after an upload has claimed it. The job
+that is submitted with an upload gets its claims, and so does a retry of that job.
+
+`sweep` deletes the other blobs. It can run in one broker while jobs claim blobs through another: a claim is written
+*before* the blobs are looked up, and the claims are read *after* the mark of the sweep was written. So a request that
+does not see the mark has a claim that the sweep sees; and one that sees it is refused with `busy`, and repeated.
 
 A tenant's name has no `=`, which stands for `/` in its folder's name.
 """
@@ -24,6 +27,8 @@ from airunner.protocol.blobs import ID_BYTES, REQUEST_BYTES_MAX, Blob, unpacked
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
 
+DAY_DIGITS: Final = 6
+HANDED: Final = "tree-"  # begins the names of claims that came with an upload
 ALONE: Final = "alone"  # in place of the id of a broker that has none
 SWEEPING_RETRY_MS: Final = 200  # after which a request may be repeated that came while a sweep deleted blobs
 
@@ -42,8 +47,17 @@ class BlobStore:
 
         Raises `Busy` also during a sweep.
         """
+        return self._claim(tenant, f"claims/{job_id}", request_id, ids)
+
+    def claim_upload(
+        self, tenant: str, upload: bytes, day: int, request_id: RequestId, ids: Sequence[bytes]
+    ) -> tuple[int, ...]:
+        """Claim blobs for an upload, as `claim` does; `day`: since the epoch, by this broker's clock."""
+        return self._claim(tenant, f"uploads/{upload.hex()}/{day:0{DAY_DIGITS}}", request_id, ids)
+
+    def _claim(self, tenant: str, owner: str, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
         folder = _folder_of(tenant)
-        self._objects.put({f"{folder}/claims/{job_id}/{request_id.hex()}": b"".join(ids)})
+        self._objects.put({f"{folder}/{owner}/{request_id.hex()}": b"".join(ids)})
         if next(self._objects.keys(_marks_of(folder)), None) is not None:
             raise Busy(retry_ms=SWEEPING_RETRY_MS)
         return tuple(place for place, blob in enumerate(ids) if not self._objects.has(_key_of(folder, blob)))
@@ -69,6 +83,27 @@ class BlobStore:
         if not found:
             raise NotFound("this blob is not stored")
         return tuple(found)
+
+    def hand_over(self, tenant: str, upload: bytes, job_id: JobName) -> None:
+        """Give the job that was submitted with an upload its claims; a repeat gives it the same."""
+        self._copy(f"{_folder_of(tenant)}/uploads/{upload.hex()}", f"{_folder_of(tenant)}/claims/{job_id}")
+
+    def inherit(self, tenant: str, origin: JobName, job_id: JobName) -> None:
+        """Give a retry of a job the claims that came with an upload."""
+        self._copy(f"{_folder_of(tenant)}/claims/{origin}", f"{_folder_of(tenant)}/claims/{job_id}", HANDED)
+
+    def _copy(self, source: str, target: str, name: str = "") -> None:
+        for key in self._objects.keys(source):
+            last = key.rpartition("/")[2]
+            ids = self._objects.get(key) if last.startswith(name) else None
+            if ids is not None:
+                self._objects.put({f"{target}/{HANDED}{last.removeprefix(HANDED)}": ids})
+
+    def forget_uploads(self, tenant: str, before_day: int) -> None:
+        """Forget the claims of uploads from before a day."""
+        old = f"{before_day:0{DAY_DIGITS}}"
+        keys = self._objects.keys(f"{_folder_of(tenant)}/uploads")
+        self._objects.delete([key for key in keys if key.split("/")[3] < old])
 
     def tenants(self) -> list[str]:
         """List the tenants that have blobs or claims."""
@@ -101,11 +136,12 @@ class BlobStore:
 
     def _read_claims(self, folder: str, seen: set[str], claimed: set[bytes]) -> None:
         """Add the ids in claims that were not `seen` before to `claimed`."""
-        for key in self._objects.keys(f"{folder}/claims"):
-            if key not in seen:
-                seen.add(key)
-                ids = self._objects.get(key) or b""
-                claimed.update(ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES))
+        for kind in ("uploads", "claims"):  # in the order in which claims are handed over
+            for key in self._objects.keys(f"{folder}/{kind}"):
+                if key not in seen:
+                    seen.add(key)
+                    ids = self._objects.get(key) or b""
+                    claimed.update(ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES))
 
 
 def _folder_of(tenant: str) -> str:

@@ -12,8 +12,17 @@ from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, QueueKey,
 from airunner.certs.principal import QueueScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
-from airunner.protocol.replies import JobEventsReplayed, Reply
-from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob, SearchLog, StoreRequest
+from airunner.protocol.replies import JobEventsReplayed, JobsEnqueued, Reply
+from airunner.protocol.requests import (
+    EnqueueJob,
+    EnqueueJobWithStdin,
+    GetBlob,
+    HaveBlobs,
+    PutBlob,
+    RetryJob,
+    SearchLog,
+    StoreRequest,
+)
 
 FOUND_MAX: Final = 64  # jobs that one FindGone looks up
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
@@ -131,9 +140,13 @@ class LogFound(Struct, frozen=True):
 
 
 class BlobsAsked(Struct, frozen=True):
-    """Blobs for the reply to a request about blobs, which the Blobkeeper makes: its lease, if it has one, is valid."""
+    """Blobs for the reply to a request about blobs, which the Blobkeeper makes: its lease, if it has one, is valid.
 
-    request: HaveBlobs | PutBlob | GetBlob
+    `reply`: of a request that has made jobs, which may have trees.
+    """
+
+    request: HaveBlobs | PutBlob | GetBlob | EnqueueJob | EnqueueJobWithStdin | RetryJob
+    reply: JobsEnqueued | None = None
 
 
 class LeasesCounted(Struct, frozen=True):

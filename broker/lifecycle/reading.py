@@ -122,8 +122,9 @@ def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) ->
 
 
 def check_claim(engine: Engine, command: TenantRequest, request: HaveBlobs | PutBlob) -> BlobsAsked:
-    """Check the lease of a request about blobs. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
-    _leased(engine, command.tenant, request.lease)
+    """Check the lease of a request about blobs, if it names one. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
+    if request.lease is not None:
+        _leased(engine, command.tenant, request.lease)
     return BlobsAsked(request)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airunner.client.treecapture import captured
+from airunner.client.treecapture import REF, captured
 from airunner.protocol.errors import OperatorError
 
 ENVIRON = {
@@ -22,9 +22,9 @@ ENVIRON = {
 }
 
 
-def git(folder: Path, *words: str, given: bytes | None = None) -> str:
+def git(folder: Path, *words: str) -> str:
     command = ["git", "-c", "protocol.file.allow=always", *words]
-    done = subprocess.run(command, cwd=folder, env=ENVIRON, input=given, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=ENVIRON, capture_output=True, check=False)
     assert done.returncode == 0, (words, done.stderr)
     return os.fsdecode(done.stdout).strip()
 
@@ -230,12 +230,13 @@ def test_the_captured_tree_is_gits_own_and_the_repository_stays_as_it_was(
         assert changed(before, state(work)) == set()
         assert (capture.commit, capture.tree, capture.bases) == (again.commit, again.tree, again.bases)
         assert capture.tree == own_tree(work, tmp_path / "copy")
+        assert capture.repository == str(work.parent / "origin.git")
         there = tmp_path / "there"
         git(tmp_path, "clone", "--quiet", str(work.parent / "origin.git"), "there")
-        if capture.pack is not None:
-            assert again.pack is not None
-            assert capture.pack.read_bytes() == again.pack.read_bytes()
-            git(there, "index-pack", "--fix-thin", "--stdin", given=capture.pack.read_bytes())
+        if capture.bundle is not None:
+            assert again.bundle is not None
+            assert capture.bundle.read_bytes() == again.bundle.read_bytes()
+            git(there, "fetch", "--quiet", str(capture.bundle), REF)
         assert all(git(there, "cat-file", "-t", base) == "commit" for base in capture.bases)
         git(there, "checkout", "--quiet", "--detach", capture.commit)
         assert git(there, "rev-parse", "HEAD^{tree}") == capture.tree
@@ -245,8 +246,8 @@ def test_the_captured_tree_is_gits_own_and_the_repository_stays_as_it_was(
 def test_a_small_change_of_a_large_file_is_a_small_pack(work: Path) -> None:
     SHAPES["one line of many"](work)
     with captured(work, ENVIRON) as capture:
-        assert capture.pack is not None
-        assert capture.pack.stat().st_size < 2_000
+        assert capture.bundle is not None
+        assert capture.bundle.stat().st_size < 2_000
 
 
 def test_a_repository_without_a_commit_is_captured_whole(tmp_path: Path) -> None:
@@ -254,9 +255,9 @@ def test_a_repository_without_a_commit_is_captured_whole(tmp_path: Path) -> None
     write(tmp_path / "new", "file", "content")
     with captured(tmp_path / "new", ENVIRON) as capture:
         assert capture.bases == ()
-        assert capture.pack is not None
+        assert capture.bundle is not None
         git(tmp_path, "init", "--quiet", "there")
-        git(tmp_path / "there", "index-pack", "--stdin", given=capture.pack.read_bytes())
+        git(tmp_path / "there", "fetch", "--quiet", str(capture.bundle), REF)
         git(tmp_path / "there", "checkout", "--quiet", capture.commit)
         assert (tmp_path / "there" / "file").read_text() == "content"
 

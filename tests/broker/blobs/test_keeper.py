@@ -30,10 +30,10 @@ class Stage:
             thread.slow = True
         self.answered: list[tuple[str, Reply]] = []
         store = BlobStore(StoredObjects(MemoryStore()))
-        self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer)
+        self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer, lambda: 86_400_000)
 
-    def _answer(self, response: Response) -> None:
-        self.answered.append((response.key, response.reply))
+    def _answer(self, response: Response, reply: Reply) -> None:
+        self.answered.append((response.key, reply))
 
     def ask(self, tenant: str, name: str, request: HaveBlobs | PutBlob | GetBlob) -> None:
         asked = BlobsAsked(request)
@@ -91,7 +91,7 @@ def test_tenants_take_turns_and_one_with_many_requests_is_told_to_wait() -> None
 
 
 def test_a_broker_without_a_blob_store_refuses() -> None:
-    keeper = Blobkeeper(None, lambda _: None)
+    keeper = Blobkeeper(None, lambda *_: None, int)
     request = GetBlob(ids=(BLOB.id,))
     command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=request)
     with pytest.raises(NoBlobs, match="--blobs"):
