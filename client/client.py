@@ -32,6 +32,7 @@ from airunner.client.jobref import FOLLOWED_MAX, JobRef, SubmittedJob, id_of, id
 from airunner.client.requestids import batch_id, request_id_of
 from airunner.client.searching import Searching
 from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spec_of
+from airunner.client.uploading import Uploading
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import EVENT_KINDS, STREAMS, Event, Stream
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
 
 
-class Client(Administration, Searching):
+class Client(Administration, Searching, Uploading):
     """Client of the first broker that answers; an async context manager.
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:

@@ -35,6 +35,7 @@ from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.revision import Source
+from airunner.agent.checkout.treebundle import Get, fetch_tree
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -106,12 +107,14 @@ class Attempt:
         recorder: Recorder,
         surroundings: Surroundings,
         read_stdin: Callable[[JobLease], Awaitable[bytes]],
+        get_blobs: Get,
     ) -> None:
         self._held = held
         self._lease = held.lease
         self._spec = held.lease.spec
         self._workspace = workspace
         self._read_stdin = read_stdin
+        self._get_blobs = get_blobs
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
@@ -287,16 +290,21 @@ class Attempt:
                 branch=spec.branch,
             )
         )
+        source = convert(spec, Source, from_attributes=True)
+        if spec.tree is not None:
+            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._get_blobs))
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         commit = await check_out(
             self._jobs_launcher,
-            convert(spec, Source, from_attributes=True),
+            source,
             Terms(self._surroundings.rules, self._surroundings.random, self._tell, self._supervisor.say),
             workspace=self._workspace,
             agent_environ={**self._jobs_environ, **self._hooked},
             mirror=mirror,
         )
+        if source.bundle is not None:
+            source.bundle.unlink()
         self._checkout_ms = ms_since(started_s)
         self._recorder.add(GitCloneEnd(timestamp_ms=self._wall_ms(), commit=commit, duration_ms=self._checkout_ms))
         return commit

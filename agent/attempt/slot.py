@@ -164,7 +164,9 @@ class Slot(Struct, frozen=True):
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin)
+        attempt = Attempt(
+            attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin, self.leaser.get_blobs
+        )
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()

@@ -27,6 +27,7 @@ from airunner.agent.checkout.remote import Remote, ambiguity_message, lacks, obj
 from airunner.agent.checkout.repository import Rules, refusal, rules_of_content
 from airunner.agent.checkout.revision import BRANCHES, TAGS, Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
+from airunner.agent.checkout.treebundle import REF, bases_of
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
@@ -104,10 +105,11 @@ def _quoted(value: str) -> str:
 async def _with_mirror(git: Git, source: Source, workspace: Workspace, mirror: Mirror | None) -> str:
     """Check out, with objects borrowed from the mirror if possible, and return the commit's hash."""
     remote = Remote(git, workspace.temporary / SCRATCH)
-    if source.depth is not None:  # a few commits transfer faster than a whole mirror
+    if source.depth is not None and source.bundle is None:  # a few commits transfer faster than a whole mirror
         return await _Checkout(git, source, remote).run()
     wanted = wanted_of(source)
-    if not (mirror.usable if mirror else wanted.kind is Kind.NAME):  # `git clone --branch` looks first by itself
+    known_here = mirror.usable if mirror else wanted.kind is Kind.NAME
+    if source.bundle is None and not known_here:  # `git clone --branch` looks first by itself
         await remote.require(wanted)
     if mirror is None:
         return await _Checkout(git, source, remote).run()
@@ -146,7 +148,7 @@ class _Checkout:
         self._remote = remote
         self._wanted = wanted_of(source)
         self._options = options
-        self._depth = [f"--depth={source.depth}"] if source.depth else []
+        self._depth = [f"--depth={source.depth}"] if source.depth and not source.bundle else []
 
     async def run(self) -> str:
         """Check out, and return the full hash of the commit."""
@@ -188,6 +190,9 @@ class _Checkout:
                 commit = await git.resolve(text)
                 if commit is None and self._source.ref:
                     await self._fetch(self._source.ref)
+                    commit = await git.resolve(text)
+                if commit is None and self._source.bundle is not None:
+                    await self._unbundle(self._source.bundle)
                     commit = await git.resolve(text)
                 return commit or await self._fetch(text)
             case Kind.HASH_OR_NAME:
@@ -235,6 +240,18 @@ class _Checkout:
         """Fetch a commit that the clone lacks, by its full hash or a ref such as `refs/pull/7/head`."""
         await self._git.must_run("fetch", "--progress", "--no-tags", *self._depth, "--", "origin", name)
         return await self._git.resolve("FETCH_HEAD") or self._git.fail(f"{name} is not a commit")
+
+    async def _unbundle(self, bundle: Path) -> None:
+        """Fetch what a bundle has, and before that the commits that it needs and the clone lacks."""
+        try:
+            bases = bases_of(bundle)
+        except (OSError, ValueError) as error:
+            self._git.fail(f"the job's tree cannot be read: {error}")
+        for base in bases:
+            if await self._git.resolve(base) is None:
+                await self._fetch(base)
+        local = self._git.at(self._git.folder, {**self._git.environment, "GIT_ALLOW_PROTOCOL": "file"})
+        await local.must_run("fetch", "--progress", "--no-tags", "--", str(bundle), REF)
 
 
 def _is_bundle(address: str) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
@@ -51,6 +52,7 @@ class Source(Struct, frozen=True, kw_only=True):
     submodules: bool = False
     dissociate: bool = False
     command: str = ""
+    bundle: Path | None = None  # file with what the repository lacks of the commit
 
     @property
     def in_container(self) -> bool:

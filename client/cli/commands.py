@@ -67,6 +67,20 @@ StdinOption = Annotated[
 ]
 
 
+TreeOption = Annotated[
+    bool,
+    typer.Option(
+        "--tree",
+        help="Run the working tree as it is, with uncommitted work: of the folder that is given as repository, or of "
+        "this one.",
+    ),
+]
+IgnoredOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Ignored files that --tree takes too, as a pattern of .gitignore."),
+]
+
+
 @client_command("quiet", "raw")
 @with_job_options
 def submit_command(
@@ -86,6 +100,8 @@ def submit_command(
     on_interrupt: InterruptOption = OnInterrupt.DETACH,
     cancel_on_exit: CancelOption = False,
     stdin: StdinOption = True,
+    tree: TreeOption = False,
+    include_ignored: IgnoredOption = None,
     json: JsonOption = False,
     **fields: Given,
 ) -> Work:
@@ -97,6 +113,7 @@ def submit_command(
     """
     from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.cli.submitset import submit_set
+    from airunner.client.cli.tree import with_tree
     from airunner.client.requestids import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
@@ -107,12 +124,13 @@ def submit_command(
             console, specs, request_id, on_interrupt, json=json, wait=monitor, cancel_on_exit=cancel_on_exit
         )
     sized = request_id is None  # a repeat from another terminal would be another job
-    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized)
+    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized, tree=tree)
     name = request_id_of(request_id)
     given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
 
     async def run(client: Client) -> int:
-        submit = partial(client.submit, spec, stdin=given, request_id=name)
+        job = await with_tree(client, spec, include_ignored or ()) if tree else spec
+        submit = partial(client.submit, job, stdin=given, request_id=name)
         follow = partial(follow_new, client, submit, console, on_interrupt)
         return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 
@@ -188,10 +206,11 @@ def requested_job(
     options: Mapping[str, Given],
     *,
     sized: bool = True,
+    tree: bool = False,
 ) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`.
 
-    If it is `sized`, a terminal whose size is not given has the size of this one.
+    If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: the job gets uncommitted work.
     """
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
@@ -210,7 +229,7 @@ def requested_job(
     if console.sizes and sized and (size := own_size()):
         found["terminal"] = size
     spec = spec_of(found, sources.label)
-    for hint in (*sources.hints, *hints_of(options), *hints_on(spec, os.environ)):
+    for hint in (*sources.hints, *hints_of(options), *(() if tree else hints_on(spec, os.environ))):
         console.must_say(hint)
     return spec, sources
 

@@ -61,7 +61,11 @@ def hints_on(spec: JobSpec, environ: Mapping[str, str]) -> list[str]:
     counts = ((status.changed, "changed"), (status.untracked, "untracked"))
     work = " and ".join(f"{count} {what}" for count, what in counts if count)
     at = f"{status.branch or 'a detached HEAD'} at {status.commit[:COMMIT_CHARS]}"
-    return [f"the job runs {at}, without uncommitted work in {folder}: {work}"] if work else []
+    return (
+        [f"the job runs {at}, without uncommitted work in {folder}: {work}; with --tree it gets that too"]
+        if work
+        else []
+    )
 
 
 def _refuse_other_folders(folder: Path) -> None:
