@@ -2,8 +2,9 @@
 
 ```
  leases/ ──job──► attempt/ ──► workspace/, checkout/ ──► launcher/ ──► the job's processes
-                     └──────── output/ ◄───────────────bytes───────────────┘
-                                  └──► broker
+                     ├──────── output/ ◄───────────────bytes───────────────┘
+                     │            └──► broker
+                     └──────── artifacts/ ──► broker
 ```
 
 - `command.py` is `airunner agent`: it builds the parts; `running.py` is its process, and `agent.py` runs the parts;
@@ -11,8 +12,9 @@
 - `home.py` locks the agent's folder; `flag.py` is an event that cancels blocks of code: a drain, a lost lease;
   `reports.py` writes lines for the operator.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes the job's folders; `checkout/`
-  puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output.
+  puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output;
+  `artifacts/` stores the files that the job leaves.
 
-Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, plan, leases,
-attempt, home, agent, running, command.
+Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, artifacts,
+plan, leases, attempt, home, agent, running, command.
 """

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import anyio
 from msgspec import Struct, field
 
-from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.slot import Slot
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.mirrors import remove_unfinished
 from airunner.agent.leases.attemptcounts import AttemptCounts
 from airunner.agent.leases.health import Health
@@ -83,6 +84,7 @@ class Agent(Struct, frozen=True):
                 publisher=publisher,
                 renewer=renewer,
                 workspaces=workspaces,
+                uplink=Uplink(self.channel, self.surroundings.offload, self.edges.random),
                 surroundings=self.surroundings,
                 edges=self.edges,
                 orders=self.orders,

@@ -33,6 +33,7 @@ IDLE_S_MAX = 31_536_000  # a year
 MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
+ARTIFACT_GIB = 10
 FLUSH_KIB = 256
 FLUSH_KIB_MAX = 256  # what a batch takes (`batching.BATCH_BYTES_ROUGH_MAX`)
 GIB_MAX = 1_000_000
@@ -132,6 +133,9 @@ def agent_command(
         float,
         typer.Option(min=0.001, max=GIB_MAX, help="GiB of disk for output of all jobs that is not acknowledged yet."),
     ] = SPOOL_GIB,
+    artifact_gib: Annotated[
+        float, typer.Option(min=0.001, max=GIB_MAX, help="GiB of artifacts of one job; with more the job fails.")
+    ] = ARTIFACT_GIB,
     memory_max_mib: Annotated[
         int | None,
         typer.Option(min=8, help="Maximum memory of each job in MiB; needs control groups.", show_default="no limit"),
@@ -258,7 +262,7 @@ def agent_command(
 
     import anyio
 
-    from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.attempt.surroundings import Surroundings
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
@@ -300,6 +304,7 @@ def agent_command(
         random=SYSTEM.random,
         bases=bases,
         users=users,
+        artifact_bytes_max=int(artifact_gib * _GIB),
     )
     if not users:
         _say(f"note: {exposed_keys(home)}")

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import anyio
 
 from airunner.agent.agent import Agent
-from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.launcher.local import ChildLauncher
 from airunner.agent.plan import Plan
 from airunner.agent.reports import Reports

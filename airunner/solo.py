@@ -176,7 +176,7 @@ def _agent(
 ) -> Agent:
     """Build an agent with a single slot, which satisfies all requirements of the job."""
     from airunner.agent.agent import Agent
-    from airunner.agent.attempt.attempt import Surroundings
+    from airunner.agent.attempt.surroundings import Surroundings
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.plan import Plan

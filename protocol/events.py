@@ -21,7 +21,7 @@ from airunner.protocol.blobs import Slice
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import decompressed
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.fields import TerminalSide
+from airunner.protocol.fieldtypes import TerminalSide
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import JobId, Natural, Positive, Text, Token
 

@@ -17,35 +17,31 @@ from msgspec import NODEFAULT, Meta, Struct, structs
 from airunner.protocol.blobs import TreeBundle
 from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
+from airunner.protocol.fieldtypes import (
+    Arguments,
+    Artifacts,
+    Attempts,
+    Command,
+    Depth,
+    JobTitle,
+    Metadata,
+    Owner,
+    Priority,
+    SecretFiles,
+    Secrets,
+    Tags,
+    TerminalSide,
+    Variables,
+    check_globs,
+)
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
-from airunner.protocol.names import (
-    ARGUMENT_CHARS_MAX,
-    ARGUMENTS_MAX,
-    NAME_CHARS_MAX,
-    TAGS_MAX,
-    VARIABLES_MAX,
-    Argument,
-    Label,
-    Name,
-    Natural,
-    Positive,
-    TagValue,
-    Text,
-    Variable,
-)
+from airunner.protocol.names import Name, Natural, Positive, Text
 from airunner.protocol.printable import shell_line
 
 DEFAULT_QUEUE: Final = "default"
-_QUEUE: Final = attrgetter("queue")
-PRIORITY_MAX: Final = 100  # the lowest priority is -100
 MAX_ATTEMPTS_DEFAULT: Final = 3
-ATTEMPTS_MAX: Final = 100
-SECRETS_MAX: Final = 64
-METADATA_MAX: Final = 64  # entries; each is a row of an index
-TERMINAL_SIDE_MAX: Final = 10_000  # characters
-DEPTH_MAX: Final = 1_000_000  # commits
 NUL: Final = "no process can be given a NUL character"
 STDIN_BYTES_MAX: Final = 1_048_576  # of a standard input: half of a request's body, and a page of a reply at most
 
@@ -70,22 +66,6 @@ class CancelSignal(StrEnum):
     WINCH = "WINCH"
 
 
-Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
-"""Tags that an agent has or a job needs: names with values, such as `{os: linux}`."""
-
-Command = Annotated[str, Meta(min_length=1, max_length=ARGUMENT_CHARS_MAX)]
-Arguments = Annotated[tuple[Argument, ...], Meta(max_length=ARGUMENTS_MAX)]
-VariableName = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
-Variables = Annotated[dict[VariableName, Argument], Meta(max_length=VARIABLES_MAX)]
-Metadata = Annotated[dict[VariableName, Argument], Meta(max_length=METADATA_MAX)]
-Secrets = Annotated[tuple[Label, ...], Meta(max_length=SECRETS_MAX)]
-SecretFiles = Annotated[tuple[Variable, ...], Meta(max_length=SECRETS_MAX)]
-JobTitle = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
-Owner = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]  # bounded, so that a page of jobs fits in one reply
-Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
-Attempts = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
-Depth = Annotated[int, Meta(ge=1, le=DEPTH_MAX)]
-TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
 StdinBytes = Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)]
 
 
@@ -106,8 +86,8 @@ def _streams(job: "JobSpec") -> str:
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Job specification: the submitted fields of a job; they never change.
 
-    Raises `FieldError`: a text contains a NUL, the name of a pair or secret contains `=`, the working directory is not
-    inside the checkout, or fields contradict each other.
+    Raises `FieldError`: a text contains a NUL, the name of a pair or secret contains `=`, the working directory or an
+    artifact is not inside the checkout, or fields contradict each other.
     """
 
     command: Annotated[
@@ -185,6 +165,19 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = TerminalSize()
     merge_output: Annotated[
         bool, Field("Send the command's stderr to its stdout: one stream, in the order written.", Form.SWITCH)
+    ] = False
+    artifacts: Annotated[
+        Artifacts,
+        Field(
+            "Files below the checkout to keep when the command has ended: a path, or a pattern such as dist/**/*.whl. "
+            "A folder is kept with everything in it.",
+            Form.WORDS,
+            "--artifact",
+            metavar="GLOB",
+        ),
+    ] = ()
+    artifact_required: Annotated[
+        bool, Field("Fail the job with the reason `artifact-missing` if a GLOB matches no file.", Form.SWITCH)
     ] = False
     timeout_seconds: Annotated[
         Positive | None,
@@ -288,6 +281,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
     name: Annotated[
         JobTitle,
+        Metadata,
         Field("Name of the job, by which commands find it: of several jobs, the newest is meant.", plain=True),
     ] = ""
     owner: Annotated[
@@ -307,6 +301,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if any(_collections_of(self)):
             _refuse_nul(self)
             self._check_secrets()
+            check_globs(self.artifacts)
         folder = self.working_directory
         if folder and (folder.startswith("/") or ".." in folder.split("/")):
             raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")

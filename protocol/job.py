@@ -54,7 +54,8 @@ _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 class Reason(StrEnum):
     """Reason why an attempt is not COMPLETED, or why there was none (`expired`).
 
-    `oom`: it failed, and the kernel killed a process to free memory.
+    `oom`: it failed, and the kernel killed a process to free memory. `artifact-missing`: files that it was to leave are
+    not stored.
     """
 
     EXIT_CODE = "exit-code"
@@ -69,6 +70,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "oom"
     HOOK_FAILED = "hook-failed"
     SECRET_MISSING = "secret-missing"  # noqa: S105 - a reason
+    ARTIFACT_MISSING = "artifact-missing"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 

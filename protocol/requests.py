@@ -16,7 +16,8 @@ from airunner.protocol import replies
 from airunner.protocol.blobs import IDS_MAX, Blob, UploadId, WireId
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
-from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, Tags, TerminalSize
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
+from airunner.protocol.fieldtypes import Tags
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.logsearch import LIMIT_MAX, PATTERN_CHARS_MAX, Context, SearchPlace
 from airunner.protocol.names import (

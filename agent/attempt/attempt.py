@@ -12,28 +12,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from signal import Signals
-from types import MappingProxyType
 from typing import Final
 
 import anyio
 import anyio.lowlevel
-from msgspec import Struct, convert
+from msgspec import convert
 from msgspec.structs import asdict, replace
 
+from airunner.agent.artifacts.step import ArtifactStep
+from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, NOT_FOUND, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import (
-    OpenBox,
     SecretMissing,
-    no_keys,
     secrets_of,
     values_to_redact,
     write_files,
 )
-from airunner.agent.attempt.supervisor import GRACE_S, MESSAGE_CHARS_MAX, Supervisor, ms_since
+from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
-from airunner.agent.checkout.mirrors import Mirrors
-from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.revision import Source
 from airunner.agent.checkout.treebundle import Get, fetch_tree
 from airunner.agent.flag import cancelled_by
@@ -41,7 +39,6 @@ from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     SHORT_S,
     Exit,
-    Launcher,
     LaunchFailed,
     LaunchSpec,
     LeaseEnded,
@@ -55,8 +52,7 @@ from airunner.agent.leases.probes import takes_writes
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.redactor import Redactor, TooManySecrets
 from airunner.agent.workspace.environment import AttemptFacts, hook_environment, job_environment
-from airunner.agent.workspace.jobuser import JobUser
-from airunner.agent.workspace.workspace import Offload, Workspace, restore_checkout, write_private
+from airunner.agent.workspace.workspace import Workspace, restore_checkout, write_private
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.events import (
     GitCloneEnd,
@@ -77,26 +73,6 @@ from airunner.protocol.replies import JobLease
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
 
-class Surroundings(Struct, frozen=True):
-    """Surroundings of an attempt: what all attempts of an agent share."""
-
-    launcher: Launcher
-    wall_ms: Callable[[], int]
-    environ: Mapping[str, str]
-    offload: Offload
-    cancel_grace_s: float = GRACE_S
-    secrets: Mapping[str, str] = MappingProxyType({})  # secrets of `--secret` by name, for jobs that name them
-    open_box: OpenBox = no_keys
-    hooks: Path | None = None
-    rules: Rules = Rules()
-    mirrors: Mirrors | None = None
-    random: Callable[[], float] = float  # `float` returns 0.0: no jitter
-    redact: tuple[str, ...] = ()  # further name patterns of variables whose values are secret
-    bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR
-    variables: Mapping[str, str] = MappingProxyType({})  # the operator's variables for all jobs
-    users: tuple[JobUser, ...] = ()  # users as which jobs run; empty: the agent's own user
-
-
 class Attempt:
     """Attempt at the job of the lease `held`, in `workspace`."""
 
@@ -108,6 +84,7 @@ class Attempt:
         surroundings: Surroundings,
         read_stdin: Callable[[JobLease], Awaitable[bytes]],
         get_blobs: Get,
+        uplink: Uplink,
     ) -> None:
         self._held = held
         self._lease = held.lease
@@ -115,6 +92,7 @@ class Attempt:
         self._workspace = workspace
         self._read_stdin = read_stdin
         self._get_blobs = get_blobs
+        self._uplink = uplink
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
@@ -234,7 +212,7 @@ class Attempt:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
             result = await self._attend(process)
-        return await self._after(Hook.POST_COMMAND, result)
+        return await self._leave_artifacts(await self._after(Hook.POST_COMMAND, result))
 
     def _not_started(self, failed: LaunchFailed) -> Result:
         """Record why the command could not be started, and return the attempt's result."""
@@ -269,6 +247,26 @@ class Attempt:
         except HookFailed as failed:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
+
+    async def _leave_artifacts(self, result: Result) -> Result:
+        """Store the job's artifacts, unless it is cancelled; return the attempt's result."""
+        if not self._spec.artifacts or result.state is JobState.CANCELLED:
+            return result
+        around = self._surroundings
+        step = ArtifactStep(
+            self._lease,
+            self._workspace,
+            self._recorder,
+            self._uplink,
+            self._wall_ms,
+            self._supervisor.say,
+            around.artifact_bytes_max,
+        )
+        with cancelled_by(self._held.cancelled):
+            left = await step.run()
+            reason = None if left or result.state is not JobState.COMPLETED else Reason.ARTIFACT_MISSING
+            return replace(result, reason=reason or result.reason)
+        return replace(result, reason=Reason.CANCELLED)
 
     def _restore_for(self, hook: Hook) -> None:
         """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
@@ -328,6 +326,11 @@ class Attempt:
         )
 
     @property
+    def _ends_soon(self) -> bool:
+        """Whether the result follows the end of the command at once: no hooks are run, and no artifacts are stored."""
+        return self._surroundings.hooks is None and not self._spec.artifacts
+
+    @property
     def _folder(self) -> Path:
         """Folder that the command runs in."""
         return self._workspace.checkout / self._spec.working_directory
@@ -356,7 +359,7 @@ class Attempt:
         """Supervise the command until it has ended, and return the result."""
         self.begun_s = anyio.current_time()
         outbox = self._recorder.outbox
-        outbox.held = process.ran_s is not None and self._surroundings.hooks is None  # hooks may take long
+        outbox.held = process.ran_s is not None and self._ends_soon
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
         self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
         if not outbox.held:
@@ -366,7 +369,7 @@ class Attempt:
             process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
         )
         self._spent = process.spent
-        outbox.held = self._surroundings.hooks is None  # the end, its signature and the result are one batch then
+        outbox.held = self._ends_soon  # the end, its signature and the result are one batch then
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

@@ -16,8 +16,10 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from airunner.agent.attempt.attempt import Attempt, Surroundings
+from airunner.agent.artifacts.uploading import Uplink
+from airunner.agent.attempt.attempt import Attempt
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
@@ -83,6 +85,7 @@ class Slot(Struct, frozen=True):
     publisher: EventPublisher
     renewer: Renewer
     workspaces: Workspaces
+    uplink: Uplink
     surroundings: Surroundings
     edges: Edges
     orders: Orders
@@ -165,7 +168,7 @@ class Slot(Struct, frozen=True):
         """
         outbox = recorder.outbox
         attempt = Attempt(
-            attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin, self.leaser.get_blobs
+            attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin, self.leaser.get_blobs, self.uplink
         )
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):

@@ -22,7 +22,8 @@ from airunner.agent.launcher.inspection import holders_of, vitals_of
 from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.streams import DescriptorSource
 from airunner.agent.launcher.watchdog import KeeperProcess
-from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import TerminalSize
+from airunner.protocol.fieldtypes import TERMINAL_SIDE_MAX
 
 STOPPED_S: Final = 1.0  # seconds after the grace, until a stopped keeper is killed: its job has stopped it again
 SILENT_S: Final = 15.0  # seconds after the grace, until a silent keeper is killed; `STUCK_S` in keeper.py is 10

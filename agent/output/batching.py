@@ -20,6 +20,7 @@ from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
     AgentBody,
+    Artifact,
     GitCloneError,
     GitCloneProgress,
     Output,
@@ -36,6 +37,7 @@ FLUSH_MS_MAX: Final = 10_000  # longest `window_ms`: with a longer one a job wou
 BATCH_BYTES_ROUGH_MAX: Final = FLUSH_BYTES + OUTPUT_BYTES_MAX  # estimated; encoded it must be within BATCH_BYTES_MAX
 _CHAR_BYTES_MAX: Final = 4  # size of a character in UTF-8
 _SMALL_BYTES: Final = 256  # estimated size of an event without output or message
+_SLICE_BYTES: Final = 48  # estimated size of an artifact's slice
 
 
 class FlushPlan(Struct, frozen=True):
@@ -157,5 +159,8 @@ def _bytes_of(body: AgentBody) -> int:
             return len(data)
         case ProcessError(message=text) | GitCloneError(message=text) | GitCloneProgress(message=text):
             return _CHAR_BYTES_MAX * len(text)
+        case Artifact(path=path, target=target, slices=slices, index=index):
+            texts_bytes = _CHAR_BYTES_MAX * (len(path) + len(target))
+            return _SMALL_BYTES + texts_bytes + _SLICE_BYTES * (len(slices) + len(index))
         case _:
             return _SMALL_BYTES

@@ -47,6 +47,12 @@ class Recorder:
         self._batcher.add(self._redaction.body(body), now_ms)
         self.outbox.flush_when_due(now_ms)
 
+    async def add_when_room(self, body: AgentBody) -> None:
+        """Record an event of which there may be many, once the outbox is not full: none of them is ever dropped."""
+        while self.outbox.full:
+            await self.outbox.changed.wait()
+        self.add(body)
+
     async def add_output(self, stream: Stream, data: bytes, timestamp_ms: int) -> None:
         """Record a piece of output. While the outbox is full, first wait for room, as the module's docstring says."""
         self.touched_s = anyio.current_time()

@@ -121,6 +121,7 @@ _WORDS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.PROCESS_ERROR: "its agent could not run it",
         Reason.HOOK_FAILED: "a hook of its agent failed",
         Reason.SECRET_MISSING: "a secret that it names is missing",
+        Reason.ARTIFACT_MISSING: "files that it was to leave are missing",
         Reason.EXPIRED: "no agent began it before it expired",
     }
 )

@@ -19,7 +19,8 @@ from airunner.client.cli.written import line_of, meaning_of
 from airunner.protocol.durations import TooLongError, duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.expiry import Expiry
-from airunner.protocol.fields import TERMINAL_SIDE_MAX, JobSpec, TerminalSize, in_words
+from airunner.protocol.fields import JobSpec, TerminalSize, in_words
+from airunner.protocol.fieldtypes import TERMINAL_SIDE_MAX
 from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy

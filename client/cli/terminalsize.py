@@ -17,7 +17,8 @@ from airunner.client.cli.standardstreams import STDOUT
 from airunner.client.taskgroups import first_error
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Event, TerminalResize
-from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import TerminalSize
+from airunner.protocol.fieldtypes import TERMINAL_SIDE_MAX
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup

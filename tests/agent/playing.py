@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from airunner.agent.agent import Agent
-from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import (
     Exit,

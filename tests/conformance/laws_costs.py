@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import Retain
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX
-from airunner.protocol.fields import METADATA_MAX, JobSpec
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.fieldtypes import METADATA_MAX
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.replies import JobsEnqueued, JobsLeased
 from airunner.protocol.requests import (

@@ -22,7 +22,7 @@ import anyio
 import anyio.lowlevel
 
 from airunner.agent.agent import Agent
-from airunner.agent.attempt.attempt import Surroundings
+from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.client.client import Client

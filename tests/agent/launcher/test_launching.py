@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from airunner.agent.launcher.contract import ByteSource, Exit, LaunchFailed
 from airunner.agent.launcher.local import ChildLauncher, start_launcher
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.fields import TERMINAL_SIDE_MAX, TerminalSize
+from airunner.protocol.fields import TerminalSize
+from airunner.protocol.fieldtypes import TERMINAL_SIDE_MAX
 from tests.agent.launcher.launching import (
     TIMEOUT_S,
     children_of,

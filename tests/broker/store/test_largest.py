@@ -19,7 +19,8 @@ from airunner.broker.store.portions import Part, divide, rows_of
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import encode_bodies
 from airunner.protocol.expiry import Expiry
-from airunner.protocol.fields import METADATA_MAX, STDIN_BYTES_MAX, JobSpec
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
+from airunner.protocol.fieldtypes import METADATA_MAX
 from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.job import SPEC_BYTES_MAX, encode_spec
 from airunner.protocol.names import Seed

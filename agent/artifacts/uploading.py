@@ -1,0 +1,140 @@
+"""Uploading of artifacts: stores the pieces that the broker does not have, for all attempts of an agent.
+
+Pieces are stored by windows: their ids are sent first, then those of them that the broker lacks, several requests at a
+time. All attempts together have a bounded number of windows in memory and of bytes in flight. Requests are as large as
+the link carries, so that heartbeats behind them arrive in time; a piece is one request at least.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import anyio
+
+from airunner.agent.artifacts.packing import Piece
+from airunner.agent.launcher.contract import LeaseEnded
+from airunner.agent.workspace.workspace import Offload
+from airunner.protocol.blobs import Blob, BlobId, packed
+from airunner.protocol.errors import BadRequest, Forged, NotFound, PeerError, StaleToken, Unsupported
+from airunner.protocol.replies import LeaseRef
+from airunner.protocol.requests import HaveBlobs, PutBlob
+from airunner.transport.backoff import Backoff, retry
+from airunner.transport.bell import Bell
+from airunner.transport.channel import Channel
+
+WINDOW_BYTES: Final = 33_554_432  # pieces of one window
+WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is sent
+PUTS_MAX: Final = 4  # requests with blobs in flight at a time
+REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
+REFUSED_LAST_MS: Final = 30_000  # longest pause of all
+_FINAL: Final = (NotFound, StaleToken, Unsupported, BadRequest, Forged)
+"""Refusals that no repeat mends. After any other, such as for lack of room or of a valid token, one may be accepted."""
+
+T = TypeVar("T")
+
+
+class Uplink:
+    """Uplink of an agent for blobs, which its attempts share. `random` is for the pauses after refusals."""
+
+    def __init__(self, channel: Channel, offload: Offload, random: Callable[[], float]) -> None:
+        self.channel = channel
+        self.offload = offload
+        self.turns = anyio.Semaphore(WINDOWS_MAX)  # for windows in memory
+        self._random = random
+        self._gate = anyio.Lock()  # requests are sent in the order in which they came
+        self._flying_bytes = 0
+        self._landed = Bell()
+
+    @asynccontextmanager
+    async def room(self, size_bytes: int) -> AsyncGenerator[None]:
+        """Wait until so many bytes may be in flight too, or nothing is, and count them while the block runs."""
+        async with self._gate:
+            while (
+                self._flying_bytes and self._flying_bytes + size_bytes > PUTS_MAX * self.channel.request_size.bytes_max
+            ):
+                await self._landed.wait()
+            self._flying_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._flying_bytes -= size_bytes
+            self._landed.ring()
+
+    def backoff(self) -> Backoff:
+        """Make the pauses of one request."""
+        return Backoff(self._random, REFUSED_FIRST_MS, REFUSED_LAST_MS)
+
+
+class Upload:
+    """Upload of one attempt, whose lease is `lease`; `say` writes a line into its log."""
+
+    def __init__(self, uplink: Uplink, lease: LeaseRef, say: Callable[[str], None]) -> None:
+        self._uplink = uplink
+        self._lease = lease
+        self._say = say
+        self._waits = False  # the log says that the broker refuses
+        self._taken: set[BlobId] = set()  # pieces that are stored, or are being
+
+    async def store(self, pieces: Sequence[Piece]) -> None:
+        """Store pieces; those that another call has taken are left to it.
+
+        It waits as long as the broker has no room. Raises, alone or in a group: `LeaseEnded`; `Unsupported`: the
+        broker keeps no blobs; `PeerError`: it refuses them.
+        """
+        wanted = {piece.id: piece for piece in pieces if piece.id not in self._taken}
+        if not wanted:
+            return
+        self._taken |= wanted.keys()
+        ids = tuple(wanted)
+        missing = await self._missing(ids)
+        lacking = [wanted[ids[place]] for place in missing]
+        blobs = deque(await self._uplink.offload(lambda: [packed(piece.content) for piece in lacking]))
+        async with anyio.create_task_group() as group:
+            for _ in range(PUTS_MAX):
+                group.start_soon(self._put, blobs)
+
+    async def _missing(self, ids: tuple[BlobId, ...]) -> tuple[int, ...]:
+        """Claim blobs, and return the places in `ids` of those that the broker lacks."""
+        channel = self._uplink.channel
+        try:
+            return (await self._asked(lambda: channel.ask(HaveBlobs(lease=self._lease, ids=ids)))).missing
+        except BadRequest as error:
+            raise Unsupported("this broker is too old to keep files of jobs") from error
+
+    async def _put(self, blobs: deque[Blob]) -> None:
+        """Store blobs until none is left to take."""
+        while blobs:
+            batch = [blobs.popleft()]
+            while blobs and _bytes_of([*batch, blobs[0]]) <= self._uplink.channel.request_size.bytes_max:
+                batch.append(blobs.popleft())
+            async with self._uplink.room(_bytes_of(batch)):
+                await self._send(batch, blobs)
+
+    async def _send(self, batch: list[Blob], blobs: deque[Blob]) -> None:
+        """Store a batch; what the link does not carry any more goes back to `blobs`."""
+        channel = self._uplink.channel
+
+        def request() -> PutBlob:
+            while len(batch) > 1 and _bytes_of(batch) > channel.request_size.bytes_max:
+                blobs.appendleft(batch.pop())
+            return PutBlob(lease=self._lease, blobs=tuple(batch))
+
+        await self._asked(lambda: channel.ask(request(), smaller=request))
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await retry(ask, self._uplink.backoff(), self._refused, final=_FINAL)
+        except (NotFound, StaleToken) as lost:
+            raise LeaseEnded from lost
+
+    def _refused(self, error: PeerError) -> None:
+        if not self._waits:
+            self._say(f"artifacts wait for the broker: {error.message}")
+        self._waits = True
+
+
+def _bytes_of(blobs: Sequence[Blob]) -> int:
+    return sum(len(blob.content) for blob in blobs)
