@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from airunner.agent.agent import Agent
+from airunner.agent.artifacts.step import ARTIFACT_BYTES_MAX
 from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import (
@@ -33,6 +34,7 @@ from airunner.agent.leases.probes import PROBE
 from airunner.agent.output.spool import SPOOL_FOLDER
 from airunner.agent.plan import Plan
 from airunner.agent.workspace.workspace import T
+from airunner.broker.blobs.keeper import Blobs
 from airunner.client.client import Client
 from airunner.protocol.fields import TerminalSize
 from airunner.protocol.job import Job
@@ -187,6 +189,7 @@ class Stage:
     hooks: Path | None
     real: Launcher | None
     variables: dict[str, str] = field(default_factory=dict)
+    artifact_bytes_max: int = ARTIFACT_BYTES_MAX
     reports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -204,6 +207,7 @@ class Stage:
             hooks=self.hooks,
             rules=Rules(allow_local=True),
             variables=self.variables,
+            artifact_bytes_max=self.artifact_bytes_max,
         )
         channel = Channel(self.wire, [REQUESTS_ENDPOINT], lambda: b"", self.edges)
         self.agent = Agent(self.plan, channel, surroundings, self.edges, self.reports.append)
@@ -242,6 +246,8 @@ async def staged(
     hooks: Path | None = None,
     real: Launcher | None = None,
     variables: dict[str, str] | None = None,
+    blobs: Blobs | None = None,
+    artifact_bytes_max: int = ARTIFACT_BYTES_MAX,
 ) -> AsyncIterator[Stage]:
     """An agent that runs, until the block is left; with a `real` launcher, so do its processes."""
     (home / SPOOL_FOLDER).mkdir()
@@ -255,7 +261,7 @@ async def staged(
         jobs_max=jobs_max,
         idle_s_max=idle_s_max,
     )
-    async with brokered() as (wire, client), anyio.create_task_group() as group:
+    async with brokered(blobs) as (wire, client), anyio.create_task_group() as group:
         here = here or (replace(edges(2), boot_s=boot_s) if real else edges(2))  # keepers know the machine's clock
-        yield Stage(wire, client, group, plan, here, hooks, real, variables or {})
+        yield Stage(wire, client, group, plan, here, hooks, real, variables or {}, artifact_bytes_max)
         group.cancel_scope.cancel()

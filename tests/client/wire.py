@@ -8,6 +8,7 @@ from random import Random
 
 import anyio
 
+from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.open import open_store
@@ -81,11 +82,11 @@ def edges(seed: int = 1) -> Edges:
 
 
 @asynccontextmanager
-async def brokered() -> AsyncIterator[tuple[Wire, Client]]:
+async def brokered(blobs: Blobs | None = None) -> AsyncIterator[tuple[Wire, Client]]:
     """A broker whose store is in memory, and a client of it."""
     wire, here = Wire(), edges()
     with closing(open_store("memory:")) as store:
-        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts())
+        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), blobs=blobs)
         reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
         async with anyio.create_task_group() as group:
             await group.start(broker.run)
