@@ -25,7 +25,7 @@ from airunner.agent.artifacts.tree import Tree
 from airunner.agent.artifacts.uploading import WINDOW_BYTES, WINDOWS_MAX, Uplink, Upload
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.workspace.workspace import Workspace
-from airunner.protocol.errors import PeerError, Unsupported
+from airunner.protocol.errors import NoBlobs, PeerError
 from airunner.protocol.events import Artifact
 from airunner.protocol.printable import escaped
 from airunner.protocol.replies import JobLease
@@ -62,7 +62,7 @@ class ArtifactStep(Struct):
         except Failed as failed:
             self.say(f"artifacts are missing: {failed}")
             return False
-        except Unsupported as refused:
+        except NoBlobs as refused:
             self.say(f"artifacts are not kept: {refused.message}")
             return not spec.artifact_required
         for pattern in unmatched:
@@ -70,7 +70,7 @@ class ArtifactStep(Struct):
         return not (unmatched and spec.artifact_required)
 
     async def _store(self) -> list[str]:
-        """Store the artifacts, and return the patterns without a match. Raises `Failed`, `Unsupported`."""
+        """Store the artifacts, and return the patterns without a match. Raises `Failed`, `NoBlobs`."""
         began_s = anyio.current_time()
         patterns = self.lease.spec.artifacts
         owner = None if self.workspace.user is None else self.workspace.user.uid
@@ -94,7 +94,7 @@ class ArtifactStep(Struct):
         return collection.unmatched
 
     async def _upload(self, tree: Tree, collection: Collection) -> None:
-        """Upload what was found. Raises `TooManyArtifacts`, `OSError`, `Failed`, `Unsupported`."""
+        """Upload what was found. Raises `TooManyArtifacts`, `OSError`, `Failed`, `NoBlobs`."""
         files = pack(reading(tree, collection, self.bytes_max))
         flow = _Flow(self, files, Upload(self.uplink, self.lease.ref, self.say))
         failures: list[Exception] = []
@@ -106,7 +106,7 @@ class ArtifactStep(Struct):
             failures += _leaves(errors)
         if failures:
             failure = failures[0]
-            if isinstance(failure, PeerError) and not isinstance(failure, Unsupported):
+            if isinstance(failure, PeerError) and not isinstance(failure, NoBlobs):
                 raise Failed(f"the broker refuses them: {failure.message}") from failure
             raise failure
 

@@ -18,7 +18,7 @@ from airunner.agent.artifacts.packing import Piece
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.workspace.workspace import Offload
 from airunner.protocol.blobs import Blob, BlobId, packed
-from airunner.protocol.errors import BadRequest, Forged, NotFound, PeerError, StaleToken, Unsupported
+from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
 from airunner.protocol.replies import LeaseRef
 from airunner.protocol.requests import HaveBlobs, PutBlob
 from airunner.transport.backoff import Backoff, retry
@@ -30,7 +30,7 @@ WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is se
 PUTS_MAX: Final = 4  # requests with blobs in flight at a time
 REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
-_FINAL: Final = (NotFound, StaleToken, Unsupported, BadRequest, Forged)
+_FINAL: Final = (NotFound, StaleToken, NoBlobs, BadRequest, Forged)
 """Refusals that no repeat mends. After any other, such as for lack of room or of a valid token, one may be accepted."""
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Upload:
     async def store(self, pieces: Sequence[Piece]) -> None:
         """Store pieces; those that another call has taken are left to it.
 
-        It waits as long as the broker has no room. Raises, alone or in a group: `LeaseEnded`; `Unsupported`: the
+        It waits as long as the broker has no room. Raises, alone or in a group: `LeaseEnded`; `NoBlobs`: the
         broker keeps no blobs; `PeerError`: it refuses them.
         """
         wanted = {piece.id: piece for piece in pieces if piece.id not in self._taken}
@@ -102,7 +102,7 @@ class Upload:
         try:
             return (await self._asked(lambda: channel.ask(HaveBlobs(lease=self._lease, ids=ids)))).missing
         except BadRequest as error:
-            raise Unsupported("this broker is too old to keep files of jobs") from error
+            raise NoBlobs("this broker is too old to keep files of jobs") from error
 
     async def _put(self, blobs: deque[Blob]) -> None:
         """Store blobs until none is left to take."""
