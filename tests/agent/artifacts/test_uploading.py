@@ -1,0 +1,148 @@
+"""Uploading of pieces: how much is in flight, how large requests are, and which refusals end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from airunner.agent.artifacts.packing import Piece
+from airunner.agent.artifacts.uploading import PUTS_MAX, Uplink, Upload
+from airunner.agent.launcher.contract import LeaseEnded
+from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
+from airunner.protocol.replies import BlobsMissing, BlobsPut
+from airunner.protocol.requests import HaveBlobs, PutBlob
+from airunner.protocol.requestsize import RequestSize
+from tests.agent.playing import inline
+from tests.broker.stage import LEASE
+from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
+
+KIB = 1_024
+
+
+class Link:
+    """A channel that keeps requests with blobs until the test lets them land."""
+
+    def __init__(self) -> None:
+        self.request_size = RequestSize()
+        self.has: set[bytes] = set()
+        self.sent: list[PutBlob] = []  # all of them
+        self.flying: list[anyio.Event] = []
+        self.smaller: list[Callable[[], PutBlob]] = []
+        self.holds = True
+        self.refusal: PeerError | None = None
+
+    async def ask(self, request: HaveBlobs | PutBlob, smaller: Callable[[], PutBlob] | None = None) -> Any:
+        if self.refusal is not None:
+            raise self.refusal
+        if isinstance(request, HaveBlobs):
+            return BlobsMissing(missing=tuple(at for at, one in enumerate(request.ids) if one not in self.has))
+        assert smaller is not None
+        self.sent.append(request)
+        self.smaller.append(smaller)
+        if self.holds:
+            self.flying.append(landed := anyio.Event())
+            await landed.wait()
+        self.has.update(blob.id for blob in request.blobs)
+        return BlobsPut()
+
+    async def land(self) -> None:
+        """Let the oldest request land."""
+        self.flying.pop(0).set()
+        await wait_all_tasks_blocked()
+
+    @property
+    def flying_bytes(self) -> int:
+        return sum(sizes(self.sent[-len(self.flying) :])) if self.flying else 0
+
+
+def sizes(sent: list[PutBlob]) -> list[int]:
+    return [sum(len(blob.content) for blob in request.blobs) for request in sent]
+
+
+def pieces(count: int, size: int, seed: int = 1) -> list[Piece]:
+    random = Random(seed)
+    return [Piece.of(random.randbytes(size)) for _ in range(count)]
+
+
+def upload(link: Link, uplink: Uplink | None = None, say: Callable[[str], None] = print) -> Upload:
+    return Upload(uplink or Uplink(link, inline, lambda: 0.5), LEASE.ref, say)  # type: ignore[arg-type]
+
+
+async def test_requests_are_as_large_as_the_link_carries_and_few_are_in_flight() -> None:
+    link = Link()
+    link.request_size.bytes_max = 100 * KIB
+    async with anyio.create_task_group() as group:
+        group.start_soon(upload(link).store, pieces(64, 20 * KIB))
+        await wait_all_tasks_blocked()
+        while link.flying:
+            assert len(link.flying) <= PUTS_MAX
+            assert link.flying_bytes <= PUTS_MAX * link.request_size.bytes_max
+            await link.land()
+    assert max(sizes(link.sent)) <= 100 * KIB
+    assert len(link.sent) <= 17
+    assert len(link.has) == 64
+
+
+async def test_a_slow_link_carries_one_large_piece_at_a_time_of_all_attempts_together() -> None:
+    link = Link()
+    uplink = Uplink(link, inline, lambda: 0.5)  # type: ignore[arg-type]
+    async with anyio.create_task_group() as group:
+        for seed in range(3):
+            group.start_soon(upload(link, uplink).store, pieces(3, 500 * KIB, seed))
+        await wait_all_tasks_blocked()
+        for _ in range(9):
+            assert len(link.flying) == 1
+            await link.land()
+    assert len(link.has) == 9
+
+
+async def test_what_a_link_does_not_carry_any_more_is_sent_later() -> None:
+    link = Link()
+    link.request_size.bytes_max = 100 * KIB
+    async with anyio.create_task_group() as group:
+        group.start_soon(upload(link).store, pieces(5, 20 * KIB))
+        await wait_all_tasks_blocked()
+        whole, last = link.sent
+        assert (len(whole.blobs), len(last.blobs)) == (4, 1)
+        link.request_size.bytes_max = 50 * KIB
+        link.sent[0] = link.smaller[0]()
+        assert link.sent[0].blobs == whole.blobs[:2]
+        link.holds = False
+        await link.land()
+        await link.land()
+    sent = [blob for request in link.sent for blob in request.blobs]
+    assert sorted(blob.id for blob in sent) == sorted({blob.id for blob in sent}), "none was sent twice, or left out"
+    assert len(sent) == 5
+
+
+async def test_pieces_that_the_broker_has_or_that_were_taken_before_are_not_sent() -> None:
+    link = Link()
+    link.holds = False
+    one, two, three = pieces(3, KIB)
+    link.has.add(one.id)
+    uploading = upload(link)
+    await uploading.store([one, two, two])
+    await uploading.store([two, three])
+    assert [[blob.id for blob in request.blobs] for request in link.sent] == [[two.id], [three.id]]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "raised"),
+    [
+        (StaleToken(), LeaseEnded),
+        (NotFound(), LeaseEnded),
+        (NoBlobs(), NoBlobs),
+        (BadRequest(), NoBlobs),
+        (Forged(), Forged),
+    ],
+)
+async def test_what_no_repeat_mends_ends_the_upload(refusal: PeerError, raised: type[Exception]) -> None:
+    link = Link()
+    link.refusal = refusal
+    with pytest.raises(raised):
+        await upload(link).store(pieces(1, KIB))
