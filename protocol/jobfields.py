@@ -31,6 +31,8 @@ class JobFields(TypedDict, total=False):
     process_type: ProcessType | str
     terminal: TerminalSize
     merge_output: bool
+    artifacts: Sequence[str]
+    artifact_required: bool
     timeout_seconds: int | None
     cancel_signal: CancelSignal | str
     environment: Mapping[str, str]

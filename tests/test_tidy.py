@@ -30,6 +30,7 @@ FLOORS = [
     "workspace",
     "checkout",
     "output",
+    "artifacts",
     "plan",
     "leases",
     "attempt",
