@@ -8,7 +8,7 @@ If the job is cancelled or exceeds its timeout, the command gets SIGTERM, and SI
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from signal import Signals
@@ -20,7 +20,6 @@ from msgspec import convert
 from msgspec.structs import asdict, replace
 
 from airunner.agent.artifacts.step import ArtifactStep
-from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, NOT_FOUND, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import (
     SecretMissing,
@@ -29,11 +28,11 @@ from airunner.agent.attempt.jobsecrets import (
     write_files,
 )
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since
-from airunner.agent.attempt.surroundings import Surroundings
+from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.revision import Source
-from airunner.agent.checkout.treebundle import Get, fetch_tree
+from airunner.agent.checkout.treebundle import fetch_tree
 from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
@@ -68,7 +67,6 @@ from airunner.protocol.gitaddress import shown_address
 from airunner.protocol.job import JobState, Reason, Result, Usage
 from airunner.protocol.names import TEXT_CHARS_MAX
 from airunner.protocol.redaction import SecretValues, secret_values
-from airunner.protocol.replies import JobLease
 
 HOOK_WITHOUT_ROOM: Final = "a hook has failed, and the disk of its workspace cannot be written"
 
@@ -82,17 +80,13 @@ class Attempt:
         workspace: Workspace,
         recorder: Recorder,
         surroundings: Surroundings,
-        read_stdin: Callable[[JobLease], Awaitable[bytes]],
-        get_blobs: Get,
-        uplink: Uplink,
+        broker: BrokerPort,
     ) -> None:
         self._held = held
         self._lease = held.lease
         self._spec = held.lease.spec
         self._workspace = workspace
-        self._read_stdin = read_stdin
-        self._get_blobs = get_blobs
-        self._uplink = uplink
+        self._broker = broker
         self._recorder = recorder
         launcher: Starter = LeasedLauncher(surroundings.launcher, held)
         self._jobs_launcher = launcher
@@ -184,7 +178,7 @@ class Attempt:
             return
         try:
             with cancelled_by(self._held.cancelled):
-                stdin = await self._read_stdin(self._lease)
+                stdin = await self._broker.read_stdin(self._lease)
                 write_private(self._workspace.stdin, stdin, self._workspace.user)
         except (StaleToken, NotFound) as lost:
             raise LeaseEnded from lost
@@ -257,7 +251,7 @@ class Attempt:
             self._lease,
             self._workspace,
             self._recorder,
-            self._uplink,
+            self._broker.uplink,
             self._wall_ms,
             self._supervisor.say,
             around.artifact_bytes_max,
@@ -290,7 +284,7 @@ class Attempt:
         )
         source = convert(spec, Source, from_attributes=True)
         if spec.tree is not None:
-            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._get_blobs))
+            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._broker.get_blobs))
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         commit = await check_out(

@@ -19,7 +19,7 @@ from msgspec import Struct
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.attempt import Attempt
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
-from airunner.agent.attempt.surroundings import Surroundings
+from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
@@ -167,9 +167,8 @@ class Slot(Struct, frozen=True):
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        attempt = Attempt(
-            attempted.held, workspace, recorder, self.surroundings, self.leaser.read_stdin, self.leaser.get_blobs, self.uplink
-        )
+        broker = BrokerPort(self.leaser.read_stdin, self.leaser.get_blobs, self.uplink)
+        attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, broker)
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):
                 attempted.result = await attempt.perform()

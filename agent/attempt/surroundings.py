@@ -1,21 +1,33 @@
-"""Surroundings of attempts: what all attempts of an agent share."""
+"""Surroundings of attempts: what all attempts of an agent share, and what each asks the broker for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from airunner.agent.artifacts.step import ARTIFACT_BYTES_MAX
+from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.jobsecrets import OpenBox, no_keys
 from airunner.agent.attempt.supervisor import GRACE_S
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
+from airunner.agent.checkout.treebundle import Get
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import Offload
+from airunner.protocol.replies import JobLease
+
+
+class BrokerPort(NamedTuple):
+    """Broker port: what an attempt asks the broker for, besides publishing its events."""
+
+    read_stdin: Callable[[JobLease], Awaitable[bytes]]
+    get_blobs: Get
+    uplink: Uplink
 
 
 class Surroundings(Struct, frozen=True):
