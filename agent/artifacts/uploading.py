@@ -25,7 +25,7 @@ from airunner.transport.backoff import Backoff, retry
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 
-WINDOW_BYTES: Final = 33_554_432  # pieces of one window
+WINDOW_BYTES: Final = 16_777_216  # pieces of one window
 WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is sent
 PUTS_MAX: Final = 4  # requests with blobs in flight at a time
 REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles

@@ -9,6 +9,7 @@ from random import Random
 import anyio
 import pytest
 
+from airunner.agent.artifacts import step
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.blobs.store import BlobStore
@@ -218,6 +219,24 @@ async def test_a_broker_that_has_no_room_for_a_while_only_delays_the_end(
     assert content(store, artifacts(log)["file"].slices) == b"content"
     assert said(log)[0] == "artifacts wait for the broker: the broker's blob store is full"
     assert len(said(log)) == 2
+
+
+async def test_a_file_is_not_recorded_before_the_pieces_that_an_earlier_window_sends(
+    stage: Stage, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, put = 5, store.put
+
+    def full(*arguments: object) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise NoSpace
+        put(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "put", full)
+    monkeypatch.setattr(step, "WINDOW_BYTES", PIECE_BYTES_MAX)
+    _, log = await done(stage, dict.fromkeys("abc", bytes(PIECE_BYTES_MAX)), artifacts=("*",))
+    assert list(artifacts(log)) == ["a", "b", "c"], "whose content is one piece"
 
 
 async def test_an_attempt_that_loses_its_lease_in_an_upload_ends_and_the_next_one_leaves_the_files(

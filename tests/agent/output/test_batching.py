@@ -13,8 +13,10 @@ from airunner.agent.output.batching import (
     FlushPlan,
     flush_plan,
 )
+from airunner.protocol.blobs import Slice
+from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.errors import OperatorError
-from airunner.protocol.events import OUTPUT_BYTES_MAX, Heartbeat, Output, Stream
+from airunner.protocol.events import OUTPUT_BYTES_MAX, SLICES_MAX, Artifact, Heartbeat, Output, Stream, encode_bodies
 
 LATER_MS = 1_000_000
 
@@ -124,3 +126,13 @@ def test_a_full_piece_is_not_copied() -> None:
     for body, piece in zip(bodies, pieces, strict=True):
         assert isinstance(body, Output)
         assert body.data is piece
+
+
+def test_a_batch_of_large_files_is_within_the_bound_of_a_batch() -> None:
+    batcher = Batcher(PIPE_WINDOW_MS)
+    slices = tuple(Slice(bytes([number % 256]) * 32, number * 1_000_000, 1_000_000) for number in range(SLICES_MAX))
+    for number in range(100):
+        path = "\U0001f600" * 4_096
+        batcher.add(Artifact(timestamp_ms=number, path=path, target=path, slices=slices, index=slices), LATER_MS)
+    while not batcher.empty:
+        assert len(encode_bodies(batcher.next_batch(LATER_MS))) <= BATCH_BYTES_MAX

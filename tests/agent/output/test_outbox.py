@@ -9,12 +9,16 @@ from pathlib import Path
 import anyio
 import msgpack
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from airunner.agent.output.recorder import UNACKNOWLEDGED_S, Recorder
 from airunner.agent.output.spool import Record, Spool, SpoolFailed
-from airunner.protocol.compression import is_compressed
+from airunner.protocol.blobs import Slice
+from airunner.protocol.compression import BATCH_BYTES_MAX, is_compressed
 from airunner.protocol.events import (
     OUTPUT_BYTES_MAX,
+    SLICES_MAX,
+    Artifact,
     EventBody,
     Output,
     OutputTruncated,
@@ -27,6 +31,7 @@ from airunner.protocol.job import JobState, Result
 from tests.agent.output.recording import EVERYTHING, Sink, no_more_than, recorder_in, taken
 
 RESULT = Result(exit_code=0)
+FEW = 8
 LONG = b"a line of a build log\n" * 2_000
 
 
@@ -139,6 +144,31 @@ async def test_a_full_disk_holds_a_command_up_for_the_broker_and_leaves_nothing_
             await recorder.outbox.deliver()
             group.cancel_scope.cancel()
     assert written == expected
+
+
+async def test_files_that_a_job_leaves_wait_for_room_and_none_is_left_out(tmp_path: Path) -> None:
+    slices = (Slice(bytes(32), 1, 2),) * SLICES_MAX
+    files = [Artifact(timestamp_ms=1, path=str(number), slices=slices) for number in range(100)]
+    recorder = recorder_in(tmp_path, sink=Sink(1_000))
+    recorded: list[Artifact] = []
+    got: list[EventBody] = []
+
+    async def record() -> None:
+        for file in files:
+            await recorder.add_when_room(file)
+            recorded.append(file)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(record)
+        while len(got) < len(files):
+            await wait_all_tasks_blocked()
+            assert len(recorded) - len(got) <= FEW
+            recorder.outbox.flush()
+            for batch in recorder.outbox.unsent(1, EVERYTHING):
+                assert len(batch.events) <= BATCH_BYTES_MAX
+                got += decode_bodies(batch.events)
+                recorder.outbox.acknowledge(batch.first_index + batch.count)
+    assert got == files
 
 
 async def test_a_full_disk_holds_up_nothing_while_the_broker_is_away(tmp_path: Path) -> None:
