@@ -225,18 +225,22 @@ async def test_a_file_is_not_recorded_before_the_pieces_that_an_earlier_window_s
     stage: Stage, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals, put = 5, store.put
+    stored_ms = 0
 
     def full(*arguments: object) -> None:
-        nonlocal refusals
+        nonlocal refusals, stored_ms
         refusals -= 1
         if refusals >= 0:
             raise NoSpace
         put(*arguments)  # type: ignore[arg-type]
+        stored_ms = stage.edges.wall_ms()
 
     monkeypatch.setattr(store, "put", full)
     monkeypatch.setattr(step, "WINDOW_BYTES", PIECE_BYTES_MAX)
     _, log = await done(stage, dict.fromkeys("abc", bytes(PIECE_BYTES_MAX)), artifacts=("*",))
-    assert list(artifacts(log)) == ["a", "b", "c"], "whose content is one piece"
+    left = artifacts(log)
+    assert list(left) == ["a", "b", "c"], "whose content is one piece"
+    assert min(artifact.timestamp_ms for artifact in left.values()) >= stored_ms > 0
 
 
 async def test_an_attempt_that_loses_its_lease_in_an_upload_ends_and_the_next_one_leaves_the_files(

@@ -131,6 +131,20 @@ async def test_pieces_that_the_broker_has_or_that_were_taken_before_are_not_sent
     assert [[blob.id for blob in request.blobs] for request in link.sent] == [[two.id], [three.id]]
 
 
+async def test_a_piece_that_is_being_sent_is_not_sent_again() -> None:
+    link = Link()
+    uploading = upload(link)
+    one, other = pieces(2, KIB)
+    async with anyio.create_task_group() as group:
+        group.start_soon(uploading.store, [one])
+        await wait_all_tasks_blocked()
+        group.start_soon(uploading.store, [one, other])
+        await wait_all_tasks_blocked()
+        assert [[blob.id for blob in request.blobs] for request in link.sent] == [[one.id], [other.id]]
+        await link.land()
+        await link.land()
+
+
 @pytest.mark.parametrize(
     ("refusal", "raised"),
     [
