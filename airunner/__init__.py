@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentSummary",
     "AirunnerError",
+    "Artifact",
+    "ArtifactFile",
     "BadPattern",
     "BadRequest",
     "BatchIterator",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airunner.client.artifactfiles import ArtifactFile as ArtifactFile
 from airunner.client.batches import BatchIterator as BatchIterator
 from airunner.client.client import Client as Client
 from airunner.client.ends import JobFailed as JobFailed
@@ -29,6 +30,7 @@ from airunner.protocol.errors import PeerError as PeerError
 from airunner.protocol.errors import Quota as Quota
 from airunner.protocol.errors import Unauthenticated as Unauthenticated
 from airunner.protocol.errors import Unsupported as Unsupported
+from airunner.protocol.events import Artifact as Artifact
 from airunner.protocol.events import Event as Event
 from airunner.protocol.events import EventBody as EventBody
 from airunner.protocol.events import GitCloneEnd as GitCloneEnd

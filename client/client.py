@@ -21,13 +21,12 @@ import builtins  # the client has a method `list`
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-import anyio
 import msgspec
 
 from airunner.client.administration import Administration
+from airunner.client.artifacts import Artifacts
 from airunner.client.batches import Batches, BatchIterator
 from airunner.client.filters import JobFilters
-from airunner.client.follower import Events
 from airunner.client.jobref import FOLLOWED_MAX, JobRef, SubmittedJob, id_of, ids_of
 from airunner.client.requestids import batch_id, request_id_of
 from airunner.client.searching import Searching
@@ -35,9 +34,8 @@ from airunner.client.specs import NewJob, batches, invalid_specs, spec_from, spe
 from airunner.client.uploading import Uploading
 from airunner.protocol import requests
 from airunner.protocol.errors import BadRequest, NotFound
-from airunner.protocol.events import EVENT_KINDS, STREAMS, Event, Stream
+from airunner.protocol.events import STREAMS, Stream
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
-from airunner.protocol.follow import Follow
 from airunner.protocol.job import Job, JobState, JobSummary, encode_spec
 from airunner.protocol.jobfields import JobFields
 from airunner.protocol.names import RequestId
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
 BUFFERSIZE: Final = 256  # jobs of `map` that are submitted and not returned yet
 
 
-class Client(Administration, Searching, Uploading):
+class Client(Administration, Searching, Artifacts, Uploading):
     """Client of the first broker that answers; an async context manager.
 
     `broker` names endpoints (default: `AIRUNNER_BROKER`, then tcp://127.0.0.1:7070), `token` is a JWT (default:
@@ -296,44 +294,6 @@ class Client(Administration, Searching, Uploading):
             jobs += reply.jobs
         return JobsListed(jobs=jobs, more=reply.more, total=first.total, beyond=first.beyond)
 
-    def follow(
-        self, job: JobRef, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
-    ) -> Events:
-        r"""Follow a job's events live, from a sequence on, or from the first event not older than an instant.
-
-        Each event comes once and in order, whatever the network does; JOB_FINISHED is the last. With `kinds`, such as
-        `["PROCESS_END"]`, only events of these kinds come, and the broker does not send most of the others.
-
-        >>> job = await client.submit(command="echo", args=["hello"])
-        >>> async for event in client.follow(job):
-        ...     match event.body:
-        ...         case Output(stream=stream, data=data):
-        ...             print(stream, data)
-        ...         case JobFinished(state=state, exit_code=exit_code):
-        ...             print(state, exit_code)
-        stdout b'hello\n'
-        COMPLETED 0
-        """
-        return Events(self._entered, _follow(job, from_sequence, from_timestamp_ms, kinds))
-
-    def replay(
-        self, job: JobRef, from_sequence: int = 1, from_timestamp_ms: int | None = None, kinds: Sequence[str] = ()
-    ) -> BatchIterator[Event]:
-        """Replay the events stored so far, without waiting for more. The arguments are those of `follow`.
-
-        >>> job = await client.wait(await client.submit(command="true"))
-        >>> [event.kind async for event in client.replay(job)][-1]
-        'JOB_FINISHED'
-        """
-        return Batches(self._pages(_follow(job, from_sequence, from_timestamp_ms, kinds)))
-
-    async def _pages(self, follow: Follow) -> AsyncGenerator[Sequence[Event]]:
-        """Yield the events of each page of a log."""
-        size = self._entered.channel.request_size
-        while (request := follow.request(size.bytes_max)) is not None:
-            page = await self._ask(request, smaller=lambda: follow.smaller(size.bytes_max))
-            yield follow.replayed(page, 0)
-
     def logs(
         self,
         job: JobRef,
@@ -372,20 +332,3 @@ class Client(Administration, Searching, Uploading):
             raise invalid_specs(error, specs) from error
         reply = await self._ask(request, request_id)
         return [SubmittedJob(job_id) for job_id in reply.job_ids]
-
-
-def _follow(job: JobRef, from_sequence: int, from_timestamp_ms: int | None, kinds: Sequence[str]) -> Follow:
-    """Make a `Follow`. Raises `BadRequest` for an invalid sequence or instant, and for an unknown kind of event."""
-    if wrong := [kind for kind in kinds if kind not in EVENT_KINDS]:
-        raise BadRequest(f"{wrong[0]!r} is not a kind of event; the kinds are {', '.join(EVENT_KINDS)}")
-    if from_sequence < 1:
-        raise BadRequest(f"sequences count from 1, not from {from_sequence}")
-    if from_timestamp_ms is not None and from_timestamp_ms < 0:
-        raise BadRequest("an instant is in milliseconds since the epoch, never negative")
-    return Follow(
-        id_of(job),
-        int(anyio.current_time() * 1_000),
-        from_sequence=from_sequence,
-        from_timestamp_ms=from_timestamp_ms,
-        kinds=tuple(kinds),
-    )

@@ -12,7 +12,9 @@ from typing import Final, get_args
 from airunner import AirunnerError, EventBody, api
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-SOURCES: Final = ("client/client.py", "client/searching.py", "client/administration.py")
+SOURCES: Final = tuple(
+    f"client/{name}.py" for name in ("client", "replaying", "searching", "artifacts", "administration")
+)
 
 
 def methods() -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from airunner.client.client import Client
-from airunner.protocol.events import AgentBody, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
+from airunner.protocol.blobs import Slice, blob_id, packed
+from airunner.protocol.events import AgentBody, Artifact, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.job import Result
 from airunner.protocol.replies import JobLease
-from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, PublishJobEvents
+from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, HaveBlobs, PublishJobEvents, PutBlob
 from airunner.transport.channel import Channel
 
 
@@ -35,6 +36,24 @@ class Worker:
 
     async def print(self, text: bytes) -> None:
         await self.publish(Output(timestamp_ms=0, stream=Stream.STDOUT, data=text))
+
+    async def put(self, *pieces: bytes) -> None:
+        """Store pieces as blobs."""
+        blobs = [packed(piece) for piece in pieces]
+        await self._channel.ask(HaveBlobs(lease=self._lease.ref, ids=tuple(blob.id for blob in blobs)))
+        for blob in blobs:
+            await self._channel.ask(PutBlob(blobs=(blob,)))
+
+    async def leave(self, **contents: bytes) -> None:
+        """Leave files with names and contents, all of them in one piece, as a small job does."""
+        files = {name.replace("__", "/").replace("_", "."): content for name, content in contents.items()}
+        piece, at = b"".join(files.values()), 0
+        if piece:
+            await self.put(piece)
+        for path, content in files.items():
+            slices = (Slice(blob_id(piece), at, len(content)),) if content else ()
+            at += len(content)
+            await self.publish(Artifact(timestamp_ms=0, path=path, size_bytes=len(content), slices=slices))
 
     async def complete(self, exit_code: int = 0) -> None:
         await self._channel.ask(
