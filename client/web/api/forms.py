@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from airunner.client.artifactfiles import ArtifactForm
 from airunner.client.cli.waiting import ListedJob
 from airunner.protocol.events import Stream
 from airunner.protocol.job import JobState
@@ -64,6 +65,12 @@ class EndForm(Struct, frozen=True, kw_only=True):
     job_id: JobId
     state: JobState
     exit_code: int | None
+
+
+class ArtifactsForm(Struct, frozen=True, kw_only=True):
+    """Files that a job has left so far, by path."""
+
+    artifacts: tuple[ArtifactForm, ...]
 
 
 class QueuesPage(Struct, frozen=True, kw_only=True, omit_defaults=True):

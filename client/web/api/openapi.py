@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import UnionType
-from typing import Any, Final, get_args
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
-from msgspec import structs
+from msgspec import Meta, structs
 
 from airunner import __version__
 from airunner.client.cli.jobset import JOBS_MAX
@@ -23,7 +23,7 @@ from airunner.client.web.api.newjobs import is_array, is_object
 from airunner.client.web.api.operation import Answer, Operation
 from airunner.client.web.cookies import NAME as COOKIE
 from airunner.client.web.problems import KIND, Problem
-from airunner.protocol.events import EVENT_KINDS, KIND_CHARS_MAX
+from airunner.protocol.events import ARTIFACT_PATH_CHARS_MAX, EVENT_KINDS, KIND_CHARS_MAX
 from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.names import NAME_CHARS_MAX, JobName, Name
 
@@ -45,7 +45,11 @@ ALWAYS: Final = (
 """Statuses of errors that every operation may have."""
 CLOSED: Final = ("RetryPolicy", "RetryOn", "TerminalSize", "Expiry")
 """Parts of a job's spec in which an unknown field is refused."""
-PATHS: Final[Mapping[str, Any]] = {"job_id": JobName, "queue": Name}
+PATHS: Final[Mapping[str, Any]] = {
+    "job_id": JobName,
+    "queue": Name,
+    "path": Annotated[str, Meta(min_length=1, max_length=ARTIFACT_PATH_CHARS_MAX)],
+}
 """Types of what paths contain."""
 _NULL: Final = {"type": "null"}
 PAIR: Final = f"^[^=]{{1,{NAME_CHARS_MAX}}}="

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from airunner.client.web.api import events, job, jobs, log, queues, search
+from airunner.client.web.api import artifacts, events, job, jobs, log, queues, search
 from airunner.client.web.api.openapi import described
 from airunner.client.web.api.operation import JSON, Operation
 
@@ -21,6 +21,7 @@ OPERATIONS: Final[Sequence[Operation]] = (
     *events.OPERATIONS,
     *log.OPERATIONS,
     *search.OPERATIONS,
+    *artifacts.OPERATIONS,
     *queues.OPERATIONS,
 )
 

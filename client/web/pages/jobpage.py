@@ -15,11 +15,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from airunner.client.artifactfiles import ArtifactFile
+from airunner.client.cli.artifacts import files_at_end, total_text
 from airunner.client.cli.attempts import attempts_of
 from airunner.client.cli.causes import Why
 from airunner.client.cli.explain import explain
 from airunner.client.cli.jobname import NoJob, SeveralJobs, job_id_of
 from airunner.client.cli.listing import job_facts
+from airunner.client.cli.wording import bytes_text
 from airunner.client.client import Client
 from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
@@ -27,7 +30,7 @@ from airunner.client.web.logroutes import log_context
 from airunner.client.web.pages.forms import form_of, see, value_of
 from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
 from airunner.client.web.pages.rendering import fragment, render
-from airunner.client.web.pages.showing import job_url
+from airunner.client.web.pages.showing import artifact_url, job_url
 from airunner.client.web.services import services_of
 from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import Event
@@ -35,10 +38,19 @@ from airunner.protocol.job import Job, JobState, command_summary
 from airunner.protocol.printable import shell_line
 from airunner.transport.ports import SYSTEM
 
+ARTIFACTS_MAX: Final = 100  # files that a page shows
 _SHOWN: Final = frozenset(
     ("id", "state", "why", "waiting", "doing", "command", "attempt", "next", "repository", "metadata", "retry of")
 )
 """Facts that have a place of their own in the summary."""
+
+
+class Artifacts(Struct, frozen=True):
+    """Files that a job has left, for its template: the first of them, with their addresses, and how many there are."""
+
+    total: str = ""  # empty: none
+    files: Sequence[tuple[str, str, str]] = ()  # path, size and address; a link or folder has none
+    more: int = 0
 
 
 class Summary(Struct, frozen=True):
@@ -52,6 +64,7 @@ class Summary(Struct, frozen=True):
     command: str
     title: str
     now_ms: int
+    artifacts: Artifacts
     retry_id: str  # request id of a retry: pressing the button twice makes one job
 
 
@@ -118,7 +131,23 @@ async def summary_of(client: Client, job_id: str) -> Summary:
         command=shell_line(job.spec.argv),
         title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,
+        artifacts=artifacts_shown(job.id, await files_at_end(client, job)),
         retry_id=str(uuid4()),
+    )
+
+
+def artifacts_shown(job_id: str, files: Sequence[ArtifactFile]) -> Artifacts:
+    """Make what a page shows of a job's files."""
+    shown = files[:ARTIFACTS_MAX]
+    return Artifacts(
+        total=total_text(files) if files else "",
+        files=[
+            (file.path, bytes_text(file.size_bytes), artifact_url(job_id, file.path))
+            if file.kind == "file"
+            else (f"{file.path} → {file.target}" if file.target else file.path, "", "")
+            for file in shown
+        ],
+        more=len(files) - len(shown),
     )
 
 

@@ -62,6 +62,13 @@ def job_url(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
 
 
+def artifact_url(job_id: str, path: str) -> str:
+    """Return the address of a file that a job has left; nothing if a browser would make another one of it."""
+    if any(name in ("", ".", "..") for name in path.split("/")):
+        return ""
+    return f"/v1/jobs/{quote(job_id, safe='')}/artifacts/{quote(path)}"
+
+
 def web_link(repository: str) -> str:
     """Return the address of a repository's page, if it has one that a browser may open; otherwise nothing.
 

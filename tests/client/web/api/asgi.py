@@ -148,9 +148,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Served]:
-    """The application on an in-process broker, on virtual time."""
-    async with brokered() as (wire, client), anyio.create_task_group() as group:
+async def served(folder: Path, *, blobs: bool = False) -> AsyncIterator[Served]:
+    """The application on an in-process broker, on virtual time; the broker keeps blobs if wanted."""
+    async with brokered(blobs=blobs) as (wire, client), anyio.create_task_group() as group:
         reach = replace(client._entered.reach, close=lambda: None)
 
         def now_s() -> float:
