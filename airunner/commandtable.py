@@ -59,6 +59,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "wait": Entry(f"{_CLIENT}.wait:wait_command", "Wait for jobs to end, and exit as they did"),
             "monitor": Entry(f"{_CLIENT}.monitor:monitor_command", "Follow a job, and exit as it does"),
             "logs": Entry(f"{_CLIENT}.logs:logs_command", "Print the output of a job so far"),
+            "artifacts": Entry(f"{_CLIENT}.artifacts:artifacts_command", "List or get the files that a job has left"),
             "verify": Entry(f"{_CLIENT}.verify:verify_command", "Prove that a job's log is what its agents wrote"),
             "export": Entry(f"{_CLIENT}.export:export_command", "Write a job's log as a recording or as JSON"),
         },

@@ -227,13 +227,16 @@ def _values(option: Any, flag: str, command: str, unfinished: str) -> Iterable[W
 
 def _operand(operand: Any, command: str, unfinished: str) -> Iterable[Word]:  # noqa: ANN401 - likewise
     """Return the words that an operand may be."""
-    name = str(operand.metavar or operand.opts[0]).upper().strip("[].")
+    metavar = str(operand.metavar or operand.opts[0])
+    name = metavar.upper().strip("[].")
     if command in _OPERANDS:
         return _named(_OPERANDS[command], command, unfinished)
     if name in ("JOB", "JOBS"):
         return _named("jobs", command, unfinished)
     if name == "QUEUE":
         return _named("queues", command, unfinished)
+    if metavar.islower() and "|" in metavar:
+        return map(Word, metavar.split("|"))
     return [Word(_PATHS[name])] if name in _PATHS else []
 
 

@@ -51,6 +51,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner logs @last -f -t",
             "airunner logs 3f2a --grep 'error|warning' -C 3",
         ),
+        "artifacts": (
+            "airunner artifacts 3f2a",
+            "airunner artifacts @last get 'dist/*.whl' -o out",
+            "airunner artifacts 3f2a cat report.xml",
+        ),
         "verify": (
             "airunner verify 3f2a",
             "airunner verify @last --save-head build.head",

@@ -28,10 +28,10 @@ EXIT_CODES: Final = (
         "65",
         (
             "not possible in this state: the job to `cancel` had ended, the one to `retry` has not finished, the queue "
-            "is being drained; `verify`: the log was changed"
+            "is being drained; `verify`: the log was changed; `artifacts`: a path leads out of the folder"
         ),
     ),
-    ("66", "no such job, no such queue to resume, or no such cluster"),
+    ("66", "no such job or file of a job, no such queue to resume, or no such cluster"),
     ("69", "no broker answered, or none that speaks this revision of the protocol; a quota or a limit is reached"),
     ("70", "a bug of airunner: please report the traceback"),
     ("74", "a file or the output cannot be read or written; a store or a backup is damaged"),

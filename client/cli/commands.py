@@ -143,6 +143,7 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
 
     Exits with 66 if there is no such job.
     """
+    from airunner.client.cli.artifacts import artifacts_text
     from airunner.client.cli.attempts import ATTEMPT_KINDS, attempts_of
     from airunner.client.cli.explain import explain
     from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
@@ -163,12 +164,14 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             console.out_line("")
         why: Why | None = None
         attempts: Sequence[str] = ()
+        artifacts = ""
         with suppress(PeerError):  # a damaged log: the job itself is shown
             why = await explain(client, found)
             if found.attempt > 1:
                 log = client.replay(found.id, kinds=ATTEMPT_KINDS)
                 attempts = attempts_of([event async for event in log])
-        for line in job_lines(found, why, attempts):
+            artifacts = await artifacts_text(client, found)
+        for line in job_lines(found, why, attempts, artifacts):
             console.out_line(line)
     return exit_code
 
