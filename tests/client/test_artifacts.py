@@ -20,7 +20,7 @@ from airunner.protocol.errors import CorruptLog, Forged, NoBlobs, NotFound, Oper
 from airunner.protocol.events import Artifact
 from airunner.protocol.requests import GetBlob
 from tests.client.wire import Wire, brokered
-from tests.client.working import Worker
+from tests.client.working import Worker, blobs_in_memory
 
 
 async def leased(client: Client) -> tuple[str, Worker]:
@@ -45,7 +45,7 @@ def asked_blobs(wire: Wire) -> list[bytes]:
 
 
 async def test_files_are_listed_by_path_while_the_job_runs_and_a_later_one_replaces_an_earlier() -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         assert await client.artifacts(job) == []
         await worker.leave(b_txt=b"old", a_txt=b"")
@@ -63,7 +63,7 @@ async def test_files_are_listed_by_path_while_the_job_runs_and_a_later_one_repla
 
 
 async def test_files_are_those_of_the_last_attempt_that_has_left_any() -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job = await client.submit(command="false", retry={"limit": 2, "backoff_s": 0})
         first = await Worker.lease(client)
         await first.leave(old_txt=b"1", both_txt=b"1")
@@ -76,7 +76,7 @@ async def test_files_are_those_of_the_last_attempt_that_has_left_any() -> None:
 
 
 async def test_what_is_fetched_is_what_was_left(tmp_path: Path) -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         await worker.leave(dist__deep__a_txt=b"a" * 10, dist__b_txt=b"b" * 20, empty=b"")
         await worker.publish(
@@ -110,7 +110,7 @@ async def test_what_is_fetched_is_what_was_left(tmp_path: Path) -> None:
 
 
 async def test_a_pattern_chooses_files_and_one_that_matches_nothing_names_close_ones(tmp_path: Path) -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         await worker.leave(dist__a_whl=b"1", dist__old__b_whl=b"2", report_xml=b"3")
         chosen = await client.fetch(job, ["dist/*.whl", "report.xml"], tmp_path)
@@ -126,7 +126,7 @@ async def test_a_pattern_chooses_files_and_one_that_matches_nothing_names_close_
 
 
 async def test_each_piece_is_requested_once_however_many_files_share_it(tmp_path: Path) -> None:
-    async with brokered(blobs=True) as (wire, client):
+    async with brokered(blobs_in_memory()) as (wire, client):
         job, worker = await leased(client)
         random = Random(7)
         pieces = [random.randbytes(40_000) for _ in range(40)]
@@ -146,7 +146,7 @@ async def test_each_piece_is_requested_once_however_many_files_share_it(tmp_path
 
 async def test_pieces_that_are_not_kept_are_requested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_pieces, "KEPT_BYTES_MAX", 100_000)
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         random = Random(8)
         pieces = [random.randbytes(30_000) for _ in range(20)]
@@ -159,7 +159,7 @@ async def test_pieces_that_are_not_kept_are_requested_again(tmp_path: Path, monk
 
 
 async def test_a_large_file_has_an_index_of_its_pieces(tmp_path: Path) -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         pieces = [bytes([number]) * PIECE_BYTES_MAX for number in range(3)]
         slices = [Slice(blob_id(pieces[number % 3]), number, 1_000) for number in range(3_000)]
@@ -193,7 +193,7 @@ async def test_a_large_file_has_an_index_of_its_pieces(tmp_path: Path) -> None:
 async def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing_behind(
     tmp_path: Path, file: ArtifactFile, error: type[Exception], message: str
 ) -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         await worker.put(b"12345678")
         with pytest.raises(error, match=message):
@@ -214,7 +214,7 @@ async def test_a_file_that_is_not_whole_is_refused_and_leaves_nothing_behind(
 async def test_content_that_the_broker_has_changed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Callable[[tuple[Blob, ...]], tuple[Blob, ...]]
 ) -> None:
-    async with brokered(blobs=True) as (_, client):
+    async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         await worker.leave(x=b"12345678")
         channel = client._entered.channel
@@ -239,7 +239,7 @@ async def test_a_broker_that_keeps_no_files_says_so(tmp_path: Path) -> None:
 
 
 async def test_reading_that_is_left_early_ends_its_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with brokered(blobs=True) as (wire, client):
+    async with brokered(blobs_in_memory()) as (wire, client):
         job, worker = await leased(client)
         pieces = [Random(number).randbytes(PIECE_BYTES_MAX) for number in range(12)]
         await worker.put(*pieces)

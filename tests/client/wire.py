@@ -8,7 +8,6 @@ from random import Random
 
 import anyio
 
-from airunner.broker.blobs.address import open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
@@ -83,12 +82,11 @@ def edges(seed: int = 1) -> Edges:
 
 
 @asynccontextmanager
-async def brokered(*, blobs: bool = False) -> AsyncIterator[tuple[Wire, Client]]:
-    """A broker whose store is in memory, as are the blobs that it keeps if wanted, and a client of it."""
+async def brokered(blobs: Blobs | None = None) -> AsyncIterator[tuple[Wire, Client]]:
+    """A broker whose store is in memory, and a client of it."""
     wire, here = Wire(), edges()
     with closing(open_store("memory:")) as store:
-        kept = Blobs(open_blobs("memory:"), [Disk()]) if blobs else None
-        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), blobs=kept)
+        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), blobs=blobs)
         reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
         async with anyio.create_task_group() as group:
             await group.start(broker.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airunner.broker.blobs.address import open_blobs
+from airunner.broker.blobs.keeper import Blobs
 from airunner.client.client import Client
 from airunner.protocol.blobs import Slice, blob_id, packed
 from airunner.protocol.events import AgentBody, Artifact, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
@@ -9,6 +11,12 @@ from airunner.protocol.job import Result
 from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, HaveBlobs, PublishJobEvents, PutBlob
 from airunner.transport.channel import Channel
+from tests.broker.stage import Disk
+
+
+def blobs_in_memory() -> Blobs:
+    """A blob store for a broker."""
+    return Blobs(open_blobs("memory:"), [Disk()])
 
 
 class Worker:

@@ -14,6 +14,7 @@ import anyio
 from msgspec.structs import replace
 from starlette.applications import Starlette
 
+from airunner.broker.blobs.keeper import Blobs
 from airunner.client.client import Client
 from airunner.client.web.app import make_app
 from airunner.client.web.clients import Clients
@@ -148,9 +149,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, *, blobs: bool = False) -> AsyncIterator[Served]:
-    """The application on an in-process broker, on virtual time; the broker keeps blobs if wanted."""
-    async with brokered(blobs=blobs) as (wire, client), anyio.create_task_group() as group:
+async def served(folder: Path, blobs: Blobs | None = None) -> AsyncIterator[Served]:
+    """The application on an in-process broker, on virtual time; the broker keeps blobs, if they are given."""
+    async with brokered(blobs) as (wire, client), anyio.create_task_group() as group:
         reach = replace(client._entered.reach, close=lambda: None)
 
         def now_s() -> float:

@@ -12,11 +12,11 @@ from airunner.client.web.api.artifacts import disposition
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Slice, blob_id
 from airunner.protocol.events import Artifact, ProcessEnd
 from tests.client.web.api.asgi import served
-from tests.client.working import Worker
+from tests.client.working import Worker, blobs_in_memory
 
 
 async def test_files_are_listed_and_sent_as_attachments_while_the_job_runs(tmp_path: Path) -> None:
-    async with served(tmp_path, blobs=True) as web:
+    async with served(tmp_path, blobs_in_memory()) as web:
         job = await web.client.submit(command="true")
         worker = await Worker.lease(web.client)
         url = f"/v1/jobs/{job.id}/artifacts"
@@ -62,7 +62,7 @@ async def test_files_are_listed_and_sent_as_attachments_while_the_job_runs(tmp_p
 
 
 async def test_a_large_file_is_sent_piece_by_piece_and_one_that_is_not_whole_is_cut_off(tmp_path: Path) -> None:
-    async with served(tmp_path, blobs=True) as web:
+    async with served(tmp_path, blobs_in_memory()) as web:
         job = await web.client.submit(command="true")
         worker = await Worker.lease(web.client)
         pieces = [Random(number).randbytes(PIECE_BYTES_MAX) for number in range(3)]
@@ -80,7 +80,7 @@ async def test_a_large_file_is_sent_piece_by_piece_and_one_that_is_not_whole_is_
 
 
 async def test_the_page_of_a_job_links_to_its_files_and_to_nothing_else(tmp_path: Path) -> None:
-    async with served(tmp_path, blobs=True) as web:
+    async with served(tmp_path, blobs_in_memory()) as web:
         job = await web.client.submit(command="true")
         worker = await Worker.lease(web.client)
         page = web.open(f"/jobs/{job.id}/summary", headers={"accept": "text/html"})
