@@ -97,7 +97,7 @@ def job_facts(
         ("took", took_text(job.started_ms, job.finished_ms)),
         *usage_facts(job, why.ran_ms if why is not None else None),
         ("events", str(job.last_sequence)),
-        ("artifacts", artifacts),
+        ("files", artifacts),
         *_spec_facts(spec, pairs=True),
         *(("next", command) for command in (why.commands if why is not None else ())),
     ]

@@ -88,7 +88,7 @@ def test_files_of_a_job_are_listed_got_and_printed(cluster: Cluster, tmp_path: P
     printed = cluster.airunner("artifacts", job, "cat", "large.bin")
     assert (printed.returncode, printed.stdout == LARGE, printed.stderr) == (0, True, b"")
     shown = cluster.airunner("show", job).stdout.decode()
-    assert f"artifacts:    6 files, 3.0 MiB: airunner artifacts {job} get\n" in shown
+    assert f"files:        6 files, 3.0 MiB: airunner artifacts {job} get\n" in shown
 
 
 def test_patterns_choose_files_and_what_there_is_not_is_said_with_close_names(cluster: Cluster, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_running_job_lists_what_is_there_by_now(cluster: Cluster, tmp_path: Pa
     assert cluster.airunner("artifacts", "@last", "get", cwd=tmp_path).returncode == 66
     a_job(cluster, nothing)
     assert cluster.airunner("artifacts", "@last").stderr == b"airunner: the job has left no files\n"
-    assert b"artifacts" not in cluster.airunner("show", "@last").stdout
+    assert b"files:" not in cluster.airunner("show", "@last").stdout
     a_job(cluster, one, ends=False)
     assert cluster.airunner("artifacts", "@last", "cat", "early.txt").stdout == b"early"
 
