@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from airunner.client.follower import Connection
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Blob, Slice, unpacked
@@ -131,7 +130,7 @@ class Pieces:
         blob = request.blobs.pop(blob_id)
         if not request.blobs and request.failure is None:
             del self._requests[request]
-        piece = await anyio.to_thread.run_sync(unpacked, blob)
+        piece = unpacked(blob)  # some 2 ms for 1 MiB
         self._keep(blob_id, piece)
         return piece
 

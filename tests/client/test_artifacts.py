@@ -21,6 +21,7 @@ from airunner.protocol.events import Artifact
 from airunner.protocol.requests import GetBlob
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker, blobs_in_memory
+from tests.virtualtime import real_time  # noqa: F401 - a fixture: files are written in threads, which no virtual clock sees
 
 
 async def leased(client: Client) -> tuple[str, Worker]:
