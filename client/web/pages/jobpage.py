@@ -25,7 +25,7 @@ from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.logroutes import log_context
 from airunner.client.web.pages.forms import form_of, see, value_of
-from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
+from airunner.client.web.pages.phases import PHASE_KINDS, WAITING, Phase, phases_of
 from airunner.client.web.pages.rendering import fragment, render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.services import services_of
@@ -48,6 +48,7 @@ class Summary(Struct, frozen=True):
     why: Why | None  # of a running job the phases say all
     attempts: Sequence[str]
     phases: Sequence[Phase]
+    attempt: int  # whose phases these are; a wait belongs to the next attempt
     facts: Sequence[tuple[str, str]]
     command: str
     title: str
@@ -109,11 +110,14 @@ async def summary_of(client: Client, job_id: str) -> Summary:
     log = await milestones(client, job)
     why = None if job.state is JobState.RUNNING else await explain(client, job)
     now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
+    phases = phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms)
+    waits = bool(phases) and phases[-1].name == WAITING
     return Summary(
         job=job,
         why=why,
         attempts=attempts,
-        phases=phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms),
+        phases=phases,
+        attempt=job.attempt + waits,
         facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
         command=shell_line(job.spec.argv),
         title=job.spec.name or command_summary(job.spec),
