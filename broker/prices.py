@@ -15,7 +15,10 @@ VERIFYING_UNITS: Final = 4  # units of verifying a token's signature
 BYTES_A_UNIT: Final = 4_096  # bytes of a request's body that are decoded in a unit
 VALUES_A_UNIT: Final = 64  # msgpack values of a body that are decoded in a unit
 EVENT_BYTES_A_UNIT: Final = 65_536  # bytes of published events in a unit: events are not decoded one by one
-SEARCHED_BYTES_A_UNIT: Final = 262_144  # bytes of a log, decompressed, searched in a unit: outside of the event loop
+SEARCHED_BYTES_A_UNIT: Final = (
+    1_048_576  # bytes of a log, decompressed, searched in a unit: it is for reading them, and
+)
+"""for little of the search itself, of which one runs at a time: no search takes more than half of the default quota."""
 REPLY_BYTES_A_UNIT: Final = 49_152  # bytes of replies in a unit, as measured: with the default quota, 94 MiB/s
 
 
