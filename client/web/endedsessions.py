@@ -1,4 +1,4 @@
-"""Ended sessions of a home: files `$AIRUNNER_HOME/web/ended/NAME`, which every server of the home sees, also a later one.
+"""Ended sessions of a home: files `$AIRUNNER_HOME/web/ended/NAME`, which every server of the home sees, and later ones.
 
 A cookie is worth what its token is, and a token cannot be revoked: so a session that was logged out is remembered until
 its token expires. The name is the session's, a hash of its cookie; the time of the file is when the token expires.
@@ -26,6 +26,9 @@ class EndedSessions:
 
     def __contains__(self, name: str) -> bool:
         return (self._folder / name).exists()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._folder.iterdir())
 
     def add(self, name: str, expires_s: float, now_s: float) -> None:
         """Remember a session until Unix second `expires_s`. Raises `OSError`: the disk is full, or the folder gone."""

@@ -50,7 +50,7 @@ class Sessions:
         return session.name in self._ended
 
     def end(self, session: Session) -> None:
-        """End a session: its streams end now, and its cookie is refused. Raises `OperatorError`: it is not remembered."""
+        """End a session: its streams end, and its cookie is refused. Raises `OperatorError`: this cannot be written."""
         for woken in self._streams.get(session.name, ()):
             woken.set()
         try:
