@@ -97,7 +97,7 @@ def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[di
             row["e"] = 1
         if (group := group_of(text_of(spans))) and group != OPENED:
             row |= {"g": group, "s": group_name(spans)}
-        if cut := cut + line.size_bytes - len(line.data):
+        if cut := cut + line.cut_bytes:
             row["cut"] = cut
         rows.append(row)
     return rows
