@@ -39,6 +39,8 @@ _SHOWN: Final = frozenset(
     ("id", "state", "why", "waiting", "doing", "command", "attempt", "next", "repository", "metadata", "retry of")
 )
 """Facts that have a place of their own in the summary."""
+_OF_FIRST: Final = ("started", "took", "waited")  # since, or until, attempt 1
+_OF_LAST: Final = ("agent", "checkout", "ran", "output", "cpu", "memory", "disk")
 
 
 class Summary(Struct, frozen=True):
@@ -118,12 +120,19 @@ async def summary_of(client: Client, job_id: str) -> Summary:
         attempts=attempts,
         phases=phases,
         attempt=job.attempt + waits,
-        facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
+        facts=[(_fact_name(job, name), fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
         command=shell_line(job.spec.argv),
         title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,
         retry_id=str(uuid4()),
     )
+
+
+def _fact_name(job: Job, name: str) -> str:
+    """Name a fact, with the attempt that it is about where there are several."""
+    if job.attempt <= 1 or name not in (*_OF_FIRST, *_OF_LAST):
+        return name
+    return f"{name}, since attempt 1" if name == "took" else f"{name}, attempt {job.attempt if name in _OF_LAST else 1}"
 
 
 async def milestones(client: Client, job: Job) -> list[Event]:
