@@ -122,8 +122,8 @@ async def test_a_part_of_a_log_becomes_its_hits_and_is_paid_for_by_its_size(monk
             assert is_empty(rates, ASKS) is paid_out
 
 
-def test_a_search_of_a_gigabyte_a_second_leaves_its_tenant_half_of_the_default_quota() -> None:
-    assert 0 < price_of_search(10**9) <= TENANT_REQUESTS_A_SECOND * UNITS_A_REQUEST / 2
+def test_a_search_of_a_gigabyte_a_second_costs_an_eighth_of_the_default_quota_beside_the_reading() -> None:
+    assert 0 < price_of_search(10**9) <= TENANT_REQUESTS_A_SECOND * UNITS_A_REQUEST / 8
 
 
 async def test_a_gateway_whose_searcher_is_full_says_busy(monkeypatch: pytest.MonkeyPatch) -> None:
