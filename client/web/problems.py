@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from airunner.client.web.guardheaders import guard
 from airunner.protocol.errors import (
     EXIT_NO_PERMISSION,
     EXIT_NO_SUCH,
@@ -152,5 +153,7 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_bug(request: Request, _error: Exception) -> Response:
-    """Answer an error of ours; the traceback is in the server's log."""
-    return answer(request, problem_of(WebError(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the server")))
+    """Answer an error of ours, outside of the guards; the traceback is in the server's log."""
+    bug = answer(request, problem_of(WebError(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the server")))
+    guard(bug.headers)
+    return bug

@@ -94,14 +94,12 @@ async def _output(call: Call[LogQuery], stored: Job | None) -> AsyncGenerator[by
 
 
 async def place_before(client: Client, job_id: str, line: int) -> SearchPlace | None:
-    """Find a place in the log before a line, and as near as the broker knows; None: the log ends before it."""
+    """Find a place in the log before a line, and as near as the broker knows; None: the job has ended before it."""
     place: SearchPlace | None = START
-    if line == 1:
-        return place
-    while place is not None:
+    while line > 1 and place is not None:
         page = await client.search_page(job_id, from_line=line - 1, limit=1, place=place)
-        place = page.place
-        if page.hits:
+        place = page.place or page.end
+        if page.hits or page.place is None:
             break
     return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -18,12 +19,14 @@ from airunner.client.web.pages.rendering import render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.problems import problem_of
 from airunner.client.web.services import services_of
-from airunner.protocol.errors import BadRequest, Forbidden, PeerError, Unauthenticated
+from airunner.protocol.errors import BadRequest, Conflict, Forbidden, PeerError, Unauthenticated
+from airunner.protocol.names import JobId
 from airunner.transport.ports import SYSTEM
 
 _FORM_ID: Final = "form_id"  # of the form: what is sent twice is one job
 _THEN: Final = "then"  # the button: submit, or only show the command
 SUBMIT: Final = "submit"
+_JOB_ID: Final = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")  # in a refusal: the job of the first form
 
 
 async def show_form(request: Request) -> Response:
@@ -48,6 +51,10 @@ async def submit_job(request: Request) -> Response:
             submitted = await client.submit(draft.spec, request_id=f"{form_id} {sorted(texts.items())}")
     except Unauthenticated:
         raise
+    except Conflict as conflict:  # the same form, sent again: a time that counts from now is another one now
+        if (sent := _JOB_ID.search(conflict.message)) is None:
+            raise
+        return see(job_url(JobId(sent[0])))
     except PeerError as error:
         misfit = error.misfit if isinstance(error, BadRequest) else None
         problems = {misfit.field: misfit.problem} if misfit and misfit.field in NAMES else {"": error.message}

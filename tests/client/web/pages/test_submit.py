@@ -10,11 +10,13 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from airunner.client.web.pages.formfields import GROUPS, NAMES, controls, draft_of, submit_line
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
+from airunner.transport.ports import SYSTEM
 from tests.client.web.conftest import Web
 from tests.client.web.pages.reading import Page, text_of
 
@@ -134,6 +136,19 @@ async def test_a_form_that_is_sent_twice_is_one_job_and_a_changed_one_another(we
     answers.append(await browser.post("/submit", data={**form, "args": "again"}))
     first, second, changed = (answer.headers["location"] for answer in answers)
     assert first == second != changed
+
+
+async def test_a_form_with_a_time_that_counts_from_now_is_one_job_too(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = web.browser("submit", "read")
+    form = {"form_id": "8", "then": "submit", "command": "true", "queue": "nowhere", "not_before_ms": "+5m"}
+    first = await browser.post("/submit", data=form)
+    later_ms = SYSTEM.wall_ms() + 60_000
+    monkeypatch.setattr("airunner.client.web.pages.submitpage.SYSTEM", replace(SYSTEM, wall_ms=lambda: later_ms))
+    again = await browser.post("/submit", data=form)
+    assert (first.status_code, again.status_code) == (303, 303)
+    assert first.headers["location"] == again.headers["location"]
 
 
 async def test_refusals_are_shown_in_the_form(web: Web) -> None:
