@@ -33,6 +33,7 @@ from airunner.transport.http import prefers_json
 
 KIND: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:airunner:error:"  # then the code: a name, which leads nowhere
+FIELD_CHARS_MAX: Final = 100  # of a field's name in an error
 RETRY_S: Final = 2  # after an answer that says so; a broker starts in less
 ERROR_PAGE: Final = "error_page"  # the attribute of the application's state: an `ErrorPage`
 STATUSES: Final[Mapping[str, int]] = {
@@ -81,6 +82,8 @@ class WebError(AirunnerError):
 
 def bad_field(field: str, problem: str) -> BadRequest:
     """Make the error for a field or parameter that does not fit, or is not known."""
+    if len(field) > FIELD_CHARS_MAX:
+        field = f"{field[:FIELD_CHARS_MAX]}…"
     error = BadRequest(f"{field}: {problem}")
     error.misfit = FieldError(field, problem)
     return error

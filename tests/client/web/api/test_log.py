@@ -52,6 +52,18 @@ async def test_any_lines_of_the_log_are_its_bytes(tmp_path: Path) -> None:
         assert (await web.get(f"{path}/log?from_line=99")).body == b""
 
 
+async def test_lines_that_end_with_the_job_are_lines_too(tmp_path: Path) -> None:
+    async with served(tmp_path) as web:
+        job = await web.client.submit(command="true")
+        worker = await Worker.lease(web.client)
+        await worker.publish(
+            Output(timestamp_ms=0, stream=OUT, data=b"out"), Output(timestamp_ms=0, stream=Stream.STDERR, data=b"err")
+        )
+        await worker.complete()
+        parts = [(await web.get(f"/v1/jobs/{job.id}/log?from_line={first}")).body for first in (1, 2, 3)]
+        assert parts == [b"outerr", b"err", b""]
+
+
 async def test_output_is_followed_until_the_job_ends(tmp_path: Path) -> None:
     async with logged(tmp_path) as (web, path, worker, lines):
         followed = web.open(f"{path}/log?follow=true&from_line=3")
