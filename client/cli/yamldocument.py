@@ -27,10 +27,10 @@ def parse(text: str) -> object:
     class Loader(yaml.SafeLoader):
         """Loader that refuses deep nesting: of each open bracket it looks whether it begins a key, to the end."""
 
-        def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
-            if self.flow_level == DEPTH_MAX:
+        def fetch_more_tokens(self) -> None:
+            if self.flow_level > DEPTH_MAX:
                 raise RecursionError
-            super().fetch_flow_collection_start(token)
+            super().fetch_more_tokens()
 
     try:
         node = yaml.compose(text, Loader)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from airunner.client.web.clients import BrokerAway
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.pages.formfields import NAMES, OPEN, Texts, controls, draft_of, submit_line
 from airunner.client.web.pages.forms import form_of, see, value_of
@@ -55,6 +56,9 @@ async def submit_job(request: Request) -> Response:
         if (sent := _JOB_ID.search(conflict.message)) is None:
             raise
         return see(job_url(JobId(sent[0])))
+    except BrokerAway as away:
+        problems = {"": f"{away.message}: submit this form again, which makes one job, also if this one was submitted"}
+        return _form(request, login, texts, problems, form_id, problem_of(away).status)
     except PeerError as error:
         misfit = error.misfit if isinstance(error, BadRequest) else None
         problems = {misfit.field: misfit.problem} if misfit and misfit.field in NAMES else {"": error.message}
