@@ -39,11 +39,13 @@ ALONE: Final = "zstd, a count of lines and RE2 alone, one thread"
 MEANWHILE: Final = "the same without a search"
 PLAIN, REGEX, LINE = "plain", "regular expression", "to a line by its number"
 WAIT: Final = "GetJob meanwhile, slowest"
+WAIT_REGEX: Final = "GetJob beside a regular expression, slowest"
 FIGURES: Final = (
     Figure(PLAIN, "MB/s", Bound.LEAST, offset=500, of=ALONE),
-    Figure(REGEX, "MB/s", of=ALONE),
+    Figure(REGEX, "MB/s", Bound.LEAST, offset=500, of=ALONE),
     Figure(LINE, "MB/s", Bound.LEAST, offset=500),
     Figure(WAIT, "ms", Bound.MOST, offset=25, of=MEANWHILE),
+    Figure(WAIT_REGEX, "ms", Bound.MOST, offset=25, of=MEANWHILE),
 )
 LOG_MB: Final = 1_024
 PIECE_BYTES: Final = 8 * 1_048_576  # of a log, which repeats it
@@ -107,15 +109,15 @@ def searched_mb_s(where: Cluster, job_id: str, pattern: str, kind: str) -> float
     return anyio.run(main)
 
 
-def slowest_ms(where: Cluster, job_id: str, searches: int) -> float:
-    """Measure the slowest of many requests for a job: beside `searches` of its log, or for a while alone."""
+def slowest_ms(where: Cluster, job_id: str, pattern: str, kind: str) -> float:
+    """Measure the slowest of many requests for a job: beside a search of its log, or without a pattern alone."""
 
     async def main() -> float:
         slowest_s, over = 0.0, anyio.Event()
 
         async def search() -> None:
             async with Client(where.requests, home=where.home, token=where.token) as client:
-                assert not [line async for line in client.search(job_id, MISSING)]
+                assert not [line async for line in client.search(job_id, pattern, regex=kind == REGEX)]
             over.set()
 
         async with (
@@ -124,9 +126,9 @@ def slowest_ms(where: Cluster, job_id: str, searches: int) -> float:
         ):
             await client.get(job_id)
             until_s = time.perf_counter() + ALONE_S
-            for _ in range(searches):
+            if pattern:
                 group.start_soon(search)
-            while not over.is_set() if searches else time.perf_counter() < until_s:
+            while not over.is_set() if pattern else time.perf_counter() < until_s:
                 began_s = time.perf_counter()
                 await client.get(job_id)
                 slowest_s = max(slowest_s, time.perf_counter() - began_s)
@@ -160,12 +162,15 @@ def opened(product: Product) -> Generator[Round]:
             plain = product.call(searched_mb_s, where, job_id, MISSING, PLAIN)
             regex = product.call(searched_mb_s, where, job_id, MISSING_REGEX, REGEX)
             line = product.call(searched_mb_s, where, job_id, "", LINE)
-            waited = product.call(slowest_ms, where, job_id, 1)
+            alone = product.call(slowest_ms, where, job_id, "", PLAIN)
+            waited = product.call(slowest_ms, where, job_id, MISSING, PLAIN)
+            waited_regex = product.call(slowest_ms, where, job_id, MISSING_REGEX, REGEX)
             return {
                 PLAIN: Reading(plain, alone_mb_s(packed, MISSING)),
                 REGEX: Reading(regex, alone_mb_s(packed, MISSING_REGEX)),
                 LINE: Reading(line),
-                WAIT: Reading(waited, product.call(slowest_ms, where, job_id, 0)),
+                WAIT: Reading(waited, alone),
+                WAIT_REGEX: Reading(waited_regex, alone),
             }
 
         yield measure

@@ -25,7 +25,7 @@ Context = Annotated[int, Meta(ge=0, le=CONTEXT_MAX)]
 
 
 class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Line of a log, with its newline unless it is cut or not ended; `data` has up to `SHOWN_BYTES_MAX` of its bytes.
+    """Line of a log, with its newline unless it is cut or not ended; `data` are those of its bytes in `shown_of`.
 
     It begins in the event `sequence`, at `offset` in the bytes of that event's output. `line` is its number.
     """
@@ -44,6 +44,24 @@ class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def text(self) -> str:
         """Text of `data` without its newline; what is not UTF-8 is replaced."""
         return self.data.decode(errors="replace").rstrip("\r\n")
+
+    @property
+    def cut_bytes(self) -> int:
+        """Number of bytes at the end of the line that are not in `data`; 0 also if those at its beginning are not."""
+        return self.size_bytes - len(self.data) if len(self.data) == SHOWN_BYTES_MAX else 0
+
+
+def shown_of(line: bytes) -> bytes:
+    """Return the bytes of a line that are shown: all, or its first `SHOWN_BYTES_MAX`.
+
+    Of a long line that carriage returns overwrite, as a progress bar, they are its last ones, from a carriage return on
+    and fewer than `SHOWN_BYTES_MAX`: what a terminal shows of it at the end.
+    """
+    if len(line) <= SHOWN_BYTES_MAX:
+        return line
+    overwritten = line.find(b"\r", len(line) - SHOWN_BYTES_MAX) + 1
+    end = len(line.rstrip(b"\r\n"))
+    return line[overwritten:] if 0 < overwritten < end else line[:SHOWN_BYTES_MAX]
 
 
 class UnfinishedLine(Struct, frozen=True, kw_only=True, omit_defaults=True):

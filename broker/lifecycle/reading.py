@@ -170,7 +170,7 @@ def list_jobs(engine: Engine, command: TenantRequest, request: ListJobs) -> Jobs
     Raises `NotFound`: there is no job `before`.
     """
     tenant, queues = command.tenant, command.queues
-    before = None if request.before is None else _find(engine, tenant, request.before, None).number
+    before = None if request.before is None else _find(engine, tenant, request.before, queues).number
     wanted = JobFilter(
         tenant=tenant,
         prefix=request.prefix,

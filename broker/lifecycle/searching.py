@@ -27,11 +27,11 @@ from airunner.protocol.errors import BadRequest, CorruptLog
 from airunner.protocol.events import EventBody, Output, Stream, UnknownBody, decode_bodies
 from airunner.protocol.logsearch import (
     LINE_BYTES_MAX,
-    SHOWN_BYTES_MAX,
     START,
     LogLine,
     SearchPlace,
     UnfinishedLine,
+    shown_of,
 )
 from airunner.protocol.replies import LogSearched
 from airunner.protocol.requests import SearchLog
@@ -337,7 +337,7 @@ def _shown(line: bytes, number: int, origin: _Origin, offset: int, *, match: boo
         attempt=origin.attempt,
         stream=origin.stream,
         timestamp_ms=origin.timestamp_ms,
-        data=line[:SHOWN_BYTES_MAX],
+        data=shown_of(line),
         size_bytes=len(line),
         match=match,
     )

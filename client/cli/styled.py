@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import groupby
 from typing import Final, NamedTuple
 
 from airunner.client.cli.terminal import TerminalFilter
 from airunner.protocol.events import Stream
 
+KNOWN_MAX: Final = 1_024  # styles and sequences whose result is remembered
+KNOWN_CHARS_MAX: Final = 32  # of the parameters of such a sequence
 COLUMNS_MAX: Final = 65_536  # of a line, beyond which the cursor does not move
 COLOURS: Final = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _TAB: Final = 8
@@ -78,7 +81,7 @@ class LineScreen:
                 cells[column : column + len(plain)] = [(char, self._style) for char in plain]
                 column += len(plain)
             elif final == "m":
-                self._style = styled(self._style, parameters)
+                self._style = (_known if len(parameters) <= KNOWN_CHARS_MAX else styled)(self._style, parameters)
             elif final:
                 column = _edited(cells, column, final, int(re.split("[;:]", parameters)[0] or 0))
             else:
@@ -137,6 +140,9 @@ def styled(style: Style, parameters: str) -> Style:
                 named = ""
             style = style._replace(fg=named) if tens in _FOREGROUNDS else style._replace(bg=named)
     return style
+
+
+_known: Final = lru_cache(KNOWN_MAX)(styled)  # a log has few sequences, and each many times
 
 
 def _extended(numbers: Iterator[int]) -> str:

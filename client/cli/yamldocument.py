@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from airunner.client.cli.written import Entries, Items, MiswrittenError, Written, refuse
+from airunner.client.cli.written import DEPTH_MAX, Entries, Items, MiswrittenError, Written, refuse
 
 if TYPE_CHECKING:
     import yaml
@@ -24,8 +24,16 @@ def parse(text: str) -> object:
     """Parse a document. Raises `MiswrittenError`, and `RecursionError` when it is nested too deeply."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Loader that refuses deep nesting: of each open bracket it looks whether it begins a key, to the end."""
+
+        def fetch_more_tokens(self) -> None:
+            if self.flow_level > DEPTH_MAX:
+                raise RecursionError
+            super().fetch_more_tokens()
+
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        node = yaml.compose(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or "it ends too early"

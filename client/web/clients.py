@@ -45,10 +45,10 @@ ANSWER_S: Final = 5.0  # for the broker to answer a request: a page that says so
 
 
 class BrokerAway(OperatorError):
-    """The broker does not answer."""
+    """The broker does not answer. It may have got a request that changes something, and do it nevertheless."""
 
-    def __init__(self) -> None:
-        super().__init__("the broker does not answer; try again in a moment", exit_code=EXIT_UNAVAILABLE)
+    def __init__(self, advice: str = "try again in a moment") -> None:
+        super().__init__(f"the broker does not answer; {advice}", exit_code=EXIT_UNAVAILABLE)
 
 
 class _Opened:

@@ -83,13 +83,15 @@ def login_link_command(
     """Print a link that logs in one browser, once, within five minutes, at the `airunner web` of this home."""
     from airunner.certs.ownership import own_home
     from airunner.certs.principal import ALL_ROLES, parse_roles
-    from airunner.client.web.locallogin import last_url, local_link
+    from airunner.client.web.locallogin import is_silent, last_url, local_link
 
     home = own_home(os.environ)
     url = public(public_url) or last_url(home)
     ttl_s = of_flag("--ttl", duration_ms, ttl) / 1_000
     roles = ALL_ROLES if role is None else parse_roles(",".join(role))
     sys.stdout.write(f"{local_link(home, url, subject=subject, tenant=tenant, roles=roles, ttl_s=ttl_s)}\n")
+    if is_silent(url):
+        sys.stderr.write(f"airunner: nothing listens at {url} yet: `airunner web` of this home starts the server\n")
 
 
 def _loaded() -> Callable[..., Any]:

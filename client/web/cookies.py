@@ -23,6 +23,7 @@ NAME: Final = "airunner"
 SECURE_NAME: Final = "__Host-airunner"  # RFC 6265bis: only https, only this host, only the path /
 KEY_BYTES: Final = 32  # of AES-256
 COOKIE_BYTES_MAX: Final = 4_000  # browsers take 4,096 bytes with the name and the attributes
+UNKNOWN: Final = "this session is not known here: log in again"
 _ALGORITHMS: Final = ("dir", "A256GCM")
 _HEADER: Final = {"alg": "dir", "enc": "A256GCM"}
 
@@ -33,6 +34,7 @@ class Cookies:
     def __init__(self, key: bytes, *, secure: bool) -> None:
         self._key = OctKey.import_key(key)
         self._secure = secure
+        self._head = self.seal("").partition(".")[0]
         self.name = SECURE_NAME if secure else NAME
 
     def seal(self, token: str) -> str:
@@ -43,12 +45,17 @@ class Cookies:
         return sealed
 
     def open(self, sealed: str) -> str:
-        """Open a sealed token. Raises `Unauthenticated`: it was sealed with another key, or changed."""
+        """Open a sealed token. Raises `Unauthenticated`: it was sealed with another key, or changed.
+
+        Only what begins with our own header is read: the library expects no hostile one.
+        """
+        if sealed.partition(".")[0] != self._head:
+            raise Unauthenticated(UNKNOWN)
         try:
             plain = jwe.decrypt_compact(sealed, self._key, algorithms=list(_ALGORITHMS)).plaintext
             return (plain or b"").decode()
         except (JoseError, ValueError) as error:
-            raise Unauthenticated("this session is not known here: log in again") from error
+            raise Unauthenticated(UNKNOWN) from error
 
     def sealed_in(self, request: HTTPConnection) -> str:
         """Return the cookie of a request, or an empty text."""

@@ -25,25 +25,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airunner.client.web.guardheaders import guard
 from airunner.client.web.problems import WebError, answer, problem_of
 
 BODY_BYTES_MAX: Final = 2 << 20  # a submission of jobs fits: the broker takes 1 MiB at a time
 BODIES_BYTES_MAX: Final = 64 << 20  # of memory: as many bodies as there are connections would need 1 GiB
 BODY_S: Final = 30.0  # for a body to arrive
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
-POLICY: Final = (
-    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
-    "report-uri /csp-report"
-)
-HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: with that, browsers send the forms of our own pages with `Origin: null`.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_PRIVATE: Final = "no-store"  # of what has no Cache-Control: it is private
 
 
 class Guards:
@@ -63,10 +51,7 @@ class Guards:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", _PRIVATE)
+                guard(MutableHeaders(scope=message))
             await send(message)
 
         refusal = self._refusal(Headers(scope=scope), scope["method"])

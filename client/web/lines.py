@@ -9,9 +9,11 @@ A line is numbered as in every search. Only finished lines have their number for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, Final
+
+from anyio import to_thread
 
 from airunner.client.client import Client
 from airunner.client.web.linestyle import (
@@ -22,6 +24,7 @@ from airunner.client.web.linestyle import (
     group_of,
     reported,
     text_of,
+    without_sequences,
 )
 from airunner.client.web.logindex import GROUPS_MAX, LogIndex, whole_lines
 from airunner.protocol.events import Stream
@@ -30,6 +33,9 @@ from airunner.protocol.logsearch import LIMIT_MAX, LogLine
 from airunner.protocol.names import JobId
 
 LINES_MAX: Final = 1_000  # of one window
+HERE_BYTES_MAX: Final = 65_536  # of lines that are converted in the event loop, in some ms
+SEQUENCE_BYTES: Final = 32  # bytes that take as long as an escape sequence
+SEQUENCES_MAX: Final = 10_000  # escape sequences of the lines of one answer: each takes some 10 µs, or more if it edits
 PLAIN_LINES: Final = 200  # of a log on a page without JavaScript
 FIND_PAGES_MAX: Final = 8  # pages of 8 MiB in which a request of a page searches: it shows how far the search is
 LAST: Final = 0  # stands for the first of a log's last lines
@@ -82,22 +88,36 @@ async def find(
     return {"hits": hits, "next": None if place is None else place.lines + 1, "lines": whole}
 
 
-def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[dict[str, Any]]:
+async def shown(lines: Iterable[LogLine], styles: LineStyles | None = None) -> list[dict[str, Any]]:
+    """Convert lines to their form for a page; many in a thread, so that no other request waits for them."""
+    lines = list(lines)
+    if sum(len(line.data) + SEQUENCE_BYTES * line.data.count(b"\x1b") for line in lines) <= HERE_BYTES_MAX:
+        return rows_of(lines, styles)
+    return await to_thread.run_sync(rows_of, lines, styles)
+
+
+def rows_of(lines: Sequence[LogLine], styles: LineStyles | None = None) -> list[dict[str, Any]]:
     """Convert lines to their form for a page, as short as its many lines make worthwhile.
+
+    Lines with more escape sequences than all of them may have are shown without theirs: see `SEQUENCES_MAX`.
 
     `n` is the number, `t` the time in ms, `a` the attempt, `s` the spans; `e` marks stderr, `g` is the line's part in a
     group, and `cut` counts what is left out at its end.
     """
     styles = styles or LineStyles()
     rows: list[dict[str, Any]] = []
+    room = SEQUENCES_MAX
     for line in lines:
-        spans, cut = styles.spans(line.stream, line.attempt, line.data)
+        sequences = line.data.count(b"\x1b")
+        data = line.data if sequences <= room else without_sequences(line.data)
+        room -= sequences if sequences <= room else 0
+        spans, cut = styles.spans(line.stream, line.attempt, data)
         row: dict[str, Any] = {"n": line.line, "t": line.timestamp_ms, "a": line.attempt, "s": reported(spans)}
         if line.stream is Stream.STDERR:
             row["e"] = 1
         if (group := group_of(text_of(spans))) and group != OPENED:
             row |= {"g": group, "s": group_name(spans)}
-        if cut := cut + line.size_bytes - len(line.data):
+        if cut := cut + line.cut_bytes:
             row["cut"] = cut
         rows.append(row)
     return rows
@@ -116,7 +136,7 @@ async def plain_log(client: Client, index: LogIndex, job: Job, first: int | None
     first = first or 1
     lines = await window(client, index, job.id, first, PLAIN_LINES)
     return {
-        "rows": shown(lines),
+        "rows": await shown(lines),
         "earlier": max(1, first - PLAIN_LINES) if first > 1 else None,
         "later": lines[-1].line + 1 if len(lines) == PLAIN_LINES else None,
     }

@@ -26,6 +26,7 @@ GROUP_PATTERN: Final = r"^(--- |\+\+\+ |~~~ |\^\^\^ \+\+\+|::group::|::endgroup:
 """Pattern of lines that divide a log into groups, for a search of it."""
 OPENED: Final = "opened"  # the group before this line: what is in it went wrong
 
+_SEQUENCE: Final = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 _GROUP: Final = re.compile(GROUP_PATTERN)
 _DIFF: Final = re.compile(r"(--- (a/|/dev/null)|\+\+\+ (b/|/dev/null))")  # the head of a diff is no group
 _GROUPS: Final = {
@@ -58,6 +59,11 @@ class LineStyles:
             self._attempt = attempt
             self._screens = {stream: LineScreen() for stream in STREAMS}
         return cut(self._screens[stream].render(line))
+
+
+def without_sequences(line: bytes) -> bytes:
+    """Remove escape sequences in little time, and what is left of others."""
+    return _SEQUENCE.sub(b"", line).replace(b"\x1b", b"")
 
 
 def cut(runs: tuple[Run, ...], chars_max: int = SHOWN_CHARS_MAX) -> tuple[list[Span], int]:

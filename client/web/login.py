@@ -98,7 +98,7 @@ def login_with(token: str, by: By, sealed: str = "") -> Login:
         raise Unauthenticated("this is no token: `airunner token --subject NAME` prints one")
     try:
         claims = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=="), type=_Claims)
-    except (ValueError, binascii.Error) as error:
+    except (ValueError, RecursionError, binascii.Error) as error:
         raise Unauthenticated("the claims of this token cannot be read") from error
     named = blake2b((sealed or token).encode(), digest_size=_SESSION_BYTES).hexdigest()
     return Login(token, claims.sub, claims.tenant, claims.roles, by, Session(named, claims.exp))

@@ -52,7 +52,7 @@ async def read_lines(request: Request) -> Response:
     job_id = _job_id(request)
     async with services_of(request).clients.asking(login_of(request).token) as client:
         found = await lines.window(client, services_of(request).log_indexes.of(job_id), job_id, first, limit)
-    return _json({"lines": lines.shown(found)})
+    return _json({"lines": await lines.shown(found)})
 
 
 async def read_groups(request: Request) -> Response:

@@ -110,8 +110,8 @@ class LogStream:
             self._styles = LineStyles()
             page = await self._search(self._total + 1, FRESH_LINES)
         whole = whole_lines(page)
-        lines = shown((line for line in page.hits if line.line <= whole), self._styles)
-        opened = shown(unfinished(page))
+        lines = await shown((line for line in page.hits if line.line <= whole), self._styles)
+        opened = await shown(unfinished(page))
         if many or lines or opened != self._open:
             self._open = opened
             await self._send_lines(outlet, whole, {"lines": lines, "open": opened})

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from airunner.client.web.guardheaders import guard
 from airunner.protocol.errors import (
     EXIT_NO_PERMISSION,
     EXIT_NO_SUCH,
@@ -32,6 +33,7 @@ from airunner.transport.http import prefers_json
 
 KIND: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:airunner:error:"  # then the code: a name, which leads nowhere
+FIELD_CHARS_MAX: Final = 100  # of a field's name in an error
 RETRY_S: Final = 2  # after an answer that says so; a broker starts in less
 ERROR_PAGE: Final = "error_page"  # the attribute of the application's state: an `ErrorPage`
 STATUSES: Final[Mapping[str, int]] = {
@@ -80,6 +82,8 @@ class WebError(AirunnerError):
 
 def bad_field(field: str, problem: str) -> BadRequest:
     """Make the error for a field or parameter that does not fit, or is not known."""
+    if len(field) > FIELD_CHARS_MAX:
+        field = f"{field[:FIELD_CHARS_MAX]}…"
     error = BadRequest(f"{field}: {problem}")
     error.misfit = FieldError(field, problem)
     return error
@@ -152,5 +156,7 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_bug(request: Request, _error: Exception) -> Response:
-    """Answer an error of ours; the traceback is in the server's log."""
-    return answer(request, problem_of(WebError(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the server")))
+    """Answer an error of ours, outside of the guards; the traceback is in the server's log."""
+    bug = answer(request, problem_of(WebError(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the server")))
+    guard(bug.headers)
+    return bug

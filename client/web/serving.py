@@ -27,6 +27,7 @@ from airunner.client.web.app import make_app, write_line
 from airunner.client.web.clients import Clients
 from airunner.client.web.connections import Connection
 from airunner.client.web.cookies import Cookies, cookie_key
+from airunner.client.web.endedsessions import EndedSessions
 from airunner.client.web.locallogin import FOLDER, URL_FILE
 from airunner.client.web.loginlinks import LoginLinks
 from airunner.client.web.oidc.login import make_oidc
@@ -67,7 +68,7 @@ async def serve(
                 "put a proxy with TLS before it, and name its https:// URL with --public-url"
             )
         login = None if oidc is None else make_oidc(oidc, home, key, url, write_line)
-        sessions = Sessions(time.time)
+        sessions = Sessions(time.time, EndedSessions(folder))
         async with Clients(access, write_line) as clients:
             services = Services(
                 clients=clients,

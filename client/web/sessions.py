@@ -1,7 +1,7 @@
 """Sessions of browsers and tokens: a stream ends when its session does, and each session has a bounded number.
 
-A session ends when its token expires, or by logging out. That a session was ended is remembered in memory, until its
-token expires: another process of this server knows nothing of it, and no stream of it either.
+A session ends when its token expires, or by logging out, which every server of the home knows until then; a stream at
+another server goes on.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Final
 import anyio
 from msgspec import Struct
 
-from airunner.protocol.errors import Busy
+from airunner.client.web.endedsessions import EndedSessions
+from airunner.protocol.errors import EXIT_UNAVAILABLE, Busy, OperatorError
 
 STREAMS_MAX: Final = 32  # of one session at a time: a tab needs one, and curl one for each job
-ENDED_MAX: Final = 10_000  # ended sessions remembered: some 1 MB; beyond, the oldest is forgotten
 
 
 class Session(Struct, frozen=True):
@@ -37,11 +37,11 @@ class Over(StrEnum):
 
 
 class Sessions:
-    """Sessions of this process; `now_s` is the wall clock, in Unix seconds."""
+    """Sessions of this process; `now_s` is the wall clock, in Unix seconds, and `ended` the sessions logged out."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], ended: EndedSessions) -> None:
         self._now_s = now_s
-        self._ended: dict[str, float] = {}  # when the token expires, by session
+        self._ended = ended
         self._streams: dict[str, set[anyio.Event]] = {}  # those of each session
         self._stopping = False
 
@@ -50,14 +50,15 @@ class Sessions:
         return session.name in self._ended
 
     def end(self, session: Session) -> None:
-        """End a session: its streams end now, and its cookie is refused from now on."""
-        now_s = self._now_s()
-        self._ended = {name: at_s for name, at_s in self._ended.items() if at_s > now_s}
-        while len(self._ended) >= ENDED_MAX:
-            del self._ended[next(iter(self._ended))]
-        self._ended[session.name] = session.expires_s
+        """End a session: its streams end, and its cookie is refused. Raises `OperatorError`: this cannot be written."""
         for woken in self._streams.get(session.name, ()):
             woken.set()
+        try:
+            self._ended.add(session.name, session.expires_s, self._now_s())
+        except OSError as error:
+            raise OperatorError(
+                f"the end of this session cannot be written: {error.strerror}", exit_code=EXIT_UNAVAILABLE
+            ) from error
 
     def stop(self) -> None:
         """End every stream: the server stops."""

@@ -46,7 +46,13 @@ def test_a_killed_server_disturbs_no_job_and_keeps_its_sessions(cluster: Cluster
     assert browser.get("/").status_code == 200
     link = web.link()
     web.kill()
+    silent = cluster.airunner("login-link")
+    assert silent.stdout.decode().startswith(f"{web.url}/login/")
+    assert silent.stderr.decode() == (
+        f"airunner: nothing listens at {web.url} yet: `airunner web` of this home starts the server\n"
+    )
     web.start()
+    assert cluster.airunner("login-link").stderr == b""
     assert httpx.post(link).status_code == 303, "a link outlives the server too"
     assert httpx.post(link).status_code == 404
 

@@ -1,88 +1,89 @@
-"""Patterns of lines: what is searched without removing colours, or as bytes, finds the same as in prepared lines."""
+"""Patterns of lines: what is absent from lines as they are is absent without colours, whatever their bytes are."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.broker.lifecycle import linepattern
-from airunner.broker.lifecycle.linepattern import SPANNING_CHARS_MAX, LinePattern
+from airunner.broker.lifecycle.linepattern import LinePattern
+from airunner.broker.lifecycle.spanning import spanning_regex
 
-TEXTS = (b"a", b"b", b"A", b"3", b"1m", b"m", b"[", b"\n", b"\r", b" ", "é".encode(), b"\xff", b"\xc3", b"\x7f", b"K")
+TEXTS = (b"a", b"b", b"A", b"3", b"1m", b"m", b"[", b"\n", b"\r", b" ", "é".encode(), b"\xff", b"\xc3", b"\x7f", b"\0")
 COLOURS = (b"\x1b[31m", b"\x1b[0m", b"\x1b[K", b"\x1b[ q", b"\x1b[1;2 !@", b"\x1b[[")
 TORN = (b"\x1b", b"\x1b[", b"\x1b[3", b"\x1b[ ")
-PLAIN = ("a", "ab", "31", "31m", "[", "m", "\x1b", "\x1b[3", "a.b", " ", "a b", "a\n", "\n", "\t", "\0", "(a", "b\\")
-NAMED = ("a+b", "[ab]+$", r"^\d|\s$", r"\bab\b", "[0-9]{2}m", r"a\.b", "(?i)k", "a|31", "^$", "[a-]", "(?:ab)*m")
-ANY = (
-    ".",
+PLAIN = (
+    "a",
+    "ab",
+    "31",
+    "31m",
+    "[",
+    "m",
+    "\x1b",
+    "\x1b[3",
     "a.b",
-    "[^a]b",
-    r"\Da",
-    r"\W",
-    r"\S$",
-    r"\BA",
-    "[[:^alpha:]]a",
-    r"[\D]",
-    r"\x{dcff}",
-    r"\pL",
-    r"\C",
-    "[]a]",
-    "é",
+    " ",
+    "aé",
+    "a\n",
+    "\n",
+    "\t",
+    "\0",
+    "(a",
+    "b\\",
+    "\r",
 )
+SPANNED = (
+    "a", "a+b", "[ab]+$", "^[^a]", r"^\d|\s$", "[0-9]{2}m", r"a\.b", "a|31", "^$", "(?:ab)*m", "(a|b)+?$", "a?b{1,}m",
+    ".", "a.b", "a.*b$", "[^a]b", r"[^\d\s]+$", r"a\Db", r"\W$", r"^\S{2}", "a$", "a \n", "$", "^", "()", r"[\]a]b",
+    "a{1,2}?b",
+)  # fmt: skip
+OTHERS = (
+    "é", r"\x41", r"a\b", "(?i)a", "(?P<n>a)", "[[:alpha:]]b", r"\pL", r"\Aa", r"a\z", r"\Ca", "a{", r"\Qa.\E",
+    "[]a]", "(?-m:^)",
+)  # fmt: skip
 
 texts = st.lists(st.sampled_from((*TEXTS, *COLOURS, *TORN)), max_size=24).map(lambda pieces: b"".join(pieces) + b"\n")
 
 
-def is_found(pattern: LinePattern, lines: bytes) -> bool:
-    """Return whether a line matches, of whole lines as they were before."""
-    return pattern.find(pattern.prepared(lines), 0) >= 0
-
-
-@given(lines=texts, pattern=st.sampled_from(PLAIN), ignore_case=st.booleans())
-def test_plain_text_that_is_absent_with_colours_is_absent_without(
-    lines: bytes, pattern: str, *, ignore_case: bool
+@given(
+    lines=texts,
+    pattern=st.sampled_from([*((text, False) for text in PLAIN), *((regex, True) for regex in SPANNED + OTHERS)]),
+    ignore_case=st.booleans(),
+)
+def test_what_is_absent_from_lines_as_they_are_is_absent_from_prepared_lines(
+    lines: bytes, pattern: tuple[str, bool], *, ignore_case: bool
 ) -> None:
-    plain = LinePattern(pattern, regex=False, ignore_case=ignore_case)
-    assert not (plain.is_absent(lines) and is_found(plain, lines))
+    text, regex = pattern
+    compiled = LinePattern(text, regex=regex, ignore_case=ignore_case)
+    if compiled.is_absent(lines):
+        assert compiled.find(compiled.prepared(lines), 0) == -1
 
 
-@pytest.mark.parametrize("lines", [b"\x1b[31mab\x1b[0m\n", b"a\x1b[31m\x1b[0mb\n", b"\x1b[1;4ma\x1b[Kb\n", b"\x1b\n"])
-def test_plain_text_is_absent_from_coloured_lines_that_do_not_have_it(lines: bytes) -> None:
-    absent = {
-        text for text in ("ab", "abc", "ba") if LinePattern(text, regex=False, ignore_case=False).is_absent(lines)
-    }
-    assert absent == {"abc", "ba"} | ({"ab"} if lines == b"\x1b\n" else set())
+@pytest.mark.parametrize(
+    ("pattern", "regex", "line", "absent"),
+    [
+        ("abc", False, b"\x1b[31mab\x1b[0m", True),
+        ("ab", False, b"a\x1b[31m\x1b[0mb", False),
+        ("aé", False, b"a\x1b[31m\xc3\x1b[0m\xa9", False),
+        ("ab+c$", True, b"a\x1b[31mbb\x1b[0m", True),
+        ("ab+c$", True, b"a\x1b[31mbb\x1b[0mbc\x1b[K\r", False),
+        ("^b", True, b"\x1b[31ma", True),
+        ("^a", True, b"\x1b[31ma", False),
+        ("fatal: .* [^x]$", True, "é \x1b[31mfatal: ░ x".encode(), True),
+        ("fatal: .* [^x]$", True, "é \x1b[31mfatal: ░ é".encode(), False),
+        ("a.b", True, b"a\xffb", False),
+    ],
+)
+def test_colours_and_bytes_beyond_ascii_hide_nothing(pattern: str, line: bytes, *, regex: bool, absent: bool) -> None:
+    assert LinePattern(pattern, regex=regex, ignore_case=False).is_absent(line + b"\n") is absent
 
 
-def test_long_plain_text_is_searched_in_lines_without_their_colours() -> None:
-    for size in (SPANNING_CHARS_MAX, SPANNING_CHARS_MAX + 1):
+def test_of_common_regular_expressions_all_can_be_searched_in_lines_as_they_are_and_of_others_none() -> None:
+    assert [pattern for pattern in SPANNED + OTHERS if spanning_regex(pattern) is not None] == list(SPANNED)
+
+
+def test_a_pattern_that_is_too_large_with_colours_is_searched_without_them() -> None:
+    for size, absent in ((10, True), (400, False)):
         pattern = LinePattern("~" * size, regex=False, ignore_case=False)
-        assert pattern.is_absent(b"\x1b[m\n") is (size == SPANNING_CHARS_MAX)
-        assert is_found(pattern, b"~\x1b[m".join([b"~"] * size) + b"~\n") is True
-
-
-@given(lines=texts, pattern=st.sampled_from(NAMED + ANY), ignore_case=st.booleans())
-def test_lines_with_broken_utf8_match_what_they_match_when_each_byte_is_a_character(
-    lines: bytes, pattern: str, *, ignore_case: bool
-) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(linepattern, "_ASCII_ONLY", linepattern.re.compile("(?!)"))  # all of them are converted
-        converted = LinePattern(pattern, regex=True, ignore_case=ignore_case)
-    compiled = LinePattern(pattern, regex=True, ignore_case=ignore_case)
-    ends = [0, *(at + 1 for at, byte in enumerate(lines) if byte == ord("\n"))]
-    matched = [compiled.matches(lines[start:end]) for start, end in pairwise(ends)]
-    assert matched == [converted.matches(lines[start:end]) for start, end in pairwise(ends)]
-    assert is_found(compiled, lines) is is_found(converted, lines) is any(matched)
-
-
-def test_only_patterns_that_name_all_their_characters_are_searched_in_lines_as_they_are() -> None:
-    lines = "a é\n".encode() + b"\xff\n"
-    as_is = {
-        pattern
-        for pattern in NAMED + ANY
-        if LinePattern(pattern, regex=True, ignore_case=False).prepared(lines) is lines
-    }
-    assert as_is == set(NAMED)
+        assert pattern.is_absent(b"\x1b[m\n") is absent
+        assert pattern.find(pattern.prepared(b"~\x1b[m" * size + b"\n"), 0) == 0

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from airunner.broker import prices
 from airunner.broker import searcher as module
 from airunner.broker.broker import Broker
+from airunner.broker.command import TENANT_REQUESTS_A_SECOND
 from airunner.broker.counts import Counts
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound, TenantRequest
-from airunner.broker.prices import UNITS_A_REQUEST
+from airunner.broker.prices import UNITS_A_REQUEST, price_of_search
 from airunner.broker.rates import Rates
 from airunner.broker.searcher import NO_THREADS, TENANT_WAITING_MAX, Searcher, SearchThreads
 from airunner.broker.store.open import open_store
@@ -119,6 +120,10 @@ async def test_a_part_of_a_log_becomes_its_hits_and_is_paid_for_by_its_size(monk
             assert isinstance(reply, LogSearched)
             assert [(hit.line, hit.text) for hit in reply.hits] == [(2, "two")]
             assert is_empty(rates, ASKS) is paid_out
+
+
+def test_a_search_of_a_gigabyte_a_second_costs_an_eighth_of_the_default_quota_beside_the_reading() -> None:
+    assert 0 < price_of_search(10**9) <= TENANT_REQUESTS_A_SECOND * UNITS_A_REQUEST / 8
 
 
 async def test_a_gateway_whose_searcher_is_full_says_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -105,6 +105,8 @@ def as_line(hit: LogLine) -> Line:
     return Line(hit.stream, hit.data, hit.sequence, hit.attempt, hit.timestamp_ms)
 
 
+@example(parts=[(0, False, [Output(timestamp_ms=1, stream=Stream.STDOUT, data=b"\r\x1b[31m\n")])], pattern="\r",
+         regex=False, ignore_case=False, context=0, from_line=1, limit=1, cut=8)  # fmt: skip
 @given(
     parts=parts_of_logs,
     pattern=st.sampled_from(PLAIN + REGEX),
@@ -120,7 +122,8 @@ def test_a_search_finds_what_the_clients_own_search_finds_in_any_pages(
 ) -> None:
     log = logged(parts)
     python = pattern.replace(r"\z", r"\Z").replace("(?-m:^)", "^")
-    compiled = re.compile(python if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0)
+    flags = re.ASCII | (re.IGNORECASE if ignore_case else re.NOFLAG)  # RE2's `\b` and the like are of ASCII
+    compiled = re.compile(python if regex else re.escape(pattern), flags)
     with pytest.MonkeyPatch.context() as patched:
         for module in (searching, loglines):
             patched.setattr(module, "LINE_BYTES_MAX", cut)

@@ -41,7 +41,7 @@ from airunner.protocol.replies import JobLease, Refused
 from airunner.protocol.requests import EventBatch, PublishJobEvents, ReleaseJob, ReplayJobEvents
 from tests.conformance.driving import Driver, completion
 
-CHANGES = 1_000
+CHANGES = 200
 BATCHES = 9
 SEED = 17
 SIGNER = LogSigner(new_secret())
@@ -168,7 +168,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
 
 
 @pytest.mark.timeout(120)
-def test_each_of_1000_changes_of_a_store_is_named_by_its_sequence(log: Log) -> None:
+def test_each_of_200_changes_of_a_store_is_named_by_its_sequence(log: Log) -> None:
     rng = random.Random(SEED)
     true = log.check()
     assert (true.faults, true.unproven({SIGNER.public: "build-7"})) == ([], [])

@@ -38,3 +38,17 @@ LAWS: Final[dict[str, Callable[[Driver], None]]] = {
     for name, law in vars(chapter).items()
     if isfunction(law) and law.__module__ == chapter.__name__ and not name.startswith("_")
 }
+LARGE: Final = frozenset(
+    {
+        "a_large_log_goes_in_several_steps_and_its_job_at_once",
+        "a_log_of_large_runs_goes_in_several_steps",
+        "a_page_holds_so_many_small_runs_and_looks_through_so_many_that_are_left_out",
+        "a_queue_holds_so_many_different_needs_and_no_more",
+        "a_tenants_queues_hold_so_many_different_needs_together_and_no_more",
+        "looking_through_many_for_nothing_costs_too",
+        "nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly",
+        "very_many_old_jobs_go_in_steps_the_oldest_first",
+        "very_many_requests_are_forgotten_in_steps",
+    }
+)
+"""Laws about large amounts: they take long, and are kept by one broker of each engine of the product."""

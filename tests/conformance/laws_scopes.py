@@ -50,6 +50,7 @@ def lists_hold_what_is_in_scope_alone(driver: Driver) -> None:
     second = driver.reply(JobsListed, ListJobs(page_size=2, before=ours[1]), queues=SCOPE)
     assert ([job.id for job in first.jobs], first.more) == (ours[:2], True)
     assert ([job.id for job in second.jobs], second.more) == (ours[2:], False)
+    driver.refused("not-found", ListJobs(before=mixed[3]), queues=SCOPE)
     one = driver.reply(JobsListed, ListJobs(queue="ci"), queues=SCOPE)
     assert [job.id for job in one.jobs] == [mixed[4], mixed[0]]
     queues = driver.reply(QueuesListed, ListQueues(), queues=SCOPE)

@@ -1,52 +1,31 @@
-"""Engines of stores: each keeps every law, and does what the model does, alone and beside another broker."""
+"""SQLite keeps every law; and no harm is done where others change the jobs of a batch, or secrets are damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
 from airunner.broker.store.batch import TRIES_MAX, Store
-from airunner.broker.store.contract import Engine, Moved
+from airunner.broker.store.contract import Moved
 from airunner.broker.store.rows import Changes, SecretRow
-from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.store.sqlite.opening import open_sqlite
 from airunner.protocol.errors import Busy, CorruptLog
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.replies import JobsLeased, QueuesListed, Refused
 from airunner.protocol.requests import EnqueueJob, ListQueues
 from tests.conformance import counters, laws_log
-from tests.conformance.announced import Announced
-from tests.conformance.bounded import Bounded
-from tests.conformance.conflicts import Conflicting, Unchecked
+from tests.conformance.conflicts import Unchecked
 from tests.conformance.driving import Driver
 from tests.conformance.exercise import LAWS
-from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
 
 
-@pytest.fixture(
-    params=[lambda: open_sqlite(None), Conflicting, Announced, Bounded],
-    ids=["sqlite", "dicts-beside-another-broker", "announced", "bounded"],
-)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with closing(request.param()) as engine:
-        yield engine
-        if isinstance(engine, Conflicting):
-            assert engine.conflicts
-        elif isinstance(engine, SqliteEngine):
-            counters.require_right(engine)
-
-
 @pytest.mark.parametrize("law", LAWS)
-def test_an_engine_keeps_the_law_and_counts_right(law: str, engine: Engine):
-    LAWS[law](Driver(Store(engine)))
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_an_engine_does_what_the_model_does_and_counts_right(seed: int, engine: Engine):
-    StoreAndModel(Store(engine), seed).run()
+def test_an_engine_keeps_the_law_and_counts_right(law: str):
+    with closing(open_sqlite(None)) as engine:
+        LAWS[law](Driver(Store(engine)))
+        counters.require_right(engine)
 
 
 def test_a_save_without_its_version_check_is_found():

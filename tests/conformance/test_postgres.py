@@ -1,4 +1,4 @@
-"""PostgreSQL keeps every law, and does what the model does: with one broker, and with three that take turns."""
+"""PostgreSQL keeps every law, and does what the model does: one broker on the oldest version, three on the newest."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from airunner.broker.store.postgres.engine import PostgresEngine
 from tests.conformance import counters
 from tests.conformance.driving import Driver
-from tests.conformance.exercise import LAWS
+from tests.conformance.exercise import LARGE, LAWS
 from tests.conformance.machine import StoreAndModel
 from tests.conformance.rotation import OF_ONE_BROKER, Rotation
 from tests.postgresql.fleets import empty, fleet
 from tests.postgresql.serving import Servers
 
 pytestmark = pytest.mark.timeout(120)  # the first test of a version makes a cluster
-EACH = [(version, brokers) for version in (15, 18) for brokers in (1, 3)]
+EACH = [(15, 1), (18, 3)]  # each statement runs on both versions
 
 
 @pytest.fixture(scope="module", params=EACH, ids=lambda each: f"{each[0]}-{each[1]}-brokers")
@@ -40,6 +40,8 @@ def store(engines: Sequence[PostgresEngine]) -> Iterator[Rotation]:
 def test_postgres_keeps_the_law_and_counts_right(law: str, store: Rotation):
     if store.brokers > 1 and law in OF_ONE_BROKER:
         pytest.skip("the law is about what one broker owns")
+    if store.brokers > 1 and law in LARGE:
+        pytest.skip("the law is about large amounts, and one broker keeps it")
     LAWS[law](Driver(store))
 
 

@@ -7,6 +7,7 @@ is 204, on which a browser stops coming back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -66,9 +67,10 @@ async def job_events(call: Call[EventsQuery]) -> Response:
     if seen is not None and job.state.terminal and seen >= job.last_sequence:
         return Response(status_code=HTTPStatus.NO_CONTENT)
     start = query.from_sequence if seen is None else seen + 1
+    stored = None if query.follow else job
     if wants_lines(call.request.headers.get("accept", "")):
-        return streamed(call, _lines(call, start), LINES)
-    return streamed(call, _server_sent(call, start), EVENT_STREAM)
+        return streamed(call, _lines(call, start, stored), LINES)
+    return streamed(call, _server_sent(call, start, stored), EVENT_STREAM)
 
 
 def wants_lines(accept: str) -> bool:
@@ -85,30 +87,35 @@ def _last_seen(given: str) -> int | None:
     return int(given)
 
 
-async def _batches(call: Call[EventsQuery], start: int) -> AsyncGenerator[Sequence[Event]]:
-    query = call.query
+async def _batches(call: Call[EventsQuery], start: int, stored: Job | None) -> AsyncGenerator[Sequence[Event]]:
+    """Read the events that are wanted, up to the last one of the `stored` job; None: until the job ends."""
+    query, last = call.query, math.inf if stored is None else stored.last_sequence
     async with call.services.clients.of(call.login.token) as client:
-        read = client.follow if query.follow else client.replay
+        read = client.follow if stored is None else client.replay
         async with read(call.job_id, start, kinds=query.kind) as events:
             while batch := await events.next_batch():
-                yield [event for event in batch if not query.kind or event.kind in query.kind]
+                wanted = [event for event in batch if not query.kind or event.kind in query.kind]
+                yield [event for event in wanted if event.sequence <= last]
 
 
-async def _lines(call: Call[EventsQuery], start: int) -> AsyncGenerator[bytes]:
-    async with aclosing(_batches(call, start)) as batches:
+async def _lines(call: Call[EventsQuery], start: int, stored: Job | None) -> AsyncGenerator[bytes]:
+    async with aclosing(_batches(call, start, stored)) as batches:
         async for batch in batches:
             yield "".join(f"{json_line(event_object(event))}\n" for event in batch).encode()
 
 
-async def _server_sent(call: Call[EventsQuery], start: int) -> AsyncGenerator[bytes]:
+async def _server_sent(call: Call[EventsQuery], start: int, stored: Job | None) -> AsyncGenerator[bytes]:
     yield _RETRY
     try:
-        async with aclosing(_batches(call, start)) as batches:
+        async with aclosing(_batches(call, start, stored)) as batches:
             async for batch in batches:
                 yield b"".join(map(server_sent, batch))
+        if stored is not None:
+            yield end_event(stored)  # events that came meanwhile were not sent
+            return
         async with call.asking() as client:
             job = await client.get(call.job_id)
-        if job.state.terminal or not call.query.follow:
+        if job.state.terminal:
             yield end_event(job)
     except AirunnerError as error:
         yield f"event: problem\ndata: {json_line(problem_of(error))}\n\n".encode()

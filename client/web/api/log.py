@@ -80,8 +80,6 @@ async def _output(call: Call[LogQuery], stored: Job | None) -> AsyncGenerator[by
     query = call.query
     async with call.services.clients.of(call.login.token) as client:
         place = await place_before(client, call.job_id, query.from_line)
-        if place is None:
-            return
         window = LineWindow(query.stream or STREAMS, query.from_line - 1 - place.lines, query.lines)
         order = OutputOrder(place)
         read = client.follow if stored is None else client.replay
@@ -93,13 +91,13 @@ async def _output(call: Call[LogQuery], stored: Job | None) -> AsyncGenerator[by
         yield b"".join(window.part(block) for block in order.finish())
 
 
-async def place_before(client: Client, job_id: str, line: int) -> SearchPlace | None:
-    """Find a place in the log before a line, and as near as the broker knows; None: the log ends before it."""
-    place: SearchPlace | None = START
-    if line == 1:
-        return place
-    while place is not None:
+async def place_before(client: Client, job_id: str, line: int) -> SearchPlace:
+    """Find a place in the log before a line, as near as the broker knows; of a line that is not there: near the end."""
+    place = START
+    while line > 1:
         page = await client.search_page(job_id, from_line=line - 1, limit=1, place=place)
+        if page.place is None:
+            break
         place = page.place
         if page.hits:
             break

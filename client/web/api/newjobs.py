@@ -24,11 +24,13 @@ from airunner.client.cli.sources import Sources
 from airunner.client.specs import spec_of
 from airunner.client.web.api.operation import IDEMPOTENCY_KEY, JSON, YAML
 from airunner.client.web.api.parameters import fields_of, unknown
+from airunner.client.web.clients import BrokerAway
 from airunner.client.web.problems import WebError, bad_field
 from airunner.protocol.errors import BadRequest, Conflict
 from airunner.protocol.fields import FIELDS, JobSpec
 
 JOBS: Final = "jobs"
+ADVICE: Final = f"With {IDEMPOTENCY_KEY} it can be sent again as it is"
 KEY_CHARS_MAX: Final = 255  # of an Idempotency-Key: a UUID has 36
 FILE_BYTES_MAX: Final = 65_536  # of a job file: a job has this at the most; more of them are sent as JSON
 FILE: Final = "the job file"
@@ -88,9 +90,13 @@ def idempotency_key(request: Request) -> str | None:
 
 @asynccontextmanager
 async def naming_the_key(key: str | None) -> AsyncGenerator[None]:
-    """Name the header, which the broker does not know, in the error for a key that was used before."""
+    """Name the header, which the broker does not know, in errors: a key was used before, or is missing."""
     try:
         yield
+    except BrokerAway as away:
+        if key is not None:
+            raise
+        raise BrokerAway(f"it may submit the job nevertheless: look before you send it again. {ADVICE}") from away
     except Conflict as error:
         if key is None:
             raise

@@ -28,7 +28,7 @@ from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.logroutes import log_context
 from airunner.client.web.pages.forms import form_of, see, value_of
-from airunner.client.web.pages.phases import PHASE_KINDS, Phase, phases_of
+from airunner.client.web.pages.phases import PHASE_KINDS, WAITING, Phase, phases_of
 from airunner.client.web.pages.rendering import fragment, render
 from airunner.client.web.pages.showing import artifact_url, job_url
 from airunner.client.web.services import services_of
@@ -43,6 +43,8 @@ _SHOWN: Final = frozenset(
     ("id", "state", "why", "waiting", "doing", "command", "attempt", "next", "repository", "metadata", "retry of")
 )
 """Facts that have a place of their own in the summary."""
+_OF_FIRST: Final = ("started", "took", "waited")  # since, or until, attempt 1
+_OF_LAST: Final = ("agent", "checkout", "ran", "output", "cpu", "memory", "disk")
 
 
 class Artifacts(Struct, frozen=True):
@@ -60,6 +62,7 @@ class Summary(Struct, frozen=True):
     why: Why | None  # of a running job the phases say all
     attempts: Sequence[str]
     phases: Sequence[Phase]
+    attempt: int  # whose phases these are; a wait belongs to the next attempt
     facts: Sequence[tuple[str, str]]
     command: str
     title: str
@@ -122,12 +125,15 @@ async def summary_of(client: Client, job_id: str) -> Summary:
     log = await milestones(client, job)
     why = None if job.state is JobState.RUNNING else await explain(client, job)
     now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
+    phases = phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms)
+    waits = bool(phases) and phases[-1].name == WAITING
     return Summary(
         job=job,
         why=why,
         attempts=attempts,
-        phases=phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms),
-        facts=[(name, fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
+        phases=phases,
+        attempt=job.attempt + waits,
+        facts=[(_fact_name(job, name), fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
         command=shell_line(job.spec.argv),
         title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,
@@ -149,6 +155,13 @@ def artifacts_shown(job_id: str, files: Sequence[ArtifactFile]) -> Artifacts:
         ],
         more=len(files) - len(shown),
     )
+
+
+def _fact_name(job: Job, name: str) -> str:
+    """Name a fact, with the attempt that it is about where there are several."""
+    if job.attempt <= 1 or name not in (*_OF_FIRST, *_OF_LAST):
+        return name
+    return f"{name}, since attempt 1" if name == "took" else f"{name}, attempt {job.attempt if name in _OF_LAST else 1}"
 
 
 async def milestones(client: Client, job: Job) -> list[Event]:

@@ -19,11 +19,12 @@ from airunner.protocol.events import Event
 
 BAR_UNITS: Final = 1_000  # width of the bar, which is then stretched
 UNITS_MIN: Final = 4  # of a phase that took any time: a sliver that is seen
+WAITING: Final = "waiting"
 _BEGINS: Final[Mapping[type, str]] = MappingProxyType(
     {
-        events.JobScheduled: "waiting",
-        events.JobReleased: "waiting",
-        events.JobExpired: "waiting",
+        events.JobScheduled: WAITING,
+        events.JobReleased: WAITING,
+        events.JobExpired: WAITING,
         events.JobLeased: "starting",
         events.GitCloneStart: "checkout",
         events.GitCloneEnd: "starting",
@@ -68,9 +69,9 @@ def phases_of(log: Iterable[Event], now_ms: int) -> list[Phase]:
     begun: list[tuple[str, int]] = []
     for event in log:
         name = _BEGINS.get(type(event.body))
-        if name is None or (not begun and name != "waiting") or (begun and begun[-1][0] == name):
+        if name is None or (not begun and name != WAITING) or (begun and begun[-1][0] == name):
             continue  # of a log that is read in parts, an attempt may have no beginning
-        if name == "waiting":
+        if name == WAITING:
             begun = []
         begun.append((name, event.timestamp_ms))
     if begun and begun[-1][0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from airunner.client.web.clients import BrokerAway
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.pages.formfields import NAMES, OPEN, Texts, controls, draft_of, submit_line
 from airunner.client.web.pages.forms import form_of, see, value_of
@@ -18,12 +20,14 @@ from airunner.client.web.pages.rendering import render
 from airunner.client.web.pages.showing import job_url
 from airunner.client.web.problems import problem_of
 from airunner.client.web.services import services_of
-from airunner.protocol.errors import BadRequest, Forbidden, PeerError, Unauthenticated
+from airunner.protocol.errors import BadRequest, Conflict, Forbidden, PeerError, Unauthenticated
+from airunner.protocol.names import JobId
 from airunner.transport.ports import SYSTEM
 
 _FORM_ID: Final = "form_id"  # of the form: what is sent twice is one job
 _THEN: Final = "then"  # the button: submit, or only show the command
 SUBMIT: Final = "submit"
+_JOB_ID: Final = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")  # in a refusal: the job of the first form
 
 
 async def show_form(request: Request) -> Response:
@@ -48,6 +52,13 @@ async def submit_job(request: Request) -> Response:
             submitted = await client.submit(draft.spec, request_id=f"{form_id} {sorted(texts.items())}")
     except Unauthenticated:
         raise
+    except Conflict as conflict:  # the same form, sent again: a time that counts from now is another one now
+        if (sent := _JOB_ID.search(conflict.message)) is None:
+            raise
+        return see(job_url(JobId(sent[0])))
+    except BrokerAway as away:
+        problems = {"": f"{away.message}: submit this form again, which makes one job, also if this one was submitted"}
+        return _form(request, login, texts, problems, form_id, problem_of(away).status)
     except PeerError as error:
         misfit = error.misfit if isinstance(error, BadRequest) else None
         problems = {misfit.field: misfit.problem} if misfit and misfit.field in NAMES else {"": error.message}

@@ -221,6 +221,7 @@ def test_merged_mappings_are_what_yaml_makes_of_them() -> None:
         ("", "job.yaml is empty: expected keys and values such as `command: make`"),
         ("command: [", "is neither YAML nor JSON"),
         ("command: !!python/object:os.system x", "line 1: the tag !!python/object:os.system has no meaning here"),
+        ("{" * 60_000, "job.yaml: more than 32 lists and mappings are nested here"),
         ("[" * 1_000, "job.yaml: more than 32 lists and mappings are nested here; a job file has three"),
     ],
 )

@@ -27,6 +27,7 @@ from airunner.client.reach import reach
 from airunner.client.web.app import make_app
 from airunner.client.web.clients import Clients
 from airunner.client.web.cookies import Cookies
+from airunner.client.web.endedsessions import EndedSessions
 from airunner.client.web.loginlinks import LoginLinks
 from airunner.client.web.services import Services
 from airunner.client.web.serving import server_of
@@ -96,7 +97,7 @@ async def served(cluster: Cluster, folder: Path, now_s: Callable[[], float] = ti
                 clients=clients,
                 cookies=Cookies(KEY, secure=False),
                 links=LoginLinks(folder),
-                sessions=Sessions(now_s),
+                sessions=Sessions(now_s, EndedSessions(folder)),
                 public_url=f"http://127.0.0.1:{listener.getsockname()[1]}",
                 now_s=now_s,
             )

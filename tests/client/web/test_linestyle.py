@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airunner.client.web.lines import SEQUENCES_MAX, rows_of
 from airunner.client.web.linestyle import (
     CLASSES,
     MARKS,
@@ -16,8 +17,10 @@ from airunner.client.web.linestyle import (
     group_name,
     group_of,
     reported,
+    text_of,
 )
 from airunner.protocol.events import Stream
+from airunner.protocol.logsearch import LogLine
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 NAMES = {*MARKS.values(), "in-page", "on-ink"} | {f"{kind}-{n}" for kind in ("fg", "bg", "in", "on") for n in CLASSES}
@@ -136,3 +139,23 @@ def test_a_group_of_github_is_shown_by_its_name() -> None:
 )
 def test_errors_and_warnings_of_github_and_azure_are_text_with_a_class(line: bytes, shown: list[Span]) -> None:
     assert reported(spans(line)) == shown
+
+
+def test_lines_with_more_escape_sequences_than_a_window_may_have_are_plain() -> None:
+    coloured = b"".join(b"\x1b[3%dmX" % (number % 7 + 1) for number in range(1_360))
+    line = LogLine(
+        line=1,
+        sequence=1,
+        offset=0,
+        attempt=1,
+        stream=Stream.STDOUT,
+        timestamp_ms=0,
+        data=coloured,
+        size_bytes=len(coloured),
+        match=True,
+    )
+    rows = rows_of([line] * 1_000)
+    assert {text_of(row["s"]) for row in rows} == {"X" * 1_360}
+    spans = [len(row["s"]) for row in rows]
+    assert spans[:7] == [1_360] * 7
+    assert sum(spans) <= SEQUENCES_MAX + len(rows)

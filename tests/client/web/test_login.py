@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,37 @@ async def test_a_request_without_a_token_is_told_how_to_log_in(web: Web) -> None
     assert "airunner token" in answer.json()["detail"]
     page = await web.anonymous(Accept="text/html").get("/")
     assert (page.status_code, page.headers["location"]) == (303, "/login")
+
+
+def joined(*parts: dict[str, object] | str) -> str:
+    """A token or cookie of these parts, made by nobody."""
+    texts = (json.dumps(part) if isinstance(part, dict) else part for part in parts)
+    return ".".join(base64.urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in texts)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "dir", "enc": ["A256GCM"]},
+        {"alg": "dir", "enc": "A256GCM", "crit": 5},
+        {"alg": "dir", "enc": "A256GCM", "zip": "DEF"},
+        "[" * 3_000,
+    ],
+)
+async def test_a_made_up_cookie_is_no_login_and_no_fault(web: Web, header: dict[str, object] | str) -> None:
+    cookie = f"{web.services.cookies.name}={joined(header, '', '0' * 12, 'x', '0' * 16)}"
+    assert (await web.anonymous(Cookie=cookie).get("/v1/jobs")).status_code == 401
+    page = await web.anonymous(Cookie=cookie, Accept="text/html").get("/")
+    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    out = await web.anonymous(Cookie=cookie, Accept="text/html").post("/logout")
+    assert (out.status_code, out.headers["location"]) == (303, "/login")
+    assert "Max-Age=0" in out.headers["set-cookie"]
+
+
+async def test_claims_that_are_too_deep_are_none(web: Web) -> None:
+    deep = '{"sub":"a","tenant":"b","exp":9e99,"zz":' + "[" * 4_000
+    answer = await web.anonymous(Authorization=f"Bearer {joined({}, deep, '')}").get("/v1/jobs")
+    assert answer.status_code == 401
 
 
 async def test_a_link_logs_in_once(web: Web) -> None:

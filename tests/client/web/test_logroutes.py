@@ -66,7 +66,7 @@ async def test_any_window_of_lines_is_read_by_number(web: Web) -> None:
 async def test_a_line_has_its_style_its_stream_and_its_part_in_a_group(web: Web) -> None:
     script = (
         "printf '\\033[31mred\\033[0m <b>\\n--- part\\n9%%\\r10%%\\n::group::more\\n::endgroup::\\n'; "
-        "printf '%09000d\\n' 0; echo oops >&2"
+        "printf '%09000d\\n' 0; printf '\\rstep %s' $(seq 2000); echo; echo oops >&2"
     )
     async with web.client() as client:
         job = await ran(client, script)
@@ -76,6 +76,7 @@ async def test_a_line_has_its_style_its_stream_and_its_part_in_a_group(web: Web)
         assert lines["--- part"]["g"] == "folded"
         assert lines["10%"]["a"] == 1
         assert len(text(lines["00000000"])) + lines["00000000"]["cut"] == 9_001  # with the newline
+        assert (text(lines["step 200"]), "cut" in lines["step 200"]) == ("step 2000", False)  # as a terminal shows it
         assert [name for name, line in lines.items() if "e" in line] == ["oops"]
         assert (lines["more"]["g"], lines[""]["g"]) == ("folded", "end")  # by their names, without marks
         groups = (await answered(http, job, "groups"))["groups"]

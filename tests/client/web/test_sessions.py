@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,10 @@ from starlette.responses import StreamingResponse
 
 from airunner.client.reach import Reach
 from airunner.client.web.clients import ANSWER_S, BrokerAway, Clients
+from airunner.client.web.endedsessions import EndedSessions
 from airunner.client.web.live import Live
 from airunner.client.web.login import By, Login
-from airunner.client.web.sessions import ENDED_MAX, STREAMS_MAX, Over, Session, Sessions
+from airunner.client.web.sessions import STREAMS_MAX, Over, Session, Sessions
 from airunner.protocol.errors import Busy, ClientNotOpen, OperatorError
 from airunner.transport.memory import REQUESTS_ENDPOINT
 from tests.client.wire import Wire, edges
@@ -57,9 +60,9 @@ class Reader:
 
 
 @pytest.fixture
-async def sessions() -> Sessions:
+async def sessions(tmp_path: Path) -> Sessions:
     began_s = anyio.current_time()
-    return Sessions(lambda: anyio.current_time() - began_s)
+    return Sessions(lambda: anyio.current_time() - began_s, EndedSessions(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +120,29 @@ async def test_a_session_has_a_bounded_number_of_streams(sessions: Sessions) -> 
         pass  # those have left
 
 
-async def test_ended_sessions_are_forgotten_with_their_tokens_and_beyond_a_bound(sessions: Sessions) -> None:
-    sessions.end(Session("short", 1.0))
-    for number in range(ENDED_MAX):
-        sessions.end(Session(str(number), 3_600.0))
-    assert not sessions.has_ended(Session("short", 1.0))
-    assert sessions.has_ended(Session("1", 0))
-    assert len(sessions._ended) == ENDED_MAX
+def test_an_ended_session_is_known_to_every_server_of_the_home_and_to_later_ones(tmp_path: Path) -> None:
+    servers = [Sessions(lambda: 0.0, EndedSessions(tmp_path)) for _ in range(2)]
+    servers[0].end(SESSION)
+    servers.append(Sessions(lambda: 0.0, EndedSessions(tmp_path)))
+    assert [server.has_ended(SESSION) for server in servers] == [True] * 3
+    assert [server.has_ended(OTHER) for server in servers] == [False] * 3
+
+
+def test_ended_sessions_are_forgotten_with_their_tokens_and_beyond_a_bound(tmp_path: Path) -> None:
+    ended = EndedSessions(tmp_path, ended_max=3)
+    ended.add("long", math.inf, 0)
+    for number in range(9):
+        ended.add(str(number), 100.0 + number, float(number))
+    assert [name for name in ("long", *map(str, range(9))) if name in ended] == ["long", "7", "8"]
+    ended.add("last", 200.0, 107.5)
+    assert [name for name in ("long", "7", "8", "last") if name in ended] == ["long", "8", "last"]
+
+
+def test_a_session_whose_end_cannot_be_written_is_said_not_to_be_remembered(tmp_path: Path) -> None:
+    sessions = Sessions(lambda: 0.0, EndedSessions(tmp_path))
+    (tmp_path / "ended").rmdir()
+    with pytest.raises(OperatorError, match="the end of this session cannot be written: No such file"):
+        sessions.end(SESSION)
 
 
 def pool(**bounds: int) -> Clients:

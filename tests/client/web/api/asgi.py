@@ -19,6 +19,7 @@ from airunner.client.client import Client
 from airunner.client.web.app import make_app
 from airunner.client.web.clients import Clients
 from airunner.client.web.cookies import Cookies
+from airunner.client.web.endedsessions import EndedSessions
 from airunner.client.web.loginlinks import LoginLinks
 from airunner.client.web.services import Services
 from airunner.client.web.sessions import Sessions
@@ -162,7 +163,7 @@ async def served(folder: Path, blobs: Blobs | None = None) -> AsyncIterator[Serv
                 clients=clients,
                 cookies=Cookies(bytes(32), secure=False),
                 links=LoginLinks(folder),
-                sessions=Sessions(now_s),
+                sessions=Sessions(now_s, EndedSessions(folder)),
                 public_url=f"http://{HOST}",
                 now_s=now_s,
             )

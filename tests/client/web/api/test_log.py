@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from trio.testing import wait_all_tasks_blocked
+
 from airunner.client.loglines import Line, LineSplitter
 from airunner.protocol.events import STREAMS, Output, Stream
 from tests.client.web.api.asgi import Served, served
@@ -50,6 +52,18 @@ async def test_any_lines_of_the_log_are_its_bytes(tmp_path: Path) -> None:
         assert (await web.get(f"{path}/log?from_line=99")).body == b""
 
 
+async def test_lines_that_end_with_the_job_are_lines_too(tmp_path: Path) -> None:
+    async with served(tmp_path) as web:
+        job = await web.client.submit(command="true")
+        worker = await Worker.lease(web.client)
+        await worker.publish(
+            Output(timestamp_ms=0, stream=OUT, data=b"out"), Output(timestamp_ms=0, stream=Stream.STDERR, data=b"err")
+        )
+        await worker.complete()
+        parts = [(await web.get(f"/v1/jobs/{job.id}/log?from_line={first}")).body for first in (1, 2, 3)]
+        assert parts == [b"outerr", b"err", b""]
+
+
 async def test_output_is_followed_until_the_job_ends(tmp_path: Path) -> None:
     async with logged(tmp_path) as (web, path, worker, lines):
         followed = web.open(f"{path}/log?follow=true&from_line=3")
@@ -60,6 +74,17 @@ async def test_output_is_followed_until_the_job_ends(tmp_path: Path) -> None:
         whole = b"".join(line.data for line in lines[2:])
         assert await followed.read() == whole.replace(b"seven", b"") + b"seven and\nthe last"
         assert followed.over
+
+
+async def test_a_line_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    async with logged(tmp_path) as (web, path, worker, lines):
+        later = web.open(f"{path}/log?follow=true&from_line={len(lines) + 2}")
+        await wait_all_tasks_blocked()
+        await worker.publish(Output(timestamp_ms=0, stream=OUT, data=b"\nnext\nlast\n"))
+        await worker.complete()
+        assert (await later.read()).splitlines()[-1] == b"last"
+        assert later.over
+        assert (await web.open(f"{path}/log?follow=true&from_line=99").read()) == b""
 
 
 async def test_a_range_is_of_the_bytes_that_would_be_sent_without_it(tmp_path: Path) -> None:

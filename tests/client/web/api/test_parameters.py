@@ -31,6 +31,12 @@ def test_a_query_string_is_read_into_its_types() -> None:
     )
 
 
+def test_a_long_name_is_not_sent_back_whole() -> None:
+    with pytest.raises(BadRequest) as refused:
+        parameters_of(JobsQuery, [("x" * 100_000, "")])
+    assert len(refused.value.message) < 500
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "field", "words"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from airunner.client.web.api.streams import PING_S, SEND_S
 from airunner.client.web.login import By, login_with
@@ -68,6 +69,22 @@ async def test_a_stream_without_follow_ends_at_what_is_stored(tmp_path: Path) ->
         assert (wrong.status, json.loads(wrong.body)["field"]) == (400, "kind")
         assert (await web.get(f"/v1/jobs/{job.id}/events", headers={"Last-Event-ID": "x"})).status == 400
         assert (await web.get("/v1/jobs/none/events")).status == 404
+
+
+async def test_the_end_of_a_stream_without_follow_is_where_the_next_one_begins(tmp_path: Path) -> None:
+    async with served(tmp_path) as web:
+        job = await web.client.submit(command="true")
+        worker = await Worker.lease(web.client)
+        await worker.print(b"before\n")
+        first = web.open(f"/v1/jobs/{job.id}/events?follow=false")
+        await first.read(1)
+        await wait_all_tasks_blocked()  # what is stored is read, and waits for this reader
+        await worker.print(b"meanwhile\n")
+        *_, (last, name, _) = events_in(await first.read())
+        assert name == "end"
+        second = await web.get(f"/v1/jobs/{job.id}/events?follow=false", headers={"Last-Event-ID": last})
+        sent = [id_ for id_, name, _ in events_in(first.body + second.body) if name == "message"]
+        assert sent == ["1", "2", "3", "4"]
 
 
 async def test_a_silent_stream_has_comments_and_no_end(tmp_path: Path) -> None:

@@ -198,7 +198,8 @@ async def test_a_job_shows_how_it_ended_and_is_retried_once(web: Web) -> None:
     assert "its command ended with exit code 3" in summary
     assert "sh -c 'exit 3'" in summary
     assert "build 7" in summary
-    assert "1 on " in text_of(page.one("ol", class_="attempts"))
+    assert text_of(page.one("ol", class_="attempts")).startswith("Attempt 1 on ")
+    assert phases_in(page).startswith("Phases: waiting ")
     assert {rect.get("class") for rect in page.root.iter() if rect.tag.endswith("}rect")} >= {"starting", "command"}
     assert page.all("button", id="cancel") == []
     form = {"request_id": page.one("input", name="request_id").get("value", "")}
@@ -207,6 +208,34 @@ async def test_a_job_shows_how_it_ended_and_is_retried_once(web: Web) -> None:
     assert {answer.status_code for answer in retried} == {303}
     [to] = {answer.headers["location"] for answer in retried}  # pressing the button twice makes one job
     assert f'href="/jobs/{job.id}"' in (await browser.get(to)).text
+
+
+def phases_in(page: Page) -> str:
+    [bar] = [element for element in page.root.iter() if element.tag.endswith("}svg")]
+    return bar.get("aria-label", "")
+
+
+async def test_phases_and_times_of_a_job_that_was_tried_again_say_whose_they_are(web: Web) -> None:
+    browser = web.browser("read")
+    again: dict[str, Any] = {"limit": 1, "backoff_ms": 1}
+    async with web.client() as client:
+        ended = await client.wait(await client.submit(command="false", retry=again), timeout_s=60)
+        page = Page(await browser.get(f"/jobs/{ended.id}"))
+        assert phases_in(page).startswith("Phases of attempt 2: waiting ")
+        names = {text_of(name) for name in page.all("dt")}
+        assert {"Took, since attempt 1", "Started, attempt 1", "Waited, attempt 1", "Ran, attempt 2"} <= names
+        assert [text_of(item)[:13] for item in page.one("ol", class_="attempts")] == ["Attempt 1 on ", "Attempt 2 on "]
+        job = await client.submit(
+            command="false", retry={**again, "backoff_ms": 3_600_000, "backoff_max_ms": 3_600_000}
+        )
+        async with client.follow(job) as events:
+            async for event in events:
+                if event.kind == "JOB_SCHEDULED" and event.sequence > 1:
+                    break
+        page = Page(await browser.get(f"/jobs/{job.id}"))
+        await client.cancel(job)
+    assert phases_in(page).startswith("Phases of attempt 2: waiting ")
+    assert [text_of(item)[:13] for item in page.one("ol", class_="attempts")] == ["Attempt 1 on "]
 
 
 async def test_a_waiting_job_says_why_and_is_cancelled(web: Web) -> None:

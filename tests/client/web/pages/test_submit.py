@@ -10,11 +10,16 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from airunner.client.client import Client
+from airunner.client.jobref import SubmittedJob
+from airunner.client.web.clients import BrokerAway
 from airunner.client.web.pages.formfields import GROUPS, NAMES, controls, draft_of, submit_line
 from airunner.protocol.fields import FIELDS
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
+from airunner.transport.ports import SYSTEM
 from tests.client.web.conftest import Web
 from tests.client.web.pages.reading import Page, text_of
 
@@ -134,6 +139,40 @@ async def test_a_form_that_is_sent_twice_is_one_job_and_a_changed_one_another(we
     answers.append(await browser.post("/submit", data={**form, "args": "again"}))
     first, second, changed = (answer.headers["location"] for answer in answers)
     assert first == second != changed
+
+
+async def test_a_form_with_a_time_that_counts_from_now_is_one_job_too(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = web.browser("submit", "read")
+    form = {"form_id": "8", "then": "submit", "command": "true", "queue": "nowhere", "not_before_ms": "+5m"}
+    first = await browser.post("/submit", data=form)
+    later_ms = SYSTEM.wall_ms() + 60_000
+    monkeypatch.setattr("airunner.client.web.pages.submitpage.SYSTEM", replace(SYSTEM, wall_ms=lambda: later_ms))
+    again = await browser.post("/submit", data=form)
+    assert (first.status_code, again.status_code) == (303, 303)
+    assert first.headers["location"] == again.headers["location"]
+
+
+async def test_what_a_silent_broker_may_have_got_is_sent_again_as_it_was(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object, **__: object) -> SubmittedJob:
+        raise BrokerAway
+
+    browser = web.browser("submit", "read")
+    form = {"form_id": "9", "then": "submit", "command": "true", "args": "typed", "queue": "nowhere"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "submit", silent)
+        page = Page(await browser.post("/submit", data=form), 503)
+        assert "submit this form again" in text_of(page.one("div", role="alert"))
+        assert page.one("input", name="form_id").get("value") == "9"
+        assert "typed" in page.text()
+        answer = await browser.post("/v1/jobs", json={"command": "true"})
+        assert (answer.status_code, "look before you send it again" in answer.json()["detail"]) == (503, True)
+        answer = await browser.post("/v1/jobs", json={"command": "true"}, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, "try again" in answer.json()["detail"]) == (503, True)
+    assert (await browser.post("/submit", data=form)).status_code == 303
 
 
 async def test_refusals_are_shown_in_the_form(web: Web) -> None:
