@@ -213,7 +213,7 @@ def requested_job(
 ) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`.
 
-    If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: the job gets uncommitted work.
+    If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: it gets uncommitted work.
     """
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources

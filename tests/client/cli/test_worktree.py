@@ -41,7 +41,8 @@ CHANGES: list[tuple[Callable[[Path], object], str | None]] = [
 def test_uncommitted_work_is_said_in_one_line(tmp_path: Path, change: Callable[[Path], object], work: str) -> None:
     repository = new_repository(tmp_path / "project")
     change(repository)
-    assert said_of(repository) == (work and f"the job runs main at HASH, without uncommitted work in R: {work}")
+    hint = f"the job runs main at HASH, without uncommitted work in R: {work}; with --tree it gets that too"
+    assert said_of(repository) == (work and hint)
 
 
 def test_what_is_not_checked_out_needs_no_word(tmp_path: Path) -> None:
