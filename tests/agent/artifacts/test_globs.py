@@ -70,7 +70,9 @@ def test_a_pattern_names_what_pythons_glob_finds(tree: Path, parts: list[str], s
     assume(set(parts) != {"**"} or not slash)  # it names the checkout itself, and so all that is in it
     pattern = "/".join(parts) + "/" * slash
     globs = Globs([pattern])
-    found = {path.rstrip("/") for path in glob(pattern, root_dir=tree, recursive=True)} - {""}  # noqa: PTH207
+    globbed = glob(pattern, root_dir=tree, recursive=True)  # noqa: PTH207
+    folders_or_bare = [path for path in globbed if not path.endswith("/") or (tree / path).is_dir()]  # not `file/`
+    found = {path.rstrip("/") for path in folders_or_bare} - {""}
     around = {path for path in found if any(f"{folder}" in found for folder in map(str, Path(path).parents))}
     ours = {path for path in {*FILES, *FOLDERS} if named(globs, path, folder=path in FOLDERS)}
     below = {path for path in ours if any(str(folder) in found for folder in Path(path).parents)}
