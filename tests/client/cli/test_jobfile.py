@@ -41,6 +41,8 @@ depth: 1
 submodules: true
 dissociate: true
 mergeOutput: true
+artifacts: [dist, "**/*.xml"]
+artifactRequired: true
 require: {os: linux}
 """
 
