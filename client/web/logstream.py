@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectSendStream
 from sse_starlette import ServerSentEvent
 
 from airunner.client.client import Client
 from airunner.client.web.lines import BEYOND, shown
 from airunner.client.web.linestyle import LineStyles
 from airunner.client.web.logindex import LogIndex, unfinished, whole_lines
+from airunner.client.web.sending import Outlet
 from airunner.protocol.errors import AirunnerError
 from airunner.protocol.events import (
     BrokerBody,
@@ -39,8 +39,6 @@ from airunner.transport.bell import Bell
 FRESH_LINES: Final = 200  # lines that are sent as they come: more than a screen has
 UPDATE_S: Final = 0.1  # between two messages: people read no faster
 STATE_BODIES: Final = (BrokerBody, GitCloneStart, GitCloneEnd, ProcessStart, ProcessEnd, ProcessError)
-
-Outlet = MemoryObjectSendStream[ServerSentEvent]
 
 
 class LogStream:

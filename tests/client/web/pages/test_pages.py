@@ -162,14 +162,14 @@ async def test_rows_move_without_being_asked_for(web: Web) -> None:
         path = Page(await browser.get("/jobs?state=SCHEDULED")).one("table", id="jobs").get("data-live", "")
         async with live(browser, path) as events:
             kind, began = await anext(events)
-            assert (kind, json.loads(began)["order"]) == ("rows", [first])
+            assert (kind, json.loads(began)["order"]) == ("rows", [f"job-{first}"])
             second = await waiting(client, name="second")
             came = json.loads((await anext(events))[1])
-            assert came["order"] == [second, first]
-            assert list(came["rows"]) == [second]  # only what is new
-            assert f'id="job-{second}"' in came["rows"][second]
+            assert came["order"] == [f"job-{second}", f"job-{first}"]
+            assert list(came["rows"]) == [f"job-{second}"]  # only what is new
+            assert f'id="job-{second}"' in came["rows"][f"job-{second}"]
             await client.cancel(first)
-            assert json.loads((await anext(events))[1])["order"] == [second]
+            assert json.loads((await anext(events))[1])["order"] == [f"job-{second}"]
 
 
 async def test_a_live_row_is_that_of_the_page(web: Web) -> None:
@@ -177,7 +177,7 @@ async def test_a_live_row_is_that_of_the_page(web: Web) -> None:
     async with web.client(tenant="rows") as client:
         job_id = await waiting(client, name="<i>", owner="me", metadata={"a": "b"})
     async with live(browser, "/jobs/live") as events:
-        row = json.loads((await anext(events))[1])["rows"][job_id]
+        row = json.loads((await anext(events))[1])["rows"][f"job-{job_id}"]
     assert without_times(row) in without_times((await browser.get("/jobs")).text)
     assert "no agent serves the queue" in row
 
