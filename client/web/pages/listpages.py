@@ -39,12 +39,16 @@ class AgentRows:
 
     async def read(self, client: Client) -> Mapping[str, SeenAgent]:
         """Read the list: what each row shows, by its element's id."""
-        agents, now_ms = await first_of(client.agents(), ROWS_MAX), SYSTEM.wall_ms()
-        self._seen = {(name := f"agent-{agent.name}"): self._row(name, agent, now_ms) for agent in agents}
+        agents = await first_of(client.agents(), ROWS_MAX)
+        return self.shown(agents, SYSTEM.wall_ms())
+
+    def shown(self, agents: Sequence[AgentSummary], now_ms: int) -> Mapping[str, SeenAgent]:
+        """Return what each row shows, by its element's id, of a list that was read now."""
+        self._seen = {(row := f"agent-{agent.name}"): self._row(row, agent, now_ms) for agent in agents}
         return self._seen
 
-    def _row(self, name: str, agent: AgentSummary, now_ms: int) -> SeenAgent:
-        last = self._seen.get(name)
+    def _row(self, row: str, agent: AgentSummary, now_ms: int) -> SeenAgent:
+        last = self._seen.get(row)
         seen_ms = agent.seen_ms or None if agent.silent_ms is None else now_ms - agent.silent_ms
         if seen_ms is not None and last and last.seen_ms and abs(seen_ms - last.seen_ms) < SAME_MS:
             seen_ms = last.seen_ms
