@@ -107,6 +107,9 @@ class LogStream:
             await self._count(outlet)
             self._styles = LineStyles()
             page = await self._search(self._total + 1, FRESH_LINES)
+        while page.place is not None and not page.hits:  # it ended before these lines: the broker has a deadline
+            page = await self._search(self._total + 1, FRESH_LINES)
+        self._news |= page.place is not None  # there is more
         whole = whole_lines(page)
         lines = await shown((line for line in page.hits if line.line <= whole), self._styles)
         opened = await shown(unfinished(page))
