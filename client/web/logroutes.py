@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
-import anyio
 import msgspec
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from airunner.client.client import Client
 from airunner.client.web import lines
 from airunner.client.web.live import Live
 from airunner.client.web.login import login_of
-from airunner.client.web.logstream import LogStream, Outlet
+from airunner.client.web.logstream import LogStream
 from airunner.client.web.problems import bad_field
+from airunner.client.web.sending import Outlet, Sending
 from airunner.client.web.services import services_of
 from airunner.client.web.terminalstream import terminal_stream
 from airunner.protocol.fields import ProcessType
@@ -93,20 +90,6 @@ async def stream_lines(request: Request) -> Response:
             await LogStream(client, index, job, total, seen).run(outlet)
 
     return Live(services, login, Sending(run))
-
-
-class Sending(EventSourceResponse):
-    """Answer with the server-sent events that `run` sends, at the pace at which they are read."""
-
-    def __init__(self, run: Callable[[Outlet], Coroutine[None, None, None]]) -> None:
-        outlet, self._inlet = anyio.create_memory_object_stream[ServerSentEvent](0)
-        events: AsyncIterable[Any] = self._inlet
-        super().__init__(events, data_sender_callable=partial(run, outlet))  # pyright: ignore[reportUnknownMemberType]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        with self._inlet:
-            await super().__call__(scope, receive, send)
 
 
 async def stream_terminal(request: Request) -> Response:

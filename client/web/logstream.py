@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectSendStream
 from sse_starlette import ServerSentEvent
 
 from airunner.client.client import Client
 from airunner.client.web.lines import BEYOND, shown
 from airunner.client.web.linestyle import LineStyles
 from airunner.client.web.logindex import LogIndex, unfinished, whole_lines
+from airunner.client.web.sending import Outlet
 from airunner.protocol.errors import AirunnerError
 from airunner.protocol.events import (
     BrokerBody,
@@ -39,8 +39,6 @@ from airunner.transport.bell import Bell
 FRESH_LINES: Final = 200  # lines that are sent as they come: more than a screen has
 UPDATE_S: Final = 0.1  # between two messages: people read no faster
 STATE_BODIES: Final = (BrokerBody, GitCloneStart, GitCloneEnd, ProcessStart, ProcessEnd, ProcessError)
-
-Outlet = MemoryObjectSendStream[ServerSentEvent]
 
 
 class LogStream:
@@ -109,6 +107,9 @@ class LogStream:
             await self._count(outlet)
             self._styles = LineStyles()
             page = await self._search(self._total + 1, FRESH_LINES)
+        while page.place is not None and not page.hits:  # it ended before these lines: the broker has a deadline
+            page = await self._search(self._total + 1, FRESH_LINES)
+        self._news |= page.place is not None  # there is more
         whole = whole_lines(page)
         lines = await shown((line for line in page.hits if line.line <= whole), self._styles)
         opened = await shown(unfinished(page))

@@ -41,6 +41,15 @@ NO_ACCOUNT: Final = {  # no test finds a real account by itself, and none waits 
 }
 
 
+def is_installed(name: str) -> bool:
+    """Return whether an emulator is installed."""
+    try:
+        COMMANDS[name](0, Path())
+    except awsemulators.CannotStart:
+        return False
+    return True
+
+
 def require(name: str) -> None:
     """Skip the test if an emulator is not installed, in continuous integration too: one takes minutes to build."""
     try:

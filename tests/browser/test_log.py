@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import pytest
@@ -87,6 +88,18 @@ def test_a_search_goes_from_hit_to_hit(tab: Tab, long: str) -> None:
     page.get_by_label("Search the log").fill("(")
     page.keyboard.press("Enter")
     expect(hits).to_contain_text("missing")
+
+
+def test_a_search_from_the_end_with_more_hits_than_are_kept_shows_the_last_of_them(tab: Tab, long: str) -> None:
+    page = tab.open(f"/jobs/{long}")
+    lines(page)
+    end = "document.querySelector('[data-act=end]').click()"  # again, as long as lines are counted
+    until(page, f"() => {{ {end}; return ({SHOWN})().at(-1)[0] === {LINES} }}")
+    page.keyboard.press("/")
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(page.locator(".log-hits")).to_have_text(re.compile(r"^(1\d,\d{3}) of \1 or more$"))
+    expect(page.locator(".log-rows .target.hit")).to_be_in_viewport()
 
 
 def test_a_log_is_shown_as_a_terminal_shows_it(tab: Tab, site: Site) -> None:

@@ -13,7 +13,7 @@ from airunner.client.cli.emulator import Emulator
 from airunner.client.cli.styled import COLOURS, Run, Style, runs_of
 from airunner.protocol.fields import TerminalSize
 from tests.browser.driving import Tab, until
-from tests.browser.sites import Site
+from tests.browser.sites import Fed, Site
 
 SIZE: Final = TerminalSize(cols=100, rows=30)
 SEED: Final = 2  # of a drawing without what pyte shows unlike any terminal, such as half a wide character at the edge
@@ -32,6 +32,20 @@ CELLS: Final = """element => {
 
 HAS: Final = """text => { const buffer = document.querySelector(".terminal").terminal?.buffer.active
     return buffer && [...Array(buffer.length).keys()].some(y => buffer.getLine(y).translateToString(true) === text) }"""
+
+WINDOW_BYTES: Final = 131_072  # as in terminal.js
+COUNTING: Final = """element => { const { terminal } = element, write = terminal.write.bind(terminal)
+    let handed = 0
+    window.most = 0
+    terminal.write = (content, ...done) => {
+        window.most = Math.max(window.most, handed += content.length)
+        write(content, ...done)
+    }
+    const frame = () => { handed = 0; requestAnimationFrame(frame) }
+    frame() }"""
+NUMBERS: Final = """element => { const buffer = element.terminal.buffer.active
+    return [...Array(buffer.length).keys()].map(y => buffer.getLine(y).translateToString(true))
+        .filter(text => text).map(text => text.replace("line ", "")) }"""
 
 
 def drawn(seed: int) -> bytes:
@@ -116,3 +130,26 @@ def test_a_flood_is_shown_to_its_end_and_all_of_it_is_kept(tab: Tab, site: Site)
         client.wait(job, check=True)
         output = b"".join(event.body.data for event in client.replay(job) if event.kind == "OUTPUT")
     assert output == b"y\r\n" * 3_000_000 + b"\r\nover\r\n"
+
+
+def test_a_terminal_reads_on_where_it_was_left_and_no_faster_than_the_browser_draws(
+    tab: Tab, site: Site, fed: Fed
+) -> None:
+    with site.sdk() as client:
+        job = client.submit(**fed.job, process_type="pty", terminal=SIZE)
+        page = tab.open(f"/jobs/{job.id}")
+        terminal, button = page.get_by_label("Terminal of the job"), page.get_by_role("button", name="Terminal")
+        with fed:
+            fed.lines(500)
+            until(page, HAS, "line 500")
+            terminal.evaluate(COUNTING)
+            for last in (5_000, 300_000):  # all of them are in the scrollback, and then many more than that
+                button.click()
+                fed.lines(last)
+                expect(page.locator(".log-rows .line").last).to_contain_text(f"line {last}")
+                button.click()
+                until(page, HAS, f"line {last}")
+                numbers = terminal.evaluate(NUMBERS)
+                assert len(numbers) >= min(last, 10_000)
+                assert numbers == [str(number) for number in range(last - len(numbers) + 1, last + 1)]
+    assert 0 < page.evaluate("most") <= WINDOW_BYTES

@@ -2,7 +2,7 @@
 
 ```
  GET /jobs?… ─► list_page ─► rows ─► HTML
- GET /jobs/live?… ─► TenantChanges ─► JobBoard ─► what differs ─► one event `rows`: their order, and rows that changed
+ GET /jobs/live?… ─► TenantChanges ─► JobBoard ─► RowDiff ─► one event `rows`: their order, and rows that changed
 ```
 
 The stream begins with all rows, so a page that was hidden, or cut off, has missed nothing. A reader that is slow gets
@@ -19,7 +19,6 @@ from http import HTTPStatus
 from typing import Final, Self
 
 import anyio
-import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,18 +34,17 @@ from airunner.client.jobboard import JobBoard
 from airunner.client.web.live import Live
 from airunner.client.web.login import Login, login_of
 from airunner.client.web.pages.jobquery import FILTERS, JobQuery, Problems, query_of, read_query
+from airunner.client.web.pages.livetable import RowDiff
 from airunner.client.web.pages.rendering import render, row
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import Services, services_of
 from airunner.protocol.errors import AirunnerError, BadRequest
 from airunner.protocol.job import JobState, JobSummary, Reason
-from airunner.protocol.names import JobId
 from airunner.transport.bell import Bell
 from airunner.transport.ports import SYSTEM
 
 JOBS: Final = 50  # on a page: two screens
 REASON_S: Final = 10.0  # between two questions to the broker why the jobs of a page wait
-RETRY_MS: Final = 1_000  # until a browser connects again to a stream that has ended
 PACE_S: Final = 0.1  # between two events: nobody reads faster, and a busy tenant changes many jobs
 
 _SAID: Final = (Reason.EXIT_CODE, Reason.SIGNAL, Reason.TIMEOUT, Reason.AGENT_LOST, Reason.EXPIRED)  # by the state
@@ -130,8 +128,7 @@ class LiveRows:
     def __init__(self) -> None:
         self._jobs: Sequence[JobSummary] | None = None  # not sent yet
         self._came = Bell()
-        self._sent: dict[JobId, _Mark] = {}
-        self._order: tuple[str, ...] | None = None
+        self._diff = RowDiff()
         self._client: Client | None = None
         self._reasons: Reasons | None = None
         self._ask_s = -math.inf  # when to ask for reasons again
@@ -176,14 +173,9 @@ class LiveRows:
         if self._client is not None and (self._reasons is None or now_s >= self._ask_s):
             self._ask_s, self._reasons = now_s + REASON_S, Reasons(self._client)
         jobs = listed if self._reasons is None else await self._reasons.add(listed)
-        order, marks = tuple(job.id for job in jobs), {job.id: _mark(job, now_ms) for job in jobs}
-        rows = {job.id: job_row(job, now_ms) for job in jobs if self._sent.get(job.id) != marks[job.id]}
-        if order == self._order and not rows:
-            return None
-        self._order, self._sent = order, marks
-        return ServerSentEvent(
-            msgspec.json.encode({"order": order, "rows": rows}).decode(), event="rows", retry=RETRY_MS
-        )
+        by_row = {f"job-{job.id}": job for job in jobs}
+        marks = {row: _mark(job, now_ms) for row, job in by_row.items()}
+        return self._diff.event(marks, lambda row: job_row(by_row[row], now_ms))
 
 
 def job_row(job: JobSummary, now_ms: int) -> str:

@@ -1,4 +1,4 @@
-"""Page of queues, with buttons to pause, drain and open them."""
+"""Page of queues, which moves by itself, with buttons to pause, drain and open them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from airunner.client.cli.waiting import first_of
+from airunner.client.client import Client
 from airunner.client.knownqueue import is_known
 from airunner.client.web.login import login_of
 from airunner.client.web.pages.forms import form_of, see, value_of
 from airunner.client.web.pages.jobquery import JobQuery
-from airunner.client.web.pages.rendering import render
+from airunner.client.web.pages.livetable import stream_table
+from airunner.client.web.pages.rendering import render, row
 from airunner.client.web.problems import bad_field
 from airunner.client.web.services import services_of
 from airunner.protocol.errors import NotFound
 from airunner.protocol.job import JobState
-from airunner.protocol.replies import QueueMode
+from airunner.protocol.replies import QueueMode, QueueSummary
 from airunner.transport.ports import SYSTEM
 
 QUEUES_MAX: Final = 1_000  # on the page: ten pages of the list
@@ -51,17 +53,31 @@ async def show_queues(request: Request) -> Response:
     """Show the queues."""
     login = login_of(request)
     async with services_of(request).clients.asking(login.token) as client:
-        queues = await first_of(client.queues(), QUEUES_MAX)
+        queues = await read_queues(client)
     return render(
         request,
         "queues.html",
         login,
         queues=queues,
         now_ms=SYSTEM.wall_ms(),
-        buttons=BUTTONS,
-        may_change=login.may("admin"),
+        buttons=BUTTONS if login.may("admin") else None,
         jobs_path=jobs_path,
     )
+
+
+async def stream_queues(request: Request) -> Response:
+    """Stream the queues as their modes and counts change."""
+    buttons = BUTTONS if login_of(request).may("admin") else None
+
+    def queue_row(queue: QueueSummary, now_ms: int) -> str:
+        return row("queuerow.html", queue, buttons, jobs_path, now_ms)
+
+    return await stream_table(request, read_queues, queue_row)
+
+
+async def read_queues(client: Client) -> Mapping[str, QueueSummary]:
+    """Read the list of queues: what each row shows, by its element's id."""
+    return {f"queue-{queue.queue}": queue for queue in await first_of(client.queues(), QUEUES_MAX)}
 
 
 async def change_queue(request: Request) -> Response:
@@ -85,5 +101,6 @@ def jobs_path(queue: str, state: str = "") -> str:
 
 ROUTES: Final[Sequence[BaseRoute]] = (
     Route("/queues", show_queues, methods=["GET"]),
+    Route("/queues/live", stream_queues, methods=["GET"]),
     Route("/queues", change_queue, methods=["POST"]),
 )

@@ -34,7 +34,7 @@ function replace(old, fresh) {
   const focused = old.contains(document.activeElement) && document.activeElement;
   for (const { id } of old.querySelectorAll("details[id][open]")) find(`#${id}`, fresh)?.setAttribute("open", "");
   old.replaceWith(fresh);
-  if (focused) find(focused.id ? `#${focused.id}` : ".title a", fresh)?.focus();
+  if (focused) find(focused.id ? `#${focused.id}` : ":is(td, th) :is(a, button)", fresh)?.focus();
 }
 
 // End of the session: the page stays as it was, and says so. Other modules of a page send this event too.
@@ -44,7 +44,7 @@ document.addEventListener("session-over", ({ detail }) => {
 });
 const sayOver = (detail) => document.dispatchEvent(new CustomEvent("session-over", { detail }));
 
-// Live list: one stream, closed while nobody sees the page; it begins with all rows, so none is missed.
+// Live table: one stream, closed while nobody sees the page; it begins with all rows, so none is missed.
 function follow(table) {
   const body = find("tbody", table);
   let events;
@@ -57,16 +57,14 @@ function follow(table) {
   function take({ data }) {
     const { order, rows } = JSON.parse(data);
     for (const row of parse(`<table>${Object.values(rows).join("")}</table>`).querySelectorAll("tr")) {
-      const old = document.getElementById(row.id);
-      if (old) replace(old, row);
-      else body.append(row);
+      const old = document.getElementById(row.id)?.cells;
+      if (!old) body.append(row);
+      else [...row.cells].forEach((cell, at) => cell.isEqualNode(old[at]) || replace(old[at], cell));
     }
-    const ids = order.map((id) => `job-${id}`);
-    for (const row of [...body.children]) if (!ids.includes(row.id)) row.remove();
-    ids.forEach((id, at) => {
+    for (const row of [...body.children]) if (!order.includes(row.id)) row.remove();
+    for (const [at, id] of order.entries())
       if (body.children[at].id !== id) body.insertBefore(document.getElementById(id), body.children[at]);
-    });
-    find(".empty").hidden = ids.length > 0;
+    find(".empty").hidden = order.length > 0;
     say("yes", "Live");
     tick();
   }

@@ -278,7 +278,7 @@ export class Log {
     this.rows.style.transform = `translateY(${-this.anchor.px}px)`;
     clearTimeout(this.settling);
     if (this.following || this.exact) this.sync();
-    else this.settling = setTimeout(() => this.sync(), SETTLED_MS);
+    else this.settling = setTimeout(() => this.scrolled() ?? this.sync(), SETTLED_MS); // no event may have come yet
     this.section.querySelector("[data-act=follow]").ariaPressed = String(this.following);
   }
 

@@ -23,9 +23,10 @@ export class Search {
         [next, this.searched] = [page.next, page.lines];
         this.hits.push(...page.hits);
         const first = this.hits.findIndex((line) => line >= from);
-        if (this.at < 0 && (first >= 0 || (next === null && this.hits.length))) this.show(Math.max(0, first));
+        if (this.at < 0 && first >= 0) this.show(first);
         this.say();
       }
+      if (this.at < 0 && this.hits.length) this.show(this.going ? this.hits.length - 1 : 0); // the nearest one known
       this.going = false;
       this.say();
     } catch (error) {

@@ -1,14 +1,16 @@
 // Terminal of a job: xterm.js shows the bytes that the job wrote, as fast as it can and no faster.
 //
-//   server ── frames: length, kind, sequence, bytes ──► reader ──► xterm.js ── done ──► reads on: a window
+//   server ── frames: length, kind, sequence, bytes ──► reader ──► xterm.js ── a window is shown ──► reads on
 //
-// After a lost connection it reads on from the last sequence that it has: no byte comes twice, none is missed.
+// Between two windows the browser draws, and answers keys. After a lost connection it reads on from the last sequence
+// that it has: no byte comes twice, none is missed.
 import { Terminal } from "./vendor/xterm.mjs";
 import { Unicode11Addon } from "./vendor/addon-unicode11.mjs";
 
-const [OUTPUT, SIZE, ATTEMPT, STATE, END] = [1, 2, 3, 4, 5]; // kinds of frames, as in terminalframes.py
+const [OUTPUT, SIZE, ATTEMPT, STATE, END] = [1, 2, 3, 4, 5]; // kinds of frames, as in terminalstream.py
 const HEAD_BYTES = 16;
-const WINDOW_BYTES = 1 << 20; // handed to xterm.js and not shown yet
+const WINDOW_BYTES = 1 << 17; // handed to xterm.js between two frames of the browser: some 7 ms of work
+const PIECE_BYTES = 1 << 14; // of one write: xterm.js looks at its clock between two of them
 const SCROLLBACK_ROWS = 10_000;
 const RETRY_MS = 2000;
 const scrolled = (rows) => `\x1b[?1049l\x1b[!p\x1b[r\x1b[${rows};1H${"\n".repeat(rows)}\x1b[H`; // out of view
@@ -46,8 +48,8 @@ async function* framesOf(body) {
 
 export class JobTerminal {
   constructor(log) {
-    Object.assign(this, { log, sequence: 0, pending: 0, shown: () => {} });
-    const { cols, rows } = log.section.dataset;
+    const { base, cols, rows } = log.section.dataset;
+    Object.assign(this, { log, base, sequence: 0, handed: 0 });
     document.createElement = createStyled;
     this.term = new Terminal({
       ...{ cols: Number(cols), rows: Number(rows), scrollback: SCROLLBACK_ROWS },
@@ -64,9 +66,7 @@ export class JobTerminal {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.pause() : this.run()));
   }
 
-  pause() {
-    this.running = this.running?.abort();
-  }
+  pause = () => (this.running = this.running?.abort());
 
   async run() {
     const running = new AbortController();
@@ -83,34 +83,37 @@ export class JobTerminal {
   }
 
   async read(signal) {
-    const { base } = this.log.section.dataset;
-    const answer = await fetch(`${base}/terminal?from_sequence=${this.sequence + 1}`, { signal });
+    const answer = await fetch(`${this.base}/terminal?from_sequence=${this.sequence + 1}`, { signal });
     if ((this.ended = this.log.gone(answer.status))) return;
     if (!answer.ok) throw new Error(answer.statusText);
     this.log.say("");
     for await (const { kind, sequence, bytes } of framesOf(answer.body)) {
+      if (kind !== OUTPUT) await this.drained();
+      else if (this.handed + bytes.length > WINDOW_BYTES) await this.frame();
       if (signal.aborted) return;
-      await this.take(kind, bytes);
-      this.sequence = Math.max(this.sequence, sequence);
+      this.take(kind, bytes);
+      this.sequence = Math.max(this.sequence, sequence); // at once: an end between the two would repeat the bytes
     }
   }
 
-  async take(kind, bytes) {
+  take(kind, bytes) {
     if (kind === OUTPUT) this.write(bytes);
     if (kind === STATE || kind === END) document.dispatchEvent(new CustomEvent("job-state"));
-    if (kind === SIZE || kind === ATTEMPT || kind === END) await this.drained(0);
     if (kind === SIZE) this.term.resize((bytes[0] << 8) | bytes[1], (bytes[2] << 8) | bytes[3]);
     if (kind === ATTEMPT) this.write(scrolled(this.term.rows));
     if (kind === END) this.ended = true;
-    await this.drained(WINDOW_BYTES);
   }
 
   write(content) {
-    this.pending += content.length;
-    this.term.write(content, () => this.shown((this.pending -= content.length)));
+    this.handed += content.length;
+    for (let at = 0; at < content.length; at += PIECE_BYTES) this.term.write(content.slice(at, at + PIECE_BYTES));
   }
 
-  async drained(pending) {
-    while (this.pending > pending) await new Promise((shown) => (this.shown = shown));
+  drained = () => new Promise((done) => this.term.write("", done));
+
+  async frame() {
+    await this.drained();
+    await new Promise((drawn) => requestAnimationFrame(drawn)); // a hidden page has none, and reads nothing
+    this.handed = 0;
   }
 }

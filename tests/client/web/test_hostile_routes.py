@@ -72,6 +72,7 @@ def elements(html: str) -> Counter[str]:
 def paths(job_id: str) -> list[str]:
     """An address of every route that is read."""
     given = {"{job_id}": job_id, "{secret}": '"><b pwned=1>', "{queue}": "default", "{name}": "default"}
+    given |= {"{path:path}": "dist/none"}
     found = [route.path for route in ROUTES if isinstance(route, Route) and "GET" in (route.methods or ())]
     for name, value in given.items():
         found = [path.replace(name, value) for path in found]

@@ -53,7 +53,7 @@ async def test_text_of_a_job_changes_no_element_of_any_page(web: Web) -> None:
         async with browser.stream("GET", "/jobs/live") as answer:
             rows = json.loads((await anext(events_of(answer)))[1])["rows"]
         for job_id, word in zip(ids, words, strict=True):
-            assert ("<" in word) is ("&lt;" in rows[job_id])
+            assert ("<" in word) is ("&lt;" in rows[f"job-{job_id}"])
         if tenant == "harmful":
             assert "\\u202etxt.exe" in pages[1].source
             assert not {"\u202e", "\u200b", "\x1b", "\x07"} & set(pages[1].source)

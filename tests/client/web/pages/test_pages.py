@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from airunner.client.client import Client
+from airunner.client.web.pages import livetable
 from airunner.client.web.pages.jobpage import summary_of
 from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
@@ -162,14 +164,14 @@ async def test_rows_move_without_being_asked_for(web: Web) -> None:
         path = Page(await browser.get("/jobs?state=SCHEDULED")).one("table", id="jobs").get("data-live", "")
         async with live(browser, path) as events:
             kind, began = await anext(events)
-            assert (kind, json.loads(began)["order"]) == ("rows", [first])
+            assert (kind, json.loads(began)["order"]) == ("rows", [f"job-{first}"])
             second = await waiting(client, name="second")
             came = json.loads((await anext(events))[1])
-            assert came["order"] == [second, first]
-            assert list(came["rows"]) == [second]  # only what is new
-            assert f'id="job-{second}"' in came["rows"][second]
+            assert came["order"] == [f"job-{second}", f"job-{first}"]
+            assert list(came["rows"]) == [f"job-{second}"]  # only what is new
+            assert f'id="job-{second}"' in came["rows"][f"job-{second}"]
             await client.cancel(first)
-            assert json.loads((await anext(events))[1])["order"] == [second]
+            assert json.loads((await anext(events))[1])["order"] == [f"job-{second}"]
 
 
 async def test_a_live_row_is_that_of_the_page(web: Web) -> None:
@@ -177,9 +179,35 @@ async def test_a_live_row_is_that_of_the_page(web: Web) -> None:
     async with web.client(tenant="rows") as client:
         job_id = await waiting(client, name="<i>", owner="me", metadata={"a": "b"})
     async with live(browser, "/jobs/live") as events:
-        row = json.loads((await anext(events))[1])["rows"][job_id]
+        row = json.loads((await anext(events))[1])["rows"][f"job-{job_id}"]
     assert without_times(row) in without_times((await browser.get("/jobs")).text)
     assert "no agent serves the queue" in row
+
+
+async def test_queues_move_without_being_asked_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(livetable, "IDLE_S", math.inf)
+    browser, reader = web.browser(tenant="moving"), web.browser("read", tenant="moving")
+    path = Page(await browser.get("/queues")).one("table", id="queues").get("data-live", "")
+    async with live(browser, path) as events, live(reader, path) as read, web.client(tenant="moving") as client:
+        assert json.loads((await anext(events))[1]) == {"order": [], "rows": {}}
+        await waiting(client)
+        came = json.loads((await anext(events))[1])
+        assert came["order"] == ["queue-nowhere"]
+        assert without_times(came["rows"]["queue-nowhere"]) in without_times((await browser.get("/queues")).text)
+        while not (rows := json.loads((await anext(read))[1])["rows"]):
+            pass
+        assert ("<button" in came["rows"]["queue-nowhere"], "<button" in rows["queue-nowhere"]) == (True, False)
+        await client.update_queue("nowhere", QueueMode.PAUSED)
+        assert "paused" in json.loads((await anext(events))[1])["rows"]["queue-nowhere"]
+
+
+async def test_a_live_row_of_an_agent_is_that_of_the_page(web: Web) -> None:
+    browser = web.browser("read")
+    async with live(browser, "/agents/live") as events:
+        rows = json.loads((await anext(events))[1])["rows"]
+    page = without_times((await browser.get("/agents")).text)
+    assert rows
+    assert [row for row in rows.values() if without_times(row) not in page] == []
 
 
 def without_times(html: str) -> str:
