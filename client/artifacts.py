@@ -43,17 +43,23 @@ class Artifacts(Replaying):
 
         A file is listed once all of it is stored, also while the job runs. Raises `NotFound`.
 
-        >>> job = await client.wait(await client.submit(command="true"))
-        >>> await client.artifacts(job)
-        []
+        >>> job = await client.submit(command="sh", args=["-c", "echo all is well > report.txt"], artifacts=["*.txt"])
+        >>> ended = await client.wait(job)
+        >>> [(file.path, file.size_bytes) for file in await client.artifacts(job)]
+        [('report.txt', 12)]
         """
         return artifacts_of([event async for event in self.replay(job, kinds=ARTIFACT_KINDS)])
 
     def read_artifact(self, job: JobRef, path: str | ArtifactFile) -> BatchIterator[bytes]:
-        """Read a file that a job has left, in pieces of up to 1 MiB, each of which is checked before it comes.
+        r"""Read a file that a job has left, in pieces of up to 1 MiB, each of which is checked before it comes.
 
         Raises `NotFound`; `NoArtifact`, an `OperatorError`: there is no such file; `Forged`: the content is not what
         the agent has stored; `CorruptLog`: the broker has lost it.
+
+        >>> job = await client.submit(command="sh", args=["-c", "echo all is well > report.txt"], artifacts=["*.txt"])
+        >>> ended = await client.wait(job)
+        >>> [piece async for piece in client.read_artifact(job, "report.txt")]
+        [b'all is well\n']
         """
         return Batches(self._content(job, path))
 

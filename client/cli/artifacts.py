@@ -101,6 +101,8 @@ def total_text(files: Sequence[ArtifactFile]) -> str:
 
 async def files_at_end(client: Client, job: Job) -> list[ArtifactFile]:
     """List the files that a job's last command has left: the log is read from the end of that command on."""
+    if not job.spec.artifacts:
+        return []
     from airunner.client.artifactfiles import artifacts_of
     from airunner.client.artifacts import ARTIFACT_KINDS
     from airunner.client.logreader import last_events

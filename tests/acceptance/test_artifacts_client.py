@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -45,7 +46,7 @@ def a_job(cluster: Cluster, work: Callable[[Worker], Awaitable[None]], *, ends: 
 
     async def run() -> str:
         async with Client(cluster.broker.requests, home=cluster.home) as client:
-            job = await client.submit(command="make", name="built")
+            job = await client.submit(command="make", name="built", artifacts=["**"])
             worker = await Worker.lease(client)
             await work(worker)
             if ends:
@@ -89,6 +90,25 @@ def test_files_of_a_job_are_listed_got_and_printed(cluster: Cluster, tmp_path: P
     assert (printed.returncode, printed.stdout == LARGE, printed.stderr) == (0, True, b"")
     shown = cluster.airunner("show", job).stdout.decode()
     assert f"files:        6 files, 3.0 MiB: airunner artifacts {job} get\n" in shown
+
+
+def test_what_a_real_agent_has_stored_is_got_as_the_job_left_it(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.agent()
+    script = (
+        "mkdir -p out/deep out/empty; head -c 3000000 /dev/urandom | tee out/large | sha256sum; echo hi > out/deep/a; "
+        "chmod 750 out/deep/a; ln -s ../large out/deep/link; touch out/nothing; "
+        "for n in $(seq 200); do echo $n > out/$n; done"
+    )
+    submitted = cluster.airunner("submit", "--name", "left", "--artifact", "out", "--", "sh", "-c", script)
+    assert submitted.returncode == 0, submitted.stderr
+    got = cluster.airunner("artifacts", "left", "get", "-o", str(tmp_path / "got"))
+    assert (got.returncode, got.stderr.split(b",")[0]) == (0, b"airunner: 205 files")
+    out = tmp_path / "got" / "out"
+    assert sha256((out / "large").read_bytes()).hexdigest() == submitted.stdout.split()[0].decode()
+    assert (out / "deep" / "link").readlink() == Path("../large")
+    assert ((out / "deep" / "a").read_bytes(), stat.S_IMODE((out / "deep" / "a").stat().st_mode)) == (b"hi\n", 0o750)
+    assert [(out / str(number)).read_text() for number in range(1, 201)] == [f"{number}\n" for number in range(1, 201)]
+    assert ((out / "nothing").read_bytes(), list((out / "empty").iterdir())) == (b"", [])
 
 
 def test_patterns_choose_files_and_what_there_is_not_is_said_with_close_names(cluster: Cluster, tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ async def test_a_large_file_is_sent_piece_by_piece_and_one_that_is_not_whole_is_
 
 async def test_the_page_of_a_job_links_to_its_files_and_to_nothing_else(tmp_path: Path) -> None:
     async with served(tmp_path, blobs_in_memory()) as web:
-        job = await web.client.submit(command="true")
+        job = await web.client.submit(command="true", artifacts=["**"])
         worker = await Worker.lease(web.client)
         page = web.open(f"/jobs/{job.id}/summary", headers={"accept": "text/html"})
-        assert b"Artifacts" not in await page.read()
+        assert b"Artifacts:" not in await page.read()
         await worker.publish(ProcessEnd(timestamp_ms=0, pid=1, exit_code=0))
         await worker.leave(dist__report_html=b"12345678")
         await worker.publish(
