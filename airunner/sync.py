@@ -239,6 +239,7 @@ class Client(_Delegating):
     search = _iterating(AsyncClient.search)
     artifacts = _blocking(AsyncClient.artifacts)
     fetch = _blocking(AsyncClient.fetch)
+    upload = _blocking(AsyncClient.upload)
     read_artifact = _iterating(AsyncClient.read_artifact)
     search_page = _blocking(AsyncClient.search_page)
     update_queue = _blocking(AsyncClient.update_queue)

@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -60,7 +60,7 @@ class Capture(Struct, frozen=True):
 
 
 @contextmanager
-def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Sequence[str] = ()) -> Iterator[Capture]:
+def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Sequence[str] = ()) -> Generator[Capture]:
     """Capture the working tree around `folder`; the bundle is removed at the end.
 
     The repository to clone is the remote of the branch, or origin, or the only one; without a remote it is the working

@@ -9,10 +9,10 @@ Source: https://aws.amazon.com/s3/consistency/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
@@ -88,14 +88,16 @@ class StoredObjects:
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys, page by page."""
         with _refusing():
-            for page in obstore.list(self._store, prefix):
+            listed: Any = obstore  # its types are known to pyright in part
+            for page in listed.list(self._store, prefix):
                 for found in page:
                     yield found["path"]
 
     def folders(self) -> list[str]:
         """List the topmost folders."""
         with _refusing():
-            return list(obstore.list_with_delimiter(self._store)["common_prefixes"])
+            listed: Any = obstore
+            return list(listed.list_with_delimiter(self._store)["common_prefixes"])
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, in as few requests as the store takes."""
@@ -123,7 +125,7 @@ def _sync(files: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _refusing() -> Generator[None]:
     """Translate failures of the store of objects to refusals."""
     try:
         yield
