@@ -39,7 +39,7 @@ ALONE: Final = "zstd, a count of lines and RE2 alone, one thread"
 MEANWHILE: Final = "the same without a search"
 PLAIN, REGEX, LINE = "plain", "regular expression", "to a line by its number"
 WAIT: Final = "GetJob meanwhile, slowest"
-WAIT_REGEX: Final = "GetJob beside a regular expression, slowest"
+WAIT_REGEX: Final = "GetJob by regex, slowest"
 FIGURES: Final = (
     Figure(PLAIN, "MB/s", Bound.LEAST, offset=500, of=ALONE),
     Figure(REGEX, "MB/s", Bound.LEAST, offset=500, of=ALONE),

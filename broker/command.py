@@ -168,7 +168,6 @@ def broker_command(
     """
     import anyio
 
-    from airunner.broker.heap import keep_freed_memory
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.relay.relay import start_relay
     from airunner.broker.settings import Settings
@@ -186,7 +185,6 @@ def broker_command(
     plan = RetentionPlan(retain_days=retain_days, store_bytes_max=store_bytes_max)
     raise_descriptors(DESCRIPTORS)
     sys.setswitchinterval(SWITCH_S)
-    keep_freed_memory()
     gc.freeze()  # the garbage collector need not scan imported modules: they are never freed
     gc.set_threshold(YOUNG_OBJECTS)
     quotas = Quotas(

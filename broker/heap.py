@@ -1,4 +1,4 @@
-"""Heap of the broker's process: memory that is freed is kept for the next use, instead of returned to the kernel.
+"""Heap of the broker's process: from its first search on, memory that is freed is kept for the next use.
 
 glibc returns free memory at the end of a heap once it exceeds a bound, and the kernel clears each page of it when it is
 used again. A search frees and allocates half a MiB with each segment: page faults were a fifth of its time.

@@ -20,6 +20,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from airunner.broker.heap import keep_freed_memory
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound
 from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search
@@ -57,6 +58,7 @@ class Searcher:
         self._waiting_bytes = 0
         self._answer = answer
         self._mapped = threads.mapped
+        self._begun = False
         self._steps = Stepper(self._searches(), threads.offload)
 
     async def run(self) -> None:
@@ -68,6 +70,9 @@ class Searcher:
         tenant = response.command.tenant
         if len(self._waiting.get(tenant, ())) == TENANT_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
             raise Busy
+        if not self._begun:
+            self._begun = True
+            keep_freed_memory()
         self._waiting.setdefault(tenant, deque()).append((response, found))
         self._waiting_bytes += found.stored_bytes
         self._steps.go_on()

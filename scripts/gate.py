@@ -23,7 +23,7 @@ CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
 BROWSER: Final = "tests/browser"
 """Tests of pages in Chromium, a lane of their own: what takes long there is Chromium, which is not measured."""
-RUNNING_MAX: Final = 5  # lanes at a time: with all of them two cores are too busy for tests of deadlines
+RUNNING_MAX: Final = 4  # lanes at a time: with more, two cores are too busy for tests of deadlines
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py", f"{CLUSTERS}/test_chaos_ha.py")
 """Tests that break processes, real or simulated ones: they run without coverage."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}

@@ -36,8 +36,8 @@ from airunner.protocol.logsearch import (
 from airunner.protocol.replies import LogSearched
 from airunner.protocol.requests import SearchLog
 
-SEARCHED_BYTES_MAX: Final = 16 * 1_048_576  # decompressed bytes of events in which a request searches: some 25 ms
-STORED_BYTES_MAX: Final = 4 * 1_048_576  # the same as stored: the Ledger reads them in some 2 ms
+SEARCHED_BYTES_MAX: Final = 32 * 1_048_576  # decompressed bytes of events in which a request searches: some 50 ms
+STORED_BYTES_MAX: Final = 8 * 1_048_576  # the same as stored: the Ledger reads them in some 4 ms
 READ_BYTES_MAX: Final = 1_048_576  # the same, if it only reads lines from its place on
 SEARCHED_SEGMENTS_MAX: Final = 1_024  # segments in which a request searches: each takes some 10 µs
 

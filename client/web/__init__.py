@@ -12,6 +12,7 @@
 - `clients.py` keeps an open `Client` for each token, all with this server's own key.
 - `login.py` finds whose request it is; `cookies.py` seals tokens, `loginlinks.py` are links that log in once,
   `sessions.py` ends streams with their session.
+- `live.py` and `sending.py` are answers that go on: they end with their session, and are sent as fast as they are read.
 - `guards.py` refuses what no route should see; `problems.py` makes an answer of each error.
 
 Laws
