@@ -54,6 +54,7 @@ from airunner.protocol.replies import (
     JobEventsPublished,
     JobLease,
     JobReleasedReply,
+    JobsEnqueued,
     JobsLeased,
     JobsUpdated,
     JobWatched,
@@ -254,6 +255,8 @@ class Gateway:
                 return self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case BrokersFound(brokers=rows):
                 return BrokersListed(brokers=tuple(map(self._show, rows)))
+            case BlobsAsked(reply=JobsEnqueued() as enqueued):
+                return enqueued  # there is no blob store now
             case LogFound() | BlobsAsked():
                 raise AssertionError("another thread makes this reply")
             case _:

@@ -51,11 +51,9 @@ class Blobkeeper:
         """Return what has to be done for a response before it is sent: new jobs get the claims of their uploads."""
         request, reply = response.command.request, response.reply
         if isinstance(reply, BlobsAsked):
-            return reply
+            return reply if self._blobs is not None or reply.reply is None else None
         if self._blobs is None or not isinstance(reply, JobsEnqueued):
             return None
-        if isinstance(request, RetryJob):
-            return BlobsAsked(request, reply)
         if isinstance(request, EnqueueJob | EnqueueJobWithStdin) and any(job.tree for job in request.jobs):
             return BlobsAsked(request, reply)
         return None

@@ -9,14 +9,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import MintedJob, TenantRequest
+from airunner.broker.lifecycle.commands import BlobsAsked, MintedJob, TenantRequest
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
 from airunner.broker.lifecycle.world import World
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
 from airunner.broker.store.room import Room
 from airunner.broker.store.rows import JobRow, Keys, QueueKey
-from airunner.protocol.errors import BadRequest, Draining, NoSpace, NotFinished
+from airunner.protocol.errors import BadRequest, CorruptLog, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, check_new, encode_spec
@@ -61,14 +61,14 @@ def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
     keys.new_jobs += 1
 
 
-def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued:
+def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueued | BlobsAsked:
     """Submit an ended job again. A repeat of the request gets the same reply, even if the job has been removed since.
 
     Raises `NotFound`, `NotFinished`, `BadRequest`, `Conflict`, `CorruptLog`, `Draining`, `NoSpace`, `Quota`. A sender
     bound to queues gets `NotFound` for such a repeat too: `decide` looks for the job first.
     """
     if (before := answered(world, command, request)) is not None:
-        return JobsEnqueued(job_ids=before)
+        return _with_tree(world, command, request, JobsEnqueued(job_ids=before))
     ended = world.job(command.tenant, request.job_id)
     if not JobState(ended.state).terminal:
         raise NotFinished
@@ -80,7 +80,18 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
     except ValueError as error:
         raise BadRequest(f"the job cannot be submitted again as it is: {error}") from error
     stdin = world.stdin(ended) if spec.stdin_bytes else b""
-    return _submit(world, command, request, [spec], ended.job_id, stdin)
+    return _with_tree(world, command, request, _submit(world, command, request, [spec], ended.job_id, stdin))
+
+
+def _with_tree(
+    world: World, command: TenantRequest, request: RetryJob, reply: JobsEnqueued
+) -> JobsEnqueued | BlobsAsked:
+    """Have the new job get the claims of the first one before the reply, if that has a tree and still exists."""
+    try:
+        has_tree = world.spec(world.job(command.tenant, request.job_id)).tree is not None
+    except (NotFound, CorruptLog):
+        has_tree = False
+    return BlobsAsked(request, reply) if has_tree else reply
 
 
 def _submit(

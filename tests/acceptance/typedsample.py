@@ -23,7 +23,7 @@ def narrowed(event: Event) -> str:
             return ""
         case airunner.GitCloneStart() | airunner.GitCloneProgress() | airunner.GitCloneEnd():
             return ""
-        case airunner.GitCloneError() | airunner.TerminalResize() | airunner.LogSigned():
+        case airunner.GitCloneError() | airunner.TerminalResize() | airunner.LogSigned() | airunner.Artifact():
             return ""
         case airunner.UnknownBody(kind=kind):
             return kind
