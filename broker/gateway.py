@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.lowlevel
@@ -54,7 +54,6 @@ from airunner.protocol.replies import (
     JobEventsPublished,
     JobLease,
     JobReleasedReply,
-    JobsEnqueued,
     JobsLeased,
     JobsUpdated,
     JobWatched,
@@ -81,6 +80,7 @@ from airunner.transport.ports import Edges, Incoming, Router, Sent
 _log = logging.getLogger("airunner.gateway")
 DELAY_MS_MAX: Final = 1_250  # longest delay of a rate-limit reply; the rest of a longer wait is the reply's `retry_ms`
 AGENTS: Final = "agents"  # name of the condition in /health
+_INCOMPLETE: Final = frozenset((WatchKeyFound, StreamsFound, LeasesCounted, BrokersFound, LogFound, BlobsAsked))
 NUDGE_ID: Final = NO_REQUEST  # request id of a Nudge, which is no reply
 
 
@@ -236,8 +236,15 @@ class Gateway:
 
     def _answer(self, response: Response) -> None:
         """Complete a reply and send it, or have it made by another thread."""
-        asked = response.reply if isinstance(response.reply, LogFound) else self._blobkeeper.asked_by(response)
-        reply: Reply | None = self._begin(response, asked) if asked else self._completed(response)
+        found = response.reply
+        reply: Reply | None
+        kind: type[object] = found.__class__
+        if kind not in _INCOMPLETE:
+            reply = cast("Reply", found)
+        elif isinstance(found, LogFound | BlobsAsked):
+            reply = self._begin(response, found)
+        else:
+            reply = self._completed(response)
         if reply is not None:
             self._deliver(response, reply)
 
@@ -255,12 +262,8 @@ class Gateway:
                 return self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
             case BrokersFound(brokers=rows):
                 return BrokersListed(brokers=tuple(map(self._show, rows)))
-            case BlobsAsked(reply=JobsEnqueued() as enqueued):
-                return enqueued  # there is no blob store now
-            case LogFound() | BlobsAsked():
-                raise AssertionError("another thread makes this reply")
             case _:
-                return response.reply
+                raise AssertionError("this reply is complete")
 
     def _deliver(self, response: Response, reply: Reply) -> None:
         # Checked again: the request may have waited for long, and its key may have been removed since.
@@ -274,8 +277,10 @@ class Gateway:
             if isinstance(reply, JobsLeased) and undelivered:
                 self._release_undelivered(response, reply.leases)
 
-    def _begin(self, response: Response, found: LogFound | BlobsAsked) -> Refused | None:
+    def _begin(self, response: Response, found: LogFound | BlobsAsked) -> Reply | None:
         """Begin what another thread does: the response is sent once it is there. Return a refusal if too many wait."""
+        if isinstance(found, BlobsAsked) and found.reply is not None and not self._blobkeeper.has_store:
+            return found.reply
         try:
             if isinstance(found, LogFound):
                 self._searcher.search(response, found)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, MemoryStore, from_url
-
-from airunner.broker.blobs.objects import StoredObjects
 from airunner.broker.blobs.store import BlobStore
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
+
+if TYPE_CHECKING:
+    from airunner.broker.blobs.objects import Objects
 
 SCHEMES: Final = ("s3", "gs", "az")
 MEMORY: Final = "memory:"
@@ -20,18 +21,53 @@ ANSWER_S: Final = 10.0  # for a request to a bucket; after it the sender is refu
 RETRIES_MAX: Final = 2
 
 
+class _FolderObjects:
+    """Objects in a folder; obstore is imported with their first use, so that a broker without files is smaller."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _objects(self) -> Objects:
+        from obstore.store import LocalStore
+
+        from airunner.broker.blobs.objects import StoredObjects
+
+        return StoredObjects(LocalStore(self._folder), self._folder)
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        self._objects.put(objects)
+
+    def get(self, key: str) -> bytes | None:
+        return self._objects.get(key)
+
+    def has(self, key: str) -> bool:
+        return self._objects.has(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return self._objects.keys(prefix)
+
+    def folders(self) -> list[str]:
+        return sorted(each.name for each in self._folder.iterdir() if each.is_dir())
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self._objects.delete(keys)
+
+
 def open_blobs(address: str) -> BlobStore:
     """Open a blob store. Raises `OperatorError`: there can be none at this address."""
+    scheme, separator, _ = address.partition("://")
+    if address != MEMORY and not separator:
+        folder = Path(address).absolute()
+        make_folder(folder)
+        return BlobStore(_FolderObjects(folder))
+    from obstore.exceptions import BaseError
+    from obstore.store import MemoryStore, from_url
+
+    from airunner.broker.blobs.objects import StoredObjects
+
     if address == MEMORY:
         return BlobStore(StoredObjects(MemoryStore()))
-    scheme, separator, _ = address.partition("://")
-    if not separator:
-        folder = Path(address).absolute()
-        try:
-            make_folder(folder)
-            return BlobStore(StoredObjects(LocalStore(folder), folder))
-        except (OSError, BaseError) as error:
-            raise OperatorError(f"--blobs {address!r} cannot be used as a folder: {error}") from error
     if scheme not in SCHEMES:
         raise OperatorError(f"--blobs {address!r}: expected a folder, or {', '.join(map('{}://…'.format, SCHEMES))}")
     try:

@@ -47,16 +47,10 @@ class Blobkeeper:
         self._waiting = TenantTurns[tuple[Response, BlobsAsked]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
         self._lanes = [] if blobs is None else [Stepper(self._steps(), offload) for offload in blobs.offloads]
 
-    def asked_by(self, response: Response) -> BlobsAsked | None:
-        """Return what has to be done for a response before it is sent: new jobs get the claims of their uploads."""
-        request, reply = response.command.request, response.reply
-        if isinstance(reply, BlobsAsked):
-            return reply if self._blobs is not None or reply.reply is None else None
-        if self._blobs is None or not isinstance(reply, JobsEnqueued):
-            return None
-        if isinstance(request, EnqueueJob | EnqueueJobWithStdin) and any(job.tree for job in request.jobs):
-            return BlobsAsked(request, reply)
-        return None
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a blob store."""
+        return self._blobs is not None
 
     def run_in(self, group: TaskGroup) -> None:
         """Start its lanes, one for each thread."""

@@ -20,12 +20,14 @@ A tenant's name has no `=`, which stands for `/` in its folder's name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from airunner.broker.blobs.objects import Objects
 from airunner.protocol.blobs import ID_BYTES, REQUEST_BYTES_MAX, Blob, unpacked
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
+
+if TYPE_CHECKING:
+    from airunner.broker.blobs.objects import Objects
 
 DAY_DIGITS: Final = 6
 HANDED: Final = "tree-"  # begins the names of claims that came with an upload

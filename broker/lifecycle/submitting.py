@@ -42,15 +42,20 @@ def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | Enque
         keys.add_queue(command.tenant, queue, needing=bool(needs))
 
 
-def enqueue(world: World, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin) -> JobsEnqueued:
+def enqueue(
+    world: World, command: TenantRequest, request: EnqueueJob | EnqueueJobWithStdin
+) -> JobsEnqueued | BlobsAsked:
     """Submit all of the jobs; a repeat of the request only returns their ids again.
 
     Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
     """
     if (before := answered(world, command, request)) is not None:
-        return JobsEnqueued(job_ids=before)
-    stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
-    return _submit(world, command, request, request.jobs, None, stdin)
+        reply = JobsEnqueued(job_ids=before)
+    else:
+        stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
+        reply = _submit(world, command, request, request.jobs, None, stdin)
+    has_tree = any(job.tree for job in request.jobs)
+    return BlobsAsked(request, reply) if has_tree else reply
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:

@@ -203,7 +203,9 @@ def padded(size_bytes: int) -> Map:
     return {**request, "padding": bytes(70_000 + size_bytes - len(msgpack.packb(request)))}
 
 
-BY_TASK_TOKEN = {"UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob", "ReadJobStdin"}  # it proves the lease
+BY_TASK_TOKEN = {  # it proves the lease
+    *("UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob", "ReadJobStdin", "HaveBlobs", "PutBlob")
+}
 LISTS = {"ListJobs", "ListQueues", "ListSecrets", "ListAgents", "ListBrokers"}
 
 
