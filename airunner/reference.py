@@ -72,7 +72,7 @@ def _cell(text: str) -> str:
 
 
 def descriptions() -> dict[str, Description]:
-    """Return the descriptions of all commands by name: to make them takes as long as to build the whole command line."""
+    """Return the descriptions of all commands by name: this builds the whole command line, so do it once."""
     return {command.name: command for command in reference()}
 
 
