@@ -37,12 +37,13 @@ def answer(words: Sequence[str]) -> bool:
 def write_pages(folder: Path) -> None:
     """Write all pages of the manual into a folder, such as ~/.local/share/man/man1. Raises `OperatorError`."""
     from airunner import __version__
-    from airunner.reference import manual, pages
+    from airunner.reference import descriptions, manual, pages
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        found = descriptions()
         for name in pages():
-            (folder / f"{'-'.join(('airunner', *name.split()))}.1").write_text(manual(name, __version__))
+            (folder / f"{'-'.join(('airunner', *name.split()))}.1").write_text(manual(name, __version__, found))
     except OSError as error:
         raise OperatorError(f"--man-pages {folder}: {error.strerror}", exit_code=EXIT_IO) from error
     sys.stderr.write(f"airunner: the pages are in {folder}\n")
@@ -51,14 +52,14 @@ def write_pages(folder: Path) -> None:
 def _page(name: str) -> str:
     from airunner import __version__
     from airunner.protocol.names import nearest
-    from airunner.reference import manual, pages
+    from airunner.reference import descriptions, manual, pages
 
     known = list(pages())
     if name not in known:
         near = nearest(name, known)
         meant = f"did you mean `airunner help --man {near}`?" if near else "`airunner --help` lists the commands"
         raise OperatorError(f"there is no command airunner {name}; {meant}")
-    return manual(name, __version__)
+    return manual(name, __version__, descriptions())
 
 
 def _topic(topic: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -71,9 +71,13 @@ def _cell(text: str) -> str:
     return "`".join(parts).replace("|", "\\|")
 
 
-def manual(name: str, version: str) -> str:
+def descriptions() -> dict[str, Description]:
+    """Return the descriptions of all commands by name: this builds the whole command line, so do it once."""
+    return {command.name: command for command in reference()}
+
+
+def manual(name: str, version: str, found: Mapping[str, Description]) -> str:
     """Return the page of `man` for a command, or for `airunner` itself if the name is empty."""
-    found = {command.name: command for command in reference()}
     title = "-".join(("airunner", *name.split()))
     lines = [f'.TH "{title.upper()}" "{SECTION}" "" "airunner {version}" "airunner"', ".SH NAME"]
     if not name:
