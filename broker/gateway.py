@@ -121,7 +121,7 @@ class Gateway:
         self._feed = feed
         self._roster = roster or Roster()
         self._searcher = Searcher(searches, self._searched)
-        self._blobkeeper = Blobkeeper(blobs, self._kept, edges.wall_ms)
+        self._blobkeeper = Blobkeeper(blobs, self.send, edges.wall_ms)
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()
@@ -238,8 +238,7 @@ class Gateway:
         """Complete a reply and send it, or have it made by another thread."""
         found = response.reply
         reply: Reply | None
-        kind: type[object] = found.__class__
-        if kind not in _INCOMPLETE:
+        if type(found) not in _INCOMPLETE:
             reply = cast("Reply", found)
         elif isinstance(found, LogFound | BlobsAsked):
             reply = self._begin(response, found)
@@ -289,11 +288,6 @@ class Gateway:
         except PeerError as error:
             return refusal(error)
         return None
-
-    def _kept(self, response: Response, reply: Reply) -> None:
-        """Send a reply that the Blobkeeper has made."""
-        self._deliver(response, reply)
-        self._admission.forget_entries()
 
     def _searched(self, response: Response, size_bytes: int) -> None:
         """Charge a search for the bytes in which it has searched, and send its reply."""

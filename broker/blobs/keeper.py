@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, NamedTuple, assert_never
 
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from airunner.broker.blobs.store import BlobStore
 from airunner.broker.inbox import Response
@@ -36,10 +37,10 @@ class Blobs(NamedTuple):
 
 
 class Blobkeeper:
-    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the reply to each."""
+    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the response of each."""
 
     def __init__(
-        self, blobs: Blobs | None, answer: Callable[[Response, Reply], None], wall_ms: Callable[[], int]
+        self, blobs: Blobs | None, answer: Callable[[Sequence[Response]], None], wall_ms: Callable[[], int]
     ) -> None:
         self._blobs = blobs
         self._wall_ms = wall_ms
@@ -73,7 +74,7 @@ class Blobkeeper:
                 response, asked = self._waiting.take()
                 replies: list[Reply] = []
                 yield partial(self._reply, response, asked, replies)
-                self._answer(response, replies[0])
+                self._answer([replace(response, reply=replies[0])])
             yield None
 
     def _reply(self, response: Response, asked: BlobsAsked, replies: list[Reply]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import pytest
 from obstore.store import MemoryStore
 
@@ -32,8 +35,8 @@ class Stage:
         store = BlobStore(StoredObjects(MemoryStore()))
         self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer, lambda: 86_400_000)
 
-    def _answer(self, response: Response, reply: Reply) -> None:
-        self.answered.append((response.key, reply))
+    def _answer(self, responses: Sequence[Response]) -> None:
+        self.answered += [(response.key, cast("Reply", response.reply)) for response in responses]
 
     def ask(self, tenant: str, name: str, request: HaveBlobs | PutBlob | GetBlob) -> None:
         asked = BlobsAsked(request)
