@@ -54,8 +54,10 @@ def enqueue(
     else:
         stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
         reply = _submit(world, command, request, request.jobs, None, stdin)
-    has_tree = any(job.tree for job in request.jobs)
-    return BlobsAsked(request, reply) if has_tree else reply
+    for job in request.jobs:
+        if job.tree is not None:
+            return BlobsAsked(request, reply)
+    return reply
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
