@@ -34,6 +34,8 @@ from tests.protocol.examples import JOB_ID, SPEC
         ({"secrets": ("A\0",)}, "secrets"),
         ({"working_directory": "/etc"}, "working_directory"),
         ({"working_directory": "a/../../b"}, "working_directory"),
+        ({"artifacts": ("dist/*", "/etc/*")}, "artifacts"),
+        ({"artifacts": ("a/../../b",)}, "artifacts"),
         ({"commit": "c0ffee"}, "needs a repository"),
         ({"branch": "main"}, "needs a repository"),
     ],
