@@ -143,8 +143,8 @@ OPERATIONS: Final = (
         headers={
             LAST_EVENT_ID: {
                 "type": "string",
-                "pattern": f"^[0-9]{{1,{ID_DIGITS_MAX}}}$",
-                "description": "Sequence of the last event that was received: the stream goes on after it.",
+                "pattern": f"^[0-9]{{0,{ID_DIGITS_MAX}}}$",
+                "description": "Sequence of the last event received: the stream goes on after it. Empty: none.",
             }
         },
         run=job_events,
