@@ -168,6 +168,7 @@ def broker_command(
     """
     import anyio
 
+    from airunner.broker.heap import return_freed_memory
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.relay.relay import start_relay
     from airunner.broker.settings import Settings
@@ -187,6 +188,7 @@ def broker_command(
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()  # the garbage collector need not scan imported modules: they are never freed
     gc.set_threshold(YOUNG_OBJECTS)
+    return_freed_memory()
     quotas = Quotas(
         waiting_max=tenant_waiting,
         bytes_max=None if tenant_gib is None else int(tenant_gib * _GIB),

@@ -57,7 +57,7 @@ from airunner.transport.ports import SYSTEM
 from airunner.transport.sockets import CurveRouter, bind_gatekeeper, open_context
 from airunner.transport.workthread import WorkThread
 
-BLOB_THREADS: Final = 4  # requests about blobs at once: they wait for the disk or a bucket
+BLOB_THREADS: Final = 2  # requests about blobs at once: they wait for the disk or a bucket
 END_S: Final = 5.0  # for a server to finish what it was sent, when the broker ends
 
 
