@@ -11,7 +11,6 @@ next segments. One search runs at a time; waiting tenants take turns.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -25,8 +24,9 @@ from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound
 from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search
 from airunner.broker.offload import Offload, Stepper, Steps
+from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import Busy, PeerError
+from airunner.protocol.errors import PeerError
 from airunner.protocol.replies import Reply
 
 SEARCH_S: Final = 0.1  # after which a page ends: some patterns take RE2 a hundred times as long as others
@@ -54,8 +54,7 @@ class Searcher:
     """Searcher of logs; `answer` gets the response of each, and in how many bytes of the log was searched."""
 
     def __init__(self, threads: SearchThreads, answer: Callable[[Response, int], None]) -> None:
-        self._waiting: dict[str, deque[tuple[Response, LogFound]]] = {}  # by tenant; the one whose turn is next first
-        self._waiting_bytes = 0
+        self._waiting = TenantTurns[tuple[Response, LogFound]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
         self._answer = answer
         self._mapped = threads.mapped
         self._begun = False
@@ -67,35 +66,21 @@ class Searcher:
 
     def search(self, response: Response, found: LogFound) -> None:
         """Search a part of a log, and send the response with the reply. Raises `Busy`: too many searches wait."""
-        tenant = response.command.tenant
-        if len(self._waiting.get(tenant, ())) == TENANT_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
-            raise Busy
+        self._waiting.put(response.command.tenant, (response, found), found.stored_bytes)
         if not self._begun:
             self._begun = True
             keep_freed_memory()
-        self._waiting.setdefault(tenant, deque()).append((response, found))
-        self._waiting_bytes += found.stored_bytes
         self._steps.go_on()
 
     def _searches(self) -> Steps[None]:
         while True:
             while self._waiting:
-                response, found = self._next()
+                response, found = self._waiting.take()
                 ended: list[tuple[Reply, int]] = []
                 yield partial(_search, found, self._mapped, ended)
                 ((reply, size_bytes),) = ended
                 self._answer(replace(response, reply=reply), size_bytes)
             yield None
-
-    def _next(self) -> tuple[Response, LogFound]:
-        """Take the next search of the tenant whose turn it is."""
-        tenant = next(iter(self._waiting))
-        waiting = self._waiting.pop(tenant)
-        response, found = waiting.popleft()
-        if waiting:
-            self._waiting[tenant] = waiting
-        self._waiting_bytes -= found.stored_bytes
-        return response, found
 
 
 def _search(found: LogFound, mapped: Mapped, ended: list[tuple[Reply, int]]) -> None:

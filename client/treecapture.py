@@ -186,7 +186,7 @@ class _Git:
     ) -> bytes:
         """Run git; return its output. Raises `OperatorError`: it fails, with git's own words."""
         try:
-            done = subprocess.run(  # noqa: S603 - git
+            done = subprocess.run(  # noqa: S603 - git, with words of ours
                 ["git", *_QUIET, *words],  # noqa: S607 - the user's
                 cwd=self.folder,
                 env=self._environ,

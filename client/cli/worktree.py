@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.client.treecapture import ELSEWHERE
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
 
@@ -23,12 +24,6 @@ _STATUS: Final = (
     *("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
     *("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal"),
 )
-_ELSEWHERE: Final = frozenset(
-    {
-        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
-        *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX"),
-    }
-)  # variables that a git hook has, for example
 
 
 class Status(Struct, frozen=True):
@@ -93,7 +88,7 @@ def _status_of(folder: Path, environ: Mapping[str, str]) -> Status | None:
         done = subprocess.run(  # noqa: S603 - git
             _STATUS,
             cwd=folder,
-            env={name: value for name, value in environ.items() if name not in _ELSEWHERE},
+            env={name: value for name, value in environ.items() if name not in ELSEWHERE},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=STATUS_S_MAX,

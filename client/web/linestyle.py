@@ -123,4 +123,4 @@ def reported(spans: list[Span]) -> list[Span]:
     if found is None:
         return spans
     name = f"said-{found[1] or found[2]}"
-    return [(text, " ".join((name, *style[:1])).strip(), *style[1:]) for text, *style in spans]  # type: ignore[misc]
+    return [(text, " ".join((name, *style[:1])).strip(), *style[1:]) for text, *style in spans]  # type: ignore[misc]  # its length follows from the span

@@ -215,10 +215,10 @@ def test_a_tree_deeper_than_the_longest_path_takes_few_descriptors(tmp_path: Pat
             os.mkdir(name)  # noqa: PTH102 - a path of pathlib's would be too long
             os.chdir(name)
         Path("file").write_bytes(b"deep")
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - descriptors, no paths
     with Tree(tmp_path) as tree:
         collection = collect(tree, ("**",), BYTES_MAX)
-        assert len(os.listdir("/proc/self/fd")) <= before + 2  # noqa: PTH208
+        assert len(os.listdir("/proc/self/fd")) <= before + 2  # noqa: PTH208 - descriptors, no paths
         assert [len(found.path) for found in collection.found] == [40 * 101]
         assert collection.left_out == [f"{'/'.join([name] * 41)}: its path is too long"]
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - descriptors, no paths

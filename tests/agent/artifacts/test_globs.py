@@ -66,11 +66,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(parts=st.lists(NAMES, min_size=1, max_size=4), slash=st.booleans())
-def test_a_pattern_names_what_pythons_glob_finds(tree: Path, parts: list[str], slash: bool) -> None:  # noqa: FBT001
+def test_a_pattern_names_what_pythons_glob_finds(tree: Path, parts: list[str], slash: bool) -> None:  # noqa: FBT001 - hypothesis draws it
     assume(set(parts) != {"**"} or not slash)  # it names the checkout itself, and so all that is in it
     pattern = "/".join(parts) + "/" * slash
     globs = Globs([pattern])
-    globbed = glob(pattern, root_dir=tree, recursive=True)  # noqa: PTH207
+    globbed = glob(pattern, root_dir=tree, recursive=True)  # noqa: PTH207 - the pattern is compared with this
     folders_or_bare = [path for path in globbed if not path.endswith("/") or (tree / path).is_dir()]  # not `file/`
     found = {path.rstrip("/") for path in folders_or_bare} - {""}
     around = {path for path in found if any(f"{folder}" in found for folder in map(str, Path(path).parents))}
