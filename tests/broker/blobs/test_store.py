@@ -119,3 +119,21 @@ def test_a_full_disk_is_refused_in_words_and_holds_no_part_of_a_blob(tmp_path: P
 def test_an_unknown_address_is_refused(address: str) -> None:
     with pytest.raises(OperatorError, match="expected a folder, or s3://"):
         open_blobs(address)
+
+
+def test_a_job_and_its_retry_keep_what_was_uploaded_for_it(store: BlobStore) -> None:
+    tree, other = packed(b"tree"), packed(b"other")
+    assert store.claim_upload("t", bytes(16), 20_000, FIRST, [tree.id]) == (0,)
+    store.claim_upload("t", b"1" * 16, 20_000, SECOND, [other.id])
+    store.put("t", [tree, other])
+    store.hand_over("t", bytes(16), "job")
+    store.forget_uploads("t", 20_000)
+    assert store.sweep("t") == 0, "they are of this day"
+    store.forget_uploads("t", 20_001)
+    assert store.sweep("t") == 1
+    store.inherit("t", "job", "retry")
+    store.forget("t", "job")
+    assert store.sweep("t") == 0
+    assert store.get("t", [tree.id]) == (tree,)
+    store.forget("t", "retry")
+    assert store.sweep("t") == 1
