@@ -19,7 +19,6 @@ from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fieldtypes import (
     Arguments,
-    Artifacts,
     Attempts,
     Command,
     Depth,
@@ -32,8 +31,8 @@ from airunner.protocol.fieldtypes import (
     Tags,
     TerminalSide,
     Variables,
-    check_globs,
 )
+from airunner.protocol.filefields import ArtifactRequired, Artifacts, check_globs
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
@@ -166,19 +165,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     merge_output: Annotated[
         bool, Field("Send the command's stderr to its stdout: one stream, in the order written.", Form.SWITCH)
     ] = False
-    artifacts: Annotated[
-        Artifacts,
-        Field(
-            "Files below the checkout to keep when the command has ended: a path, or a pattern such as dist/**/*.whl. "
-            "A folder is kept with everything in it.",
-            Form.WORDS,
-            "--artifact",
-            metavar="GLOB",
-        ),
-    ] = ()
-    artifact_required: Annotated[
-        bool, Field("Fail the job with the reason `artifact-missing` if a GLOB matches no file.", Form.SWITCH)
-    ] = False
+    artifacts: Artifacts = ()
+    artifact_required: ArtifactRequired = False
     timeout_seconds: Annotated[
         Positive | None,
         Field(

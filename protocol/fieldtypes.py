@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta
 
-from airunner.protocol.errors import FieldError
 from airunner.protocol.names import (
     ARGUMENT_CHARS_MAX,
     ARGUMENTS_MAX,
     NAME_CHARS_MAX,
     TAGS_MAX,
-    TEXT_CHARS_MAX,
     VARIABLES_MAX,
     Argument,
     Label,
@@ -28,7 +25,6 @@ SECRETS_MAX: Final = 64
 METADATA_MAX: Final = 64  # entries; each is a row of an index
 TERMINAL_SIDE_MAX: Final = 10_000  # characters
 DEPTH_MAX: Final = 1_000_000  # commits
-ARTIFACTS_MAX: Final = 64  # globs of one job
 
 Command = Annotated[str, Meta(min_length=1, max_length=ARGUMENT_CHARS_MAX)]
 Arguments = Annotated[tuple[Argument, ...], Meta(max_length=ARGUMENTS_MAX)]
@@ -43,15 +39,5 @@ Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Attempts = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
 Depth = Annotated[int, Meta(ge=1, le=DEPTH_MAX)]
 TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
-Glob = Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
-Artifacts = Annotated[tuple[Glob, ...], Meta(max_length=ARTIFACTS_MAX)]
 Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
 """Tags that an agent has or a job needs: names with values, such as `{os: linux}`."""
-
-
-def check_globs(globs: Sequence[str]) -> None:
-    """Check the globs of artifacts. Raises `FieldError`: one could match what is not below the checkout."""
-    for number, glob in enumerate(globs):
-        if glob.startswith("/") or ".." in glob.split("/"):
-            problem = f"expected a path or pattern below the checkout, such as dist/**/*.whl, not {glob!r}"
-            raise FieldError("artifacts", problem, number)

@@ -1,0 +1,38 @@
+"""Job fields about files, for the table `fields`: what a job leaves. Each type has its `Field`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from airunner.protocol.errors import FieldError
+from airunner.protocol.form import Field, Form
+from airunner.protocol.names import TEXT_CHARS_MAX
+
+ARTIFACTS_MAX: Final = 64  # globs of one job
+
+Glob = Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
+Artifacts = Annotated[
+    tuple[Glob, ...],
+    Meta(max_length=ARTIFACTS_MAX),
+    Field(
+        "Files below the checkout to keep when the command has ended: a path, or a pattern such as dist/**/*.whl. "
+        "A folder is kept with everything in it.",
+        Form.WORDS,
+        "--artifact",
+        metavar="GLOB",
+    ),
+]
+ArtifactRequired = Annotated[
+    bool, Field("Fail the job with the reason `artifact-missing` if a GLOB matches no file.", Form.SWITCH)
+]
+
+
+def check_globs(globs: Sequence[str]) -> None:
+    """Check the globs of artifacts. Raises `FieldError`: one could match what is not below the checkout."""
+    for number, glob in enumerate(globs):
+        if glob.startswith("/") or ".." in glob.split("/"):
+            problem = f"expected a path or pattern below the checkout, such as dist/**/*.whl, not {glob!r}"
+            raise FieldError("artifacts", problem, number)
