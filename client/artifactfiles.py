@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -33,6 +33,10 @@ class ArtifactFile(Struct, frozen=True, kw_only=True):
         return "link" if self.target else "folder" if self.path.endswith("/") else "file"
 
     @property
+    def mtime_ns(self) -> None:
+        """Time of its last change, which is not kept."""
+
+    @property
     def form(self) -> ArtifactForm:
         """What programs are shown of it: everything but its pieces."""
         return ArtifactForm(
@@ -54,14 +58,6 @@ class ArtifactForm(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str
     attempt: int
     target: str = ""
-
-
-class Part(NamedTuple):
-    """Part of a file's content; `ended`: it is the last."""
-
-    file: ArtifactFile
-    content: bytes
-    ended: bool
 
 
 class NoArtifact(OperatorError):

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import anyio.to_thread
 import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from airunner.client.artifactfiles import ArtifactFile, Part, artifacts_of, chosen, file_at
+from airunner.client.artifactfiles import ArtifactFile, artifacts_of, chosen, file_at
 from airunner.client.batches import Batches, BatchIterator
 from airunner.client.jobref import JobRef
 from airunner.client.replaying import Replaying
@@ -25,6 +25,9 @@ from airunner.protocol.blobs import PIECE_BYTES_MAX, Slice
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, Forged
 from airunner.protocol.printable import one_line
+
+if TYPE_CHECKING:
+    from airunner.transport.files.restoring import Part
 
 ARTIFACT_KINDS: Final = ("ARTIFACT",)
 INDEX_BYTES_MAX: Final = 16_777_216  # of a file's index: slices of some 370 GiB
@@ -88,7 +91,7 @@ class Artifacts(Replaying):
         Raises `OperatorError`: a file cannot be written, or `NoArtifact`: nothing matches a pattern; and the errors of
         `read_artifact`.
         """
-        from airunner.client.restoring import Restorer
+        from airunner.transport.files.restoring import Restorer
 
         given = list(files)
         wanted = [file for file in given if isinstance(file, ArtifactFile)]
@@ -110,10 +113,11 @@ class Artifacts(Replaying):
 
     async def _parts(self, files: Sequence[ArtifactFile]) -> AsyncGenerator[Part]:
         """Yield the contents of files in order, part by part."""
-        from airunner.client.pieces import Pieces
+        from airunner.transport.files.pieces import Pieces
+        from airunner.transport.files.restoring import Part
 
         files = [await self._with_slices(file) if file.index else file for file in files]
-        pieces = Pieces(self._entered, (each for file in files for each in file.slices))
+        pieces = Pieces(self._entered.channel, self._entered.group, (each for file in files for each in file.slices))
         try:
             for file in files:
                 size_bytes = 0

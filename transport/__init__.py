@@ -19,6 +19,7 @@
 - `http.py` serves the pages of a broker or agent for load balancers and scrapers, such as /health and /metrics.
   `metric.py` has the counters, gauges and histograms of such a process, and `exposition.py` writes them for Prometheus.
 - `descriptors.py` checks and raises the process's limit of open files.
+- `files/` fetches the files of jobs from a broker and writes them to a disk.
 - `bell.py` wakes tasks that wait for a change; `backoff.py` repeats failed requests after jittered pauses.
 
 Transport imports `protocol` (what is sent) and `certs` (the keys of a connection); broker, agent and client import it.

@@ -6,7 +6,7 @@ COMPLETED has all of them. Two windows at most are read and sent at a time; even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -20,9 +20,10 @@ from airunner.agent.artifacts.collecting import (
     collect,
     reading,
 )
-from airunner.agent.artifacts.packing import Packed, Piece, Window, next_window, pack
+from airunner.agent.artifacts.flow import Flow, leaves
+from airunner.agent.artifacts.packing import Packed, pack
 from airunner.agent.artifacts.tree import Tree
-from airunner.agent.artifacts.uploading import WINDOW_BYTES, WINDOWS_MAX, Uplink, Upload
+from airunner.agent.artifacts.uploading import Uplink, Upload
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.errors import NoBlobs, PeerError
@@ -96,14 +97,12 @@ class ArtifactStep(Struct):
     async def _upload(self, tree: Tree, collection: Collection) -> None:
         """Upload what was found. Raises `TooManyArtifacts`, `OSError`, `Failed`, `NoBlobs`."""
         files = pack(reading(tree, collection, self.bytes_max))
-        flow = _Flow(self, files, Upload(self.uplink, self.lease.ref, self.say))
+        flow = Flow(self.uplink, files, Upload(self.uplink, self.lease.ref, self.say), self.record)
         failures: list[Exception] = []
         try:
-            async with anyio.create_task_group() as group:
-                for _ in range(WINDOWS_MAX):
-                    group.start_soon(flow.run)
+            await flow.run()
         except* (TooManyArtifacts, OSError, PeerError) as errors:
-            failures += _leaves(errors)
+            failures += leaves(errors)
         if failures:
             failure = failures[0]
             if isinstance(failure, PeerError) and not isinstance(failure, NoBlobs):
@@ -126,46 +125,6 @@ class ArtifactStep(Struct):
                 index=packed.index,
             )
         )
-
-
-class _Flow:
-    """Flow of windows from the disk to the broker, and of events behind them: each task runs one window at a time."""
-
-    def __init__(self, step: ArtifactStep, packed: Iterator[Piece | Packed[Found]], upload: Upload) -> None:
-        self._step = step
-        self._packed = packed
-        self._upload = upload
-        self._reading = anyio.Lock()
-        self._last = anyio.Event()  # the last window that was read is stored, and its events are recorded
-        self._last.set()
-
-    async def run(self) -> None:
-        """Pass windows on until nothing is left to read."""
-        while True:
-            async with self._step.uplink.turns:
-                async with self._reading:
-                    window = await self._step.uplink.offload(self._window)
-                    before, self._last = self._last, anyio.Event()
-                    done = self._last
-                if not window.pieces and not window.files:
-                    done.set()
-                    return
-                await self._upload.store(window.pieces)
-                await before.wait()
-                for packed in window.files:
-                    await self._step.record(packed)
-                done.set()
-
-    def _window(self) -> Window[Found]:
-        return next_window(self._packed, WINDOW_BYTES)
-
-
-def _leaves(errors: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _count(files: int) -> str:

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from airunner.client import artifacts as client_artifacts
-from airunner.client import pieces as client_pieces
 from airunner.client.artifactfiles import ArtifactFile, NoArtifact
 from airunner.client.client import Client
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Blob, Slice, blob_id, packed
 from airunner.protocol.errors import CorruptLog, Forged, NoBlobs, NotFound, OperatorError
 from airunner.protocol.events import Artifact
 from airunner.protocol.requests import GetBlob
+from airunner.transport.files import pieces as blob_pieces
 from tests.client.wire import Wire, brokered
 from tests.client.working import Worker, blobs_in_memory
 from tests.virtualtime import real_time  # noqa: F401 - a fixture: files are written in threads, which no virtual clock sees
@@ -146,7 +146,7 @@ async def test_each_piece_is_requested_once_however_many_files_share_it(tmp_path
 
 
 async def test_pieces_that_are_not_kept_are_requested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_pieces, "KEPT_BYTES_MAX", 100_000)
+    monkeypatch.setattr(blob_pieces, "KEPT_BYTES_MAX", 100_000)
     async with brokered(blobs_in_memory()) as (_, client):
         job, worker = await leased(client)
         random = Random(8)
@@ -263,7 +263,7 @@ async def test_reading_that_is_left_early_ends_its_requests(monkeypatch: pytest.
             assert await reading.next_batch() == pieces[:1]
             assert ended == []
         await anyio.wait_all_tasks_blocked()
-        assert len(ended) == client_pieces.REQUESTS_MAX - 1
+        assert len(ended) == blob_pieces.REQUESTS_MAX - 1
         assert asked_blobs(wire) == [slices[0].blob]
 
 

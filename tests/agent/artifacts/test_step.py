@@ -9,7 +9,7 @@ from random import Random
 import anyio
 import pytest
 
-from airunner.agent.artifacts import step
+from airunner.agent.artifacts import flow
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.blobs.store import BlobStore
@@ -236,7 +236,7 @@ async def test_a_file_is_not_recorded_before_the_pieces_that_an_earlier_window_s
         stored_ms = stage.edges.wall_ms()
 
     monkeypatch.setattr(store, "put", full)
-    monkeypatch.setattr(step, "WINDOW_BYTES", PIECE_BYTES_MAX)
+    monkeypatch.setattr(flow, "WINDOW_BYTES", PIECE_BYTES_MAX)
     _, log = await done(stage, dict.fromkeys("abc", bytes(PIECE_BYTES_MAX)), artifacts=("*",))
     left = artifacts(log)
     assert list(left) == ["a", "b", "c"], "whose content is one piece"

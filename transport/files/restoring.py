@@ -1,4 +1,4 @@
-"""Restorer of artifacts: writes the files of a job into a folder, and never outside of it.
+"""Restorer of files: writes the files of a job into a folder, and never outside of it.
 
 Paths and targets of links are those of the job, so they are not trusted. All are checked before anything is written: a
 path has plain names only, no file or link is in place of a folder, and no link leads out of the folder. While files are
@@ -14,16 +14,36 @@ import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple, Protocol
 
 from airunner.protocol.errors import EXIT_IO, EXIT_WRONG_STATE, OperatorError
 from airunner.protocol.printable import one_line
 
-if TYPE_CHECKING:
-    from airunner.client.artifactfiles import ArtifactFile, Part
-
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DRAFT: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Restored(Protocol):
+    """File, folder or link that is restored: its path, mode and, of a link, its target; None: its time is not known."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102 - see the class
+    @property
+    def kind(self) -> str: ...  # noqa: D102 - `file`, `folder` or `link`
+    @property
+    def mode(self) -> int: ...  # noqa: D102 - see the class
+    @property
+    def target(self) -> str: ...  # noqa: D102 - see the class
+    @property
+    def mtime_ns(self) -> int | None: ...  # noqa: D102 - of its last change
+
+
+class Part(NamedTuple):
+    """Part of a file's content; `ended`: it is the last."""
+
+    file: Restored
+    content: bytes
+    ended: bool
 
 
 def names_of(path: str) -> tuple[str, ...]:
@@ -50,20 +70,26 @@ def parents_of(names: Sequence[str]) -> Iterator[str]:
 
 
 class Restorer:
-    """Restorer of files in `folder`; `files` and `size_bytes` count what is written. Any thread may call it."""
+    """Restorer of files in `folder`; `files` and `size_bytes` count what is written. Any thread may call it.
 
-    def __init__(self, folder: Path) -> None:
+    What is made gets the `owner`, a user and a group, if they are given. `free_links`: a link may lead anywhere, as in
+    a workspace; it is not followed here either.
+    """
+
+    def __init__(self, folder: Path, owner: tuple[int, int] | None = None, *, free_links: bool = False) -> None:
         self.files = 0
         self.size_bytes = 0
+        self._owner = owner
+        self._free_links = free_links
         self._root = folder
         self._parents: tuple[str, ...] | None = None  # names of the folder that is open
         self._parent: int | None = None  # its descriptor
         self._draft: int | None = None  # descriptor of the file that is being written
         self._draft_name = ""
         self._made: set[str] = set()  # folders that did not exist
-        self._folders: list[ArtifactFile] = []
+        self._folders: list[Restored] = []
 
-    def check(self, files: Sequence[ArtifactFile]) -> None:
+    def check(self, files: Sequence[Restored]) -> None:
         """Check all files before any is written. Raises `OperatorError`."""
         if self._root.exists() and not self._root.is_dir():
             raise OperatorError(f"{self._root} is no folder", exit_code=EXIT_IO)
@@ -71,7 +97,7 @@ class Restorer:
         leaves = {"/".join(names) for file, names in found if file.kind != "folder"}
         folders: set[str] = set()
         for file, names in found:
-            if file.kind == "link" and leads_out(file.path, file.target):
+            if file.kind == "link" and not self._free_links and leads_out(file.path, file.target):
                 words = f"{one_line(file.path)} is a link to {one_line(file.target)}, which leads out of the folder"
                 raise OperatorError(words, exit_code=EXIT_WRONG_STATE)
             within = [*parents_of(names), *(["/".join(names)] if file.kind == "folder" else [])]
@@ -124,17 +150,24 @@ class Restorer:
         while rest:
             rest = rest[os.write(self._draft, rest) :]
         if part.ended:
+            self._give(self._draft)
             os.fchmod(self._draft, part.file.mode)
+            if part.file.mtime_ns is not None:
+                os.utime(self._draft, ns=(part.file.mtime_ns, part.file.mtime_ns))
             os.rename(self._draft_name, names[-1], src_dir_fd=parent, dst_dir_fd=parent)
             os.close(self._draft)
             self._draft = None
 
-    def _make_link(self, file: ArtifactFile) -> None:
+    def _make_link(self, file: Restored) -> None:
         *parents, name = names_of(file.path)
         parent = self._open_folder(tuple(parents))
         draft = f".airunner-{secrets.token_hex(8)}"
         os.symlink(file.target, draft, dir_fd=parent)
         try:
+            if self._owner is not None:
+                os.chown(draft, *self._owner, dir_fd=parent, follow_symlinks=False)
+            if file.mtime_ns is not None:
+                os.utime(draft, ns=(file.mtime_ns, file.mtime_ns), dir_fd=parent, follow_symlinks=False)
             os.rename(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
         except OSError:
             os.unlink(draft, dir_fd=parent)
@@ -149,21 +182,32 @@ class Restorer:
         self._root.mkdir(parents=True, exist_ok=True)
         self._parent = os.open(self._root, _FOLDER)
         for depth, name in enumerate(names, start=1):
+            made = False
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._parent)
                 self._made.add("/".join(names[:depth]))
+                made = True
             outer = self._parent
             self._parent = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer)
             os.close(outer)
+            if made:
+                self._give(self._parent)
         self._parents = names
         return self._parent
 
     def finish(self) -> None:
-        """Set the modes of the folders that were made, inner ones first. Raises `OperatorError`."""
+        """Set modes and times of the folders that were made, inner ones first. Raises `OperatorError`."""
         for folder in sorted(self._folders, key=lambda each: each.path, reverse=True):
             with self._blaming(folder.path):
                 if folder.path.rstrip("/") in self._made:
-                    os.fchmod(self._open_folder(names_of(folder.path)), folder.mode)
+                    descriptor = self._open_folder(names_of(folder.path))
+                    os.fchmod(descriptor, folder.mode)
+                    if folder.mtime_ns is not None:
+                        os.utime(descriptor, ns=(folder.mtime_ns, folder.mtime_ns))
+
+    def _give(self, descriptor: int) -> None:
+        if self._owner is not None:
+            os.fchown(descriptor, *self._owner)
 
     def close(self) -> None:
         """Remove what is written of a file that is not whole, and close the folder."""

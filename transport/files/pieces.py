@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
-from airunner.client.follower import Connection
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Blob, Slice, unpacked
 from airunner.protocol.errors import CorruptLog, Forged, NotFound, OperatorError, PeerError
 from airunner.protocol.requests import GetBlob
+from airunner.transport.channel import Channel
 
 REQUESTS_MAX: Final = 4  # in flight, or answered and not used yet: up to 2 MiB of blobs each
 IDS_MAX: Final = 64  # in a request: those of blobs that compress well are up to 64 MiB of pieces
@@ -38,11 +39,14 @@ class _Request:
 
 
 class Pieces:
-    """Pieces of `slices`, whose contents `next_content` returns in order; `close` it when they are not needed."""
+    """Pieces of `slices`, whose contents `next_content` returns in order; `close` it when they are not needed.
 
-    def __init__(self, connection: Connection, slices: Iterable[Slice]) -> None:
-        self._channel = connection.channel
-        self._group = connection.group
+    The requests are sent over `channel`, by tasks of `group`.
+    """
+
+    def __init__(self, channel: Channel, group: TaskGroup, slices: Iterable[Slice]) -> None:
+        self._channel = channel
+        self._group = group
         self._rest = iter(slices)
         self._planned = deque[Slice]()  # their pieces are kept, or requested
         self._requests: dict[_Request, None] = {}

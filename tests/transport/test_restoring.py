@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airunner.client.artifactfiles import ArtifactFile, Part
-from airunner.client.restoring import Restorer
+from airunner.client.artifactfiles import ArtifactFile
 from airunner.protocol.errors import OperatorError
+from airunner.transport.files.restoring import Part, Restorer
 
 CONTENT = b"content"
 
@@ -214,3 +215,33 @@ def test_plain_paths_without_a_conflict_are_all_written(paths: list[str]) -> Non
         restore(Path(name) / "new" / "folder", *files)
         for each in files:
             assert (Path(name) / "new" / "folder" / each.path).read_bytes() == CONTENT
+
+
+class Timed(NamedTuple):
+    """A file of a workspace, whose time is known."""
+
+    path: str
+    kind: str = "file"
+    mode: int = 0o640
+    target: str = ""
+    mtime_ns: int | None = 1_234_567_890_123_456_789
+
+
+def test_a_workspace_gets_its_times_its_owner_and_links_that_lead_anywhere_and_are_not_followed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(os, "fchown", lambda _, *owner: given.append(owner))
+    monkeypatch.setattr(os, "chown", lambda _, *owner, **how: given.append((*owner, how["follow_symlinks"])))
+    restorer = Restorer(place, (5, 6), free_links=True)
+    files = [Timed("a/", "folder", 0o750), Timed("a/b"), Timed("a/l", "link", target="/etc/passwd")]
+    restorer.check(files)
+    restorer.write([Part(each, CONTENT if each.kind == "file" else b"", ended=True) for each in files])
+    restorer.finish()
+    restorer.close()
+    assert given == [(5, 6), (5, 6), (5, 6, False)]
+    assert (place / "a/l").readlink() == Path("/etc/passwd")
+    for path in ("a", "a/b", "a/l"):
+        assert (place / path).lstat().st_mtime_ns == Timed("").mtime_ns
+    with pytest.raises(OperatorError, match="a/l is a file or a link"):
+        restorer.check([files[2], Timed("a/l/x")])
