@@ -108,8 +108,10 @@ def test_a_log_is_shown_as_a_terminal_shows_it(tab: Tab, site: Site) -> None:
         client.wait(job, check=True)
     page = tab.open(f"/jobs/{job.id}")
     rows = page.locator(".log-rows .line")
+    group = page.get_by_role("button", name="Group at line 1")
+    expect(group).to_have_attribute("aria-expanded", "false")
     expect(rows.filter(has_text="red and orange")).to_be_hidden()
-    page.get_by_role("button", name="Group at line 1").click()
+    group.click()
     expect(rows.filter(has_text="red and orange")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.log-rows .x span')).color") != page.evaluate(
         "getComputedStyle(document.querySelector('.log-rows .x')).color"
