@@ -48,6 +48,12 @@ def broker(home: Path) -> Iterator[RunningBroker]:
 
 
 @pytest.fixture
+def unforked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each airunner is started as users start it: a fork has what its parent has imported."""
+    monkeypatch.setattr("tests.acceptance.running._warm", [])
+
+
+@pytest.fixture
 def cluster(home: Path) -> Iterator[Cluster]:
     """A broker whose store is on disk, so that `kill` and `start` lose nothing; agents are added by the test."""
     with running_cluster(home) as running:

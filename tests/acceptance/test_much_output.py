@@ -21,7 +21,7 @@ import zmq
 from tests.acceptance.running import Cluster, Gate, airunner, start, submitted
 from tests.acceptance.test_plain_msgpack import LIVE_TOPIC_PERSON, Plain
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("unforked")]
 
 MEGABYTES = int(os.environ.get("AIRUNNER_TEST_MB", "100"))
 AGENT_BYTES_MAX = 100_000_000  # what is promised

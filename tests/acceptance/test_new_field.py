@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import running
 from tests.acceptance.running import REPOSITORY, environment, running_broker
 
 ENTRY = '    fruit_basket: Annotated[Text, Field("Fruit to pack.", unset="no fruit")] = ""\n\n    def __post_init__'
@@ -37,6 +36,7 @@ for job in anyio.run(submit):
 """
 
 
+@pytest.mark.usefixtures("unforked")
 def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in FOLDERS:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)
@@ -46,7 +46,6 @@ def test_a_new_field_is_one_entry_in_the_table(home: Path, tmp_path: Path, monke
     table.write_text(text.replace("\n    def __post_init__", ENTRY))
     (tmp_path / "job.yaml").write_text("command: 'true'\nfruitBasket: plums\n")
     monkeypatch.chdir(tmp_path)  # `python -m airunner` is the copy from here on
-    monkeypatch.setattr(running, "_warm", [])  # and no fork of an interpreter that has the original
     with running_broker(home) as broker:
         done = subprocess.run(
             [sys.executable, "-c", DRIVER],
