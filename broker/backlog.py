@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airunner.broker.store.contract import Engine
-from airunner.broker.store.needs import STDIN_FACT
+from airunner.broker.store.needs import is_tag
 from airunner.broker.store.rows import QueueKey, QueueRow
 from airunner.protocol.replies import QueueMode
 from airunner.transport.metric import Metric, MetricKind, Samples
@@ -97,7 +97,7 @@ def _ready(ready: Counter[QueueKey], queues: Sequence[_Queue], total: int) -> di
     paused = {(tenant, row.name) for tenant, row in queues if row.mode is QueueMode.PAUSED}
     found: Counter[tuple[str, ...]] = Counter()
     for key, count in ready.items():
-        needs = ",".join(fact for fact in key.needs.split("\n") if fact != STDIN_FACT)
+        needs = ",".join(fact for fact in key.needs.split("\n") if is_tag(fact))
         if len(needs) <= NEEDS_CHARS_MAX:
             found[key.tenant, key.queue, needs] += 0 if key[:2] in paused else count
     named = dict(found.most_common(NEEDS_MAX))

@@ -54,12 +54,13 @@ class _Agent(Struct, frozen=True):
     trouble: str
     queues: tuple[str, ...]
     stdin: bool
+    knows: tuple[str, ...]
 
     @property
     def size_bytes(self) -> int:
         """Memory that this entry takes, roughly."""
         tags = sum(len(name) + len(value) for name, value in self.tags.items())
-        return AGENT_BYTES + len(self.version) + len(self.trouble) + tags + sum(map(len, self.queues))
+        return AGENT_BYTES + len(self.version) + len(self.trouble) + tags + sum(map(len, self.queues + self.knows))
 
 
 class Roster:
@@ -77,9 +78,9 @@ class Roster:
             return
         agents = self._agents.setdefault(tenant, {})
         last = agents.pop(request.agent, None)
-        queues, stdin = (last.queues, last.stdin) if last else ((), False)
+        queues, stdin, knows = (last.queues, last.stdin, last.knows) if last else ((), False, ())
         if isinstance(request, DequeueJob):
-            queues, stdin = request.queues, request.stdin
+            queues, stdin, knows = request.queues, request.stdin, request.knows
         match request:
             case UpdateJob(trouble=trouble):
                 pass
@@ -89,7 +90,7 @@ class Roster:
                 trouble = ""  # an agent that waits for jobs can run them
             case _:
                 assert_never(request)
-        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble, queues, stdin)
+        agent = _Agent(request.agent_slots, request.version, now_ms, request.tags, trouble, queues, stdin, knows)
         agents[request.agent] = agent
         self._bytes[tenant] += agent.size_bytes - (last.size_bytes if last else 0)
         self._troubled.pop((tenant, request.agent), None)
@@ -156,6 +157,7 @@ class Roster:
                 trouble=agent.trouble,
                 queues=tuple(queue for queue in agent.queues if queues is None or queue in queues),
                 stdin=agent.stdin,
+                knows=agent.knows,
             )
             for name, agent in known.items()
             if now_ms - agent.seen_ms < FORGOTTEN_MS or name in leases

@@ -24,6 +24,8 @@ ATTEMPTS_MAX: Final = 100
 SECRETS_MAX: Final = 64
 METADATA_MAX: Final = 64  # entries; each is a row of an index
 TERMINAL_SIDE_MAX: Final = 10_000  # characters
+AGENT_SLOTS_MAX: Final = 1_024
+KNOWN_MAX: Final = 64  # fields that an agent names
 DEPTH_MAX: Final = 1_000_000  # commits
 
 Command = Annotated[str, Meta(min_length=1, max_length=ARGUMENT_CHARS_MAX)]
@@ -41,3 +43,5 @@ Depth = Annotated[int, Meta(ge=1, le=DEPTH_MAX)]
 TerminalSide = Annotated[int, Meta(ge=1, le=TERMINAL_SIDE_MAX)]
 Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
 """Tags that an agent has or a job needs: names with values, such as `{os: linux}`."""
+Known = Annotated[tuple[Name, ...], Meta(max_length=KNOWN_MAX)]
+"""Fields of jobs that an agent knows, see `musts`."""

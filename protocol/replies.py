@@ -215,6 +215,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trouble: str = ""  # why the agent cannot run jobs now
     queues: tuple[str, ...] = ()  # queues from which it takes jobs, as far as the reader may see them; none: not known
     stdin: bool = False  # whether it gives jobs their standard input, as it last stated in a DequeueJob
+    knows: tuple[str, ...] = ()  # fields of `MUST_KNOW` that it knows, likewise
 
 
 class AgentsListed(Page, frozen=True, kw_only=True):

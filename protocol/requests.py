@@ -17,7 +17,7 @@ from airunner.protocol.blobs import IDS_MAX, Blob, UploadId, WireId
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
-from airunner.protocol.fieldtypes import Tags
+from airunner.protocol.fieldtypes import AGENT_SLOTS_MAX, Known, Tags
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.logsearch import LIMIT_MAX, PATTERN_CHARS_MAX, Context, SearchPlace
 from airunner.protocol.names import (
@@ -43,7 +43,6 @@ BOX_BYTES_MAX: Final = 33_280  # of one sealed secret: a value of 32 KiB, its na
 BOXES_BYTES_MAX: Final = 49_152  # of all sealed secrets of a queue: 16 jobs with such secrets fit in one frame
 COMPLETIONS_MAX: Final = 64  # in one PublishJobEvents
 LAST_BYTES_MAX: Final = 65_536  # of last events that are stored with their completion even on a nearly full disk
-AGENT_SLOTS_MAX: Final = 1_024
 PAGE_SIZE_MAX: Final = 100  # jobs on one page of a list
 PAGE_MAX: Final = 10_000
 PREFIX_CHARS_MIN: Final = 4  # of a job's id: one job in 65,536 has these
@@ -133,6 +132,7 @@ class DequeueJob(Asking[replies.JobsLeased], frozen=True, kw_only=True):
     wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
     token_seed: Seed
     stdin: bool = False  # whether the agent gives jobs their standard input; otherwise it leases no job that has one
+    knows: Known = ()  # fields of `MUST_KNOW` that the agent knows; it leases no job that has another
 
 
 class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):

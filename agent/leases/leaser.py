@@ -29,6 +29,7 @@ from airunner.agent.leases.stdin import read_stdin
 from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
+from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import SEED_BYTES, RequestId
 from airunner.protocol.replies import BlobsGot, JobLease, JobsLeased, Verdict
 from airunner.protocol.requests import SLOTS_MAX, DequeueJob, GetBlob, ReleaseJob, UpdateJob
@@ -208,6 +209,7 @@ class Leaser:
             wait_ms=wait_ms,
             token_seed=seed,
             stdin=True,
+            knows=MUST_KNOW,
         )
         self._publisher.wake()
         await anyio.lowlevel.checkpoint()  # it sends the results of short jobs now: the broker takes both together

@@ -26,6 +26,7 @@ from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.errors import CorruptLog, Forbidden, NotFound, StaleToken
 from airunner.protocol.job import JobState, JobView
 from airunner.protocol.logsearch import START
+from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import token_hash
 from airunner.protocol.replies import (
     JobEventsReplayed,
@@ -236,7 +237,7 @@ def _suitable(engine: Engine, tenant: str, row: QueueRow, request: ListQueues) -
     if request.queue is None or request.tags is None:
         return None
     key = QueueKey(tenant, row.name)
-    facts = frozenset(tag_facts(request.tags, stdin=True))
+    facts = frozenset(tag_facts(request.tags, stdin=True, knows=MUST_KNOW))
     others = sum(jobs for kind, jobs in engine.load(Keys(kinds={key})).kinds.items() if not meets(facts, kind.needs))
     return max(0, row.waiting + row.running - others)
 

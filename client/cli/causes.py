@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from airunner.client.cli.columns import ID_CHARS_MIN
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.protocol.job import Job, JobSummary
+from airunner.protocol.musts import musts_of
 from airunner.protocol.printable import shell_line
 from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
 
@@ -101,6 +102,7 @@ class Waits(Struct, frozen=True):
     due_ms: int | None
     retry: int | None
     stdin: bool
+    musts: tuple[str, ...] = ()  # fields that its agent must know
 
 
 def waits_of(job: Job | JobSummary) -> Waits:
@@ -111,7 +113,8 @@ def waits_of(job: Job | JobSummary) -> Waits:
         return Waits(job.id, job.queue, job.require, job.priority, due_ms, retry, stdin=False)
     spec = job.spec
     retry = job.retries if job.retries and due_ms != spec.not_before_ms else None
-    return Waits(job.id, spec.queue, spec.require, spec.priority, due_ms, retry, stdin=bool(spec.stdin_bytes))
+    stdin = bool(spec.stdin_bytes)
+    return Waits(job.id, spec.queue, spec.require, spec.priority, due_ms, retry, stdin, musts_of(spec))
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -175,9 +178,11 @@ def _agents(job: Waits, seen: Seen) -> Why:
     suited = [agent for agent in serving if _has_tags(agent, needs)]
     if not suited:
         return _lacking(job, serving, start)
-    able = [agent for agent in suited if agent.stdin or not job.stdin]
+    able = [agent for agent in suited if (agent.stdin or not job.stdin) and set(job.musts) <= set(agent.knows)]
     if not able:
-        text = f"the agents of queue {queue} are too old to give a job its standard input: upgrade them"
+        with_stdin = any(agent.stdin for agent in suited) or not job.stdin
+        lack = f"to know a job's {' and '.join(job.musts)}" if with_stdin else "to give a job its standard input"
+        text = f"the agents of queue {queue} are too old {lack}: upgrade them"
         return Why(cause=Cause.AGENTS_TOO_OLD, text=text, commands=("airunner agents",))
     sound = [agent for agent in able if not agent.trouble]
     if not sound:

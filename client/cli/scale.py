@@ -14,6 +14,7 @@ from airunner.client.cli.console import Console
 from airunner.protocol.durations import seconds_between
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import DEFAULT_QUEUE
+from airunner.protocol.fieldtypes import AGENT_SLOTS_MAX
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     NAME_EXPECTED,
@@ -21,7 +22,6 @@ from airunner.protocol.names import (
     fits_name,
     fits_tag_value,
 )
-from airunner.protocol.requests import AGENT_SLOTS_MAX
 
 if TYPE_CHECKING:
     from airunner.client.client import Client

@@ -24,6 +24,7 @@ def _dequeue(agent: str, slots: int = 1, version: str = "", wait_ms: int = 0) ->
         wait_ms=wait_ms,
         token_seed=bytes(32),
         stdin=True,
+        knows=("tree",),
     )
 
 
@@ -50,6 +51,7 @@ def test_an_agent_is_as_it_last_said() -> None:
             version="0.2",
             queues=("default",),
             stdin=True,
+            knows=("tree",),
         ),
     )
     assert not page.more

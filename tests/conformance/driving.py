@@ -143,7 +143,12 @@ class Driver:
         return self.job(job_id).state
 
     def dequeue(
-        self, *queues: str, slots: int = 1, tags: dict[str, str] | None = None, stdin: bool = False
+        self,
+        *queues: str,
+        slots: int = 1,
+        tags: dict[str, str] | None = None,
+        stdin: bool = False,
+        knows: tuple[str, ...] = (),
     ) -> DequeueJob:
         return DequeueJob(
             agent="agent",
@@ -153,6 +158,7 @@ class Driver:
             token_seed=self.draw(32),
             tags=tags or {},
             stdin=stdin,
+            knows=knows,
         )
 
     def lease(self, *queues: str, slots: int = 1, tenant: str = "home") -> tuple[JobLease, ...]:

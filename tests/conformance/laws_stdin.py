@@ -6,6 +6,7 @@ from typing import Final
 
 from airunner.broker.store.quotas import Quotas
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
+from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.replies import JobLease, JobsEnqueued, JobsLeased, JobStdinRead
 from airunner.protocol.requests import EnqueueJobWithStdin, GetJob, ReadJobStdin, RetryJob
@@ -64,6 +65,19 @@ def an_agent_that_gives_no_stdin_leases_no_job_that_has_one(driver: Driver) -> N
     assert [lease.job_id for lease in _lease(driver, stdin=False, tags=tags)] == [plain]
     assert len(_lease(driver)) == 1
     assert len(_lease(driver, tags=tags)) == 1
+
+
+def an_agent_leases_no_job_with_a_field_that_it_must_know_and_does_not(driver: Driver) -> None:
+    """An agent of before, which would run it, and keep none of its files."""
+    left, plain = driver.enqueue(
+        JobSpec(command="make", artifacts=("dist",), require={"os": "linux"}), JobSpec(command="make")
+    )
+    tags = {"os": "linux"}
+    assert [lease.job_id for lease in _lease(driver, tags=tags)] == [plain]
+    assert driver.reply(JobsLeased, driver.dequeue(tags=tags, knows=("tree",))).leases == ()
+    assert driver.reply(JobsLeased, driver.dequeue(knows=MUST_KNOW)).leases == ()
+    (lease,) = driver.reply(JobsLeased, driver.dequeue(tags=tags, knows=MUST_KNOW)).leases
+    assert lease.job_id == left
 
 
 def a_submission_with_stdin_is_repeated_only_with_the_same_stdin(driver: Driver) -> None:

@@ -127,6 +127,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
         wait_ms=30_000,
         token_seed=SEED,
         stdin=True,
+        knows=("artifacts", "tree"),
     ),
     "UpdateJob": requests.UpdateJob(leases=(LEASE,), visibility_ms=300_000),
     "PublishJobEvents": requests.PublishJobEvents(batches=(_BATCH,), completions=(_COMPLETION,)),

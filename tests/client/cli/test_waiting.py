@@ -12,6 +12,7 @@ from airunner.client.cli.explain import last_line
 from airunner.protocol.events import Event, GitCloneError, Output, ProcessError, Stream
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
+from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
 
@@ -22,12 +23,18 @@ RUNNING = JobState.RUNNING
 DRAINS = "; the queue is draining, and still runs the jobs that it has"
 BUSY = "all 2 slots of 2 agents are busy"
 TOO_OLD = "the agents of queue gpu are too old to give a job its standard input: upgrade them"
+OLD_FOR_FILES = "the agents of queue gpu are too old to know a job's artifacts: upgrade them"
 
 
 def job(
-    queue: str = "gpu", stdin_bytes: int | None = None, due_ms: int | None = None, retries: int = 0, **tags: str
+    queue: str = "gpu",
+    stdin_bytes: int | None = None,
+    due_ms: int | None = None,
+    retries: int = 0,
+    artifacts: tuple[str, ...] = (),
+    **tags: str,
 ) -> Job:
-    spec = JobSpec(command="true", queue=queue, require=tags, stdin_bytes=stdin_bytes)
+    spec = JobSpec(command="true", queue=queue, require=tags, stdin_bytes=stdin_bytes, artifacts=artifacts)
     return Job(id=JobId("j"), state=JobState.SCHEDULED, submitted_ms=NOW_MS, spec=spec, due_ms=due_ms, retries=retries)
 
 
@@ -37,6 +44,7 @@ def agent(
     leases: int = 0,
     trouble: str = "",
     stdin: bool = True,
+    knows: tuple[str, ...] = MUST_KNOW,
     name: str = "a",
     **tags: str,
 ) -> AgentSummary:
@@ -50,6 +58,7 @@ def agent(
         tags=tags,
         trouble=trouble,
         stdin=stdin,
+        knows=knows,
     )
 
 
@@ -95,6 +104,8 @@ def seen(*agents: AgentSummary, **more: Any) -> Seen:
          "no agent of queue gpu has the tags that the job requires: arch=arm"),
         (job(arch="arm"), seen(agent("gpu", arch="arm", os="linux")), Cause.TURN, "a may start it at any moment"),
         (job(stdin_bytes=7), seen(agent("gpu", stdin=False), agent("b")), Cause.AGENTS_TOO_OLD, TOO_OLD),
+        (job(artifacts=("dist",)), seen(agent("gpu", knows=("tree",)), agent("b")),
+         Cause.AGENTS_TOO_OLD, OLD_FOR_FILES),
         (job(stdin_bytes=7), seen(agent("gpu", stdin=False), agent("gpu", trouble="out of disk")),
          Cause.AGENTS_IN_TROUBLE, "the agents of queue gpu can run no jobs now: out of disk"),
         (job(), seen(agent("gpu", trouble="out of disk"), agent("gpu", leases=1, silent_ms=SILENT_MS), ahead=[]),
