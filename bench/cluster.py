@@ -105,11 +105,11 @@ def filled_broker(
 
 
 @contextmanager
-def agent(product: Product, where: Cluster, spawn: int) -> Generator[None]:
-    """Run an agent of `spawn` slots during the block, with the cluster's home and token."""
+def agent(product: Product, where: Cluster, spawn: int) -> Generator[int]:
+    """Run an agent of `spawn` slots during the block, with the cluster's home and token; yield its process id."""
     arguments = ["agent", "--broker", where.requests, "--spawn", str(spawn), "--token", where.token]
-    with running(product, where.home, arguments):
-        yield
+    with running(product, where.home, arguments) as (_, pid):
+        yield pid
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench import (
+    artifacts,
     brokers,
     cancel,
     checkout,
@@ -35,6 +36,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     cli.GROUP,
     flood.GROUP,
     checkout.GROUP,
+    artifacts.GROUP,
     scale.GROUP,
     search.GROUP,
     brokers.GROUP,

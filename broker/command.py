@@ -168,13 +168,13 @@ def broker_command(
     """
     import anyio
 
-    from airunner.broker.heap import return_freed_memory
     from airunner.broker.janitor import RetentionPlan
     from airunner.broker.relay.relay import start_relay
     from airunner.broker.settings import Settings
     from airunner.broker.store.quotas import Quotas
     from airunner.transport.descriptors import raise_descriptors
     from airunner.transport.endpoints import require_loopback, split_endpoint
+    from airunner.transport.heap import return_freed_memory
 
     address = of_flag("--listen", split_endpoint, listen)
     following = address._replace(port=address.port and address.port + 1)  # clients reach both at one host

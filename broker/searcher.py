@@ -19,7 +19,6 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from airunner.broker.heap import keep_freed_memory
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound
 from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search
@@ -28,6 +27,7 @@ from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import PeerError
 from airunner.protocol.replies import Reply
+from airunner.transport.heap import keep_freed_memory
 
 SEARCH_S: Final = 0.1  # after which a page ends: some patterns take RE2 a hundred times as long as others
 TENANT_WAITING_MAX: Final = 4  # searches of one tenant that wait; a further one is refused with `busy`
@@ -57,7 +57,6 @@ class Searcher:
         self._waiting = TenantTurns[tuple[Response, LogFound]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
         self._answer = answer
         self._mapped = threads.mapped
-        self._begun = False
         self._steps = Stepper(self._searches(), threads.offload)
 
     async def run(self) -> None:
@@ -67,9 +66,7 @@ class Searcher:
     def search(self, response: Response, found: LogFound) -> None:
         """Search a part of a log, and send the response with the reply. Raises `Busy`: too many searches wait."""
         self._waiting.put(response.command.tenant, (response, found), found.stored_bytes)
-        if not self._begun:
-            self._begun = True
-            keep_freed_memory()
+        keep_freed_memory()
         self._steps.go_on()
 
     def _searches(self) -> Steps[None]:

@@ -49,10 +49,11 @@ class Tree:
         """Read a file in chunks of `PIECE_BYTES_MAX`; only the last one is shorter. Raises at once if it is no file."""
         folder, _, name = path.rpartition("/")
         descriptor = os.open(name, _FILE, dir_fd=self.folder(folder))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise FileNotFoundError(0, "it is not a file any more")
-        return _read(descriptor)
+        return _read(descriptor, status.st_size)
 
     def _enter(self, name: str) -> None:
         inner = os.open(name, _FOLDER, dir_fd=self._folder)
@@ -67,7 +68,11 @@ class Tree:
             os.close(folder)
 
 
-def _read(descriptor: int) -> Iterator[bytes]:
+def _read(descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    room_bytes = min(PIECE_BYTES_MAX, size_bytes + 1)  # a small file needs no MiB
     with open(descriptor, "rb") as file:
-        while chunk := file.read(PIECE_BYTES_MAX):
+        while chunk := file.read(room_bytes):
+            if len(chunk) == room_bytes < PIECE_BYTES_MAX:  # it has grown meanwhile
+                room_bytes = PIECE_BYTES_MAX
+                chunk += file.read(PIECE_BYTES_MAX - len(chunk))
             yield chunk

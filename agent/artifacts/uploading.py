@@ -24,6 +24,7 @@ from airunner.protocol.requests import HaveBlobs, PutBlob
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
+from airunner.transport.heap import keep_freed_memory
 
 WINDOW_BYTES: Final = 16_777_216  # pieces of one window
 WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is sent
@@ -72,6 +73,7 @@ class Upload:
     """Upload of one attempt, whose lease is `lease`; `say` writes a line into its log."""
 
     def __init__(self, uplink: Uplink, lease: LeaseRef, say: Callable[[str], None]) -> None:
+        keep_freed_memory()
         self._uplink = uplink
         self._lease = lease
         self._say = say

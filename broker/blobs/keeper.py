@@ -23,6 +23,7 @@ from airunner.protocol.errors import BadRequest, NoBlobs, PeerError
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, JobsEnqueued, Reply
 from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, GetBlob, HaveBlobs, PutBlob, RetryJob
+from airunner.transport.heap import keep_freed_memory
 
 DAY_MS: Final = 86_400_000
 TENANT_WAITING_MAX: Final = 32  # requests of one tenant that wait
@@ -62,6 +63,7 @@ class Blobkeeper:
         """Answer a request in a thread. Raises `Busy`: too many wait; `NoBlobs`: there is no blob store."""
         if self._blobs is None:
             raise NoBlobs
+        keep_freed_memory()
         request = asked.request
         size_bytes = sum(len(blob.content) for blob in request.blobs) if isinstance(request, PutBlob) else 0
         self._waiting.put(response.command.tenant, (response, asked), size_bytes)

@@ -12,6 +12,7 @@ import pytest
 from airunner.agent.artifacts import collecting
 from airunner.agent.artifacts.collecting import Collection, Found, TooManyArtifacts, collect, link_problem, reading
 from airunner.agent.artifacts.tree import Tree
+from airunner.protocol.blobs import PIECE_BYTES_MAX
 
 BYTES_MAX = 1 << 30
 
@@ -169,6 +170,18 @@ def test_a_machine_that_can_open_no_more_files_leaves_nothing_out(
         monkeypatch.setattr(os, "open", refusing)
         with pytest.raises(OSError, match="Too many open files"):
             list(reading(tree, collection, BYTES_MAX))
+
+
+@pytest.mark.parametrize("size", [0, 5, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX])
+def test_a_file_that_grows_when_it_is_read_is_cut_into_full_chunks(tmp_path: Path, size: int) -> None:
+    file = write(tmp_path, "log", b"a" * size)
+    with Tree(tmp_path) as tree:
+        chunks = tree.chunks("log")
+        with file.open("ab") as log:
+            log.write(b"b" * PIECE_BYTES_MAX)
+        read = list(chunks)
+    assert b"".join(read) == file.read_bytes()
+    assert all(len(chunk) == PIECE_BYTES_MAX for chunk in read[:-1])
 
 
 def test_what_is_read_counts_and_not_what_the_file_was_before(tmp_path: Path) -> None:

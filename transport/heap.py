@@ -1,16 +1,17 @@
-"""Heap of the broker's process: what becomes of memory that is freed.
+"""Heap of a process: what becomes of memory that is freed.
 
-A block from `RETURNED_BYTES` on, such as a large batch of events, is returned to the kernel when it is freed, so the
-broker stays small. From its first search on the heap keeps what is freed: a search frees and allocates half a MiB with
-each segment, and to have the kernel clear each page of it again took a fifth of its time.
+A broker returns a block from `RETURNED_BYTES` on, such as a large batch of events, to the kernel when it is freed, so
+it stays small. From the first search or transfer of files on, a process keeps what is freed: these need half a MiB or
+more at a time, and to have the kernel clear each page of it again took a fifth of a search's time, and a third of a
+transfer's.
 
 Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. Elsewhere than with glibc nothing here has an effect.
 """
 
 from __future__ import annotations
 
-import ctypes
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
 RETURNED_BYTES: Final = 262_144  # of a block that is returned when it is freed
@@ -24,12 +25,15 @@ def return_freed_memory() -> None:
     _set(_MMAP_THRESHOLD, RETURNED_BYTES)
 
 
+@cache
 def keep_freed_memory() -> None:
-    """Keep up to `KEPT_BYTES` of free memory in each heap."""
+    """Keep up to `KEPT_BYTES` of free memory in each heap, from the first call on."""
     _set(_MMAP_THRESHOLD, KEPT_BYTES)
     _set(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _set(option: int, value: int) -> None:
+    import ctypes  # some ms, which a process that moves no files does not pay
+
     with suppress(AttributeError, OSError):  # no glibc
         ctypes.CDLL(None).mallopt(option, value)

@@ -1,4 +1,4 @@
-"""The broker's heap: memory that a search frees is used again without page faults."""
+"""The heap: memory that a search, or a transfer of files, frees is used again without page faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USE = f"""
 from resource import RUSAGE_SELF, getrusage
 from threading import Thread
 
-from airunner.broker.heap import keep_freed_memory
+from airunner.transport.heap import keep_freed_memory
 
 def use():
     for _ in range({ROUNDS}):
