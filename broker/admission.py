@@ -31,7 +31,7 @@ from airunner.certs.principal import ANONYMOUS, Principal, Role, narrowed
 from airunner.protocol.bounds import VALUES_MAX
 from airunner.protocol.errors import BadRequest, Busy, Forbidden, Unauthenticated, Unsupported
 from airunner.protocol.frames import RequestFrames, unpack_request
-from airunner.protocol.replies import Message
+from airunner.protocol.message import Message
 from airunner.protocol.requests import Ping, PublishJobEvents, Request, StoreRequest
 from airunner.protocol.revisions import upgraded
 

@@ -203,6 +203,7 @@ class Gateway:
             minted=mint(kind.mints(request), self._edges.random_bytes),
             quotas=self._quotas,
             queues=principal.queues,
+            cache_labels=principal.cache_labels,
         )
         return Pending(
             incoming.peer, command, incoming.key, len(frames.body), frames.revision, price=kind.price(request)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from airunner.broker.lifecycle import extents
+from airunner.broker.lifecycle.caching import find_cache, save_cache
 from airunner.broker.lifecycle.commands import StoreReply, TenantRequest
 from airunner.broker.lifecycle.ending import cancel, complete, load_cancel, load_complete, load_release, release
 from airunner.broker.lifecycle.extents import Extent
@@ -46,10 +47,11 @@ from airunner.broker.store.contract import Engine
 from airunner.broker.store.rows import Keys
 from airunner.certs.allowlist import PeerRole
 from airunner.certs.principal import Role
+from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
 from airunner.protocol.coding import decode_counted
 from airunner.protocol.compression import content_bytes, is_compressed
 from airunner.protocol.errors import BadRequest
-from airunner.protocol.replies import Message
+from airunner.protocol.message import Message
 from airunner.protocol.requests import (
     CancelJob,
     CompleteJob,
@@ -218,7 +220,9 @@ def _queue_of(request: UpdateQueue | SetSecret | RemoveSecret) -> tuple[str]:
     return (request.queue,)
 
 
-def _queue_asked(request: ListJobs | ListQueues | ListSecrets | WatchTenant) -> tuple[str, ...]:
+def _queue_asked(
+    request: ListJobs | ListQueues | ListSecrets | WatchTenant | ListCaches | RemoveCaches,
+) -> tuple[str, ...]:
     return () if request.queue is None else (request.queue,)
 
 
@@ -273,6 +277,10 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     HaveBlobs: Kind[HaveBlobs](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
     PutBlob: Kind[PutBlob](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
     GetBlob: Kind[GetBlob](role=Role.READ, or_role=Role.WORK, blobs=True, look_up=ask_blobs),
+    GetCache: Kind[GetCache](role=Role.WORK, blobs=True, look_up=find_cache),
+    PutCache: Kind[PutCache](role=Role.WORK, blobs=True, look_up=save_cache),
+    ListCaches: Kind[ListCaches](role=Role.READ, blobs=True, look_up=ask_blobs, queues=_queue_asked),
+    RemoveCaches: Kind[RemoveCaches](role=Role.ADMIN, blobs=True, look_up=ask_blobs, queues=_queue_asked),
     CancelJob: Kind[CancelJob](role=Role.SUBMIT, change=cancel, load=load_cancel, extent=lambda _: extents.END),
     SendInput: Kind[SendInput](role=Role.SUBMIT, change=send_input, load=load_send, extent=lambda _: extents.SIZE),
     RetryJob: Kind[RetryJob](

@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.protocol.caches import EVERY_LABEL, CacheScope
 from airunner.protocol.errors import Forbidden, OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
@@ -53,13 +54,17 @@ def check_queue_names(names: Iterable[str]) -> frozenset[str]:
 
 
 class Principal(Struct, frozen=True):
-    """The principal `subject` of `tenant`, with `roles` in `queues`, valid before `expires_s` (Unix seconds)."""
+    """The principal `subject` of `tenant`, with `roles` in `queues`, valid before `expires_s` (Unix seconds).
+
+    Its jobs may save caches of `cache_labels`.
+    """
 
     subject: str
     tenant: str
     roles: frozenset[Role]
     expires_s: float
     queues: QueueScope = None
+    cache_labels: CacheScope = frozenset()
 
     def require(self, *roles: Role) -> None:
         """Require one of these roles; no role implies another. Raises `Forbidden`: this principal has none of them."""
@@ -68,7 +73,7 @@ class Principal(Struct, frozen=True):
             raise Forbidden(f"this needs the role {named}, which the token of {self.subject} does not have")
 
 
-ANONYMOUS: Final = Principal("anonymous", DEFAULT_TENANT, ALL_ROLES, math.inf)
+ANONYMOUS: Final = Principal("anonymous", DEFAULT_TENANT, ALL_ROLES, math.inf, cache_labels=frozenset({EVERY_LABEL}))
 """The principal of every request when tokens are turned off."""
 
 

@@ -15,9 +15,9 @@ from airunner.client.live import LiveEvents
 from airunner.client.reach import Reach, reach
 from airunner.client.refusals import refusal_of
 from airunner.protocol.errors import BadRequest, ClientNotOpen, NotFound, OperatorError
+from airunner.protocol.message import Asking, Message
 from airunner.protocol.names import RequestId
-from airunner.protocol.replies import Message, Page
-from airunner.protocol.requests import Asking
+from airunner.protocol.replies import Page
 from airunner.transport.channel import Channel
 from airunner.transport.patience import Patience
 

@@ -10,8 +10,9 @@ import msgspec
 
 from airunner.protocol.bounds import REPLY_VALUES_MAX, UNDECODABLE, VALUES_MAX, check_structure
 from airunner.protocol.errors import BadRequest, PeerError
+from airunner.protocol.message import Message
 from airunner.protocol.names import HASH_BYTES
-from airunner.protocol.replies import Message, Nudge, Pong, Refused, Reply
+from airunner.protocol.replies import Nudge, Pong, Refused, Reply
 from airunner.protocol.requests import Request
 
 _encoder = msgspec.msgpack.Encoder()

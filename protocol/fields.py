@@ -15,6 +15,7 @@ from typing import Annotated, Final, get_args
 from msgspec import NODEFAULT, Meta, Struct, structs
 
 from airunner.protocol.blobs import TreeBundle
+from airunner.protocol.caches import check_caches
 from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fieldtypes import (
@@ -31,8 +32,10 @@ from airunner.protocol.fieldtypes import (
     Tags,
     TerminalSide,
     Variables,
+    check_folder,
+    check_secrets,
 )
-from airunner.protocol.filefields import ArtifactRequired, Artifacts, check_globs
+from airunner.protocol.filefields import ArtifactRequired, Artifacts, Caches, check_globs
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
@@ -281,6 +284,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = {}
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
     tree: TreeBundle | None = None  # that brings the commit, or a part of its history, which the repository lacks
+    caches: Caches = ()
 
     def __post_init__(self) -> None:
         texts = _texts_of(self)
@@ -288,23 +292,13 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise FieldError(next(name for name, text in zip(_TEXTS, texts, strict=True) if "\0" in text), NUL)
         if any(_collections_of(self)):
             _refuse_nul(self)
-            self._check_secrets()
+            check_secrets(self.secrets, self.secret_files, self.no_redact)
             check_globs(self.artifacts)
-        folder = self.working_directory
-        if folder and (folder.startswith("/") or ".." in folder.split("/")):
-            raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")
+        if self.caches:
+            check_caches(self.caches)
+        check_folder(self.working_directory)
         if self.ref or self.commit or self.branch:
             self._check_revision()
-
-    def _check_secrets(self) -> None:
-        """Check the fields that name secrets."""
-        for number, name in enumerate(self.secrets):
-            if "=" in name:
-                raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
-        if self.secrets and (both := set(self.secrets) & set(self.secret_files)):
-            raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
-        if self.no_redact and (both := set(self.secret_names) & set(self.no_redact)):
-            raise FieldError("no_redact", f"{min(both)} is named as a secret; a secret that a job names is redacted")
 
     def _check_revision(self) -> None:
         """Check the fields that name what to check out."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta
 
+from airunner.protocol.errors import FieldError
 from airunner.protocol.names import (
     ARGUMENT_CHARS_MAX,
     ARGUMENTS_MAX,
@@ -45,3 +47,20 @@ Tags = Annotated[dict[Name, TagValue], Meta(max_length=TAGS_MAX)]
 """Tags that an agent has or a job needs: names with values, such as `{os: linux}`."""
 Known = Annotated[tuple[Name, ...], Meta(max_length=KNOWN_MAX)]
 """Fields of jobs that an agent knows, see `musts`."""
+
+
+def check_secrets(secrets: Sequence[str], secret_files: Sequence[str], no_redact: Sequence[str]) -> None:
+    """Check the fields that name secrets. Raises `FieldError`: no names of variables, or one in two fields."""
+    for number, name in enumerate(secrets):
+        if "=" in name:
+            raise FieldError("secrets", f"expected the names of variables, not {name!r}", number)
+    if secrets and (both := set(secrets) & set(secret_files)):
+        raise FieldError("secret_files", f"{min(both)} is named in secrets too; name it in only one of them")
+    if no_redact and (both := {*secrets, *secret_files} & set(no_redact)):
+        raise FieldError("no_redact", f"{min(both)} is named as a secret; a secret that a job names is redacted")
+
+
+def check_folder(folder: str) -> None:
+    """Check the working directory. Raises `FieldError`: it is not in the checkout."""
+    if folder and (folder.startswith("/") or ".." in folder.split("/")):
+        raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")

@@ -1,4 +1,4 @@
-"""Job fields about files, for the table `fields`: what a job leaves. Each type has its `Field`."""
+"""Job fields about files, for the table `fields`: what a job leaves and what outlives it. Each type has its `Field`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from airunner.protocol.caches import CACHES_MAX, Cache
 from airunner.protocol.errors import FieldError
 from airunner.protocol.form import Field, Form
 from airunner.protocol.names import TEXT_CHARS_MAX
@@ -27,6 +28,18 @@ Artifacts = Annotated[
 ]
 ArtifactRequired = Annotated[
     bool, Field("Fail the job with the reason `artifact-missing` if a GLOB matches no file.", Form.SWITCH)
+]
+Caches = Annotated[
+    tuple[Cache, ...],
+    Meta(max_length=CACHES_MAX),
+    Field(
+        "Cache to restore before the command and to save after it: go, cargo, pip, uv, npm, pnpm, ccache, gradle, "
+        "maven; or a NAME, folders in ~/ or the checkout, and files whose content is its key.",
+        Form.CACHES,
+        "--cache",
+        key="cache",
+        metavar="NAME[@LABEL][:PATH,…[:FILE,…]]",
+    ),
 ]
 
 

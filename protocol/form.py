@@ -25,6 +25,7 @@ class Form(Enum):
     DURATION = "SECONDS", "whole seconds, or a duration such as 1h30m"
     INSTANT = "INSTANT", "an instant such as 2027-01-31T03:00:00Z, a time from now such as +10m, or ms since the epoch"
     EXPIRY = "DURATION|INSTANT", "a duration such as 2h, or an instant such as 2027-01-31T03:00:00Z"
+    CACHES = "CACHE", "a list such as [go] or [{name: go, paths: [~/.cache/go-build], key: [go.sum]}]"
     SIZE = "COLSxROWS", "a size such as 120x40 or {cols: 120, rows: 40}"
     RETRY = (
         "NUMBER",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from airunner.protocol.caches import Cache
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import CancelSignal, ProcessType, TerminalSize
 from airunner.protocol.jobretry import RetryPolicy
@@ -49,4 +50,5 @@ class JobFields(TypedDict, total=False):
     name: str
     owner: str
     metadata: Mapping[str, str]
+    caches: Sequence[Cache]
     # end of job fields

@@ -1,4 +1,4 @@
-"""Replies of the broker: every message from a broker; and `Message` and `LeaseRef`, which requests need too.
+"""Replies of the broker: every message from a broker.
 
 A message is one MessagePack map; `type` names its class. Unknown fields are ignored, so a newer broker may add fields;
 a message with missing or ill-typed fields cannot be decoded.
@@ -12,28 +12,18 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from airunner.protocol.blobs import Blob
+from airunner.protocol.caches import CacheEntry, CacheSummary
 from airunner.protocol.events import EventSegment
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.frames import FIRST
 from airunner.protocol.job import Job, JobState, JobSummary
 from airunner.protocol.logsearch import LogLine, SearchPlace
-from airunner.protocol.names import JobId, JobName, Natural, Positive, Text, Token
+from airunner.protocol.message import LeaseRef, Message
+from airunner.protocol.names import JobId, Natural, Positive, Text, Token
 
 VISIBILITY_MS_MIN: Final = 1_000
 VISIBILITY_MS_MAX: Final = 43_200_000  # 12 hours
 VisibilityMs = Annotated[int, Meta(ge=VISIBILITY_MS_MIN, le=VISIBILITY_MS_MAX)]
-
-
-class Message(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
-    """Message on the wire; its tag is the name of its class."""
-
-
-class LeaseRef(Struct, frozen=True, kw_only=True):
-    """Lease reference: names one attempt, and proves with its token that the sender holds it."""
-
-    job_id: JobName
-    attempt: Positive
-    task_token: Token
 
 
 class Pong(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -331,6 +321,29 @@ class BlobsGot(Message, frozen=True, kw_only=True):
     blobs: tuple[Blob, ...]
 
 
+class CacheFound(Message, frozen=True, kw_only=True):
+    """Version of a cache that the job restores; None: there is none, or the job restores no such cache."""
+
+    entry: CacheEntry | None = None
+
+
+class CachePut(Message, frozen=True, kw_only=True):
+    """The version of the cache is stored."""
+
+
+class CachesListed(Message, frozen=True, kw_only=True):
+    """A page of versions of caches; with `more`, another page follows."""
+
+    caches: tuple[CacheSummary, ...]
+    more: bool = False
+
+
+class CachesRemoved(Message, frozen=True, kw_only=True):
+    """So many versions of caches were removed."""
+
+    count: Natural
+
+
 class Nudge(Message, frozen=True, kw_only=True):
     """Hint to send a heartbeat, because a leased job was cancelled; sent without a request, under the id of zeros."""
 
@@ -371,6 +384,10 @@ Reply = (
     | BlobsMissing
     | BlobsPut
     | BlobsGot
+    | CacheFound
+    | CachePut
+    | CachesListed
+    | CachesRemoved
     | Nudge
     | Refused
 )

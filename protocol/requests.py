@@ -7,19 +7,20 @@ no effect of its own.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Annotated, Any, Final, Generic, TypeVar, get_args
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from airunner.protocol import replies
 from airunner.protocol.blobs import IDS_MAX, Blob, UploadId, WireId
+from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
 from airunner.protocol.compression import BATCH_BYTES_MAX
 from airunner.protocol.events import BATCH_EVENTS_MAX, KIND_CHARS_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec, TerminalSize
 from airunner.protocol.fieldtypes import AGENT_SLOTS_MAX, Known, Tags
 from airunner.protocol.job import JobState, Result, check_new
 from airunner.protocol.logsearch import LIMIT_MAX, PATTERN_CHARS_MAX, Context, SearchPlace
+from airunner.protocol.message import Asking, LeaseRef
 from airunner.protocol.names import (
     NAME_CHARS_MAX,
     Argument,
@@ -56,25 +57,6 @@ WAIT_MS_MAX: Final = 30_000  # for which a DequeueJob may be parked
 AgentSlots = Annotated[int, Meta(ge=1, le=AGENT_SLOTS_MAX)]
 Version = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"^[ -~]*\Z")]  # shown to users
 EventKind = Annotated[str, Meta(min_length=1, max_length=KIND_CHARS_MAX)]
-
-
-_Reply_co = TypeVar("_Reply_co", bound=replies.Message, covariant=True)
-
-
-class Asking(replies.Message, Generic[_Reply_co], frozen=True, kw_only=True):
-    """Request whose reply is a `_Reply_co`, or `Refused`."""
-
-
-def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
-    """Return the class of the reply to requests of this class."""
-    reply: type[_Reply_co] = _asked_for(request)
-    return reply
-
-
-@cache
-def _asked_for(request: type[Asking[Any]]) -> Any:  # noqa: ANN401 - a class
-    (base,) = vars(request)["__orig_bases__"]
-    return get_args(base)[0]
 
 
 class Ping(Asking[replies.Pong], frozen=True, kw_only=True):
@@ -143,14 +125,14 @@ class UpdateJob(Asking[replies.JobsUpdated], frozen=True, kw_only=True):
     version: Version = ""
     tags: Tags = {}
     trouble: Text = ""  # why the agent cannot run jobs now
-    leases: Annotated[tuple[replies.LeaseRef, ...], Meta(max_length=LEASES_MAX)]
+    leases: Annotated[tuple[LeaseRef, ...], Meta(max_length=LEASES_MAX)]
     visibility_ms: replies.VisibilityMs
 
 
 class EventBatch(Struct, frozen=True, kw_only=True):
     """Batch of events of one attempt; `first_index` is the index of its first event."""
 
-    lease: replies.LeaseRef
+    lease: LeaseRef
     first_index: Natural
     count: Annotated[int, Meta(ge=1, le=BATCH_EVENTS_MAX)]
     events: Annotated[bytes, Meta(min_length=1, max_length=BATCH_BYTES_MAX)]
@@ -159,7 +141,7 @@ class EventBatch(Struct, frozen=True, kw_only=True):
 class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
     """Complete an attempt, alone or in a `PublishJobEvents` with its last events. Role `work`."""
 
-    lease: replies.LeaseRef
+    lease: LeaseRef
     event_count: Natural  # number of all events that the attempt has published
     result: Result
 
@@ -187,14 +169,14 @@ class PublishJobEvents(Asking[replies.JobEventsPublished], frozen=True, kw_only=
 class ReleaseJob(Asking[replies.JobReleasedReply], frozen=True, kw_only=True):
     """Release an attempt: the job waits again, or ends if it was cancelled or has lost too many agents. Role `work`."""
 
-    lease: replies.LeaseRef
+    lease: LeaseRef
     lost: bool = False  # the attempt counts towards `max_attempts`, for example because its agent has died
 
 
 class ReadJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
     """Read the standard input of a leased job, from byte `offset` on. Role `work`."""
 
-    lease: replies.LeaseRef
+    lease: LeaseRef
     offset: Natural = 0
     bytes_max: Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)] = STDIN_BYTES_MAX
 
@@ -205,7 +187,7 @@ class HaveBlobs(Asking[replies.BlobsMissing], frozen=True, kw_only=True):
     A claimed blob is kept as long as the job, or for a day; put the missing ones then. Role `work` or `submit`.
     """
 
-    lease: replies.LeaseRef | None = None
+    lease: LeaseRef | None = None
     upload: UploadId | None = None  # instead of a lease
     ids: Annotated[tuple[WireId, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
@@ -213,7 +195,7 @@ class HaveBlobs(Asking[replies.BlobsMissing], frozen=True, kw_only=True):
 class PutBlob(Asking[replies.BlobsPut], frozen=True, kw_only=True):
     """Store claimed blobs: all or none. Role `work` or `submit`."""
 
-    lease: replies.LeaseRef | None = None  # if a job has claimed them
+    lease: LeaseRef | None = None  # if a job has claimed them
     blobs: Annotated[tuple[Blob, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
 
@@ -378,6 +360,10 @@ StoreRequest = (
     | HaveBlobs
     | PutBlob
     | GetBlob
+    | GetCache
+    | PutCache
+    | ListCaches
+    | RemoveCaches
     | CancelJob
     | SendInput
     | RetryJob

@@ -27,6 +27,7 @@ from airunner.protocol.errors import (
     Unsupported,
 )
 from airunner.protocol.frames import REVISION, pack_request, unpack_reply, unserved
+from airunner.protocol.message import Asking, Message, reply_type
 from airunner.protocol.names import RequestId
 from airunner.protocol.reconnect import (
     PENDING_MAX,
@@ -40,8 +41,7 @@ from airunner.protocol.reconnect import (
     Resize,
     Send,
 )
-from airunner.protocol.replies import Message, Nudge, Pong, Refused, Reply
-from airunner.protocol.requests import Asking, reply_type
+from airunner.protocol.replies import Nudge, Pong, Refused, Reply
 from airunner.protocol.requestsize import RequestSize
 from airunner.transport.bell import Bell
 from airunner.transport.endpoints import forged, mismatched, unanswered, unlisted, unresolved

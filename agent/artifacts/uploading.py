@@ -19,7 +19,7 @@ from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.workspace.workspace import Offload
 from airunner.protocol.blobs import Blob, BlobId, packed
 from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
-from airunner.protocol.replies import LeaseRef
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.requests import HaveBlobs, PutBlob
 from airunner.transport.backoff import Backoff, retry
 from airunner.transport.bell import Bell

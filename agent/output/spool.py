@@ -37,8 +37,8 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, scarce_at_home
 from airunner.agent.output.holes import after_zeros, punch
 from airunner.protocol.compression import BATCH_BYTES_MAX
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import Natural
-from airunner.protocol.replies import LeaseRef
 from airunner.protocol.requests import EventBatch
 
 SPOOL_FOLDER: Final = "spool"  # name of the folder in an agent's home

@@ -6,8 +6,10 @@
 ```
 
 - `store.py` keeps blobs and claims as objects, each tenant's apart, and deletes what no job claims.
+- `caches.py` keeps versions of jobs' caches as objects; a version claims its blobs as a job does.
+- `folders.py` names the objects' folders.
 - `objects.py` reads and writes objects on a disk or in a bucket; `address.py` opens them, as `--blobs` says.
 - `keeper.py` answers requests about blobs in threads of its own, so that no other request waits for them.
 
-A job *claims* a blob before it is put. A blob is kept while a job that claims it exists.
+A job *claims* a blob before it is put. A blob is kept while a job or a version that claims it exists.
 """

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from airunner.broker.blobs.caches import CACHE_BYTES_MAX
 from airunner.broker.blobs.store import BlobStore
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
@@ -54,20 +55,20 @@ class _FolderObjects:
         self._objects.delete(keys)
 
 
-def open_blobs(address: str) -> BlobStore:
+def open_blobs(address: str, cache_bytes_max: int = CACHE_BYTES_MAX) -> BlobStore:
     """Open a blob store. Raises `OperatorError`: there can be none at this address."""
     scheme, separator, _ = address.partition("://")
     if address != MEMORY and not separator:
         folder = Path(address).absolute()
         make_folder(folder)
-        return BlobStore(_FolderObjects(folder))
+        return BlobStore(_FolderObjects(folder), cache_bytes_max)
     from obstore.exceptions import BaseError
     from obstore.store import MemoryStore, from_url
 
     from airunner.broker.blobs.objects import StoredObjects
 
     if address == MEMORY:
-        return BlobStore(StoredObjects(MemoryStore()))
+        return BlobStore(StoredObjects(MemoryStore()), cache_bytes_max)
     if scheme not in SCHEMES:
         raise OperatorError(f"--blobs {address!r}: expected a folder, or {', '.join(map('{}://…'.format, SCHEMES))}")
     try:
@@ -78,4 +79,4 @@ def open_blobs(address: str) -> BlobStore:
         )
     except BaseError as error:
         raise OperatorError(f"--blobs {address!r} cannot be used: {error}") from error
-    return BlobStore(StoredObjects(store))
+    return BlobStore(StoredObjects(store), cache_bytes_max)

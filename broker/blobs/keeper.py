@@ -13,11 +13,13 @@ from typing import Final, NamedTuple, assert_never
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
+from airunner.broker.blobs.cacheanswers import answer_about_caches
 from airunner.broker.blobs.store import BlobStore
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import BlobsAsked
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.tenantturns import TenantTurns
+from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
 from airunner.protocol.coding import refusal
 from airunner.protocol.errors import BadRequest, NoBlobs, PeerError
 from airunner.protocol.names import RequestId
@@ -65,7 +67,9 @@ class Blobkeeper:
             raise NoBlobs
         keep_freed_memory()
         request = asked.request
-        size_bytes = sum(len(blob.content) for blob in request.blobs) if isinstance(request, PutBlob) else 0
+        size_bytes = len(request.ids) if isinstance(request, PutCache) else 0
+        if isinstance(request, PutBlob):
+            size_bytes = sum(len(blob.content) for blob in request.blobs)
         self._waiting.put(response.command.tenant, (response, asked), size_bytes)
         for lane in self._lanes:
             lane.go_on()
@@ -106,6 +110,8 @@ class Blobkeeper:
                 assert isinstance(asked.reply, JobsEnqueued), "no job was enqueued"
                 store.inherit(tenant, origin, asked.reply.job_ids[0])
                 return asked.reply
+            case GetCache() | PutCache() | ListCaches() | RemoveCaches():
+                return answer_about_caches(store.caches, response.command, asked, self._wall_ms())
             case _:
                 assert_never(asked.request)
 

@@ -8,7 +8,8 @@
 ```
 
 A blob is needed while a job that claims it exists, or until the second midnight after an upload has claimed it. The job
-that is submitted with an upload gets its claims, and so does a retry of that job.
+that is submitted with an upload gets its claims, and so does a retry of that job. A version of a cache claims blobs
+too: see `caches`.
 
 `sweep` deletes the other blobs. It can run in one broker while jobs claim blobs through another: a claim is written
 *before* the blobs are looked up, and the claims are read *after* the mark of the sweep was written. So a request that
@@ -22,7 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from airunner.protocol.blobs import ID_BYTES, REQUEST_BYTES_MAX, Blob, unpacked
+from airunner.broker.blobs.caches import CACHE_BYTES_MAX, CacheStore, claims_in
+from airunner.broker.blobs.folders import claims_of, folder_of, ids_in
+from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, unpacked
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from airunner.broker.blobs.objects import Objects
 
 DAY_DIGITS: Final = 6
+KINDS: Final = ("uploads", "claims", "saving", "caches")  # of claims, in the order in which they are handed over
 HANDED: Final = "tree-"  # begins the names of claims that came with an upload
 ALONE: Final = "alone"  # in place of the id of a broker that has none
 SWEEPING_RETRY_MS: Final = 200  # after which a request may be repeated that came while a sweep deleted blobs
@@ -41,8 +45,9 @@ class BlobStore:
     Methods raise `Busy`: the objects cannot be reached now; `NoSpace`: there is no room for more.
     """
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
         self._objects = objects
+        self.caches = CacheStore(objects, cache_bytes_max)
 
     def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
         """Claim blobs for a job; return the places in `ids` of those that are not stored. A repeat claims nothing more.
@@ -58,7 +63,7 @@ class BlobStore:
         return self._claim(tenant, f"uploads/{upload.hex()}/{day:0{DAY_DIGITS}}", request_id, ids)
 
     def _claim(self, tenant: str, owner: str, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
-        folder = _folder_of(tenant)
+        folder = folder_of(tenant)
         self._objects.put({f"{folder}/{owner}/{request_id.hex()}": b"".join(ids)})
         if next(self._objects.keys(_marks_of(folder)), None) is not None:
             raise Busy(retry_ms=SWEEPING_RETRY_MS)
@@ -68,12 +73,12 @@ class BlobStore:
         """Store claimed blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""
         for blob in blobs:
             unpacked(blob)
-        folder = _folder_of(tenant)
+        folder = folder_of(tenant)
         self._objects.put({_key_of(folder, blob.id): blob.content for blob in blobs})
 
     def get(self, tenant: str, ids: Iterable[bytes]) -> tuple[Blob, ...]:
         """Read the first blobs, as many as fit in a reply. Raises `NotFound`: the first is not stored."""
-        folder = _folder_of(tenant)
+        folder = folder_of(tenant)
         found: list[Blob] = []
         size_bytes = 0
         for blob in ids:
@@ -88,11 +93,11 @@ class BlobStore:
 
     def hand_over(self, tenant: str, upload: bytes, job_id: JobName) -> None:
         """Give the job that was submitted with an upload its claims; a repeat gives it the same."""
-        self._copy(f"{_folder_of(tenant)}/uploads/{upload.hex()}", f"{_folder_of(tenant)}/claims/{job_id}")
+        self._copy(f"{folder_of(tenant)}/uploads/{upload.hex()}", claims_of(tenant, job_id))
 
     def inherit(self, tenant: str, origin: JobName, job_id: JobName) -> None:
         """Give a retry of a job the claims that came with an upload."""
-        self._copy(f"{_folder_of(tenant)}/claims/{origin}", f"{_folder_of(tenant)}/claims/{job_id}", HANDED)
+        self._copy(claims_of(tenant, origin), claims_of(tenant, job_id), HANDED)
 
     def _copy(self, source: str, target: str, name: str = "") -> None:
         for key in self._objects.keys(source):
@@ -104,7 +109,7 @@ class BlobStore:
     def forget_uploads(self, tenant: str, before_day: int) -> None:
         """Forget the claims of uploads from before a day."""
         old = f"{before_day:0{DAY_DIGITS}}"
-        keys = self._objects.keys(f"{_folder_of(tenant)}/uploads")
+        keys = self._objects.keys(f"{folder_of(tenant)}/uploads")
         self._objects.delete([key for key in keys if key.split("/")[3] < old])
 
     def tenants(self) -> list[str]:
@@ -113,15 +118,15 @@ class BlobStore:
 
     def claimants(self, tenant: str) -> list[str]:
         """List the jobs that claim blobs."""
-        return list(dict.fromkeys(_job_of(key) for key in self._objects.keys(f"{_folder_of(tenant)}/claims")))
+        return list(dict.fromkeys(_job_of(key) for key in self._objects.keys(f"{folder_of(tenant)}/claims")))
 
     def forget(self, tenant: str, job_id: str) -> None:
         """Forget the claims of a job that exists no more."""
-        self._objects.delete(list(self._objects.keys(f"{_folder_of(tenant)}/claims/{job_id}")))
+        self._objects.delete(list(self._objects.keys(claims_of(tenant, job_id))))
 
     def sweep(self, tenant: str, broker: str = "") -> int:
         """Delete the blobs that no job claims; return how many. `broker` is the id of the one that does it."""
-        folder = _folder_of(tenant)
+        folder = folder_of(tenant)
         claims, claimed = set[str](), set[bytes]()
         self._read_claims(folder, claims, claimed)
         candidates = [key for key in self._objects.keys(f"{folder}/blobs") if _id_of(key) not in claimed]
@@ -138,16 +143,12 @@ class BlobStore:
 
     def _read_claims(self, folder: str, seen: set[str], claimed: set[bytes]) -> None:
         """Add the ids in claims that were not `seen` before to `claimed`."""
-        for kind in ("uploads", "claims"):  # in the order in which claims are handed over
+        for kind in KINDS:
             for key in self._objects.keys(f"{folder}/{kind}"):
                 if key not in seen:
                     seen.add(key)
-                    ids = self._objects.get(key) or b""
-                    claimed.update(ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES))
-
-
-def _folder_of(tenant: str) -> str:
-    return tenant.replace("/", "=")
+                    content = self._objects.get(key) or b""
+                    claimed.update(ids_in(claims_in(content) if kind == "caches" else content))
 
 
 def _marks_of(folder: str) -> str:

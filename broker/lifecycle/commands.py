@@ -10,6 +10,8 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.room import Room
 from airunner.broker.store.rows import BrokerRow, BrokerSeen, Changes, QueueKey, Segment
 from airunner.certs.principal import QueueScope
+from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
+from airunner.protocol.caches import CacheScope
 from airunner.protocol.events import EventSegment
 from airunner.protocol.names import JobId, RequestId, WatchKey
 from airunner.protocol.replies import JobEventsReplayed, JobsEnqueued, Reply
@@ -24,6 +26,7 @@ from airunner.protocol.requests import (
     StoreRequest,
 )
 
+CacheRequest = GetCache | PutCache | ListCaches | RemoveCaches
 FOUND_MAX: Final = 64  # jobs that one FindGone looks up
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
 
@@ -41,7 +44,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     `room`: below `Room.AMPLE` new jobs and settings are refused with `NoSpace`: the disk is reserved for running jobs.
     At `Room.ENDING` new leases are refused too, and all events except an attempt's last few. `quotas`: a request beyond
     them is refused with `Quota`. `queues`: for the sender, other queues and the jobs in them do not exist.
-    `deadline_ms`: of a ReleaseJob by the Gateway, see `News`.
+    `deadline_ms`: of a ReleaseJob by the Gateway, see `News`. `cache_labels`: labels of which jobs may save caches.
     """
 
     tenant: str
@@ -52,6 +55,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     quotas: Quotas = Quotas()
     queues: QueueScope = None
     deadline_ms: int | None = None
+    cache_labels: CacheScope = frozenset()
 
 
 class Expire(Struct, frozen=True):
@@ -142,11 +146,12 @@ class LogFound(Struct, frozen=True):
 class BlobsAsked(Struct, frozen=True):
     """Blobs for the reply to a request about blobs, which the Blobkeeper makes: its lease, if it has one, is valid.
 
-    `reply`: of a request that has made jobs, which may have trees.
+    `reply`: of a request that has made jobs, which may have trees. `queue`: of the job that gets or puts a cache.
     """
 
-    request: HaveBlobs | PutBlob | GetBlob | EnqueueJob | EnqueueJobWithStdin | RetryJob
+    request: HaveBlobs | PutBlob | GetBlob | EnqueueJob | EnqueueJobWithStdin | RetryJob | CacheRequest
     reply: JobsEnqueued | None = None
+    queue: str = ""
 
 
 class LeasesCounted(Struct, frozen=True):

@@ -16,17 +16,9 @@ from airunner.protocol.errors import Conflict, CorruptLog, NoSpace, PeerError, S
 from airunner.protocol.events import JobLeased, encode_bodies
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import JobState
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import JobId, task_token, token_hash
-from airunner.protocol.replies import (
-    InputSent,
-    JobLease,
-    JobsLeased,
-    JobsUpdated,
-    LeaseRef,
-    LeaseVerdict,
-    QueueMode,
-    Verdict,
-)
+from airunner.protocol.replies import InputSent, JobLease, JobsLeased, JobsUpdated, LeaseVerdict, QueueMode, Verdict
 from airunner.protocol.requests import DequeueJob, SendInput, UpdateJob
 from airunner.protocol.states import TRANSITIONS, Change
 

@@ -16,8 +16,9 @@ from airunner.protocol.compression import content_bytes, is_compressed
 from airunner.protocol.errors import BadRequest, IndexGap, NoSpace, PeerError, Quota, StaleToken
 from airunner.protocol.events import AgentBody, Output, check_batch, without_first
 from airunner.protocol.job import JobState
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import JobId
-from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, LeaseRef, Refused
+from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, Refused
 from airunner.protocol.requests import LAST_BYTES_MAX, CompleteJob, EventBatch, PublishJobEvents
 
 CONTENT_BYTES_A_POINT: Final = 2_048  # bytes of compressed events that are checked in a point: fields of a byte each

@@ -23,9 +23,11 @@ from airunner.broker.store.needs import meets, tag_facts
 from airunner.broker.store.rows import STDIN_SEQUENCE, JobRow, Keys, QueueKey, QueueRow
 from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
+from airunner.protocol.cacherequests import ListCaches, RemoveCaches
 from airunner.protocol.errors import CorruptLog, Forbidden, NotFound, StaleToken
 from airunner.protocol.job import JobState, JobView
 from airunner.protocol.logsearch import START
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import token_hash
 from airunner.protocol.replies import (
@@ -33,7 +35,6 @@ from airunner.protocol.replies import (
     JobFound,
     JobsListed,
     JobStdinRead,
-    LeaseRef,
     ListPlace,
     QueuesListed,
     QueueSummary,
@@ -117,7 +118,7 @@ def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) ->
 
     The engine reads all of it for each piece: it has 1 MiB at most, and only slow links ask for many pieces.
     """
-    job = _leased(engine, command.tenant, request.lease)
+    job = leased(engine, command.tenant, request.lease)
     stdin = stdin_in(engine.segments(job.number, STDIN_SEQUENCE))
     return JobStdinRead(data=stdin[request.offset : request.offset + request.bytes_max])
 
@@ -125,21 +126,21 @@ def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) ->
 def check_claim(engine: Engine, command: TenantRequest, request: HaveBlobs | PutBlob) -> BlobsAsked:
     """Check the lease of a request about blobs, if it names one. Raises `NotFound`, `StaleToken`, `CorruptLog`."""
     if request.lease is not None:
-        _leased(engine, command.tenant, request.lease)
+        leased(engine, command.tenant, request.lease)
     return BlobsAsked(request)
 
 
-def ask_blobs(_engine: Engine, _command: TenantRequest, request: GetBlob) -> BlobsAsked:
-    """Pass a request for blobs on: they are not in the store."""
+def ask_blobs(_engine: Engine, _command: TenantRequest, request: GetBlob | ListCaches | RemoveCaches) -> BlobsAsked:
+    """Pass a request about blobs or caches on: they are not in the store."""
     return BlobsAsked(request)
 
 
-def _leased(engine: Engine, tenant: str, lease: LeaseRef) -> JobRow:
+def leased(engine: Engine, tenant: str, lease: LeaseRef, *, spec: bool = False) -> JobRow:
     """Find the job of a lease, in any queue: the task token proves it.
 
     Raises `NotFound`; `StaleToken`: the lease has ended; `CorruptLog`.
     """
-    job = _find(engine, tenant, lease.job_id, None)
+    job = _find(engine, tenant, lease.job_id, None, spec=spec)
     held = job.state == JobState.RUNNING and job.attempt == lease.attempt
     if not held or job.token_hash != token_hash(lease.task_token):
         raise StaleToken

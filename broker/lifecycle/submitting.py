@@ -16,6 +16,7 @@ from airunner.broker.lifecycle.world import World
 from airunner.broker.store.needs import NEEDS_MAX, TENANT_NEEDS_MAX, needs_of
 from airunner.broker.store.room import Room
 from airunner.broker.store.rows import JobRow, Keys, QueueKey
+from airunner.protocol.caches import permitted
 from airunner.protocol.errors import BadRequest, CorruptLog, Draining, NoSpace, NotFinished, NotFound
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
@@ -122,6 +123,7 @@ def _submit(
         keys = (QueueKey(tenant, job.queue, need) for job, need in zip(jobs, needs, strict=True) if need)
         _require_kinds(world, tenant, keys)
     try:
+        jobs = [_with_rights(job, command) if job.caches else job for job in jobs]
         specs = [encode_spec(job) for job in jobs]
     except ValueError as error:
         raise BadRequest(str(error)) from error
@@ -134,6 +136,11 @@ def _submit(
     job_ids = tuple([minted.job_id for minted in command.minted])
     note_answer(world, command, request)
     return JobsEnqueued(job_ids=job_ids)
+
+
+def _with_rights(job: JobSpec, command: TenantRequest) -> JobSpec:
+    """Limit the caches that a job saves to those whose labels its submitter's token has."""
+    return replace(job, caches=permitted(job.caches, command.cache_labels))
 
 
 def _add(

@@ -34,8 +34,9 @@ from airunner.protocol.errors import CorruptLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, EventSegment, encode_bodies
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import decode_spec
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import RequestId, token_hash
-from airunner.protocol.replies import LeaseRef, QueueMode
+from airunner.protocol.replies import QueueMode
 
 POINTS_PER_UNIT: Final = 16  # points of work in a unit: a point is some 6 µs, as measured
 READ_POINTS: Final = 1  # points of reading a row

@@ -13,9 +13,12 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
 
+import msgspec
+
 from airunner.client.cli.instants import MS_DIGITS_MIN, Side, instant_ms
 from airunner.client.cli.wording import duration_text, instant_text
 from airunner.client.cli.written import line_of, meaning_of
+from airunner.protocol.caches import LABEL_DEFAULT, PRESETS, Cache, SaveWhen
 from airunner.protocol.durations import TooLongError, duration_ms, whole_seconds
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.expiry import Expiry
@@ -24,6 +27,7 @@ from airunner.protocol.fieldtypes import TERMINAL_SIDE_MAX
 from airunner.protocol.form import Field, Form
 from airunner.protocol.job import Reason
 from airunner.protocol.jobretry import BACKOFF_MAX_MS_DEFAULT, BACKOFF_MS_DEFAULT, RETRIES_MAX, RetryOn, RetryPolicy
+from airunner.protocol.misfits import misfit_in
 from airunner.protocol.names import nearest
 
 BACKOFF_S_MAX: Final = 86_400  # a day
@@ -278,6 +282,51 @@ def _terminal(value: object) -> TerminalSize:
     return TerminalSize(**{key: side for key, side in sides.items() if side})
 
 
+def _caches(value: object) -> tuple[Cache, ...]:
+    return tuple(map(_cache, value if _is_list(value) else [value]))
+
+
+def _cache(value: object) -> Cache:
+    """Read a cache: the name of a known tool's, NAME@LABEL:PATH,PATH:FILE,FILE, or a mapping."""
+    given: Mapping[object, object] = value if is_mapping(value) else _cache_parts(_word(value, "a cache"))
+    _refuse_other_keys(given, Cache.__struct_fields__)
+    fields: dict[str, Any] = {str(key): part for key, part in given.items() if not is_empty(part)}
+    for part in ("paths", "key"):
+        if part in fields:
+            fields[part] = _words([fields[part]] if isinstance(fields[part], str) else fields[part])
+    if "restore" in fields:
+        fields["restore"] = _yes_or_no(fields["restore"])
+    known = PRESETS.get(str(fields.get("name")))
+    if "paths" not in fields:
+        if known is None:
+            raise UnfitError(f"expected {', '.join(PRESETS)}, or a NAME:PATH, not {fields.get('name')!r}", value)
+        fields = {"paths": known.paths, "key": known.key, **fields}
+    if (misfit := misfit_in(Cache, fields)) is not None:
+        raise UnfitError(f"{misfit.field}: {misfit.problem}", value)
+    return msgspec.convert(fields, Cache)
+
+
+def _cache_parts(text: str) -> dict[object, object]:
+    name, _, rest = text.partition(":")
+    name, _, label = name.partition("@")
+    paths, _, key = rest.partition(":")
+    return {"name": name, "label": label, "paths": _listed(paths), "key": _listed(key)}
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+def _cache_text(cache: Cache) -> str:
+    """Format a cache in words."""
+    parts = [f"{cache.name}: {' '.join(cache.paths)}"]
+    parts += [f"key {' '.join(cache.key)}"] if cache.key else []
+    parts += [f"label {cache.label}"] if cache.label != LABEL_DEFAULT else []
+    parts += [] if cache.restore else ["not restored"]
+    parts += {SaveWhen.ON_SUCCESS: [], SaveWhen.ALWAYS: ["always saved"], SaveWhen.NEVER: ["never saved"]}[cache.save]
+    return ", ".join(parts)
+
+
 def _refuse_other_keys(mapping: Mapping[object, object], keys: Sequence[str]) -> None:
     if unknown := [key for key in mapping if key not in keys]:
         raise UnfitError(unknown_key(unknown[0], keys), unknown[0])
@@ -306,6 +355,7 @@ _READERS: Final[Mapping[Form, Callable[[object], Any]]] = MappingProxyType(
         Form.DURATION: _seconds,
         Form.SIZE: _terminal,
         Form.RETRY: _retry,
+        Form.CACHES: _caches,
     }
 )
 _PRINTERS: Final[Mapping[Form, Callable[[Any], Sequence[str]]]] = MappingProxyType(
@@ -316,5 +366,6 @@ _PRINTERS: Final[Mapping[Form, Callable[[Any], Sequence[str]]]] = MappingProxyTy
         Form.INSTANT: lambda value: [instant_text(value)],
         Form.EXPIRY: lambda value: [_expiry_text(value)],
         Form.RETRY: lambda value: [policy_text(value)],
+        Form.CACHES: lambda value: list(map(_cache_text, value)),
     }
 )

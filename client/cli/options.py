@@ -18,7 +18,7 @@ Given = str | bool | list[str] | None
 """Value of an option; None: it was not given."""
 
 _EXPLAINED: Final = (Form.NUMBER, Form.DURATION, Form.INSTANT, Form.EXPIRY, Form.SIGNAL)
-_REPEATED: Final = (Form.WORDS, Form.PAIRS)
+_REPEATED: Final = (Form.WORDS, Form.PAIRS, Form.CACHES)
 ENV_FILE: Final = "env_file"
 """Name of the option for files of variables: it gives the field `environment` some of its pairs."""
 

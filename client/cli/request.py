@@ -117,7 +117,7 @@ def _given(field: Field, options: Mapping[str, Given], sources: Sources) -> obje
     elif field.form is Form.PAIRS:
         value = pairs_of(field.flag, _words(options, field.name)) or None
         sources.note_option(field.name, field.flag, value or ())
-    elif field.form is Form.WORDS:
+    elif field.form in (Form.WORDS, Form.CACHES):
         value = _words(options, field.name) or None
     parts: dict[str, object] = {}
     for more in field.more:

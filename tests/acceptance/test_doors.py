@@ -204,7 +204,8 @@ def padded(size_bytes: int) -> Map:
 
 
 BY_TASK_TOKEN = {  # it proves the lease
-    *("UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob", "ReadJobStdin", "HaveBlobs", "PutBlob")
+    *("UpdateJob", "PublishJobEvents", "CompleteJob", "ReleaseJob", "ReadJobStdin", "HaveBlobs", "PutBlob"),
+    *("GetCache", "PutCache"),
 }
 LISTS = {"ListJobs", "ListQueues", "ListSecrets", "ListAgents", "ListBrokers"}
 

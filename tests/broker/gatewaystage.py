@@ -20,8 +20,9 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.watchers import Watchers
 from airunner.certs.allowlist import Entry, PeerRole
 from airunner.protocol import replies
+from airunner.protocol.message import Message
 from airunner.protocol.names import JobId
-from airunner.protocol.replies import Message, Reply
+from airunner.protocol.replies import Reply
 from airunner.transport.memory import MemoryPublisher
 from tests.broker.stage import (
     FakeAuthority,

@@ -17,7 +17,7 @@ from airunner.certs.principal import ALL_ROLES, ANONYMOUS, Principal
 from airunner.protocol.coding import encode
 from airunner.protocol.errors import Busy, Forbidden, Quota, Unauthenticated
 from airunner.protocol.frames import pack_request
-from airunner.protocol.replies import Message
+from airunner.protocol.message import Message
 from airunner.protocol.requests import ListJobs, Ping, RemoveSecret, StoreRequest
 from tests.broker.stage import WALL_MS, dequeue, request_id
 from tests.protocol.examples import REQUESTS

@@ -15,8 +15,9 @@ from airunner.protocol import replies, requests
 from airunner.protocol.coding import encode
 from airunner.protocol.frames import SERVED, pack_request
 from airunner.protocol.job import JobState, Result
+from airunner.protocol.message import LeaseRef, Message
 from airunner.protocol.names import JobId, WatchKey
-from airunner.protocol.replies import AgentSummary, LeaseRef, Message, Refused, Verdict
+from airunner.protocol.replies import AgentSummary, Refused, Verdict
 from airunner.protocol.requests import ListJobs, Ping
 from tests.broker.gatewaystage import EVENTS_PORT, Stage
 from tests.broker.stage import (

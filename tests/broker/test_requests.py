@@ -20,9 +20,10 @@ from airunner.broker.store.contract import Engine, JobFilter
 from airunner.broker.store.quotas import Quotas
 from airunner.certs.principal import Role
 from airunner.protocol.job import JobState
+from airunner.protocol.message import Asking, Message, reply_type
 from airunner.protocol.names import JobId, Name
-from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsListed, Message, Refused
-from airunner.protocol.requests import Asking, Request, StoreRequest, reply_type
+from airunner.protocol.replies import JobCancelled, JobsEnqueued, JobsListed, Refused
+from airunner.protocol.requests import Request, StoreRequest
 from airunner.transport.memory import MemoryPublisher
 from tests.broker.stage import Disk, FakeAuthority, FakeRouter, acting, dequeue, edges, enqueue
 from tests.conformance.memory import MemoryEngine

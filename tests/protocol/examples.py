@@ -6,13 +6,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.protocol import events, replies, requests
+from airunner.protocol import cacherequests, events, replies, requests
 from airunner.protocol.blobs import Slice, packed
 from airunner.protocol.bounds import DEPTH_MAX
+from airunner.protocol.caches import Cache, CacheEntry, CacheSummary, SaveWhen
 from airunner.protocol.fields import JobSpec, TerminalSize
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Result, Usage
 from airunner.protocol.jobretry import RetryOn, RetryPolicy
 from airunner.protocol.logsearch import LogLine, SearchPlace, UnfinishedLine
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import JobId, task_token
 from airunner.protocol.replies import QueueMode, QueueSummary
 
@@ -21,7 +23,7 @@ JOB_ID: Final = JobId("019b7765-6400-7000-8000-000000000001")
 SEED: Final = bytes(range(32))
 TOKEN: Final = task_token(SEED, JOB_ID, 1)
 BLOB: Final = packed(b"3 pieces")
-LEASE: Final = replies.LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
+LEASE: Final = LeaseRef(job_id=JOB_ID, attempt=1, task_token=TOKEN)
 SPEC: Final = JobSpec(
     command="sh",
     args=("-c", "make test"),
@@ -41,6 +43,16 @@ SPEC: Final = JobSpec(
     terminal=TerminalSize(cols=120, rows=40),
     depth=1,
     submodules=True,
+    caches=(
+        Cache(
+            name="go",
+            paths=("~/.cache/go-build",),
+            key=("**/go.sum",),
+            label="release",
+            restore=False,
+            save=SaveWhen.ALWAYS,
+        ),
+    ),
 )
 
 USAGE: Final = Usage(
@@ -137,6 +149,12 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "HaveBlobs": requests.HaveBlobs(lease=LEASE, ids=(BLOB.id,)),
     "PutBlob": requests.PutBlob(lease=LEASE, blobs=(BLOB,)),
     "GetBlob": requests.GetBlob(ids=(BLOB.id,)),
+    "GetCache": cacherequests.GetCache(lease=LEASE, label="default", name="go", key="0a1b"),
+    "PutCache": cacherequests.PutCache(
+        lease=LEASE, label="default", name="go", key="0a1b", size_bytes=8, index=(Slice(BLOB.id, 0, 8),), ids=BLOB.id
+    ),
+    "ListCaches": cacherequests.ListCaches(queue="default", after=("default", "default", "go", "0a1b")),
+    "RemoveCaches": cacherequests.RemoveCaches(queue="default", label="default", name="go", key="0a"),
     "SendInput": requests.SendInput(job_id=JOB_ID, resize=TerminalSize(cols=120, rows=40)),
     "CancelJob": requests.CancelJob(job_id=JOB_ID),
     "RetryJob": requests.RetryJob(job_id=JOB_ID),
@@ -191,6 +209,26 @@ REPLIES: Final[dict[str, replies.Reply]] = {
     "BlobsMissing": replies.BlobsMissing(missing=(0,)),
     "BlobsPut": replies.BlobsPut(),
     "BlobsGot": replies.BlobsGot(blobs=(BLOB,)),
+    "CacheFound": replies.CacheFound(
+        entry=CacheEntry(key="0a1b", job_id=JOB_ID, saved_ms=NOW_MS, size_bytes=8, index=(Slice(BLOB.id, 0, 8),))
+    ),
+    "CachePut": replies.CachePut(),
+    "CachesListed": replies.CachesListed(
+        caches=(
+            CacheSummary(
+                queue="default",
+                label="default",
+                name="go",
+                key="0a1b",
+                job_id=JOB_ID,
+                saved_ms=NOW_MS,
+                used_ms=NOW_MS,
+                size_bytes=8,
+            ),
+        ),
+        more=True,
+    ),
+    "CachesRemoved": replies.CachesRemoved(count=2),
     "JobStdinRead": replies.JobStdinRead(data=b"3\n"),
     "InputSent": replies.InputSent(state=JobState.RUNNING),
     "JobCancelled": replies.JobCancelled(state=JobState.RUNNING),

@@ -8,7 +8,19 @@ from typing import get_args
 import msgspec
 import pytest
 
-from airunner.protocol import bounds, events, fields, frames, job, jobretry, logsearch, replies, requests
+from airunner.protocol import (
+    bounds,
+    caches,
+    events,
+    fields,
+    frames,
+    job,
+    jobretry,
+    logsearch,
+    message,
+    replies,
+    requests,
+)
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import EventBody
 from airunner.protocol.job import JobState
@@ -16,14 +28,14 @@ from airunner.protocol.requests import Request
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 TAGGED = [*get_args(Request), *get_args(replies.Reply), *get_args(EventBody)]
-INNER = {msgspec.Struct, fields.Field, events.Event, events.UnknownBody}  # never on the wire
+INNER = {msgspec.Struct, fields.Field, events.Event, events.UnknownBody, message.Message}  # never on the wire
 PARTS = {
     struct
-    for module in (events, fields, job, jobretry, logsearch, replies, requests)
+    for module in (caches, events, fields, job, jobretry, logsearch, message, replies, requests)
     for struct in vars(module).values()
     if isinstance(struct, type) and issubclass(struct, msgspec.Struct) and not struct.__struct_config__.tag
 }
-ENUMS = (events.Stream, fields.ProcessType, job.Reason, replies.Verdict, replies.QueueMode)
+ENUMS = (events.Stream, caches.SaveWhen, fields.ProcessType, job.Reason, replies.Verdict, replies.QueueMode)
 WORDS = [*(word for enum in ENUMS for word in enum), *PeerError.codes()]
 
 

@@ -29,7 +29,8 @@ from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.transactions import Transactions
 from airunner.protocol import reconnect as retry
 from airunner.protocol.errors import NoSpace
-from airunner.protocol.replies import JobLease, LeaseRef
+from airunner.protocol.message import LeaseRef
+from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import EventBatch
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.conformance.memory import MemoryEngine

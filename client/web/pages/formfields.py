@@ -34,7 +34,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "Checkout": ("repository", "branch", "commit", "ref", "depth", "submodules", "dissociate", "working_directory"),
         "Environment and secrets": ("environment", "secrets", "secret_files", "no_redact"),
         "Console": ("process_type", "terminal", "merge_output"),
-        "Artifacts": ("artifacts", "artifact_required"),
+        "Files": ("artifacts", "artifact_required", "caches"),
         "Limits and retries": ("timeout_seconds", "retry", "max_attempts", "cancel_signal", "expires"),
         "When and where": ("priority", "not_before_ms", "require"),
         "Notes": ("owner", "metadata"),
@@ -43,7 +43,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
 """Fields of each group; a field that is in none comes last, in a group of its own."""
 OPEN: Final = ("Command", "Checkout")  # groups that are shown without a click
 _OTHERS: Final = "More"
-_LISTS: Final = (Form.WORDS, Form.PAIRS)
+_LISTS: Final = (Form.WORDS, Form.PAIRS, Form.CACHES)
 _KINDS: Final = {Form.NUMBER: "number", Form.CHOICE: "select", Form.SIGNAL: "select", Form.SWITCH: "checkbox"}
 _STAND_INS: Final = {"command": "true", "repository": "https://example.org/x.git"}
 _RELATIVE: Final = "expected a URL with its scheme, or the whole path of a folder on the agents' machines"
@@ -148,7 +148,7 @@ def _written(field: Field, texts: Texts) -> object:
     match field.form:
         case Form.SWITCH:
             return bool(text)
-        case Form.WORDS:
+        case Form.WORDS | Form.CACHES:
             return _lines(text)
         case Form.PAIRS:
             return dict(map(_pair, filter(None, _lines(text))))

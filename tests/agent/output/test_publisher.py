@@ -34,15 +34,9 @@ from airunner.protocol.events import (
     encode_bodies,
 )
 from airunner.protocol.job import JobState, Reason, Result
+from airunner.protocol.message import LeaseRef
 from airunner.protocol.names import JobId
-from airunner.protocol.replies import (
-    BatchStored,
-    JobCompleted,
-    JobEventsPublished,
-    JobReleasedReply,
-    LeaseRef,
-    Refused,
-)
+from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, JobReleasedReply, Refused
 from airunner.protocol.requests import LAST_BYTES_MAX, PublishJobEvents, ReleaseJob, Request
 from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.output.recording import EVERYTHING, recorder_in

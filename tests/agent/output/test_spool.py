@@ -22,7 +22,7 @@ from airunner.agent.output.spool import (
     SpoolHeader,
 )
 from airunner.protocol.compression import BATCH_BYTES_MAX
-from airunner.protocol.replies import LeaseRef
+from airunner.protocol.message import LeaseRef
 from tests.agent.output.recording import no_more_than
 
 LEASE = {"job_id": "0192-job", "attempt": 3, "task_token": b"t" * 32}

@@ -43,6 +43,7 @@ dissociate: true
 mergeOutput: true
 artifacts: [dist, "**/*.xml"]
 artifactRequired: true
+cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], restore: false, save: always}]
 require: {os: linux}
 """
 
