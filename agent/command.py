@@ -24,6 +24,7 @@ from airunner.transport.endpoints import BROKER_VARIABLE, DEFAULT_BROKER, endpoi
 if TYPE_CHECKING:
     from airunner.agent.checkout.mirrors import Mirrors
     from airunner.agent.home import LockedHome
+    from airunner.agent.workspace.blobcache import BlobCache
     from airunner.certs.home import Home
 
 SLOTS_SPAWNED_MAX = 256
@@ -34,6 +35,7 @@ MIRROR_GIB = 20
 LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 ARTIFACT_GIB = 10
+BLOB_GIB = 1
 FLUSH_KIB = 256
 FLUSH_KIB_MAX = 256  # what a batch takes (`batching.BATCH_BYTES_ROUGH_MAX`)
 GIB_MAX = 1_000_000
@@ -136,6 +138,14 @@ def agent_command(
     artifact_gib: Annotated[
         float, typer.Option(min=0.001, max=GIB_MAX, help="GiB of artifacts of one job; with more the job fails.")
     ] = ARTIFACT_GIB,
+    blob_gib: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=GIB_MAX,
+            help="GiB of disk for pieces of files from the broker, which are then not fetched again.",
+        ),
+    ] = BLOB_GIB,
     memory_max_mib: Annotated[
         int | None,
         typer.Option(min=8, help="Maximum memory of each job in MiB; needs control groups.", show_default="no limit"),
@@ -301,6 +311,7 @@ def agent_command(
         redact=tuple(redact or ()),
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck, planning.safe_paths(safe_directory or ())),
         mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
+        blobs=_blobs(locked.folder, blob_gib),
         random=SYSTEM.random,
         bases=bases,
         users=users,
@@ -333,6 +344,13 @@ def _mirrors(folder: Path, gib: float, *, copied: bool) -> Mirrors | None:
     from airunner.agent.launcher.offloading import offload
 
     return Mirrors(folder, offload, int(gib * _GIB), copied=copied) if gib else None
+
+
+def _blobs(folder: Path, gib: float) -> BlobCache | None:
+    """Return the blob cache of an agent, whose own folder is `folder`, if it may take any room."""
+    from airunner.agent.workspace.blobcache import FOLDER, BlobCache
+
+    return BlobCache(folder / FOLDER, int(gib * _GIB)) if gib else None
 
 
 def _open_box(home: Home, queue: str, name: str, box: bytes) -> bytes:

@@ -24,6 +24,7 @@ from typing import IO, Final
 
 from msgspec import Struct
 
+from airunner.protocol.blobs import TREE_REF
 from airunner.protocol.errors import EXIT_WRONG_STATE, OperatorError
 
 ELSEWHERE: Final = frozenset(
@@ -41,9 +42,6 @@ _QUIET: Final = (
     *("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.safecrlf=false"),
     *("-c", "pack.threads=1", "-c", "advice.addEmbeddedRepo=false"),  # with several threads packs differ each time
 )
-
-
-REF: Final = "refs/heads/airunner-tree"  # of the commit in the bundle
 
 
 class Capture(Struct, frozen=True):
@@ -114,7 +112,9 @@ def _commit(side: _Git, bundle: Path, repository: str, there: tuple[str, ...]) -
     bases = tuple(line[1:] for line in listed if line.startswith("-"))
     wanted = "".join(f"{line}\n" for line in (commit, *(f"^{base}" for base in bases)))
     with bundle.open("wb") as file:
-        file.write("".join(("# v2 git bundle\n", *(f"-{base}\n" for base in bases), f"{commit} {REF}\n\n")).encode())
+        file.write(
+            "".join(("# v2 git bundle\n", *(f"-{base}\n" for base in bases), f"{commit} {TREE_REF}\n\n")).encode()
+        )
         file.flush()
         side.run("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "-q", given=wanted, out=file)
     return Capture(repository, commit, tree, bases, bundle)

@@ -32,6 +32,7 @@ IDS_MAX: Final = 1_024  # ids in one request
 REQUEST_BYTES_MAX: Final = 1_048_576 + BLOB_BYTES_MAX  # blobs in one PutBlob or one reply to a GetBlob
 
 UPLOAD_BYTES: Final = 16
+TREE_REF: Final = "refs/heads/airunner-tree"  # of the commit in a bundle
 TREE_INDEX_MAX: Final = 8  # slices of a bundle's index: of some 180,000 slices, 180 GB
 UploadId = Annotated[bytes, Meta(min_length=UPLOAD_BYTES, max_length=UPLOAD_BYTES)]
 """Random id of an upload: what a client has put for a job that it is about to submit."""

@@ -20,6 +20,7 @@ from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.attempt import Attempt
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
+from airunner.agent.checkout.treebundle import Get
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
@@ -37,6 +38,7 @@ from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
+from airunner.agent.workspace.blobcache import CachedBlobs
 from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
@@ -161,13 +163,18 @@ class Slot(Struct, frozen=True):
         self.publisher.open(outbox)
         return Recorder(batcher, outbox, OutputLimit(self.plan.log_bytes_max))
 
+    def _get_blobs(self) -> Get:
+        """Return what gets blobs: through the agent's cache, if it has one."""
+        cache, get = self.surroundings.blobs, self.leaser.get_blobs
+        return get if cache is None else CachedBlobs(cache, get, self.surroundings.offload).get
+
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
         """Run the attempt until it has ended, and pass its result, if it has one, to the outbox.
 
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        broker = BrokerPort(self.leaser.read_stdin, self.leaser.get_blobs, self.uplink)
+        broker = BrokerPort(self.leaser.read_stdin, self._get_blobs(), self.uplink)
         attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, broker)
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):

@@ -17,6 +17,7 @@ from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.treebundle import Get
 from airunner.agent.launcher.contract import Launcher
+from airunner.agent.workspace.blobcache import BlobCache
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import Offload
 from airunner.protocol.replies import JobLease
@@ -43,6 +44,7 @@ class Surroundings(Struct, frozen=True):
     hooks: Path | None = None
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
+    blobs: BlobCache | None = None
     random: Callable[[], float] = float  # `float` returns 0.0: no jitter
     redact: tuple[str, ...] = ()  # further name patterns of variables whose values are secret
     bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR

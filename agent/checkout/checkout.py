@@ -27,10 +27,11 @@ from airunner.agent.checkout.remote import Remote, ambiguity_message, lacks, obj
 from airunner.agent.checkout.repository import Rules, refusal, rules_of_content
 from airunner.agent.checkout.revision import BRANCHES, TAGS, Kind, Source, wanted_of
 from airunner.agent.checkout.submodules import Submodules
-from airunner.agent.checkout.treebundle import REF, bases_of
+from airunner.agent.checkout.treebundle import bases_of
 from airunner.agent.launcher.contract import Starter
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
+from airunner.protocol.blobs import TREE_REF
 
 CHECKOUT_S_MAX: Final = 3_600.0  # seconds for a whole checkout, all git commands together
 SCRATCH: Final = ".lookup"  # folder in TMPDIR, removed before the job starts
@@ -251,7 +252,7 @@ class _Checkout:
             if await self._git.resolve(base) is None:
                 await self._fetch(base)
         local = self._git.at(self._git.folder, {**self._git.environment, "GIT_ALLOW_PROTOCOL": "file"})
-        await local.must_run("fetch", "--progress", "--no-tags", "--", str(bundle), REF)
+        await local.must_run("fetch", "--progress", "--no-tags", "--", str(bundle), TREE_REF)
 
 
 def _is_bundle(address: str) -> bool:

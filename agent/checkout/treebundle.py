@@ -19,7 +19,6 @@ from airunner.protocol.replies import BlobsGot
 from airunner.protocol.requests import GetBlob
 
 HEAD_BYTES_MAX: Final = 65_536  # of a bundle: its signature, and a line for each base
-REF: Final = "refs/heads/airunner-tree"  # of the commit in a bundle
 Get = Callable[[GetBlob], Awaitable[BlobsGot]]
 _slices = msgspec.msgpack.Decoder(tuple[Slice, ...])
 

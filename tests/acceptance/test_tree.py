@@ -46,6 +46,14 @@ def test_a_job_gets_the_working_tree_and_nothing_is_sent_twice(standing: Cluster
     assert (work / ".git" / "index").stat().st_mtime_ns == before
 
 
+def test_a_tree_that_the_agent_has_seen_is_not_fetched_again(cluster: Cluster, work: Path) -> None:
+    cluster.agent()
+    job_id = _ended(cluster, submitted(cluster, "--tree", str(work), "--", *SHOW))
+    for file in (cluster.home / "broker/blobs").glob("*/blobs/*/*"):
+        file.write_bytes(b"broken")
+    assert cluster.airunner("retry", "--quiet", job_id).stdout == b"changed\nnew\nUncommitted work\nfirst\n"
+
+
 def _ended(cluster: Cluster, job_id: str) -> str:
     assert cluster.airunner("wait", job_id).returncode == 0
     return job_id

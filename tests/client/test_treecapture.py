@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from airunner.client.treecapture import REF, captured
+from airunner.client.treecapture import captured
+from airunner.protocol.blobs import TREE_REF
 from airunner.protocol.errors import OperatorError
 
 ENVIRON = {
@@ -236,7 +237,7 @@ def test_the_captured_tree_is_gits_own_and_the_repository_stays_as_it_was(
         if capture.bundle is not None:
             assert again.bundle is not None
             assert capture.bundle.read_bytes() == again.bundle.read_bytes()
-            git(there, "fetch", "--quiet", str(capture.bundle), REF)
+            git(there, "fetch", "--quiet", str(capture.bundle), TREE_REF)
         assert all(git(there, "cat-file", "-t", base) == "commit" for base in capture.bases)
         git(there, "checkout", "--quiet", "--detach", capture.commit)
         assert git(there, "rev-parse", "HEAD^{tree}") == capture.tree
@@ -257,7 +258,7 @@ def test_a_repository_without_a_commit_is_captured_whole(tmp_path: Path) -> None
         assert capture.bases == ()
         assert capture.bundle is not None
         git(tmp_path, "init", "--quiet", "there")
-        git(tmp_path / "there", "fetch", "--quiet", str(capture.bundle), REF)
+        git(tmp_path / "there", "fetch", "--quiet", str(capture.bundle), TREE_REF)
         git(tmp_path / "there", "checkout", "--quiet", capture.commit)
         assert (tmp_path / "there" / "file").read_text() == "content"
 

@@ -1,0 +1,91 @@
+"""The agent's cache of blobs: what it has read is not requested again, and nothing that is broken is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airunner.agent.launcher.offloading import offload
+from airunner.agent.workspace.blobcache import BlobCache, CachedBlobs
+from airunner.protocol.blobs import Blob, packed
+from airunner.protocol.replies import BlobsGot
+from airunner.protocol.requests import GetBlob
+
+BLOBS = [packed(os.urandom(1_000) + bytes([number])) for number in range(6)]
+SIZE = len(BLOBS[0].content)
+IDS = tuple(blob.id for blob in BLOBS)
+
+
+def cache_in(folder: Path, blobs: int = 100) -> BlobCache:
+    return BlobCache(folder, blobs * SIZE)
+
+
+def file_of(folder: Path, blob: Blob) -> Path:
+    (file,) = folder.glob(f"*/{blob.id.hex()}")
+    return file
+
+
+def test_a_blob_is_kept_for_this_agent_and_the_next_one(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path / "blobs")
+    assert cache.get(IDS[0]) is None
+    cache.put(BLOBS[:2])
+    for each in (cache, cache_in(tmp_path / "blobs")):
+        assert each.get(IDS[0]) == BLOBS[0]
+        assert each.missing(IDS) == list(IDS[2:])
+
+
+def test_a_broken_blob_is_as_good_as_none(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path)
+    cache.put(BLOBS)
+    file_of(tmp_path, BLOBS[0]).write_bytes(b"")
+    file_of(tmp_path, BLOBS[1]).write_bytes(BLOBS[2].content)
+    file_of(tmp_path, BLOBS[3]).unlink()
+    assert [cache.get(each) for each in (IDS[0], IDS[1], IDS[3])] == [None] * 3
+    assert cache.missing(IDS) == [IDS[0], IDS[1], IDS[3]]
+    cache.put(BLOBS)
+    assert cache.first(IDS) == tuple(BLOBS)
+
+
+def test_of_more_than_the_bound_the_blobs_go_that_were_not_used_for_the_longest_time(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path, 5)
+    for second, blob in enumerate(BLOBS[:4]):
+        cache.put([blob])
+        os.utime(file_of(tmp_path, blob), (second, second))
+    assert cache.get(IDS[0]) is not None
+    again = cache_in(tmp_path, 5)
+    again.put(BLOBS[4:])
+    assert again.missing(IDS) == [IDS[1], IDS[2]], "a tenth is removed beyond the bound"
+    assert sum(file.stat().st_size for file in tmp_path.glob("*/*")) <= 5 * SIZE
+
+
+def test_what_a_killed_agent_was_writing_is_removed(tmp_path: Path) -> None:
+    torn = tmp_path / ".new-0123"
+    torn.write_bytes(b"half")
+    cache = cache_in(tmp_path)
+    assert cache.missing(IDS) == list(IDS)
+    assert not torn.exists()
+
+
+def test_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "blobs").touch()
+    cache = cache_in(tmp_path / "blobs")
+    cache.put(BLOBS)
+    assert cache.get(IDS[0]) is None
+
+
+async def test_only_what_the_agent_has_not_seen_is_requested(tmp_path: Path) -> None:
+    requested: list[tuple[bytes, ...]] = []
+
+    async def get(request: GetBlob) -> BlobsGot:
+        requested.append(request.ids)
+        return BlobsGot(blobs=tuple(blob for blob in BLOBS if blob.id in request.ids))
+
+    cache = cache_in(tmp_path)
+    cache.put(BLOBS[2:3])
+    blobs = CachedBlobs(cache, get, offload)
+    for _ in range(2):
+        got: list[Blob] = []
+        while len(got) < len(IDS):
+            got += (await blobs.get(GetBlob(ids=IDS[len(got) :]))).blobs
+        assert got == BLOBS
+        assert requested == [IDS[:2], IDS[3:]]
