@@ -13,8 +13,8 @@
   `reports.py` writes lines for the operator.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes the job's folders; `checkout/`
   puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output;
-  `artifacts/` stores the files that the job leaves.
+  `artifacts/` stores the files that the job leaves, and `returning/` what it changed in its checkout.
 
 Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, artifacts,
-plan, leases, attempt, home, agent, running, command.
+returning, plan, leases, attempt, home, agent, running, command.
 """

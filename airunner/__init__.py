@@ -79,6 +79,7 @@ __all__ = [
     "Result",
     "RetryOn",
     "RetryPolicy",
+    "Returned",
     "SaveWhen",
     "SavedHead",
     "SearchPlace",

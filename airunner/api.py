@@ -52,6 +52,7 @@ from airunner.protocol.events import OutputTruncated as OutputTruncated
 from airunner.protocol.events import ProcessEnd as ProcessEnd
 from airunner.protocol.events import ProcessError as ProcessError
 from airunner.protocol.events import ProcessStart as ProcessStart
+from airunner.protocol.events import Returned as Returned
 from airunner.protocol.events import Stream as Stream
 from airunner.protocol.events import TerminalResize as TerminalResize
 from airunner.protocol.events import UnknownBody as UnknownBody

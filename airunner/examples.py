@@ -56,6 +56,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner artifacts @last get 'dist/*.whl' -o out",
             "airunner artifacts 3f2a cat report.xml",
         ),
+        "apply": (
+            "airunner apply @last",
+            "airunner apply 3f2a --branch formatted",
+            "airunner apply @last --patch > changes.patch",
+        ),
         "verify": (
             "airunner verify 3f2a",
             "airunner verify @last --save-head build.head",

@@ -28,7 +28,8 @@ EXIT_CODES: Final = (
         "65",
         (
             "not possible in this state: the job to `cancel` had ended, the one to `retry` has not finished, the queue "
-            "is being drained; `verify`: the log was changed; `artifacts`: a path leads out of the folder"
+            "is being drained; `verify`: the log was changed; `artifacts`: a path leads out of the folder; "
+            "`apply`: a conflict, or uncommitted changes of the same files"
         ),
     ),
     ("66", "no such job or file of a job, no such queue to resume, or no such cluster"),

@@ -16,10 +16,10 @@ from airunner.protocol.errors import OperatorError
 
 ONE_CALL: Final = frozenset(
     """
-    after all any any-queue args attempt branch command commit config context env env-file event-filter follow
-    force format from-file from-sequence from-timestamp grant-to grep head ignore-case key label move name
-    not-before output playback pty ref request-id role save-head secret secret-file since state stderr stdout
-    subject until watch working-directory yes
+    after all any any-queue args attempt branch check command commit config context env env-file event-filter
+    follow force format from-file from-sequence from-timestamp grant-to grep head ignore-case key label move name
+    not-before output patch playback pty ref request-id role save-head secret secret-file since state stderr
+    stdout subject until watch working-directory yes
     """.split()  # noqa: SIM905 - words
 )
 """Options that say what one call is about: as a setting they would surprise, or would choose jobs in silence."""

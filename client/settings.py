@@ -47,8 +47,8 @@ NAMES: Final = frozenset(
     machine-connections max max-attempts memory-max-mib merge-output metadata metrics-tenant mirror-gib monitor
     namespace no-redact oidc-client-id oidc-client-secret-file oidc-groups-claim oidc-issuer oidc-map oidc-scope
     oidc-subject-claim oidc-tenant on-interrupt owner pids-max priority process-type public-url queue quiet raw
-    redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on run-as safe-directory script
-    signers signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail
+    redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on return run-as safe-directory
+    script signers signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail
     template tenant-gib tenant-requests tenant-waiting tenant-watched terminal timeout timestamps token token-file
     tree ttl visibility-timeout web web-listen
     """.split()  # noqa: SIM905 - words

@@ -13,35 +13,20 @@ left out, filters and line endings are applied. The same state gives the same co
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from msgspec import Struct
 
+from airunner.client.localgit import LocalGit, repository_around
 from airunner.protocol.blobs import TREE_REF
-from airunner.protocol.errors import EXIT_WRONG_STATE, OperatorError
-
-ELSEWHERE: Final = frozenset(
-    {
-        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
-        *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX"),
-    }
-)
-"""Variables that point git to another repository; a git hook has them, for example."""
 
 MESSAGE: Final = "Uncommitted work"
 AUTHOR: Final = ("airunner", "airunner@localhost")
 _GITLINK: Final = "160000"
-_QUIET: Final = (
-    *("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.safecrlf=false"),
-    *("-c", "pack.threads=1", "-c", "advice.addEmbeddedRepo=false"),  # with several threads packs differ each time
-)
 
 
 class Capture(Struct, frozen=True):
@@ -66,12 +51,11 @@ def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Seque
 
     Raises `OperatorError`: it is no working tree, has conflicts or a submodule with changes, or git fails.
     """
-    git = _Git(folder, {name: value for name, value in environ.items() if name not in ELSEWHERE})
-    git = git.at(Path(git.text("rev-parse", "--show-toplevel")))
-    _refuse_conflicts(git)
+    git = repository_around(folder, environ, "the tree cannot be captured")
+    git.refuse_conflicts()
     _refuse_dirty_submodules(git)
     with tempfile.TemporaryDirectory(prefix="airunner-tree-") as scratch:
-        side = _side(git, Path(scratch))
+        side = git.beside(Path(scratch))
         side.run("add", "--all", "--", ".")
         if include_ignored:
             side.run("add", "--force", "--", *(f":(top,glob){pattern}" for pattern in include_ignored))
@@ -79,7 +63,7 @@ def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Seque
         yield _commit(side, Path(scratch) / "bundle", *_remote_of(git))
 
 
-def _remote_of(git: _Git) -> tuple[str, tuple[str, ...]]:
+def _remote_of(git: LocalGit) -> tuple[str, tuple[str, ...]]:
     """Return the address to clone from, and how git names the refs that are there, as far as it knows."""
     branch = git.text("symbolic-ref", "--quiet", "--short", "HEAD", codes=(0, 1))
     remotes = git.text("remote").split()
@@ -91,7 +75,7 @@ def _remote_of(git: _Git) -> tuple[str, tuple[str, ...]]:
     return str((git.folder / address).resolve()) if (git.folder / address).is_dir() else address, (f"--remotes={name}",)
 
 
-def _commit(side: _Git, bundle: Path, repository: str, there: tuple[str, ...]) -> Capture:
+def _commit(side: LocalGit, bundle: Path, repository: str, there: tuple[str, ...]) -> Capture:
     tree = side.text("write-tree")
     head = side.text("rev-parse", "--quiet", "--verify", "HEAD^{commit}", codes=(0, 1))
     commit = head
@@ -110,7 +94,7 @@ def _commit(side: _Git, bundle: Path, repository: str, there: tuple[str, ...]) -
     if not listed:
         return Capture(repository, commit, tree, (commit,), None)
     bases = tuple(line[1:] for line in listed if line.startswith("-"))
-    wanted = "".join(f"{line}\n" for line in (commit, *(f"^{base}" for base in bases)))
+    wanted = "".join(f"{line}\n" for line in (commit, *(f"^{base}" for base in bases))).encode()
     with bundle.open("wb") as file:
         file.write(
             "".join(("# v2 git bundle\n", *(f"-{base}\n" for base in bases), f"{commit} {TREE_REF}\n\n")).encode()
@@ -120,91 +104,22 @@ def _commit(side: _Git, bundle: Path, repository: str, there: tuple[str, ...]) -
     return Capture(repository, commit, tree, bases, bundle)
 
 
-def _side(git: _Git, scratch: Path) -> _Git:
-    """Return a git that works on a copy of the index, and writes objects to a folder of its own."""
-    objects, index = scratch / "objects", scratch / "index"
-    objects.mkdir()
-    present = git.folder / git.text("rev-parse", "--git-path", "index")
-    if present.exists():
-        shutil.copy2(present, index)  # with its time, by which git knows whether a file may have changed since
-    alternate = str(git.folder / git.text("rev-parse", "--git-path", "objects"))
-    quoted = alternate.replace("\\", "\\\\").replace('"', '\\"')
-    return git.with_environ(
-        {
-            "GIT_INDEX_FILE": str(index),
-            "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"',
-        }
-    )
-
-
-def _refuse_conflicts(git: _Git) -> None:
-    if unmerged := git.names("ls-files", "--unmerged", "-z"):
-        name = unmerged[0].split("\t", 1)[1]
-        raise _refused(f"{name} has conflicts: resolve them, and `git add` it")
-
-
-def _refuse_dirty_submodules(git: _Git) -> None:
+def _refuse_dirty_submodules(git: LocalGit) -> None:
     entries = git.names(
         "status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=none", "--no-renames"
     )
     for entry in entries:
         fields = entry.split(" ", 8)
         if fields[0] == "1" and fields[2].startswith("S") and fields[2][2:] != "..":
-            raise _refused(f"the submodule {fields[8]} has changes of its own: commit and push them there")
+            raise git.refused(f"the submodule {fields[8]} has changes of its own: commit and push them there")
 
 
-def _refuse_embedded(side: _Git) -> None:
+def _refuse_embedded(side: LocalGit) -> None:
     """Refuse a repository inside of the working tree that is no submodule: nobody could fetch its commit."""
     links = {line.split("\t", 1)[1] for line in side.names("ls-files", "--stage", "-z") if line.startswith(_GITLINK)}
     if not links:
         return
     declared = side.names("config", "-z", "--file", ".gitmodules", "--get-regexp", r"\.path$", codes=(0, 1))
     for link in sorted(links - {entry.split("\n", 1)[1] for entry in declared}):
-        raise _refused(f"{link} is a repository of its own, and no submodule: add it to .gitignore, or as a submodule")
-
-
-def _refused(why: str) -> OperatorError:
-    return OperatorError(f"the tree cannot be captured: {why}", exit_code=EXIT_WRONG_STATE)
-
-
-class _Git:
-    """git in a folder, as the user would run it there, but without hooks and monitors."""
-
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        self.folder = folder
-        self._environ = {**environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-
-    def at(self, folder: Path) -> _Git:
-        return _Git(folder, self._environ)
-
-    def with_environ(self, more: Mapping[str, str]) -> _Git:
-        return _Git(self.folder, {**self._environ, **more})
-
-    def run(
-        self, *words: str, given: str = "", out: IO[bytes] | int = subprocess.PIPE, codes: Sequence[int] = (0,)
-    ) -> bytes:
-        """Run git; return its output. Raises `OperatorError`: it fails, with git's own words."""
-        try:
-            done = subprocess.run(  # noqa: S603 - git, with words of ours
-                ["git", *_QUIET, *words],  # noqa: S607 - the user's
-                cwd=self.folder,
-                env=self._environ,
-                input=given.encode(),
-                stdout=out,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        except OSError as error:
-            raise _refused(f"git cannot be run in {self.folder}: {error.strerror}") from error
-        if done.returncode not in codes:
-            said = [line for line in os.fsdecode(done.stderr).splitlines() if not line.startswith("hint:")]
-            fatal = next((line for line in said if line.startswith(("fatal:", "error:"))), "".join(said[-1:]))
-            raise _refused(fatal.partition(": ")[2] or fatal or f"git {words[0]} failed")
-        return done.stdout or b""
-
-    def text(self, *words: str, codes: Sequence[int] = (0,)) -> str:
-        return os.fsdecode(self.run(*words, codes=codes)).rstrip("\n")
-
-    def names(self, *words: str, codes: Sequence[int] = (0,)) -> list[str]:
-        return os.fsdecode(self.run(*words, codes=codes)).split("\0")[:-1]
+        why = "is a repository of its own, and no submodule: add it to .gitignore, or as a submodule"
+        raise side.refused(f"{link} {why}")

@@ -210,6 +210,21 @@ class Artifact(Body, frozen=True, kw_only=True, tag="ARTIFACT"):
     index: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
 
 
+class Returned(Body, frozen=True, kw_only=True, tag="RETURNED"):
+    """What the job changed in its checkout, as a `commit` on top of `base`: the blobs of a Git bundle are stored.
+
+    The bundle lacks what `base` has. `files` counts the changed ones; without any there is no bundle, and the commit is
+    `base`. The slices are those of the bundle, as those of an ARTIFACT.
+    """
+
+    base: Text
+    commit: Text
+    files: Natural = 0
+    size_bytes: Natural = 0
+    slices: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
+    index: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
+
+
 AgentBody = (
     GitCloneStart
     | GitCloneProgress
@@ -224,6 +239,7 @@ AgentBody = (
     | OutputTruncated
     | LogSigned
     | Artifact
+    | Returned
 )
 BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody

@@ -35,7 +35,7 @@ from airunner.protocol.fieldtypes import (
     check_folder,
     check_secrets,
 )
-from airunner.protocol.filefields import ArtifactRequired, Artifacts, Caches, check_globs
+from airunner.protocol.filefields import ArtifactRequired, Artifacts, Caches, Returns, check_globs
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
@@ -285,6 +285,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdin_bytes: StdinBytes | None = None  # size of the standard input, which is stored beside the spec; None: no input
     tree: TreeBundle | None = None  # that brings the commit, or a part of its history, which the repository lacks
     caches: Caches = ()
+    returns: Returns = False
 
     def __post_init__(self) -> None:
         texts = _texts_of(self)

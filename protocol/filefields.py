@@ -42,6 +42,15 @@ Caches = Annotated[
     ),
 ]
 
+Returns = Annotated[
+    bool,
+    Field(
+        "Keep what the job changes in its checkout, as a commit: `airunner apply` brings it into a working tree.",
+        Form.SWITCH,
+        "--return",
+    ),
+]
+
 
 def check_globs(globs: Sequence[str]) -> None:
     """Check the globs of artifacts. Raises `FieldError`: one could match what is not below the checkout."""

@@ -51,4 +51,5 @@ class JobFields(TypedDict, total=False):
     owner: str
     metadata: Mapping[str, str]
     caches: Sequence[Cache]
+    returns: bool
     # end of job fields

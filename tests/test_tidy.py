@@ -31,6 +31,7 @@ FLOORS = [
     "checkout",
     "output",
     "artifacts",
+    "returning",
     "plan",
     "leases",
     "attempt",

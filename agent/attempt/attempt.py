@@ -19,7 +19,6 @@ import anyio.lowlevel
 from msgspec import convert
 from msgspec.structs import asdict, replace
 
-from airunner.agent.artifacts.step import ArtifactStep
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, NOT_FOUND, Hook, HookFailed, Hooks
 from airunner.agent.attempt.jobsecrets import (
     SecretMissing,
@@ -27,6 +26,7 @@ from airunner.agent.attempt.jobsecrets import (
     values_to_redact,
     write_files,
 )
+from airunner.agent.attempt.leaving import Leaving, leaves_anything
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
 from airunner.agent.checkout.checkout import Terms, check_out
@@ -206,7 +206,7 @@ class Attempt:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
             result = await self._attend(process)
-        return await self._leave_artifacts(await self._after(Hook.POST_COMMAND, result))
+        return await self._leave(await self._after(Hook.POST_COMMAND, result))
 
     def _not_started(self, failed: LaunchFailed) -> Result:
         """Record why the command could not be started, and return the attempt's result."""
@@ -242,25 +242,19 @@ class Attempt:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
 
-    async def _leave_artifacts(self, result: Result) -> Result:
-        """Store the job's artifacts, unless it is cancelled; return the attempt's result."""
-        if not self._spec.artifacts or result.state is JobState.CANCELLED:
-            return result
-        around = self._surroundings
-        step = ArtifactStep(
+    async def _leave(self, result: Result) -> Result:
+        """Store what the job leaves, unless it is cancelled; return the attempt's result."""
+        leaving = Leaving(
             self._lease,
             self._workspace,
             self._recorder,
             self._broker.uplink,
-            self._wall_ms,
+            self._surroundings,
             self._supervisor.say,
-            around.artifact_bytes_max,
+            self._jobs_launcher,
+            {**self._jobs_environ, **self._hooked},
         )
-        with cancelled_by(self._held.cancelled):
-            left = await step.run()
-            reason = None if left or result.state is not JobState.COMPLETED else Reason.ARTIFACT_MISSING
-            return replace(result, reason=reason or result.reason)
-        return replace(result, reason=Reason.CANCELLED)
+        return await leaving.run(result, self._commit, self._held.cancelled)
 
     def _restore_for(self, hook: Hook) -> None:
         """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
@@ -321,8 +315,8 @@ class Attempt:
 
     @property
     def _ends_soon(self) -> bool:
-        """Whether the result follows the end of the command at once: no hooks are run, and no artifacts are stored."""
-        return self._surroundings.hooks is None and not self._spec.artifacts
+        """Whether the result follows the end of the command at once: no hooks are run, and nothing is stored."""
+        return self._surroundings.hooks is None and not leaves_anything(self._spec)
 
     @property
     def _folder(self) -> Path:

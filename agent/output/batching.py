@@ -25,6 +25,7 @@ from airunner.protocol.events import (
     GitCloneProgress,
     Output,
     ProcessError,
+    Returned,
     Stream,
 )
 
@@ -159,6 +160,8 @@ def _bytes_of(body: AgentBody) -> int:
             return len(data)
         case ProcessError(message=text) | GitCloneError(message=text) | GitCloneProgress(message=text):
             return _CHAR_BYTES_MAX * len(text)
+        case Returned(slices=slices, index=index):
+            return _SMALL_BYTES + _SLICE_BYTES * (len(slices) + len(index))
         case Artifact(path=path, target=target, slices=slices, index=index):
             texts_bytes = _CHAR_BYTES_MAX * (len(path) + len(target))
             return _SMALL_BYTES + texts_bytes + _SLICE_BYTES * (len(slices) + len(index))

@@ -23,6 +23,7 @@ from airunner.protocol.events import (
     ProcessEnd,
     ProcessError,
     ProcessStart,
+    Returned,
     Stream,
     TerminalResize,
 )
@@ -62,6 +63,8 @@ class Redaction:
                 return msgspec.structs.replace(body, message=self._text(body.message))
             case Artifact():
                 return msgspec.structs.replace(body, path=self._text(body.path), target=self._text(body.target))
+            case Returned():
+                return body  # has only hashes and numbers
             case GitCloneEnd() | ProcessStart() | ProcessEnd() | Heartbeat() | TerminalResize() | OutputTruncated():
                 return body  # has only numbers, or the hash of a commit
             case Output():

@@ -143,6 +143,7 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
 
     Exits with 66 if there is no such job.
     """
+    from airunner.client.cli.apply import returned_text
     from airunner.client.cli.artifacts import artifacts_text
     from airunner.client.cli.attempts import ATTEMPT_KINDS, attempts_of
     from airunner.client.cli.explain import explain
@@ -164,14 +165,15 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             console.out_line("")
         why: Why | None = None
         attempts: Sequence[str] = ()
-        artifacts = ""
+        artifacts = returned = ""
         with suppress(PeerError):  # a damaged log: the job itself is shown
             why = await explain(client, found)
             if found.attempt > 1:
                 log = client.replay(found.id, kinds=ATTEMPT_KINDS)
                 attempts = attempts_of([event async for event in log])
             artifacts = await artifacts_text(client, found)
-        for line in job_lines(found, why, attempts, artifacts):
+            returned = await returned_text(client, found)
+        for line in job_lines(found, why, attempts, artifacts, returned):
             console.out_line(line)
     return exit_code
 

@@ -66,14 +66,16 @@ _WHY: Final = {
 """How `Why.text` is called, by the job's state; of a completed job the other facts say all."""
 
 
-def job_lines(job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = "") -> Iterator[str]:
+def job_lines(
+    job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = "", returned: str = ""
+) -> Iterator[str]:
     """Format a job in full, a line for each fact; `why` says why it waits or how it ended, and what comes next."""
-    for name, fact in job_facts(job, why, attempts, artifacts):
+    for name, fact in job_facts(job, why, attempts, artifacts, returned):
         yield f"{name + ':':<13} {one_line(fact)}"
 
 
 def job_facts(
-    job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = ""
+    job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = "", returned: str = ""
 ) -> Iterator[tuple[str, str]]:
     """List the facts about a job by name, those that are known."""
     spec = job.spec
@@ -98,6 +100,7 @@ def job_facts(
         *usage_facts(job, why.ran_ms if why is not None else None),
         ("events", str(job.last_sequence)),
         ("files", artifacts),
+        ("returned", returned),
         *_spec_facts(spec, pairs=True),
         *(("next", command) for command in (why.commands if why is not None else ())),
     ]

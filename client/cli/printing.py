@@ -109,6 +109,7 @@ class ConsolePrinter:
                 | events.TerminalResize()
                 | events.LogSigned()
                 | events.Artifact()
+                | events.Returned()
             ) if self._kinds:
                 return _asked_message(event.body)
             case events.GitCloneProgress(message=message) if not self._kinds and events.GIT_COUNT.match(message):
@@ -171,6 +172,7 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
             | events.TerminalResize()
             | events.LogSigned()
             | events.Artifact()
+            | events.Returned()
             | events.UnknownBody()
         ):
             return None
@@ -179,7 +181,12 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
 
 
 def _asked_message(
-    body: events.ProcessEnd | events.Heartbeat | events.TerminalResize | events.LogSigned | events.Artifact,
+    body: events.ProcessEnd
+    | events.Heartbeat
+    | events.TerminalResize
+    | events.LogSigned
+    | events.Artifact
+    | events.Returned,
 ) -> str:
     """Format an event that is shown only if its kind is asked for."""
     match body:
@@ -194,6 +201,8 @@ def _asked_message(
             return f"signed by its agent: {index} events"
         case events.Artifact(path=path, size_bytes=size_bytes):
             return f"artifact {one_line(path)}, {size_bytes:,} bytes"
+        case events.Returned(files=files, size_bytes=size_bytes):
+            return f"changes in {files:,} files are returned, {size_bytes:,} bytes" if files else "nothing was changed"
         case _:
             assert_never(body)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.client.treecapture import ELSEWHERE
+from airunner.client.localgit import ELSEWHERE
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
 

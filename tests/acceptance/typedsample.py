@@ -23,7 +23,9 @@ def narrowed(event: Event) -> str:
             return ""
         case airunner.GitCloneStart() | airunner.GitCloneProgress() | airunner.GitCloneEnd():
             return ""
-        case airunner.GitCloneError() | airunner.TerminalResize() | airunner.LogSigned() | airunner.Artifact():
+        case airunner.GitCloneError() | airunner.TerminalResize() | airunner.LogSigned():
+            return ""
+        case airunner.Artifact() | airunner.Returned():
             return ""
         case airunner.UnknownBody(kind=kind):
             return kind

@@ -88,6 +88,9 @@ EVENTS: Final[dict[str, events.EventBody]] = {
     "ARTIFACT": events.Artifact(
         timestamp_ms=NOW_MS, path="dist/app.tar", size_bytes=5, slices=(Slice(BLOB.id, 0, 3), Slice(BLOB.id, 7, 2))
     ),
+    "RETURNED": events.Returned(
+        timestamp_ms=NOW_MS, base="a" * 40, commit="b" * 40, files=2, size_bytes=5, slices=(Slice(BLOB.id, 0, 5),)
+    ),
     "LOG_SIGNED": events.LogSigned(
         timestamp_ms=NOW_MS,
         index=2,

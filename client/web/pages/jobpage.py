@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from airunner.client.artifactfiles import ArtifactFile
+from airunner.client.cli.apply import returned_text
 from airunner.client.cli.artifacts import files_at_end, total_text
 from airunner.client.cli.attempts import attempts_of
 from airunner.client.cli.causes import Why
@@ -127,13 +128,14 @@ async def summary_of(client: Client, job_id: str) -> Summary:
     now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
     phases = phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms)
     waits = bool(phases) and phases[-1].name == WAITING
+    facts = job_facts(job, why, attempts, returned=await returned_text(client, job))
     return Summary(
         job=job,
         why=why,
         attempts=attempts,
         phases=phases,
         attempt=job.attempt + waits,
-        facts=[(_fact_name(job, name), fact) for name, fact in job_facts(job, why, attempts) if name not in _SHOWN],
+        facts=[(_fact_name(job, name), fact) for name, fact in facts if name not in _SHOWN],
         command=shell_line(job.spec.argv),
         title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,

@@ -39,6 +39,7 @@ COMMANDS = [
     "monitor",
     "logs",
     "artifacts",
+    "apply",
     "list",
     "show",
     "cancel",

@@ -44,6 +44,7 @@ mergeOutput: true
 artifacts: [dist, "**/*.xml"]
 artifactRequired: true
 cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], restore: false, save: always}]
+returns: true
 require: {os: linux}
 """
 
