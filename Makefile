@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers fuzz web-fuzz screens web-screens web-large bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers cache-kills fuzz web-fuzz screens web-screens web-large bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,9 @@ chaos-ha: $(VENV)/.test ## kill, stop and part three brokers on PostgreSQL for S
 
 failovers: $(VENV)/.test ## fail PostgreSQL over to a standby N=20 times under load, and judge what is left; ASYNCHRONOUS=1
 	@$(BIN)/python -m tests.acceptance.failovers --failovers $(N) $(if $(ASYNCHRONOUS),--asynchronous)
+
+cache-kills: $(VENV)/.test ## kill jobs that write a cache, and their agent, N=20 times, and judge what the next jobs get
+	@$(BIN)/python -m tests.acceptance.cachekills --kills $(N)
 
 fuzz: $(VENV)/.test ## send a broker REQUESTS=1000000 and STREAMS=1000000 that are nonsense; SEED=N repeats
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --streams $(STREAMS) $(if $(SEED),--seed $(SEED))

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.slot import Slot
 from airunner.agent.attempt.surroundings import Surroundings
+from airunner.agent.caches.shelf import remove_unused
 from airunner.agent.checkout.mirrors import remove_unfinished
 from airunner.agent.leases.attemptcounts import AttemptCounts
 from airunner.agent.leases.health import Health
@@ -62,7 +63,7 @@ class Agent(Struct, frozen=True):
         metrics = AgentMetrics(self.plan, self.channel, occupancy, counts, renewer, health, publisher.room)
         self.channel.nudged = renewer.nudge
         for leftover in await self.surroundings.offload(
-            lambda: [*remove_workspaces(home, bases), *remove_unfinished(home)]
+            lambda: [*remove_workspaces(home, bases), *remove_unfinished(home), *remove_unused(home)]
         ):
             self.report(f"could not remove {leftover.path}: {leftover.why}; remove it by hand")
         spools = home / SPOOL_FOLDER

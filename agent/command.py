@@ -36,6 +36,7 @@ LOG_MIB_MAX = 1_024
 SPOOL_GIB = 10
 ARTIFACT_GIB = 10
 BLOB_GIB = 1
+CACHE_GIB = 20
 FLUSH_KIB = 256
 FLUSH_KIB_MAX = 256  # what a batch takes (`batching.BATCH_BYTES_ROUGH_MAX`)
 GIB_MAX = 1_000_000
@@ -146,6 +147,12 @@ def agent_command(
             help="GiB of disk for pieces of files from the broker, which are then not fetched again.",
         ),
     ] = BLOB_GIB,
+    cache_gib: Annotated[
+        float,
+        typer.Option(
+            min=0, max=GIB_MAX, help="GiB of disk for caches that the next jobs get without copying; none if 0."
+        ),
+    ] = CACHE_GIB,
     memory_max_mib: Annotated[
         int | None,
         typer.Option(min=8, help="Maximum memory of each job in MiB; needs control groups.", show_default="no limit"),
@@ -273,6 +280,7 @@ def agent_command(
     import anyio
 
     from airunner.agent.attempt.surroundings import Surroundings
+    from airunner.agent.caches.shelf import Shelf
     from airunner.agent.checkout.repository import Rules
     from airunner.agent.launcher.offloading import offload
     from airunner.agent.output.batching import flush_plan
@@ -312,6 +320,7 @@ def agent_command(
         rules=Rules(planning.schemes_of(allow_scheme), allow_local, fsck, planning.safe_paths(safe_directory or ())),
         mirrors=_mirrors(locked.folder, 0 if users else mirror_gib, copied=dissociate),
         blobs=_blobs(locked.folder, blob_gib),
+        shelf=Shelf(locked.folder, offload, int(cache_gib * _GIB)),
         random=SYSTEM.random,
         bases=bases,
         users=users,

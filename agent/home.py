@@ -8,7 +8,7 @@ $AIRUNNER_HOME/agent/
 │   ├── mark      random part of the AIRUNNER_MARK in the environment of each job's processes, see `launcher.mark`
 │   ├── groups    the control groups that launchers of this home have made, one path per line
 │   ├── spool/    one file for each attempt
-│   └── blobs/, mirrors/, workspaces/
+│   └── blobs/, caches/, mirrors/, workspaces/
 └── 2/            a second agent that runs at the same time
 ```
 """

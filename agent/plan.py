@@ -17,6 +17,7 @@ from airunner.agent.workspace.jobuser import JobUser, job_users, let_pass
 from airunner.agent.workspace.workspace import WORKSPACES_FOLDER
 from airunner.certs.home import Home
 from airunner.certs.ownership import unsafe_reason
+from airunner.certs.principal import DEFAULT_TENANT
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.durations import of_flag
 from airunner.protocol.envfile import ENV_FILE_BYTES_MAX, variable_of, variables_in
@@ -40,6 +41,7 @@ class Plan(Struct, frozen=True):
     visibility_ms: int
     home: Path
     version: str = ""  # of the installed airunner; empty: unknown
+    tenant: str = DEFAULT_TENANT  # to which the agent belongs
     tags: Mapping[str, str] = MappingProxyType({})  # tags of this agent, for jobs that require them
     log_bytes_max: int = 1 << 30  # limit of one attempt's logged output
     spool_bytes_max: int = 10 << 30  # limit of unacknowledged events, all attempts together

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from airunner.agent.agent import Agent
 from airunner.agent.attempt.surroundings import Surroundings
@@ -18,7 +19,7 @@ from airunner.certs.curve import SERVER_KEY, load_broker_public, load_client_pai
 from airunner.certs.home import Home
 from airunner.certs.principal import Role
 from airunner.certs.signing import LogSigner
-from airunner.certs.tokensource import token_source
+from airunner.certs.tokensource import tenant_of, token_source
 from airunner.transport.channel import Channel
 from airunner.transport.http import open_http
 from airunner.transport.patience import Patience
@@ -62,6 +63,7 @@ async def run(
             SYSTEM,
             Patience(notice=lambda endpoint, _: say(f"waiting for the broker at {endpoint}"), doubt=say),
         )
+        plan = replace(plan, tenant=tenant_of(tokens.token_at(SYSTEM.wall_ms() / 1_000)))
         reports = Reports(lambda lines: say(*lines))
         agent = Agent(plan, channel, surroundings, SYSTEM, reports.add, http=server, signer=LogSigner(pair.secret))
         async with anyio.create_task_group() as obeying:

@@ -10,12 +10,16 @@ A client keeps the token that it has minted, so that the next one on this machin
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
 
 from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, Role
@@ -140,6 +144,19 @@ class TokenSource:
             if self._kept is not None:
                 self._kept.write(self._token, now_s)
         return self._token
+
+
+class _Claims(Struct):
+    tenant: str = DEFAULT_TENANT
+
+
+def tenant_of(token: bytes) -> str:
+    """Read the tenant in a token, which only the broker can verify; without a token it is the default one."""
+    part = token.partition(b".")[2].partition(b".")[0]
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(part + b"=" * (-len(part) % 4)), type=_Claims).tenant
+    except (ValueError, msgspec.DecodeError):
+        return DEFAULT_TENANT
 
 
 def token_source(

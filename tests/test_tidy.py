@@ -32,6 +32,7 @@ FLOORS = [
     "output",
     "artifacts",
     "returning",
+    "caches",
     "plan",
     "leases",
     "attempt",

@@ -91,7 +91,7 @@ class ArtifactStep(Struct):
             self.say(_named("artifacts are left out:", collection.left_out))
         if self.stored:
             took_s = anyio.current_time() - began_s
-            self.say(f"artifacts: {_count(self.stored)}, {_size(self.stored_bytes)} in {took_s:.1f} s")
+            self.say(f"artifacts: {_count(self.stored)}, {size_in_words(self.stored_bytes)} in {took_s:.1f} s")
         return collection.unmatched
 
     async def _upload(self, tree: Tree, collection: Collection) -> None:
@@ -131,7 +131,8 @@ def _count(files: int) -> str:
     return "1 file" if files == 1 else f"{files:,} files"
 
 
-def _size(size_bytes: int) -> str:
+def size_in_words(size_bytes: int) -> str:
+    """Return a size for a line of the log."""
     unit, divisor = next(((unit, divisor) for unit, divisor in _UNITS if size_bytes >= divisor), ("bytes", 1))
     return f"{size_bytes} bytes" if divisor == 1 else f"{size_bytes / divisor:.1f} {unit}"
 

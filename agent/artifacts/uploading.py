@@ -1,4 +1,4 @@
-"""Uploading of artifacts: stores the pieces that the broker does not have, for all attempts of an agent.
+"""Uploading of pieces of files: stores those that the broker does not have, for all attempts of an agent.
 
 Pieces are stored by windows: their ids are sent first, then those of them that the broker lacks, several requests at a
 time. All attempts together have a bounded number of windows in memory and of bytes in flight. Requests are as large as
@@ -31,7 +31,7 @@ WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is se
 PUTS_MAX: Final = 4  # requests with blobs in flight at a time
 REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
-_FINAL: Final = (NotFound, StaleToken, NoBlobs, BadRequest, Forged)
+FINAL: Final = (NotFound, StaleToken, NoBlobs, BadRequest, Forged)
 """Refusals that no repeat mends. After any other, such as for lack of room or of a valid token, one may be accepted."""
 
 T = TypeVar("T")
@@ -70,13 +70,26 @@ class Uplink:
 
 
 class Upload:
-    """Upload of one attempt, whose lease is `lease`; `say` writes a line into its log."""
+    """Upload of one attempt, whose lease is `lease`.
 
-    def __init__(self, uplink: Uplink, lease: LeaseRef, say: Callable[[str], None]) -> None:
+    `say` writes a line into its log, which names `what` waits. Refusals that are `final` are not repeated.
+    """
+
+    def __init__(
+        self,
+        uplink: Uplink,
+        lease: LeaseRef,
+        say: Callable[[str], None],
+        what: str = "artifacts",
+        final: tuple[type[PeerError], ...] = FINAL,
+    ) -> None:
         keep_freed_memory()
         self._uplink = uplink
         self._lease = lease
         self._say = say
+        self._what = what
+        self._final = final
+        self.sent_bytes = 0  # of pieces that the broker has lacked
         self._waits = False  # the log says that the broker refuses
         self._taken: set[BlobId] = set()  # pieces that are stored, or are being
 
@@ -91,15 +104,16 @@ class Upload:
             return
         self._taken |= wanted.keys()
         ids = tuple(wanted)
-        missing = await self._missing(ids)
+        missing = await self.claim(ids)
         lacking = [wanted[ids[place]] for place in missing]
+        self.sent_bytes += sum(len(piece.content) for piece in lacking)
         blobs = deque(await self._uplink.offload(lambda: [packed(piece.content) for piece in lacking]))
         async with anyio.create_task_group() as group:
             for _ in range(PUTS_MAX):
                 group.start_soon(self._put, blobs)
 
-    async def _missing(self, ids: tuple[BlobId, ...]) -> tuple[int, ...]:
-        """Claim blobs, and return the places in `ids` of those that the broker lacks."""
+    async def claim(self, ids: tuple[BlobId, ...]) -> tuple[int, ...]:
+        """Claim blobs, and return the places in `ids` of those that the broker lacks. Raises as `store`."""
         channel = self._uplink.channel
         try:
             return (await self._asked(lambda: channel.ask(HaveBlobs(lease=self._lease, ids=ids)))).missing
@@ -128,13 +142,13 @@ class Upload:
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await retry(ask, self._uplink.backoff(), self._refused, final=_FINAL)
+            return await retry(ask, self._uplink.backoff(), self._refused, final=self._final)
         except (NotFound, StaleToken) as lost:
             raise LeaseEnded from lost
 
     def _refused(self, error: PeerError) -> None:
         if not self._waits:
-            self._say(f"artifacts wait for the broker: {error.message}")
+            self._say(f"{self._what} wait for the broker: {error.message}")
         self._waits = True
 
 

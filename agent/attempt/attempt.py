@@ -27,8 +27,9 @@ from airunner.agent.attempt.jobsecrets import (
     write_files,
 )
 from airunner.agent.attempt.leaving import Leaving, leaves_anything
-from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since
+from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since, result_of
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
+from airunner.agent.caches.step import CacheStep
 from airunner.agent.checkout.checkout import Terms, check_out
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.revision import Source
@@ -37,7 +38,6 @@ from airunner.agent.flag import cancelled_by
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     SHORT_S,
-    Exit,
     LaunchFailed,
     LaunchSpec,
     LeaseEnded,
@@ -115,6 +115,7 @@ class Attempt:
         self._checkout_ms = 0
         self._spent = Spent()
         self._borrowed = AsyncExitStack()
+        self._caches: CacheStep | None = None
 
     async def perform(self) -> Result:
         """Run the attempt and return its result. The job's timeout counts from the start of the command.
@@ -139,7 +140,7 @@ class Attempt:
         except PeerError as refused:
             self._supervisor.say(f"the broker cannot read the job's standard input: {refused.message}")
             return Result(reason=Reason.PROCESS_ERROR)
-        async with self._borrowed:  # keeps the checkout's mirror until the attempt's end
+        async with self._borrowed:  # keeps the checkout's mirror and the caches until the attempt's end
             try:
                 result = await self._run()
             except MachineRefused:
@@ -206,7 +207,10 @@ class Attempt:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
             result = await self._attend(process)
-        return await self._leave(await self._after(Hook.POST_COMMAND, result))
+        result = await self._leave(await self._after(Hook.POST_COMMAND, result))
+        if self._caches is not None:
+            await self._caches.save(result)
+        return result
 
     def _not_started(self, failed: LaunchFailed) -> Result:
         """Record why the command could not be started, and return the attempt's result."""
@@ -227,6 +231,12 @@ class Attempt:
             with cancelled_by(self._held.cancelled):
                 self._commit = await self._check_out()
             await self._run_hook(Hook.POST_CHECKOUT)
+        around, broker = self._surroundings, self._broker
+        if self._spec.caches and around.shelf is not None:
+            cancelled, say = self._held.cancelled, self._supervisor.say
+            step = CacheStep(self._lease, self._workspace, cancelled, around.shelf, broker.uplink, broker.tenant, say)
+            self._caches = await self._borrowed.enter_async_context(step)
+            await step.restore()
         await self._run_hook(Hook.PRE_COMMAND)
 
     async def _after(self, hook: Hook, result: Result) -> Result:
@@ -368,7 +378,7 @@ class Attempt:
                 usage=self._usage(),
             )
         )
-        return _result(ended.exit, ended.cut_short)
+        return result_of(ended.exit, ended.cut_short)
 
     def _usage(self) -> Usage | None:
         """Return the resources that the attempt has used so far; None: nothing was measured."""
@@ -379,11 +389,3 @@ class Attempt:
             checkout_ms=self._checkout_ms,
         )
         return usage if usage != Usage() else None
-
-
-def _result(ended: Exit, cut_short: Reason | None) -> Result:
-    assert (ended.exit_code is None) is not (ended.signal is None), "neither an exit code nor a signal, or both"
-    reason = cut_short or (Reason.OUT_OF_MEMORY if ended.oom else None)
-    if reason is None and ended.exit_code != 0:
-        reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE
-    return Result(exit_code=ended.exit_code, signal=ended.signal, reason=reason)

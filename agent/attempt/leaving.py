@@ -89,4 +89,4 @@ class Leaving(Struct):
 
 def leaves_anything(spec: JobSpec) -> bool:
     """Return whether a job is to leave anything."""
-    return bool(spec.artifacts or spec.returns)
+    return bool(spec.artifacts or spec.returns or spec.caches)

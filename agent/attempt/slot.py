@@ -20,6 +20,7 @@ from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.attempt import Attempt
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
+from airunner.agent.caches.shelf import place_of
 from airunner.agent.checkout.treebundle import Get
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
@@ -43,7 +44,7 @@ from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
-from airunner.protocol.fields import ProcessType
+from airunner.protocol.fields import JobSpec, ProcessType
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
 from airunner.protocol.shownspec import shown_command
@@ -136,7 +137,7 @@ class Slot(Struct, frozen=True):
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:
-            workspace = self.workspaces.acquire()
+            workspace = self.workspaces.acquire(self._seat(lease.spec) if lease.spec.caches else None)
             attempted.recorder = self._recorder(held)
             await self._perform(attempted, attempted.recorder, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
@@ -152,6 +153,14 @@ class Slot(Struct, frozen=True):
         else:
             await self._refuse(attempted, refusal)
         return attempted
+
+    def _seat(self, spec: JobSpec) -> str | None:
+        """Return the name of the workspace of jobs with the same caches; None: any name. Raises `OSError`."""
+        shelf = self.surroundings.shelf
+        if shelf is None:
+            return None
+        names = (f"{cache.label}/{cache.name}" for cache in spec.caches)
+        return shelf.seat(place_of(self.plan.tenant, spec.queue, *names))
 
     def _recorder(self, held: HeldLease) -> Recorder:
         """Create the attempt's spool, outbox and recorder. Raises `SpoolFailed`."""
@@ -174,7 +183,7 @@ class Slot(Struct, frozen=True):
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        broker = BrokerPort(self.leaser.read_stdin, self._get_blobs(), self.uplink)
+        broker = BrokerPort(self.leaser.read_stdin, self._get_blobs(), self.uplink, self.plan.tenant)
         attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, broker)
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):

@@ -23,7 +23,7 @@ from airunner.agent.output.characters import INCOMPLETE_S
 from airunner.agent.output.recorder import Recorder
 from airunner.protocol.events import OUTPUT_BYTES_MAX, ProcessError, Stream, TerminalResize
 from airunner.protocol.fields import TerminalSize
-from airunner.protocol.job import Reason
+from airunner.protocol.job import Reason, Result
 from airunner.protocol.printable import one_line
 
 GRACE_S: Final = 10.0  # seconds between SIGTERM and SIGKILL, for descendants that outlive their command
@@ -202,3 +202,12 @@ def _held(holders: list[Holder]) -> str:
 def _listed(heading: str, lines: list[str]) -> str:
     more = [f"  and {len(lines) - NAMED_MAX} more"] if len(lines) > NAMED_MAX else []
     return "\n".join([heading, *lines[:NAMED_MAX], *more])
+
+
+def result_of(ended: Exit, cut_short: Reason | None) -> Result:
+    """Return the result of a command that has ended; `cut_short`: the reason why it was ended."""
+    assert (ended.exit_code is None) is not (ended.signal is None), "neither an exit code nor a signal, or both"
+    reason = cut_short or (Reason.OUT_OF_MEMORY if ended.oom else None)
+    if reason is None and ended.exit_code != 0:
+        reason = Reason.SIGNAL if ended.exit_code is None else Reason.EXIT_CODE
+    return Result(exit_code=ended.exit_code, signal=ended.signal, reason=reason)

@@ -13,6 +13,7 @@ from airunner.agent.artifacts.step import ARTIFACT_BYTES_MAX
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.jobsecrets import OpenBox, no_keys
 from airunner.agent.attempt.supervisor import GRACE_S
+from airunner.agent.caches.shelf import Shelf
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.checkout.treebundle import Get
@@ -29,6 +30,7 @@ class BrokerPort(NamedTuple):
     read_stdin: Callable[[JobLease], Awaitable[bytes]]
     get_blobs: Get
     uplink: Uplink
+    tenant: str  # to which the agent, and each of its jobs, belongs
 
 
 class Surroundings(Struct, frozen=True):
@@ -45,6 +47,7 @@ class Surroundings(Struct, frozen=True):
     rules: Rules = Rules()
     mirrors: Mirrors | None = None
     blobs: BlobCache | None = None
+    shelf: Shelf | None = None  # for caches; None: jobs get none
     random: Callable[[], float] = float  # `float` returns 0.0: no jitter
     redact: tuple[str, ...] = ()  # further name patterns of variables whose values are secret
     bases: tuple[Path, ...] = ()  # folders for short paths to HOME and TMPDIR

@@ -99,16 +99,21 @@ class Offload(Protocol):
         ...
 
 
-def make_workspace(agent_home: Path, user: JobUser | None = None, bases: Sequence[Path] = ()) -> Workspace:
-    """Make a new workspace. It needs no thread: making five folders takes less time than waking one.
+def make_workspace(
+    agent_home: Path, user: JobUser | None = None, bases: Sequence[Path] = (), name: str | None = None
+) -> Workspace:
+    """Make a new workspace, of the name `name` unless there is one of it.
 
+    It needs no thread: making five folders takes less time than waking one.
     The link of its short paths is made in one of `bases`, see `shortpaths.py`.
 
     Raises `OperatorError`: the folder of all workspaces cannot be used; `WorkspaceFailed`: the machine refused, and
     nothing of this workspace is left.
     """
     folder = agent_home / WORKSPACES_FOLDER
-    workspace = Workspace(folder.absolute() / secrets.token_hex(NAME_BYTES), user)
+    if name is None or (folder / name).exists():
+        name = secrets.token_hex(NAME_BYTES)
+    workspace = Workspace(folder.absolute() / name, user)
     try:
         try:
             workspace.root.mkdir(FOLDER_MODE)

@@ -52,22 +52,25 @@ class Workspaces:
         self._unused: list[Workspace] = []
         self._made: dict[Workspace, _Made] = {}
 
-    def acquire(self) -> Workspace:
-        """Return an empty workspace that no other attempt uses or has changed. Raises as `make_workspace`."""
+    def acquire(self, name: str | None = None) -> Workspace:
+        """Return an empty workspace that no other attempt uses or has changed, if possible one of the name `name`.
+
+        Raises as `make_workspace`.
+        """
         if (user := self._users.assign()) is not None:
             try:
-                return make_workspace(self._home, user, self._bases)
+                return make_workspace(self._home, user, self._bases, name)
             except BaseException:
                 self._users.give_back(user)
                 raise
-        while self._unused:
+        while self._unused and name is None:
             workspace = self._unused.pop()
             made = self._made[workspace]
             if workspace.link is None or _is_there(made):
                 made.old = monotonic() - made.made_s >= OLD_S
                 return workspace
             self._remove(workspace)
-        workspace = make_workspace(self._home, bases=self._bases)
+        workspace = make_workspace(self._home, None, self._bases, name)
         places = [*workspace.folders, workspace.root]
         if workspace.link is not None:
             places.insert(0, workspace.link.parent)

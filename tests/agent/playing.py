@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from airunner.agent.agent import Agent
 from airunner.agent.artifacts.step import ARTIFACT_BYTES_MAX
 from airunner.agent.attempt.surroundings import Surroundings
+from airunner.agent.caches.shelf import Shelf
 from airunner.agent.checkout.repository import Rules
 from airunner.agent.launcher.contract import (
     Exit,
@@ -47,6 +48,7 @@ from tests.client.wire import Wire, brokered, edges
 
 CANCEL_GRACE_S = 7.0
 VISIBILITY_S = 300
+CACHE_BYTES = 1 << 30
 
 
 class PlayedSource:
@@ -205,6 +207,7 @@ class Stage:
             inline,
             CANCEL_GRACE_S,
             hooks=self.hooks,
+            shelf=Shelf(self.plan.home, inline, CACHE_BYTES),
             rules=Rules(allow_local=True),
             variables=self.variables,
             artifact_bytes_max=self.artifact_bytes_max,
