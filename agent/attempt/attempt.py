@@ -116,6 +116,7 @@ class Attempt:
         self._spent = Spent()
         self._borrowed = AsyncExitStack()
         self._caches: CacheStep | None = None
+        self._leaves = leaves_anything(self._spec)
 
     async def perform(self) -> Result:
         """Run the attempt and return its result. The job's timeout counts from the start of the command.
@@ -207,7 +208,9 @@ class Attempt:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
             result = await self._attend(process)
-        result = await self._leave(await self._after(Hook.POST_COMMAND, result))
+        result = await self._after(Hook.POST_COMMAND, result)
+        if self._leaves:
+            result = await self._leave(result)
         if self._caches is not None:
             await self._caches.save(result)
         return result
@@ -326,7 +329,7 @@ class Attempt:
     @property
     def _ends_soon(self) -> bool:
         """Whether the result follows the end of the command at once: no hooks are run, and nothing is stored."""
-        return self._surroundings.hooks is None and not leaves_anything(self._spec)
+        return self._surroundings.hooks is None and not self._leaves
 
     @property
     def _folder(self) -> Path:
