@@ -26,6 +26,7 @@ __all__ = [
     "BrokerSummary",
     "Busy",
     "Cache",
+    "CacheSummary",
     "CancelSignal",
     "Client",
     "ClientNotOpen",

@@ -14,6 +14,7 @@ from airunner.client.jobref import SubmittedJob as SubmittedJob
 from airunner.client.loglines import Line as Line
 from airunner.client.specs import NewJob as NewJob
 from airunner.protocol.caches import Cache as Cache
+from airunner.protocol.caches import CacheSummary as CacheSummary
 from airunner.protocol.caches import SaveWhen as SaveWhen
 from airunner.protocol.errors import AirunnerError as AirunnerError
 from airunner.protocol.errors import BadPattern as BadPattern

@@ -70,6 +70,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "pause": Entry(f"{_CLIENT}.controls:pause_command", "Pause a queue: it starts no job"),
             "resume": Entry(f"{_CLIENT}.controls:resume_command", "Resume a paused or drained queue"),
             "drain": Entry(f"{_CLIENT}.controls:drain_command", "Drain a queue: it takes no new job"),
+            "cache": Entry(f"{_CLIENT}.caches:cache_app", "List and remove the caches of jobs"),
         },
         "Operate": {
             "up": Entry("airunner.cluster:up_command", "Start a broker and an agent on this machine"),

@@ -231,7 +231,14 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         "token": (
             "airunner token --subject ada",
             "airunner token --subject ci --role submit,read --ttl 7d",
-            "airunner token --subject build-7 --role work --queue ci --ttl 1d",
+            "airunner token --subject deploy --role submit,read --queue ci --cache release",
+        ),
+        "cache list": ("airunner cache list", "airunner cache list go --queue ci", "airunner cache list --json"),
+        "cache show": ("airunner cache show go", "airunner cache show go --key 5ac1", "airunner cache show go --json"),
+        "cache rm": (
+            "airunner cache rm go",
+            "airunner cache rm go --queue ci --label release",
+            "airunner cache rm go --key 5ac1 --quiet",
         ),
         "secret set": (
             "airunner secret set API_TOKEN --queue ci",

@@ -246,6 +246,8 @@ class Client(_Delegating):
     set_secret = _blocking(AsyncClient.set_secret)
     remove_secret = _blocking(AsyncClient.remove_secret)
     secrets = _iterating(AsyncClient.secrets)
+    caches = _iterating(AsyncClient.caches)
+    remove_caches = _blocking(AsyncClient.remove_caches)
     queues = _iterating(AsyncClient.queues)
     queue = _blocking(AsyncClient.queue)
     agents = _iterating(AsyncClient.agents)

@@ -25,7 +25,8 @@ ONE_CALL: Final = frozenset(
 """Options that say what one call is about: as a setting they would surprise, or would choose jobs in silence."""
 EXCEPT: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("list", "ls", "ps", "retry", "cancel"), frozenset({"queue", "owner"})),  # they choose jobs
-    **dict.fromkeys(("certs add", "token", "login-link"), frozenset({"queue", "tenant"})),  # they give rights
+    **dict.fromkeys(("certs add", "token", "login-link"), frozenset({"queue", "tenant", "cache"})),  # they give rights
+    **dict.fromkeys(("cache list", "cache show", "cache rm"), frozenset({"queue"})),  # they choose caches
     **dict.fromkeys(("certs doctor", "doctor"), frozenset({"store", "token-file"})),  # they say what to check
     **dict.fromkeys(("agent", "worker"), frozenset({"http"})),  # the variable is the broker's, beside it
     "monitor": frozenset({"events"}),  # the variable is the address of a broker's events

@@ -76,6 +76,14 @@ def broker_command(
             show_default="$AIRUNNER_HOME/broker/blobs, or none for several brokers",
         ),
     ] = None,
+    cache_gib: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=GIB_MAX,
+            help="GiB of caches that the jobs of a tenant save; above it those that were not used longest are removed.",
+        ),
+    ] = 20,
     retain_days: Annotated[
         float,
         typer.Option(
@@ -201,6 +209,7 @@ def broker_command(
         http=http,
         store_url=store,
         blobs=blobs,
+        cache_bytes_max=int(cache_gib * _GIB),
         auth=auth,
         public_key=jwt_public_key,
         retention=plan,

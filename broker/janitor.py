@@ -2,7 +2,7 @@
 
 Of several brokers on one store only one does it at a time. The Janitor touches no job: it sends the Ledger `Retain`
 commands, one small step after another, so that no request waits long behind a step. When nothing is left to remove, it
-deletes the blobs that no job needs any more, in a thread, and pauses for `REST_S`.
+deletes the blobs that no job and no cache needs any more, in a thread, and pauses for `REST_S`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Janitor:
                 await anyio.sleep(REST_S)
 
     async def _sweep(self, blobs: BlobStore) -> None:
-        """Delete the blobs that no job needs: first forget the claims of jobs that are gone. Raises `PeerError`."""
+        """Delete the blobs that nothing needs: first forget the claims of jobs that are gone. Raises `PeerError`."""
         for tenant in await to_thread.run_sync(blobs.tenants):
             claimants = await to_thread.run_sync(blobs.claimants, tenant)
             for at in range(0, len(claimants), FOUND_MAX):
@@ -79,4 +79,6 @@ class Janitor:
                 for job_id in (await self._inbox.receive()).gone:
                     await to_thread.run_sync(blobs.forget, tenant, job_id)
             await to_thread.run_sync(blobs.forget_uploads, tenant, self._clock.now_ms() // DAY_MS - 1)
+            await to_thread.run_sync(blobs.caches.forget_old, tenant, self._clock.now_ms() // DAY_MS - 1)
+            await to_thread.run_sync(blobs.caches.trim, tenant)
             await to_thread.run_sync(blobs.sweep, tenant, self._broker)

@@ -184,7 +184,8 @@ def _blobs(settings: Settings, home: Home, engine: Engine, ends: ExitStack) -> B
         address = MEMORY if settings.store_url == MEMORY else str(home.store.parent / "blobs")
     if address is None:
         return None
-    return Blobs(open_blobs(address), [ends.enter_context(_thread()) for _ in range(BLOB_THREADS)])
+    store = open_blobs(address, settings.cache_bytes_max)
+    return Blobs(store, [ends.enter_context(_thread()) for _ in range(BLOB_THREADS)])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     http: str
     store_url: str | None
     blobs: str | None
+    cache_bytes_max: int
     auth: bool
     public_key: Path | None
     retention: RetentionPlan

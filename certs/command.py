@@ -261,13 +261,21 @@ def token_command(
         list[str] | None,
         typer.Option(metavar="QUEUE", help="Queue to give access to; repeat for more.", show_default="all"),
     ] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Label of caches that jobs of the owner save, or '*' for every label; repeat for more.",
+            show_default="none: caches are restored and never saved",
+        ),
+    ] = None,
 ) -> None:
     """Print a token, signed with --signing-key, JWT_SIGNING_KEY or the home's key.
 
     Present it with --token or AIRUNNER_TOKEN. A token cannot be revoked: keep its lifetime short.
     """
     from airunner.certs.curve import is_carried
-    from airunner.certs.principal import ALL_ROLES, check_queue_names, parse_roles
+    from airunner.certs.principal import ALL_ROLES, check_cache_labels, check_queue_names, parse_roles
     from airunner.certs.secretfile import MissingFile
     from airunner.certs.tokenkeys import load_signing_key
     from airunner.certs.tokens import TokenSigner
@@ -286,7 +294,11 @@ def token_command(
     signer = TokenSigner(key)
     now_s = time.time()
     queues = check_queue_names(queue) if queue else None
-    print(signer.mint(subject=subject, tenant=tenant, roles=roles, queues=queues, ttl_s=ttl_s, now_s=now_s))
+    labels = check_cache_labels(cache or ())
+    token = signer.mint(
+        subject=subject, tenant=tenant, roles=roles, queues=queues, caches=labels, ttl_s=ttl_s, now_s=now_s
+    )
+    print(token)
 
 
 def parse_ttl_s(text: str) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.protocol.caches import EVERY_LABEL, CacheScope
+from airunner.protocol.caches import CACHE_NAME_EXPECTED, EVERY_LABEL, CacheScope, fits_cache_name
 from airunner.protocol.errors import Forbidden, OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
 
@@ -40,6 +40,17 @@ def narrowed(scope: QueueScope, other: QueueScope) -> QueueScope:
     if scope is None or other is None:
         return other if scope is None else scope
     return scope & other
+
+
+def check_cache_labels(labels: Iterable[str]) -> CacheScope:
+    """Check the labels of a `--cache` option: valid ones or `*`, at most `QUEUES_BOUND_MAX`; raises `OperatorError`."""
+    scope = frozenset(labels)
+    for label in scope:
+        if label != EVERY_LABEL and not fits_cache_name(label):
+            raise OperatorError(f"--cache {label!r}: expected {CACHE_NAME_EXPECTED}; or '*' for every label")
+    if len(scope) > QUEUES_BOUND_MAX:
+        raise OperatorError(f"--cache: a token has at most {QUEUES_BOUND_MAX} labels; '*' stands for every label")
+    return scope
 
 
 def check_queue_names(names: Iterable[str]) -> frozenset[str]:

@@ -33,6 +33,7 @@ from msgspec import Meta, Struct
 
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, QUEUES_BOUND_MAX, QueueScope, Role
 from airunner.certs.tokenkeys import thumbprint
+from airunner.protocol.caches import CACHE_NAME_PATTERN, CacheScope
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.misfits import misfit_in
 from airunner.protocol.names import Label, Name
@@ -45,13 +46,17 @@ COORDINATE_BYTES: Final = 32  # of a number on the curve P-256
 TTL_S_MIN: Final = 1  # the instants in a token are whole seconds
 TTL_S_MAX: Final = 315_360_000  # ten years
 
-_FLAGS: Final = {"sub": "subject", "queues": "queue"}
+_FLAGS: Final = {"sub": "subject", "queues": "queue", "caches": "cache"}
 _LAST_INSTANT_S: Final = 253_402_300_799  # the end of the year 9999: `datetime` cannot print a later instant
 _Instant = Annotated[float, Meta(ge=0, le=_LAST_INSTANT_S)]
+_CacheLabel = Annotated[str, Meta(pattern=rf"{CACHE_NAME_PATTERN}|^[*]\Z")]
 
 
 class Claims(Struct, frozen=True, omit_defaults=True):
-    """Claims of a token; all are required except `nbf` and `queues` (absent: every queue of the tenant)."""
+    """Claims of a token; all are required except `nbf`, `queues` (absent: every queue of the tenant) and `caches`.
+
+    `caches`: labels of the caches that jobs of the subject save, for which it has the right `cache:LABEL`.
+    """
 
     iss: str
     aud: str | list[str]
@@ -62,6 +67,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     exp: _Instant
     nbf: _Instant = 0
     queues: Annotated[frozenset[Name], Meta(min_length=1, max_length=QUEUES_BOUND_MAX)] | None = None
+    caches: Annotated[frozenset[_CacheLabel], Meta(max_length=QUEUES_BOUND_MAX)] = frozenset()
 
 
 class TokenSigner:
@@ -78,10 +84,13 @@ class TokenSigner:
         tenant: str = DEFAULT_TENANT,
         roles: Iterable[Role] = ALL_ROLES,
         queues: QueueScope = None,
+        caches: CacheScope = frozenset(),
         ttl_s: float,
         now_s: float,
     ) -> str:
         """Make a token for `subject`, valid from `now_s` (Unix seconds) for `ttl_s` s, limited to `queues` if given.
+
+        Its jobs save caches of the labels `caches`.
 
         Raises `OperatorError`: a subject, tenant or lifetime that no broker would accept.
         """
@@ -98,6 +107,7 @@ class TokenSigner:
             "iat": int(now_s),
             "exp": int(now_s + ttl_s),
             **({} if queues is None else {"queues": sorted(queues)}),
+            **({"caches": sorted(caches)} if caches else {}),
         }
         if (misfit := misfit_in(Claims, claims)) is not None:
             raise OperatorError(f"--{_FLAGS.get(misfit.field, misfit.field)}: {misfit.problem}")

@@ -25,6 +25,7 @@ from airunner.certs.home import Home
 from airunner.certs.principal import ALL_ROLES, DEFAULT_TENANT, Role
 from airunner.certs.secretfile import read_secret, replace
 from airunner.certs.tokenpem import find_signing_pem
+from airunner.protocol.caches import EVERY_LABEL
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.frames import TOKEN_BYTES_MAX
 
@@ -35,6 +36,7 @@ TOKEN_VARIABLE: Final = "AIRUNNER_TOKEN"  # noqa: S105 - the variable's name, no
 TOKEN_FILE_VARIABLE: Final = "AIRUNNER_TOKEN_FILE"  # noqa: S105 - likewise
 TENANT_VARIABLE: Final = "AIRUNNER_TENANT"
 _LIKE: Final = re.compile(rb"\A\s*[^\s.]+\.[^\s.]+\.[^\s.]+\s*\Z")  # a JWT: three parts
+_EVERY_CACHE: Final = frozenset({EVERY_LABEL})  # who has the signing key has every right
 _HASH_BYTES: Final = 32
 _KEPT: Final = re.compile(rb"\A[0-9a-f]{64} ")
 MINTED_TTL_S: Final = 600.0  # seconds: long enough for a slow request, short enough to be worth little when stolen
@@ -137,7 +139,12 @@ class TokenSource:
         # When the clock was set back, the last token is from the future: it is replaced as well.
         if self._signer and not self._minted_s <= now_s < self._minted_s + MINTED_TTL_S / 2:
             minted = self._signer().mint(
-                subject=self._subject, tenant=self._tenant, roles=self._roles, ttl_s=MINTED_TTL_S, now_s=now_s
+                subject=self._subject,
+                tenant=self._tenant,
+                roles=self._roles,
+                caches=_EVERY_CACHE,
+                ttl_s=MINTED_TTL_S,
+                now_s=now_s,
             )
             self._token = minted.encode()
             self._minted_s = now_s
@@ -196,7 +203,7 @@ def token_source(
     if found is None:
         return TokenSource()
     tenant = environ.get(TENANT_VARIABLE) or DEFAULT_TENANT
-    kept = KeptToken(home.client_token, found[0], (subject, tenant, *sorted(roles))) if keep else None
+    kept = KeptToken(home.client_token, found[0], (subject, tenant, *sorted(roles), *_EVERY_CACHE)) if keep else None
     signer = cache(partial(_signer, *found))
     if kept is None or kept.read() is None:
         signer()  # now, so that a key that is not usable is refused before anything is sent

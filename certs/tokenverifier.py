@@ -53,7 +53,7 @@ class TokenVerifier:
         claims = self._authentic_claims(token)
         _check_meant_for_us(claims)
         _check_time(claims, now_s)
-        return Principal(claims.sub, claims.tenant, claims.roles, claims.exp, claims.queues)
+        return Principal(claims.sub, claims.tenant, claims.roles, claims.exp, claims.queues, claims.caches)
 
     def _authentic_claims(self, token: bytes) -> Claims:
         """Return the claims of a token whose signature is valid."""

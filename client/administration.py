@@ -9,6 +9,8 @@ from airunner.client.batches import Batches, BatchIterator
 from airunner.client.jobref import JobRef, id_of
 from airunner.client.session import Session
 from airunner.protocol import requests
+from airunner.protocol.cacherequests import ListCaches, RemoveCaches
+from airunner.protocol.caches import CacheSummary
 from airunner.protocol.errors import CorruptLog
 from airunner.protocol.replies import AgentSummary, BrokerSummary, QueueMode, QueueSummary, SecretSummary
 
@@ -39,6 +41,25 @@ class Administration(Session):
         """List the names of sealed secrets, of all queues or of one, by queue and name."""
         first = requests.ListSecrets(queue=queue)
         return Batches(self._paged(first, lambda page: page.secrets, lambda secret: (secret.queue, secret.name)))
+
+    def caches(
+        self, queue: str | None = None, label: str | None = None, name: str | None = None, key: str | None = None
+    ) -> BatchIterator[CacheSummary]:
+        """List the versions of caches that jobs have saved, by queue, label, name and key; of a key its first digits.
+
+        >>> [cache.name async for cache in client.caches("nightly")]
+        []
+        """
+        first = ListCaches(queue=queue, label=label, name=name, key=key)
+        return Batches(
+            self._paged(first, lambda page: page.caches, lambda row: (row.queue, row.label, row.name, row.key))
+        )
+
+    async def remove_caches(
+        self, queue: str | None = None, label: str | None = None, name: str | None = None, key: str | None = None
+    ) -> int:
+        """Remove the versions that `caches` lists with the same arguments; return how many there were."""
+        return (await self._ask(RemoveCaches(queue=queue, label=label, name=name, key=key))).count
 
     def queues(self, after: str | None = None) -> BatchIterator[QueueSummary]:
         """List every queue that has jobs, finished jobs included, or is not open; by name, from after a name on.

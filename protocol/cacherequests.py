@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from airunner.protocol import replies
-from airunner.protocol.caches import KEY_CHARS_MAX, CacheIds, CacheIndex, CacheKey, CacheName
+from airunner.protocol.caches import CacheIds, CacheIndex, CacheKey, CacheName
 from airunner.protocol.message import Asking, LeaseRef
 from airunner.protocol.names import Name, Natural
-
-KeyPrefix = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{1,{KEY_CHARS_MAX}}}\Z")]
 
 
 class GetCache(Asking[replies.CacheFound], frozen=True, kw_only=True):
@@ -45,7 +39,7 @@ class ListCaches(Asking[replies.CachesListed], frozen=True, kw_only=True):
     queue: Name | None = None
     label: CacheName | None = None
     name: CacheName | None = None
-    key: KeyPrefix | None = None  # with which the keys begin
+    key: CacheKey | None = None  # with which the keys begin
     after: tuple[Name, CacheName, CacheName, CacheKey] | None = None
 
 
@@ -55,4 +49,4 @@ class RemoveCaches(Asking[replies.CachesRemoved], frozen=True, kw_only=True):
     queue: Name | None = None
     label: CacheName | None = None
     name: CacheName | None = None
-    key: KeyPrefix | None = None
+    key: CacheKey | None = None

@@ -13,6 +13,7 @@ without the right changes what the jobs of others restore.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import combinations
@@ -39,10 +40,12 @@ LABEL_DEFAULT: Final = "default"
 EVERY_LABEL: Final = "*"  # in a token: it may save caches of all labels
 CACHE_NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
 CACHE_NAME_EXPECTED: Final = "1 to 64 small letters, digits and any of ._-, the first a letter or a digit"
+KEY_PATTERN: Final = rf"^[0-9a-f]{{1,{KEY_CHARS_MAX}}}\Z"
+KEY_EXPECTED: Final = f"1 to {KEY_CHARS_MAX} hexadecimal digits"
 HOME: Final = "~/"
 
 CacheName = Annotated[str, Meta(pattern=CACHE_NAME_PATTERN)]
-CacheKey = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{1,{KEY_CHARS_MAX}}}\Z")]
+CacheKey = Annotated[str, Meta(pattern=KEY_PATTERN)]
 CachePath = Annotated[str, Meta(min_length=1, max_length=PATH_CHARS_MAX)]
 CacheIndex = Annotated[tuple[Slice, ...], Meta(min_length=1, max_length=INDEX_MAX)]
 CacheIds = Annotated[bytes, Meta(max_length=CACHE_IDS_MAX * HASH_BYTES)]
@@ -144,6 +147,16 @@ def _path_problem(path: str) -> str | None:
 
 def _paths_of(caches: Sequence[Cache]) -> Iterator[tuple[str, ...]]:
     return (tuple(path.split("/")) for cache in caches for path in cache.paths)
+
+
+def fits_cache_name(text: str) -> bool:
+    """Return whether `text` is a valid name or label of a cache."""
+    return re.match(CACHE_NAME_PATTERN, text) is not None
+
+
+def fits_key(text: str) -> bool:
+    """Return whether `text` is a valid key, or the beginning of one."""
+    return re.match(KEY_PATTERN, text) is not None
 
 
 def may_save(scope: CacheScope, label: str) -> bool:

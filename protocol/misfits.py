@@ -13,6 +13,7 @@ from typing import Any, Final, TypeGuard
 
 from msgspec import Struct, inspect, structs
 
+from airunner.protocol.caches import CACHE_NAME_EXPECTED, CACHE_NAME_PATTERN, KEY_EXPECTED, KEY_PATTERN
 from airunner.protocol.errors import BadRequest, FieldError
 from airunner.protocol.names import (
     MILLISECONDS_MAX,
@@ -29,6 +30,8 @@ _PATTERNS: Final = {
     NAME_PATTERN: NAME_EXPECTED,
     VARIABLE_PATTERN: VARIABLE_EXPECTED,
     TAG_VALUE_PATTERN: TAG_VALUE_EXPECTED,
+    CACHE_NAME_PATTERN: CACHE_NAME_EXPECTED,
+    KEY_PATTERN: KEY_EXPECTED,
 }
 NOT_TEXT: Final = "bytes that are not UTF-8 text cannot be sent; encode them, for example in base64"
 

@@ -331,11 +331,10 @@ class CachePut(Message, frozen=True, kw_only=True):
     """The version of the cache is stored."""
 
 
-class CachesListed(Message, frozen=True, kw_only=True):
-    """A page of versions of caches; with `more`, another page follows."""
+class CachesListed(Page, frozen=True, kw_only=True):
+    """A page of versions of caches."""
 
     caches: tuple[CacheSummary, ...]
-    more: bool = False
 
 
 class CachesRemoved(Message, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@
 ```
 
 - Commands: `clientcommand.py` (what all of them share), `commands.py` (submit, show), `monitor.py`, `joblist.py`
-  (list), `controls.py` (cancel, retry, queues, agents, pause, resume, drain), `export.py`, `artifacts.py`,
+  (list), `controls.py` (cancel, retry, queues, agents, pause, resume, drain), `export.py`, `artifacts.py`, `caches.py`,
   `secrets.py`.
 - Input: `options.py` makes the options of `protocol/fields.py`; `request.py` joins them and the job file; `jobfile.py`
   reads it with `yamldocument.py` and `jsondocument.py`, whose values are those of `written.py`; `notation.py` and

@@ -63,7 +63,7 @@ def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(broker: Home)
     result = run(broker, "token", "--subject", "ada", "--ttl", "1h")
     principal = principal_of(broker, result)
     assert (principal.subject, principal.tenant, principal.roles) == ("ada", "default", ALL_ROLES)
-    assert principal.queues is None
+    assert (principal.queues, principal.cache_labels) == (None, frozenset())
     assert int(before_s) + 3_600 <= principal.expires_s <= time.time() + 3_600
     assert result.stderr == ""
 
@@ -72,10 +72,11 @@ def test_a_token_alone_stands_on_stdout_and_the_broker_believes_it(broker: Home)
     "words", [("--role", "submit,read"), ("--role", "submit", "--role", "read"), ("--role", " read , submit")]
 )
 def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: tuple[str, ...], broker: Home) -> None:
-    words = ("--tenant", "team", "--queue", "ci", "--queue", "nightly", *words)
+    words = ("--tenant", "team", "--queue", "ci", "--queue", "nightly", "--cache", "release", "--cache", "*", *words)
     principal = principal_of(broker, run(broker, "token", "--subject", "ada", *words))
     assert (principal.tenant, principal.roles) == ("team", frozenset({Role.SUBMIT, Role.READ}))
     assert principal.queues == frozenset({"ci", "nightly"})
+    assert principal.cache_labels == frozenset({"release", "*"})
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,8 @@ def test_a_token_carries_the_tenant_queues_and_roles_that_were_asked_for(words: 
         (["--tenant", "two words"], "--tenant: expected 1 to 128 letters, digits and any of .*, not 'two words'"),
         (["--queue", "two words"], "--queue 'two words': expected 1 to"),
         ([word for number in range(33) for word in ("--queue", f"q{number}")], "at most 32 queues"),
+        (["--cache", "Release"], "--cache 'Release': expected 1 to 64 small letters"),
+        ([word for number in range(33) for word in ("--cache", f"l{number}")], "at most 32 labels"),
     ],
 )
 def test_a_token_that_makes_no_sense_is_not_printed(words: list[str], why: str, broker: Home) -> None:

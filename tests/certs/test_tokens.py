@@ -157,11 +157,14 @@ def test_every_other_token_is_refused_and_its_fault_named(case: str) -> None:
 
 @pytest.mark.parametrize("key", [KEY, OTHER_KEY])
 @pytest.mark.parametrize("queues", [None, frozenset({"ci", "x/y"})])
-def test_a_token_of_any_of_our_keys_is_believed(key: ec.EllipticCurvePrivateKey, queues: frozenset[str] | None) -> None:
-    claims = {"subject": "ada", "tenant": "team", "roles": {Role.READ}, "queues": queues}
+@pytest.mark.parametrize("caches", [frozenset(), frozenset({"*", "release"})])
+def test_a_token_of_any_of_our_keys_is_believed(
+    key: ec.EllipticCurvePrivateKey, queues: frozenset[str] | None, caches: frozenset[str]
+) -> None:
+    claims = {"subject": "ada", "tenant": "team", "roles": {Role.READ}, "queues": queues, "caches": caches}
     token = TokenSigner(key).mint(**claims, ttl_s=60, now_s=NOW_S)
     assert VERIFIER.verify(token.encode(), NOW_S) == Principal(
-        "ada", "team", frozenset({Role.READ}), NOW_S + 60, queues=queues
+        "ada", "team", frozenset({Role.READ}), NOW_S + 60, queues=queues, cache_labels=caches
     )
 
 
@@ -232,6 +235,11 @@ def test_whatever_a_header_or_a_claim_holds_there_is_one_kind_of_error(
 def test_a_token_that_no_broker_would_take_is_not_minted(subject: str, tenant: str, ttl_s: float, why: str) -> None:
     with pytest.raises(OperatorError, match=why):
         TokenSigner(KEY).mint(subject=subject, tenant=tenant, ttl_s=ttl_s, now_s=NOW_S)
+
+
+def test_a_label_that_no_cache_can_have_is_in_no_token() -> None:
+    with pytest.raises(OperatorError, match="the broker would refuse"):
+        TokenSigner(KEY).mint(subject="ada", caches=frozenset({"Release"}), ttl_s=60, now_s=NOW_S)
 
 
 def test_the_shortest_token_is_valid_at_once() -> None:

@@ -12,7 +12,7 @@ from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.broker import Broker
 from airunner.broker.counts import Counts
 from airunner.broker.store.open import open_store
-from airunner.certs.authority import NoVerifier
+from airunner.certs.authority import Authority, NoVerifier
 from airunner.client.client import Client
 from airunner.client.reach import Reach
 from airunner.protocol.coding import decode_request
@@ -82,12 +82,14 @@ def edges(seed: int = 1) -> Edges:
 
 
 @asynccontextmanager
-async def brokered(blobs: Blobs | None = None) -> AsyncIterator[tuple[Wire, Client]]:
+async def brokered(
+    blobs: Blobs | None = None, authority: Authority | None = None, token: Callable[[], bytes] = lambda: b""
+) -> AsyncIterator[tuple[Wire, Client]]:
     """A broker whose store is in memory, and a client of it."""
     wire, here = Wire(), edges()
     with closing(open_store("memory:")) as store:
-        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), blobs=blobs)
-        reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
+        broker = Broker(store, wire, wire, authority or NoVerifier(), here, Disk(), Counts(), blobs=blobs)
+        reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=token, edges=here, close=lambda: None)
         async with anyio.create_task_group() as group:
             await group.start(broker.run)
             async with Client(reach=reach) as client:

@@ -16,9 +16,13 @@ STUCK_S: Final = 60.0  # a test that waits for longer has a thread that is stuck
 
 
 class Interleaving:
-    """Interleaving of the threads that are `added`; `run` runs all of them to their ends."""
+    """Interleaving of the threads that are `added`; `run` runs all of them to their ends.
 
-    def __init__(self, seed: int) -> None:
+    `stays` is the probability that a thread has the next turn too, for orders in which one of them is slow.
+    """
+
+    def __init__(self, seed: int, stays: float = 0) -> None:
+        self._stays = stays
         self._random = Random(seed)
         self._turned = Condition()
         self._turn: int | None = None  # of the thread that runs; None: the next one is to be drawn
@@ -52,6 +56,8 @@ class Interleaving:
         number = self._me.get(get_ident())
         if number is None:
             return  # not a thread of this interleaving
+        if self._stays and self._random.random() < self._stays:
+            return  # no other thread runs now, so the draws are in the same order each time
         with self._turned:
             self._turn = None
             self._turned.notify_all()
