@@ -95,11 +95,13 @@ class Agent(Struct, frozen=True):
                 report=self.report,
                 signer=self.signer,
             )
-            async with anyio.create_task_group() as slots:
-                for _ in range(self.plan.slots):
-                    slots.start_soon(slot.run)
+            try:
+                async with anyio.create_task_group() as slots:
+                    for _ in range(self.plan.slots):
+                        slots.start_soon(slot.run)
+            finally:
+                workspaces.close()
             background.cancel_scope.cancel()
-        workspaces.close()
 
     async def _leave_when_idle(self, occupancy: Occupancy) -> None:
         if self.plan.idle_s_max is not None:

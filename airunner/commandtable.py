@@ -61,6 +61,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "logs": Entry(f"{_CLIENT}.logs:logs_command", "Print the output of a job so far"),
             "artifacts": Entry(f"{_CLIENT}.artifacts:artifacts_command", "List or get the files that a job has left"),
             "apply": Entry(f"{_CLIENT}.apply:apply_command", "Bring here what a job has changed in its checkout"),
+            "artifact": Entry(f"{_CLIENT}.artifactput:artifact_app", "Keep files of a job from inside of it"),
             "verify": Entry(f"{_CLIENT}.verify:verify_command", "Prove that a job's log is what its agents wrote"),
             "export": Entry(f"{_CLIENT}.export:export_command", "Write a job's log as a recording or as JSON"),
         },

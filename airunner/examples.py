@@ -61,6 +61,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner apply 3f2a --branch formatted",
             "airunner apply @last --patch > changes.patch",
         ),
+        "artifact put": (
+            "airunner artifact put dist",
+            "airunner artifact put build.log --as logs/build.txt",
+            "make report | airunner artifact put - --as report.txt",
+        ),
         "verify": (
             "airunner verify 3f2a",
             "airunner verify @last --save-head build.head",

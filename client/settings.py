@@ -40,7 +40,7 @@ _BROKER: Final = "AIRUNNER_BROKER"
 NAMES: Final = frozenset(
     # settings: written by `make docs`
     """
-    advertise agent-name allow-local allow-scheme artifact artifact-gib artifact-required auth blob-gib blobs
+    advertise agent-name allow-local allow-scheme artifact artifact-gib artifact-required as auth blob-gib blobs
     broker cache cache-gib cancel-grace cancel-on-exit cancel-signal cluster columns connect-timeout debug depth
     disconnect-after-idle disconnect-after-job dissociate drain-timeout events expires flush-interval flush-kib
     fsck hooks http idle-max include-ignored interval json jwt-public-key limit listen log-mib-max

@@ -33,6 +33,7 @@ FLOORS = [
     "artifacts",
     "returning",
     "caches",
+    "jobsocket",
     "plan",
     "leases",
     "attempt",

@@ -17,7 +17,7 @@ from msgspec import Struct
 from airunner.agent.artifacts.globs import Globs, Places
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.launcher.refusal import refusal_in
-from airunner.protocol.events import ARTIFACT_PATH_CHARS_MAX
+from airunner.protocol.artifactpaths import link_problem, path_problem
 from airunner.protocol.printable import escaped
 
 FILES_MAX: Final = 100_000  # of one job
@@ -128,7 +128,7 @@ class _Collector:
                 if not there or not (is_folder or matched):
                     continue
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if (problem := _path_problem(path)) is not None:
+                if (problem := path_problem(path)) is not None:
                     self._leave_out(path, problem)
                     continue
                 if is_folder:
@@ -169,36 +169,6 @@ class _Collector:
 def _concerns_file(error: OSError) -> bool:
     """Return whether a file cannot be read because of what it is, and not because of the machine."""
     return refusal_in(error) is None
-
-
-def _path_problem(path: str) -> str | None:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    if len(path) >= ARTIFACT_PATH_CHARS_MAX:  # a folder's path gets a `/`
-        return "its path is too long"
-    return None
-
-
-def link_problem(path: str, target: str) -> str | None:
-    """Return why a symbolic link is not kept; None: it leads to a place below the checkout.
-
-    `..` may stand only at the beginning of its target: these names lead up through folders, never through other links.
-    """
-    names = [name for name in target.split("/") if name not in ("", ".")]
-    up = 0
-    while up < len(names) and names[up] == "..":
-        up += 1
-    if target.startswith("/") or ".." in names[up:] or up > path.count("/"):
-        return "it is a link out of the checkout"
-    if len(target) > ARTIFACT_PATH_CHARS_MAX:
-        return "its target is too long"
-    try:
-        target.encode()
-    except UnicodeEncodeError:
-        return "its target is not UTF-8"
-    return None
 
 
 def reading(tree: Tree, collection: Collection, bytes_max: int) -> Iterator[tuple[Found, Iterator[bytes]]]:

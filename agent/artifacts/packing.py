@@ -12,7 +12,6 @@ file is yielded behind its last piece. Few pieces are in memory at a time: those
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Generic, TypeVar
 
 import msgspec
@@ -56,37 +55,75 @@ class Window(Struct, Generic[K], frozen=True):
 
 def pack(files: Iterable[tuple[K, Iterator[bytes]]]) -> Iterator[Piece | Packed[K]]:
     """Cut files into pieces. Each comes as its key and its content, in chunks of which only the last may be short."""
-    shared = bytearray()
-    members: list[tuple[K, int, int]] = []
+    packer = Packer[K]()
     for key, chunks in files:
-        first = next(chunks, b"")
-        if len(first) == PIECE_BYTES_MAX:
-            yield from _large(key, chain([first], chunks))
-        elif not first:
-            yield Packed(key)
-        else:
-            if len(shared) + len(first) > PIECE_BYTES_MAX:
-                yield from _shared(bytes(shared), members)
-                shared.clear()
-                members.clear()
-            members.append((key, len(shared), len(first)))
-            shared += first
-    if members:
-        yield from _shared(bytes(shared), members)
+        yield from packer.begin(key)
+        for chunk in chunks:
+            yield from packer.add(chunk)
+    yield from packer.finish()
 
 
-def _shared(content: bytes, members: Iterable[tuple[K, int, int]]) -> Iterator[Piece | Packed[K]]:
-    piece = Piece.of(content)
-    yield piece
-    for key, offset, length in members:
-        yield Packed(key, length, (Slice(piece.id, offset, length),))
+class Packer(Generic[K]):
+    """Packer of files that come chunk by chunk: `begin` each file, `add` its chunks, and `finish` behind the last file.
 
+    Each method yields what is packed by then; use up what it yields.
+    """
 
-def _large(key: K, chunks: Iterator[bytes]) -> Iterator[Piece | Packed[K]]:
-    slices: list[Slice] = []
-    for piece in map(Piece.of, chunks):
-        slices.append(Slice(piece.id, 0, len(piece.content)))
+    def __init__(self) -> None:
+        self._keys: list[K] = []  # of the file that has begun, if any
+        self._small = b""  # its content, if it is less than a piece
+        self._slices: list[Slice] = []  # its pieces, if it is larger
+        self._shared = bytearray()
+        self._members: list[tuple[K, int, int]] = []
+
+    def begin(self, key: K) -> Iterator[Piece | Packed[K]]:
+        """Begin a file, which ends the one before."""
+        yield from self._end()
+        self._keys.append(key)
+
+    def add(self, chunk: bytes) -> Iterator[Piece | Packed[K]]:
+        """Add a chunk of a file: `PIECE_BYTES_MAX`, or less at its end."""
+        if not self._slices and len(chunk) < PIECE_BYTES_MAX:
+            self._small = chunk
+        elif chunk:
+            piece = Piece.of(chunk)
+            self._slices.append(Slice(piece.id, 0, len(chunk)))
+            yield piece
+
+    def finish(self) -> Iterator[Piece | Packed[K]]:
+        """End the last file."""
+        yield from self._end()
+        yield from self._share()
+
+    def _end(self) -> Iterator[Piece | Packed[K]]:
+        """End a file, if one has begun: it is large, or empty, or a member of a shared piece."""
+        while self._keys:
+            key = self._keys.pop()
+            small, self._small = self._small, b""
+            if self._slices:
+                slices, self._slices = self._slices, []
+                yield from _large(key, slices)
+            elif not small:
+                yield Packed(key)
+            else:
+                if len(self._shared) + len(small) > PIECE_BYTES_MAX:
+                    yield from self._share()
+                self._members.append((key, len(self._shared), len(small)))
+                self._shared += small
+
+    def _share(self) -> Iterator[Piece | Packed[K]]:
+        """Cut the piece that small files share, if there are any."""
+        if not self._members:
+            return
+        piece = Piece.of(bytes(self._shared))
+        self._shared.clear()
+        members, self._members = self._members, []
         yield piece
+        for key, offset, length in members:
+            yield Packed(key, length, (Slice(piece.id, offset, length),))
+
+
+def _large(key: K, slices: list[Slice]) -> Iterator[Piece | Packed[K]]:
     size_bytes = sum(part.length for part in slices)
     if len(slices) <= SLICES_MAX:
         yield Packed(key, size_bytes, tuple(slices))

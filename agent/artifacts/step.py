@@ -110,10 +110,14 @@ class ArtifactStep(Struct):
             raise failure
 
     async def record(self, packed: Packed[Found]) -> None:
-        """Record that a file is stored."""
-        found = packed.key
+        """Count a file that is stored, and record it."""
         self.stored += 1
         self.stored_bytes += packed.size_bytes
+        await self.keep(packed)
+
+    async def keep(self, packed: Packed[Found]) -> None:
+        """Record that a file is stored."""
+        found = packed.key
         await self.recorder.add_when_room(
             Artifact(
                 timestamp_ms=self.wall_ms(),

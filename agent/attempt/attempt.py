@@ -35,6 +35,7 @@ from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.checkout.revision import Source
 from airunner.agent.checkout.treebundle import fetch_tree
 from airunner.agent.flag import cancelled_by
+from airunner.agent.jobsocket.door import serve
 from airunner.agent.launcher.attending import attended
 from airunner.agent.launcher.contract import (
     SHORT_S,
@@ -112,11 +113,11 @@ class Attempt:
         self._secrets: Mapping[str, str] = {}
         self.begun_s: float | None = None  # when the command was started (anyio's clock)
         self._commit = ""
+        self._leaves = leaves_anything(self._spec)
         self._checkout_ms = 0
         self._spent = Spent()
         self._borrowed = AsyncExitStack()
         self._caches: CacheStep | None = None
-        self._leaves = leaves_anything(self._spec)
 
     async def perform(self) -> Result:
         """Run the attempt and return its result. The job's timeout counts from the start of the command.
@@ -210,7 +211,7 @@ class Attempt:
             result = await self._attend(process)
         result = await self._after(Hook.POST_COMMAND, result)
         if self._leaves:
-            result = await self._leave(result)
+            result = await self._leaving.run(result, self._commit, self._held.cancelled)
         if self._caches is not None:
             await self._caches.save(result)
         return result
@@ -255,9 +256,10 @@ class Attempt:
             return failed.result if result.state is JobState.COMPLETED else result
         return result
 
-    async def _leave(self, result: Result) -> Result:
-        """Store what the job leaves, unless it is cancelled; return the attempt's result."""
-        leaving = Leaving(
+    @property
+    def _leaving(self) -> Leaving:
+        """What stores what the job leaves."""
+        return Leaving(
             self._lease,
             self._workspace,
             self._recorder,
@@ -267,7 +269,10 @@ class Attempt:
             self._jobs_launcher,
             {**self._jobs_environ, **self._hooked},
         )
-        return await leaving.run(result, self._commit, self._held.cancelled)
+
+    async def _answer(self, process: Process) -> None:
+        """Answer what the job asks while it runs."""
+        await serve(process, self._leaving.artifacts)
 
     def _restore_for(self, hook: Hook) -> None:
         """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
@@ -327,11 +332,6 @@ class Attempt:
         )
 
     @property
-    def _ends_soon(self) -> bool:
-        """Whether the result follows the end of the command at once: no hooks are run, and nothing is stored."""
-        return self._surroundings.hooks is None and not self._leaves
-
-    @property
     def _folder(self) -> Path:
         """Folder that the command runs in."""
         return self._workspace.checkout / self._spec.working_directory
@@ -360,17 +360,19 @@ class Attempt:
         """Supervise the command until it has ended, and return the result."""
         self.begun_s = anyio.current_time()
         outbox = self._recorder.outbox
-        outbox.held = process.ran_s is not None and self._ends_soon
+        ends_soon = self._surroundings.hooks is None and not self._leaves  # the result follows at once
+        outbox.held = process.ran_s is not None and ends_soon
         began_ms = self._wall_ms() - round((process.ran_s or 0.0) * 1_000)
         self._recorder.add(ProcessStart(timestamp_ms=began_ms, pid=process.pid, started_at=began_ms))
         if not outbox.held:
             await anyio.lowlevel.checkpoint()  # the publisher sends it before this task goes on
         cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
+        timeout_s, terminal = self._spec.timeout_seconds, self._terminal
         ended = await self._supervisor.supervise(
-            process, self._spec.timeout_seconds, terminal=self._terminal, cancel_signal=cancel_signal
+            process, timeout_s, terminal=terminal, cancel_signal=cancel_signal, beside=self._answer
         )
         self._spent = process.spent
-        outbox.held = self._ends_soon  # the end, its signature and the result are one batch then
+        outbox.held = ends_soon  # the end, its signature and the result are one batch then
         self._recorder.add(
             ProcessEnd(
                 timestamp_ms=self._wall_ms(),

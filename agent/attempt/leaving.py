@@ -43,12 +43,14 @@ class Leaving(Struct):
         with cancelled_by(cancelled):
             if self.lease.spec.returns:
                 await self._return_changes(commit)
-            left = not self.lease.spec.artifacts or await self._artifacts().run()
+            left = not self.lease.spec.artifacts or await self.artifacts.run()
             reason = None if left or result.state is not JobState.COMPLETED else Reason.ARTIFACT_MISSING
             return replace(result, reason=reason or result.reason)
         return replace(result, reason=Reason.CANCELLED)
 
-    def _artifacts(self) -> ArtifactStep:
+    @property
+    def artifacts(self) -> ArtifactStep:
+        """The step that stores artifacts."""
         return ArtifactStep(
             self.lease,
             self.workspace,

@@ -8,7 +8,7 @@ and the names of processes that were ended.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from signal import Signals
 from typing import Final
 
@@ -63,12 +63,13 @@ class Supervisor:
         cancellable: bool = True,
         name: str = "the command",
         cancel_signal: Signals = Signals.SIGTERM,
+        beside: Callable[[Process], Awaitable[None]] | None = None,
     ) -> CommandEnd:
         """Supervise a process until it and its descendants have ended, and record the output.
 
         `terminal` is the initial size of its terminal, if it has one. A process that is not `cancellable`, such as a
         hook that cleans up, goes on when the job is cancelled. A process that is ended early gets `cancel_signal`.
-        Messages call the process by its `name`.
+        Messages call the process by its `name`. `beside` runs until no process is left, unless all had ended before.
         Raises `LauncherDied`, `LeaseEnded`, in a group.
         """
         if process.ran_s is not None:
@@ -84,6 +85,9 @@ class Supervisor:
         async with anyio.create_task_group() as group:
             for stream, listener in listeners.items():
                 group.start_soon(self._read, process, listener, stream)
+            served = anyio.CancelScope()
+            if beside is not None:
+                group.start_soon(_within, served, beside, process)
             async with anyio.create_task_group() as heartbeats:
                 heartbeats.start_soon(beat, process, self._recorder, self._wall_ms)
                 cut_short = await self._wait(process, timeout_s, *([self._held.cancelled] if cancellable else []))
@@ -93,6 +97,7 @@ class Supervisor:
                 grace_s, number = self._cancel_grace_s, cancel_signal
             survivors = await process.end(grace_s, number)
             ended = await process.wait()
+            served.cancel()
             for listener in listeners.values():
                 listener.finish()
         if any(listener.held_open for listener in listeners.values()):
@@ -142,6 +147,11 @@ class Supervisor:
         if size is not None and size != self._size:
             self._size = size
             self._recorder.add(TerminalResize(timestamp_ms=self._wall_ms(), cols=size.cols, rows=size.rows))
+
+
+async def _within(scope: anyio.CancelScope, beside: Callable[[Process], Awaitable[None]], process: Process) -> None:
+    with scope:
+        await beside(process)
 
 
 class _Listener:

@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.fields import FIELDS, JobSpec
+from airunner.protocol.jobsocket import SOCKET_VARIABLE
 from airunner.protocol.names import fits_variable
 
 JOB_PREFIX: Final = "AIRUNNER_ENV_"  # prefix of the names of the job's variables in the environment of hooks
@@ -82,6 +83,7 @@ def job_environment(facts: AttemptFacts, agent_environ: Mapping[str, str], *, te
         **facts.secrets,
         **facts.hooked,
         **_variables(facts),
+        **({SOCKET_VARIABLE: str(facts.workspace.socket)} if facts.workspace.listening else {}),
     }
 
 

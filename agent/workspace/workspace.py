@@ -6,6 +6,7 @@
 ├── home/         HOME, which the job reaches by a short path (`shortpaths.py`)
 ├── tmp/          TMPDIR, likewise
 ├── secrets/      only if the job asks for secrets as files
+├── socket        through which the job reaches its agent (`listening.py`)
 ├── stdin         only until the command starts, if the job has a standard input
 └── gitconfig     only with --run-as: lets git read local repositories that belong to other users
 ```
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,6 +36,7 @@ from msgspec import Struct
 
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in, scarce_at_home
 from airunner.agent.workspace.jobuser import PASSABLE, JobUser
+from airunner.agent.workspace.listening import NAME
 from airunner.agent.workspace.shortpaths import folders_of, make_link
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
@@ -53,7 +56,7 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Workspace:
     """Workspace of one attempt: the absolute paths drawn above. `folders` are made with it, and belong to `user`.
 
-    `link` leads to `root`, if there is a short path to it.
+    `link` leads to `root`, if there is a short path to it. `listening` listens at `socket`, if anything does.
     """
 
     def __init__(self, root: Path, user: JobUser | None = None, link: Path | None = None) -> None:
@@ -66,6 +69,8 @@ class Workspace:
         self.secrets = root / "secrets"
         self.stdin = root / "stdin"
         self.git_settings = root / "gitconfig"
+        self.listening: socket.socket | None = None
+        self.socket = (link or root) / NAME
         self.folders = (self.checkout, root / "home", root / "tmp")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -18,6 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from airunner.agent.workspace.jobuser import JobUsers
+from airunner.agent.workspace.listening import NAME, listen
 from airunner.agent.workspace.workspace import (
     FOLDER_MODE,
     Leftover,
@@ -38,6 +40,7 @@ class _Made(Struct):
     paths: tuple[str, ...]  # whose change shows that it was touched: the link's folder, if any; the folders; the root
     stamps: tuple[_Stamp, ...]  # of these
     made_s: float
+    socket: _Stamp | None  # of the socket at which the agent listens, and no job
     old: bool = False
 
 
@@ -59,7 +62,7 @@ class Workspaces:
         """
         if (user := self._users.assign()) is not None:
             try:
-                return make_workspace(self._home, user, self._bases, name)
+                return _listening(make_workspace(self._home, user, self._bases, name))
             except BaseException:
                 self._users.give_back(user)
                 raise
@@ -70,18 +73,24 @@ class Workspaces:
                 made.old = monotonic() - made.made_s >= OLD_S
                 return workspace
             self._remove(workspace)
-        workspace = make_workspace(self._home, None, self._bases, name)
+        workspace = _listening(make_workspace(self._home, None, self._bases, name))
         places = [*workspace.folders, workspace.root]
         if workspace.link is not None:
             places.insert(0, workspace.link.parent)
         paths = tuple(map(str, places))
-        self._made[workspace] = _Made(paths, tuple(map(_stamp, paths)), monotonic())
+        stamps = tuple(map(_stamp, paths))
+        self._made[workspace] = _Made(paths, stamps, monotonic(), _socket_stamp(workspace))
         return workspace
 
     def reclaim(self, workspace: Workspace) -> bool:
         """Reclaim a workspace for a later attempt if it is untouched; return False if the caller has to clear it."""
         if workspace.user is not None:  # another user may have the next job
+            _close(workspace)
             return False
+        if workspace.listening is not None:
+            with suppress(OSError):  # none is left: close the connections that wait, whose processes have ended
+                while True:
+                    workspace.listening.accept()[0].close()
         try:
             untouched = _untouched(workspace, self._made[workspace])
         except OSError:  # the job has removed a folder
@@ -90,6 +99,7 @@ class Workspaces:
             self._unused.append(workspace)
         else:
             del self._made[workspace]
+            _close(workspace)
         return untouched
 
     def clear(self, workspace: Workspace) -> list[Leftover]:
@@ -108,7 +118,20 @@ class Workspaces:
 
     def _remove(self, workspace: Workspace) -> None:
         del self._made[workspace]
+        _close(workspace)
         self.clear(workspace)
+
+
+def _listening(workspace: Workspace) -> Workspace:
+    """Have a workspace listen at its socket."""
+    workspace.listening = listen(workspace.root, workspace.user)
+    return workspace
+
+
+def _close(workspace: Workspace) -> None:
+    """Close the socket of a workspace: nothing listens there any more."""
+    if workspace.listening is not None:
+        workspace.listening.close()
 
 
 def _is_there(made: _Made) -> bool:
@@ -127,7 +150,13 @@ def _untouched(workspace: Workspace, made: _Made) -> bool:
     if stamps[:-1] != made.stamps[:-1] or any(any(os.scandir(folder)) for folder in workspace.folders):
         return False
     # The agent puts files into the root, so the last change of its inode shows nothing.
-    return len(list(os.scandir(workspace.root))) == len(workspace.folders) and stamps[-1][0] == _OURS
+    entries = len(workspace.folders) + (made.socket is not None)
+    ours = len(list(os.scandir(workspace.root))) == entries and _socket_stamp(workspace) == made.socket
+    return ours and stamps[-1][0] == _OURS
+
+
+def _socket_stamp(workspace: Workspace) -> _Stamp | None:
+    return None if workspace.listening is None else _stamp(str(workspace.root / NAME))
 
 
 def _stamp(path: str) -> _Stamp:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from airunner.agent.artifacts import collecting
-from airunner.agent.artifacts.collecting import Collection, Found, TooManyArtifacts, collect, link_problem, reading
+from airunner.agent.artifacts.collecting import Collection, Found, TooManyArtifacts, collect, reading
 from airunner.agent.artifacts.tree import Tree
+from airunner.protocol.artifactpaths import link_problem
 from airunner.protocol.blobs import PIECE_BYTES_MAX
 
 BYTES_MAX = 1 << 30

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from math import inf
 from pathlib import Path
 
 import pytest
 
+from airunner.agent.workspace.listening import NAME
 from airunner.agent.workspace.workspace import (
     LEFTOVERS_MAX,
     WORKSPACES_FOLDER,
@@ -195,9 +197,42 @@ def test_one_that_was_left_untouched_serves_again(tmp_path: Path) -> None:
     assert list((tmp_path / WORKSPACES_FOLDER).iterdir()) == []
 
 
+def test_a_workspace_listens_as_long_as_it_is_used_and_forgets_who_waits(tmp_path: Path) -> None:
+    workspaces = Workspaces(tmp_path)
+    workspace = workspaces.acquire()
+    assert workspace.listening is not None
+    assert stat.S_IMODE(workspace.socket.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as waiting, chdir(workspace.root):
+        waiting.connect(NAME)
+        assert workspaces.reclaim(workspace)
+        assert waiting.recv(1) == b""
+    assert workspaces.acquire() is workspace
+    with chdir(workspace.root), socket.socket(socket.AF_UNIX) as later:
+        later.connect(NAME)
+    assert workspaces.reclaim(workspace)
+    workspaces.close()
+    assert workspace.listening.fileno() == -1
+
+
+def test_a_disk_without_sockets_makes_a_workspace_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airunner.agent.workspace.listening.NAME", "no/such/folder")
+    workspaces = Workspaces(tmp_path)
+    workspace = workspaces.acquire()
+    assert workspace.listening is None
+    assert workspaces.reclaim(workspace)
+    assert workspaces.acquire() is workspace
+
+
 def _link(workspace: Workspace) -> None:
     workspace.home.rmdir()
     workspace.home.symlink_to("/etc")
+
+
+def _listen_there(workspace: Workspace) -> None:
+    """As a job would that waits for what the next one asks its agent."""
+    workspace.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as theirs, chdir(workspace.root):
+        theirs.bind(NAME)
 
 
 TOUCHES: dict[str, Callable[[Workspace], object]] = {
@@ -208,6 +243,7 @@ TOUCHES: dict[str, Callable[[Workspace], object]] = {
     "an open root": lambda workspace: workspace.root.chmod(0o755),
     "a folder less": lambda workspace: workspace.temporary.rmdir(),
     "a link instead of a folder": _link,
+    "another socket": _listen_there,
     "nothing at all": lambda workspace: remove_workspace(workspace.root),
 }
 
@@ -226,4 +262,7 @@ def test_one_that_was_touched_is_nobodys_again(
     touch(workspace)
     assert not workspaces.reclaim(workspace)
     assert remove_workspace(workspace.root) == []
-    assert workspaces.acquire().root.stat().st_mode == stat.S_IFDIR | 0o700
+    another = workspaces.acquire()
+    assert another.root.stat().st_mode == stat.S_IFDIR | 0o700
+    assert workspaces.reclaim(another)
+    workspaces.close()
