@@ -13,8 +13,9 @@
   `reports.py` writes lines for the operator.
 - `leases/` asks for jobs and renews leases; `attempt/` runs one job; `workspace/` makes the job's folders; `checkout/`
   puts the commit there; `launcher/` starts processes; `output/` redacts, spools and sends the processes' output;
-  `artifacts/` stores the files that the job leaves, and `returning/` what it changed in its checkout.
+  `artifacts/` stores the files that the job leaves, `returning/` what it changed in its checkout, and `saves/` its
+  workspace for a later job.
 
 Imports go one way; each of these imports only earlier ones: flag, launcher, workspace, checkout, output, artifacts,
-returning, plan, leases, attempt, home, agent, running, command.
+returning, saves, plan, leases, attempt, home, agent, running, command.
 """

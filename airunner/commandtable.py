@@ -47,6 +47,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "submit": Entry(f"{_CLIENT}.commands:submit_command", "Submit a job and follow it to its end"),
             "run": Entry("airunner.solo:run_command", "Run a job on this machine, without a cluster"),
             "retry": Entry(f"{_CLIENT}.controls:retry_command", "Submit a finished job again"),
+            "continue": Entry(f"{_CLIENT}.again:continue_command", "Run a command in the saved workspace of a job"),
             "cancel": Entry(f"{_CLIENT}.controls:cancel_command", "Cancel waiting and running jobs"),
         },
         "Watch": {

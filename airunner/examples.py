@@ -24,6 +24,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
             "airunner retry @last --no-monitor",
             "airunner retry --queue nightly --state failed",
         ),
+        "continue": (
+            "airunner continue 3f2a -- python train.py --resume",
+            "airunner continue @last --queue gpu -- make report",
+            "airunner continue nightly-build --pty -- bash",
+        ),
         "cancel": (
             "airunner cancel 3f2a 91bc",
             "airunner cancel @last",

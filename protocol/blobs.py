@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from airunner.protocol.compression import decompressed_frame, frame_of
 from airunner.protocol.errors import BadRequest, Forged
-from airunner.protocol.names import Natural
+from airunner.protocol.names import JobName, Natural
 
 BlobId = NewType("BlobId", bytes)
 """BLAKE3 hash of a piece, 32 bytes."""
@@ -34,6 +34,7 @@ REQUEST_BYTES_MAX: Final = 1_048_576 + BLOB_BYTES_MAX  # blobs in one PutBlob or
 UPLOAD_BYTES: Final = 16
 TREE_REF: Final = "refs/heads/airunner-tree"  # of the commit in a bundle
 TREE_INDEX_MAX: Final = 8  # slices of a bundle's index: of some 180,000 slices, 180 GB
+SAVE_SLICES_MAX: Final = 64  # slices of a list of files: pieces of 1 MiB
 UploadId = Annotated[bytes, Meta(min_length=UPLOAD_BYTES, max_length=UPLOAD_BYTES)]
 """Random id of an upload: what a client has put for a job that it is about to submit."""
 
@@ -65,6 +66,13 @@ class TreeBundle(Struct, frozen=True, kw_only=True):
     upload: UploadId
     size_bytes: Natural
     index: Annotated[tuple[Slice, ...], Meta(min_length=1, max_length=TREE_INDEX_MAX)]
+
+
+class SavedWorkspace(Struct, frozen=True, kw_only=True):
+    """Saved workspace of the job `job_id`, in which another one begins: the slices are its list of files, see KEPT."""
+
+    job_id: JobName
+    slices: Annotated[tuple[Slice, ...], Meta(min_length=1, max_length=SAVE_SLICES_MAX)]
 
 
 def blob_id(piece: bytes) -> BlobId:

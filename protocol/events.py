@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from airunner.protocol.blobs import Slice
+from airunner.protocol.blobs import SAVE_SLICES_MAX, Slice
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.compression import decompressed
 from airunner.protocol.errors import BadRequest
@@ -225,6 +225,19 @@ class Returned(Body, frozen=True, kw_only=True, tag="RETURNED"):
     index: Annotated[tuple[Slice, ...], Meta(max_length=SLICES_MAX)] = ()
 
 
+class Kept(Body, frozen=True, kw_only=True, tag="KEPT"):
+    """Files of the workspace that were saved, all of them: their blobs are stored. A later one in the log replaces it.
+
+    The slices are a MessagePack array: the paths to keep, and an array for each file there: its path, mode, time of its
+    last change in ns, size, target of a symbolic link, and slices. Paths begin with `checkout/` or `home/`; a folder's
+    ends with `/`.
+    """
+
+    files: Natural
+    size_bytes: Natural
+    slices: Annotated[tuple[Slice, ...], Meta(min_length=1, max_length=SAVE_SLICES_MAX)]
+
+
 AgentBody = (
     GitCloneStart
     | GitCloneProgress
@@ -240,6 +253,7 @@ AgentBody = (
     | LogSigned
     | Artifact
     | Returned
+    | Kept
 )
 BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody

@@ -14,7 +14,7 @@ from typing import Annotated, Final, get_args
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-from airunner.protocol.blobs import TreeBundle
+from airunner.protocol.blobs import SavedWorkspace, TreeBundle
 from airunner.protocol.caches import check_caches
 from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
@@ -35,7 +35,16 @@ from airunner.protocol.fieldtypes import (
     check_folder,
     check_secrets,
 )
-from airunner.protocol.filefields import ArtifactRequired, Artifacts, Caches, Returns, check_globs
+from airunner.protocol.filefields import (
+    ArtifactRequired,
+    Artifacts,
+    Caches,
+    Keep,
+    KeepEvery,
+    Returns,
+    check_globs,
+    check_kept,
+)
 from airunner.protocol.form import Field, Form
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.jobretry import RetryPolicy
@@ -286,6 +295,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tree: TreeBundle | None = None  # that brings the commit, or a part of its history, which the repository lacks
     caches: Caches = ()
     returns: Returns = False
+    keep: Keep = ()
+    keep_every_seconds: KeepEvery = None
+    continues: SavedWorkspace | None = None  # of another job, in which this one begins
 
     def __post_init__(self) -> None:
         texts = _texts_of(self)
@@ -297,6 +309,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             check_globs(self.artifacts)
         if self.caches:
             check_caches(self.caches)
+        if self.keep or self.keep_every_seconds is not None:
+            check_kept(self.keep, self.keep_every_seconds)
         check_folder(self.working_directory)
         if self.ref or self.commit or self.branch:
             self._check_revision()
@@ -351,7 +365,7 @@ def _table() -> Iterator[Field]:
     for info in structs.fields(JobSpec):
         field = next((meta for meta in get_args(info.type) if isinstance(meta, Field)), None)
         if field is None:
-            continue  # nobody gives `stdin_bytes` and `tree`
+            continue  # nobody gives `stdin_bytes`, `tree` and `continues`
         default = info.default if info.default_factory is NODEFAULT else info.default_factory()
         words = info.name.removesuffix("_ms").split("_")
         yield structs.replace(

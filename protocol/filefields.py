@@ -10,9 +10,11 @@ from msgspec import Meta
 from airunner.protocol.caches import CACHES_MAX, Cache
 from airunner.protocol.errors import FieldError
 from airunner.protocol.form import Field, Form
-from airunner.protocol.names import TEXT_CHARS_MAX
+from airunner.protocol.names import TEXT_CHARS_MAX, Positive
 
 ARTIFACTS_MAX: Final = 64  # globs of one job
+KEEP_MAX: Final = 16  # paths of one job
+GIT_FOLDER: Final = ".git"
 
 Glob = Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
 Artifacts = Annotated[
@@ -41,6 +43,26 @@ Caches = Annotated[
         metavar="NAME[@LABEL][:PATH,…[:FILE,…]]",
     ),
 ]
+Keep = Annotated[
+    tuple[Glob, ...],
+    Meta(max_length=KEEP_MAX),
+    Field(
+        "Files of the workspace to save for `airunner continue`: a file or folder below the checkout, `.` for all but "
+        ".git, or ~/PATH in the job's HOME.",
+        Form.WORDS,
+        metavar="PATH",
+    ),
+]
+KeepEvery = Annotated[
+    Positive | None,
+    Field(
+        "How often to save them while the command runs too.",
+        Form.DURATION,
+        "--keep-every",
+        key="keepEvery",
+        unset="only at the end",
+    ),
+]
 
 Returns = Annotated[
     bool,
@@ -58,3 +80,16 @@ def check_globs(globs: Sequence[str]) -> None:
         if glob.startswith("/") or ".." in glob.split("/"):
             problem = f"expected a path or pattern below the checkout, such as dist/**/*.whl, not {glob!r}"
             raise FieldError("artifacts", problem, number)
+
+
+def check_kept(paths: Sequence[str], every_seconds: int | None) -> None:
+    """Check the paths to keep. Raises `FieldError`: one leads out of the workspace, or into the repository itself."""
+    for number, path in enumerate(paths):
+        names = path.split("/")
+        if path.startswith("/") or ".." in names:
+            problem = f"expected a path below the checkout, or ~/PATH in HOME, not {path!r}"
+            raise FieldError("keep", problem, number)
+        if next((name for name in names if name not in ("", ".")), "") == GIT_FOLDER:
+            raise FieldError("keep", f"{path!r}: the repository itself is not kept, but checked out again", number)
+    if every_seconds is not None and not paths:
+        raise FieldError("keep_every_seconds", "this needs paths to keep: --keep PATH")

@@ -52,4 +52,6 @@ class JobFields(TypedDict, total=False):
     metadata: Mapping[str, str]
     caches: Sequence[Cache]
     returns: bool
+    keep: Sequence[str]
+    keep_every_seconds: int | None
     # end of job fields

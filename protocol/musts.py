@@ -11,7 +11,7 @@ from typing import Final
 
 from airunner.protocol.fields import JobSpec
 
-MUST_KNOW: Final[tuple[str, ...]] = ("artifacts", "tree", "returns")
+MUST_KNOW: Final[tuple[str, ...]] = ("artifacts", "tree", "returns", "keep", "continues")
 """Names of these fields; a new one is added here and to the first line of `needs_of` in the broker's store."""
 
 _values_of = attrgetter(*MUST_KNOW)

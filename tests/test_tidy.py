@@ -34,6 +34,7 @@ FLOORS = [
     "returning",
     "caches",
     "jobsocket",
+    "saves",
     "plan",
     "leases",
     "attempt",

@@ -53,9 +53,14 @@ class Window(Struct, Generic[K], frozen=True):
     files: list[Packed[K]]
 
 
-def pack(files: Iterable[tuple[K, Iterator[bytes]]]) -> Iterator[Piece | Packed[K]]:
-    """Cut files into pieces. Each comes as its key and its content, in chunks of which only the last may be short."""
-    packer = Packer[K]()
+def pack(
+    files: Iterable[tuple[K, Iterator[bytes]]], slices_max: int | None = SLICES_MAX
+) -> Iterator[Piece | Packed[K]]:
+    """Cut files into pieces. Each comes as its key and its content, in chunks of which only the last may be short.
+
+    `slices_max`: see `Packer`.
+    """
+    packer = Packer[K](slices_max)
     for key, chunks in files:
         yield from packer.begin(key)
         for chunk in chunks:
@@ -66,10 +71,12 @@ def pack(files: Iterable[tuple[K, Iterator[bytes]]]) -> Iterator[Piece | Packed[
 class Packer(Generic[K]):
     """Packer of files that come chunk by chunk: `begin` each file, `add` its chunks, and `finish` behind the last file.
 
-    Each method yields what is packed by then; use up what it yields.
+    Each method yields what is packed by then; use up what it yields. A file of more slices than `slices_max` gets an
+    index; None: no file does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slices_max: int | None = SLICES_MAX) -> None:
+        self._slices_max = slices_max
         self._keys: list[K] = []  # of the file that has begun, if any
         self._small = b""  # its content, if it is less than a piece
         self._slices: list[Slice] = []  # its pieces, if it is larger
@@ -102,7 +109,7 @@ class Packer(Generic[K]):
             small, self._small = self._small, b""
             if self._slices:
                 slices, self._slices = self._slices, []
-                yield from _large(key, slices)
+                yield from _large(key, slices, self._slices_max)
             elif not small:
                 yield Packed(key)
             else:
@@ -123,9 +130,9 @@ class Packer(Generic[K]):
             yield Packed(key, length, (Slice(piece.id, offset, length),))
 
 
-def _large(key: K, slices: list[Slice]) -> Iterator[Piece | Packed[K]]:
+def _large(key: K, slices: list[Slice], slices_max: int | None) -> Iterator[Piece | Packed[K]]:
     size_bytes = sum(part.length for part in slices)
-    if len(slices) <= SLICES_MAX:
+    if slices_max is None or len(slices) <= slices_max:
         yield Packed(key, size_bytes, tuple(slices))
         return
     raw = _encoder.encode(slices)

@@ -88,10 +88,10 @@ class ArtifactStep(Struct):
             except OSError as error:
                 raise Failed(f"they cannot be read: {error.strerror}") from error
         if collection.left_out:
-            self.say(_named("artifacts are left out:", collection.left_out))
+            self.say(named_text("artifacts are left out:", collection.left_out))
         if self.stored:
             took_s = anyio.current_time() - began_s
-            self.say(f"artifacts: {_count(self.stored)}, {size_in_words(self.stored_bytes)} in {took_s:.1f} s")
+            self.say(f"artifacts: {count_text(self.stored)}, {size_in_words(self.stored_bytes)} in {took_s:.1f} s")
         return collection.unmatched
 
     async def _upload(self, tree: Tree, collection: Collection) -> None:
@@ -131,7 +131,8 @@ class ArtifactStep(Struct):
         )
 
 
-def _count(files: int) -> str:
+def count_text(files: int) -> str:
+    """Format a number of files."""
     return "1 file" if files == 1 else f"{files:,} files"
 
 
@@ -141,6 +142,7 @@ def size_in_words(size_bytes: int) -> str:
     return f"{size_bytes} bytes" if divisor == 1 else f"{size_bytes / divisor:.1f} {unit}"
 
 
-def _named(heading: str, lines: list[str]) -> str:
+def named_text(heading: str, lines: list[str]) -> str:
+    """List the first lines below a heading, and how many more there are."""
     more = [f"  and {len(lines) - NAMED_MAX} more"] if len(lines) > NAMED_MAX else []
     return "\n".join([heading, *(f"  {line}" for line in lines[:NAMED_MAX]), *more])

@@ -26,6 +26,7 @@ from airunner.agent.attempt.jobsecrets import (
     values_to_redact,
     write_files,
 )
+from airunner.agent.attempt.keeping import Keeping
 from airunner.agent.attempt.leaving import Leaving, leaves_anything
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since, result_of
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
@@ -100,13 +101,7 @@ class Attempt:
         self._wall_ms = surroundings.wall_ms
         self._surroundings = surroundings
         self._supervisor = Supervisor(held, recorder, surroundings.wall_ms, surroundings.cancel_grace_s)
-        self._hooks = Hooks(
-            surroundings.hooks,
-            launcher,
-            self._supervisor,
-            held.cancelled,
-            workspace,
-        )
+        self._hooks = Hooks(surroundings.hooks, launcher, self._supervisor, held.cancelled, workspace)
         self._hooked: dict[str, str] = {}  # variables that hooks have set for the later steps
         self._to_redact: set[str] = set()
         self._terminal = self._spec.terminal if self._spec.process_type is ProcessType.PTY else None
@@ -118,6 +113,7 @@ class Attempt:
         self._spent = Spent()
         self._borrowed = AsyncExitStack()
         self._caches: CacheStep | None = None
+        self._keeping: Keeping | None = None
 
     async def perform(self) -> Result:
         """Run the attempt and return its result. The job's timeout counts from the start of the command.
@@ -208,7 +204,8 @@ class Attempt:
         if process is None:
             return Result(reason=Reason.CANCELLED)
         async with attended(process):
-            result = await self._attend(process)
+            attending = self._attend(process)
+            result = await (self._keeping.saving_during(attending) if self._keeping else attending)
         result = await self._after(Hook.POST_COMMAND, result)
         if self._leaves:
             result = await self._leaving.run(result, self._commit, self._held.cancelled)
@@ -234,6 +231,12 @@ class Attempt:
             await self._run_hook(Hook.PRE_CHECKOUT)
             with cancelled_by(self._held.cancelled):
                 self._commit = await self._check_out()
+        if self._spec.keep or self._spec.continues is not None:
+            uplink, around, say = self._broker.uplink, self._surroundings, self._supervisor.say
+            self._keeping = Keeping(self._lease, self._workspace, self._recorder, uplink, around, say)
+            with cancelled_by(self._held.cancelled):
+                await self._keeping.restore()
+        if self._spec.repository:
             await self._run_hook(Hook.POST_CHECKOUT)
         around, broker = self._surroundings, self._broker
         if self._spec.caches and around.shelf is not None:
@@ -268,6 +271,7 @@ class Attempt:
             self._supervisor.say,
             self._jobs_launcher,
             {**self._jobs_environ, **self._hooked},
+            self._keeping,
         )
 
     async def _answer(self, process: Process) -> None:

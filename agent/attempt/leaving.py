@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from airunner.agent.artifacts.step import ArtifactStep
 from airunner.agent.artifacts.uploading import Uplink
+from airunner.agent.attempt.keeping import Keeping
 from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.git import Git, git_environment
 from airunner.agent.flag import Flag, cancelled_by
@@ -32,6 +33,7 @@ class Leaving(Struct):
     say: Callable[[str], None]
     launcher: Starter
     environ: Mapping[str, str]
+    keeping: Keeping | None
 
     async def run(self, result: Result, commit: str, cancelled: Flag) -> Result:
         """Store what the job leaves, unless it is cancelled, and return its result. `commit` was checked out.
@@ -44,6 +46,8 @@ class Leaving(Struct):
             if self.lease.spec.returns:
                 await self._return_changes(commit)
             left = not self.lease.spec.artifacts or await self.artifacts.run()
+            if self.keeping is not None:
+                await self.keeping.save()
             reason = None if left or result.state is not JobState.COMPLETED else Reason.ARTIFACT_MISSING
             return replace(result, reason=reason or result.reason)
         return replace(result, reason=Reason.CANCELLED)
@@ -91,4 +95,4 @@ class Leaving(Struct):
 
 def leaves_anything(spec: JobSpec) -> bool:
     """Return whether a job is to leave anything."""
-    return bool(spec.artifacts or spec.returns or spec.caches)
+    return bool(spec.artifacts or spec.returns or spec.keep or spec.caches)

@@ -23,6 +23,7 @@ from airunner.protocol.events import (
     Artifact,
     GitCloneError,
     GitCloneProgress,
+    Kept,
     Output,
     ProcessError,
     Returned,
@@ -165,5 +166,7 @@ def _bytes_of(body: AgentBody) -> int:
         case Artifact(path=path, target=target, slices=slices, index=index):
             texts_bytes = _CHAR_BYTES_MAX * (len(path) + len(target))
             return _SMALL_BYTES + texts_bytes + _SLICE_BYTES * (len(slices) + len(index))
+        case Kept(slices=slices):
+            return _SMALL_BYTES + _SLICE_BYTES * len(slices)
         case _:
             return _SMALL_BYTES

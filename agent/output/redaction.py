@@ -17,6 +17,7 @@ from airunner.protocol.events import (
     GitCloneProgress,
     GitCloneStart,
     Heartbeat,
+    Kept,
     LogSigned,
     Output,
     OutputTruncated,
@@ -63,10 +64,17 @@ class Redaction:
                 return msgspec.structs.replace(body, message=self._text(body.message))
             case Artifact():
                 return msgspec.structs.replace(body, path=self._text(body.path), target=self._text(body.target))
-            case Returned():
-                return body  # has only hashes and numbers
-            case GitCloneEnd() | ProcessStart() | ProcessEnd() | Heartbeat() | TerminalResize() | OutputTruncated():
-                return body  # has only numbers, or the hash of a commit
+            case (
+                GitCloneEnd()
+                | ProcessStart()
+                | ProcessEnd()
+                | Heartbeat()
+                | TerminalResize()
+                | OutputTruncated()
+                | Returned()
+                | Kept()
+            ):
+                return body  # has only numbers and hashes
             case Output():
                 raise AssertionError("Output must be redacted by `output`")
             case LogSigned():

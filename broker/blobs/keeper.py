@@ -103,6 +103,8 @@ class Blobkeeper:
             case EnqueueJob(jobs=jobs) | EnqueueJobWithStdin(jobs=jobs):
                 assert isinstance(asked.reply, JobsEnqueued), "no jobs were enqueued"
                 for job_id, job in zip(asked.reply.job_ids, jobs, strict=True):
+                    if job.continues is not None:
+                        store.inherit_all(tenant, job.continues.job_id, job_id)
                     if job.tree is not None:
                         store.hand_over(tenant, job.tree.upload, job_id)
                 return asked.reply

@@ -8,8 +8,8 @@
 ```
 
 A blob is needed while a job that claims it exists, or until the second midnight after an upload has claimed it. The job
-that is submitted with an upload gets its claims, and so does a retry of that job. A version of a cache claims blobs
-too: see `caches`.
+that is submitted with an upload gets its claims, and so does a retry of that job. A job that continues another one gets
+all claims of that, and so does its retry. A version of a cache claims blobs too: see `caches`.
 
 `sweep` deletes the other blobs. It can run in one broker while jobs claim blobs through another: a claim is written
 *before* the blobs are looked up, and the claims are read *after* the mark of the sweep was written. So a request that
@@ -98,6 +98,10 @@ class BlobStore:
     def inherit(self, tenant: str, origin: JobName, job_id: JobName) -> None:
         """Give a retry of a job the claims that came with an upload."""
         self._copy(claims_of(tenant, origin), claims_of(tenant, job_id), HANDED)
+
+    def inherit_all(self, tenant: str, origin: JobName, job_id: JobName) -> None:
+        """Give a job that continues another one the claims of that: of what it has saved, and of its tree."""
+        self._copy(claims_of(tenant, origin), claims_of(tenant, job_id))
 
     def _copy(self, source: str, target: str, name: str = "") -> None:
         for key in self._objects.keys(source):

@@ -21,7 +21,7 @@ from airunner.protocol.errors import BadRequest, CorruptLog, Draining, NoSpace, 
 from airunner.protocol.events import JobScheduled
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, check_new, encode_spec
-from airunner.protocol.names import JobId
+from airunner.protocol.names import JobId, JobName
 from airunner.protocol.replies import JobsEnqueued, QueueMode
 from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RetryJob
 
@@ -41,6 +41,9 @@ def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | Enque
     keys.new_jobs += len(request.jobs)
     for queue, needs in {(job.queue, needs_of(job)) for job in request.jobs}:
         keys.add_queue(command.tenant, queue, needing=bool(needs))
+    for job in request.jobs:
+        if job.continues is not None:
+            keys.add_job(command.tenant, job.continues.job_id)
 
 
 def enqueue(
@@ -48,17 +51,30 @@ def enqueue(
 ) -> JobsEnqueued | BlobsAsked:
     """Submit all of the jobs; a repeat of the request only returns their ids again.
 
-    Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`.
+    Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`; `NotFound`, `NotFinished`: of a job that one of
+    these continues.
     """
     if (before := answered(world, command, request)) is not None:
         reply = JobsEnqueued(job_ids=before)
     else:
+        for job in request.jobs:
+            if job.continues is not None:
+                _require_ended(world, command, job.continues.job_id)
         stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
         reply = _submit(world, command, request, request.jobs, None, stdin)
     for job in request.jobs:
-        if job.tree is not None:
+        if job.tree is not None or job.continues is not None:
             return BlobsAsked(request, reply)
     return reply
+
+
+def _require_ended(world: World, command: TenantRequest, job_id: JobName) -> None:
+    """Require that a job has ended, whose workspace another one begins in. Raises `NotFound`, `NotFinished`."""
+    origin = world.job(command.tenant, job_id)
+    if command.queues is not None and origin.queue not in command.queues:
+        raise NotFound
+    if not JobState(origin.state).terminal:
+        raise NotFinished
 
 
 def load_retry(keys: Keys, command: TenantRequest, request: RetryJob) -> None:
@@ -94,12 +110,12 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
 def _with_tree(
     world: World, command: TenantRequest, request: RetryJob, reply: JobsEnqueued
 ) -> JobsEnqueued | BlobsAsked:
-    """Have the new job get the claims of the first one before the reply, if that has a tree and still exists."""
+    """Have the new job get the claims of the first one before the reply, if that began with files and still exists."""
     try:
-        has_tree = world.spec(world.job(command.tenant, request.job_id)).tree is not None
+        spec = world.spec(world.job(command.tenant, request.job_id))
     except (NotFound, CorruptLog):
-        has_tree = False
-    return BlobsAsked(request, reply) if has_tree else reply
+        return reply
+    return reply if spec.tree is None and spec.continues is None else BlobsAsked(request, reply)
 
 
 def _submit(

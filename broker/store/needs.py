@@ -22,7 +22,8 @@ TENANT_NEEDS_MAX: Final = 512  # sum of that number over a tenant's queues: a De
 def needs_of(job: JobSpec) -> str:
     """Format what a job requires of its agent as needs."""
     # The fields of `MUST_KNOW` are written out: each call of a function would cost every job.
-    if not job.require and job.stdin_bytes is None and not job.artifacts and job.tree is None and not job.returns:
+    files = job.artifacts or job.tree or job.returns or job.keep or job.continues
+    if not files and not job.require and job.stdin_bytes is None:
         return ""
     return "\n".join(sorted(tag_facts(job.require, stdin=job.stdin_bytes is not None, knows=musts_of(job))))
 

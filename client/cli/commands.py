@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -212,10 +212,12 @@ def requested_job(
     *,
     sized: bool = True,
     tree: bool = False,
+    base: Mapping[str, Any] | None = None,
 ) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`.
 
     If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: it gets uncommitted work.
+    `base` has the fields of another job, which options override as those of a file.
     """
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
@@ -228,8 +230,10 @@ def requested_job(
     sources = Sources(f"airunner {ctx.info_name}")
     before, words = split_operands(operands or [], ctx.obj)
     if document is not None:
-        options = _without_variables(ctx, document, options)
-    found = fields_of(options, before, words, document, SYSTEM.wall_ms(), sources)
+        options = _without_variables(ctx, _names_in(document), options)
+    elif base is not None:
+        options = _without_variables(ctx, base, options)
+    found = fields_of(options, before, words, document, SYSTEM.wall_ms(), sources, base)
     console.sizes = found.get("process_type") == ProcessType.PTY and "terminal" not in found
     if console.sizes and sized and (size := own_size()):
         found["terminal"] = size
@@ -244,13 +248,17 @@ def is_typed(ctx: typer.Context, name: str) -> bool:
     return getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
-def _without_variables(ctx: typer.Context, document: JobDocument, options: Mapping[str, Given]) -> Mapping[str, Given]:
-    """Return the options without those that a variable gives and the job file too: the file overrides variables."""
+def _names_in(document: JobDocument) -> list[str]:
+    """Name the options of the fields that a job file gives."""
     from airunner.client.cli.notation import is_mapping
     from airunner.protocol.fields import FIELDS
 
     written = document.content if is_mapping(document.content) else {}
-    names = [each.name for field in FIELDS.values() if field.key in written for each in (field, *field.more)]
+    return [each.name for field in FIELDS.values() if field.key in written for each in (field, *field.more)]
+
+
+def _without_variables(ctx: typer.Context, names: Iterable[str], options: Mapping[str, Given]) -> Mapping[str, Given]:
+    """Return the options without those that a variable gives and a job file too: the file overrides variables."""
     weaker = {name for name in names if getattr(ctx.get_parameter_source(name), "name", "") == "ENVIRONMENT"}
     return {name: value for name, value in options.items() if name not in weaker}
 

@@ -110,6 +110,7 @@ class ConsolePrinter:
                 | events.LogSigned()
                 | events.Artifact()
                 | events.Returned()
+                | events.Kept()
             ) if self._kinds:
                 return _asked_message(event.body)
             case events.GitCloneProgress(message=message) if not self._kinds and events.GIT_COUNT.match(message):
@@ -173,6 +174,7 @@ def _agent_message(body: events.AgentBody | events.UnknownBody) -> str | None:
             | events.LogSigned()
             | events.Artifact()
             | events.Returned()
+            | events.Kept()
             | events.UnknownBody()
         ):
             return None
@@ -186,7 +188,8 @@ def _asked_message(
     | events.TerminalResize
     | events.LogSigned
     | events.Artifact
-    | events.Returned,
+    | events.Returned
+    | events.Kept,
 ) -> str:
     """Format an event that is shown only if its kind is asked for."""
     match body:
@@ -203,6 +206,8 @@ def _asked_message(
             return f"artifact {one_line(path)}, {size_bytes:,} bytes"
         case events.Returned(files=files, size_bytes=size_bytes):
             return f"changes in {files:,} files are returned, {size_bytes:,} bytes" if files else "nothing was changed"
+        case events.Kept(files=files, size_bytes=size_bytes):
+            return f"workspace saved: {files:,} files, {size_bytes:,} bytes"
         case _:
             assert_never(body)
 

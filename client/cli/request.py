@@ -34,19 +34,23 @@ def fields_of(
     config: JobDocument | None = None,
     now_ms: int = 0,
     sources: Sources | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Merge the job's fields from file, options and operands; an option that is empty or 0 unsets the file's value.
+
+    `base` has the fields of another job, in place of a file.
 
     `options` are those of `options.with_job_options`; `operands` are the words before `--`, `words` the words after it.
     Environment, metadata and required tags are merged name by name. A time such as +10m counts from `now_ms`. `sources`
     notes where each field is from. Raises `OperatorError` for arguments that contradict each other or name no command.
     """
     sources = sources or Sources()
-    fields: dict[str, Any] = fields_in(config, now_ms, sources) if config is not None else {}
+    fields: dict[str, Any] = fields_in(config, now_ms, sources) if config is not None else {**(base or {})}
+    overrides = config is not None or base is not None
     for field in FIELDS.values():
         if (given := _given(field, options, sources)) is None:
             continue
-        if config is None:
+        if not overrides:
             _refuse_empty(field.flag, given)
         fields[field.name] = _merged(field, fields.get(field.name), given, now_ms, sources)
     for weaker in ("ref", "branch"):
@@ -54,7 +58,7 @@ def fields_of(
             for name in {"commit", "ref", "branch"} - {weaker}:
                 if not options.get(name):
                     fields.pop(name, None)
-    if operands and config is None:
+    if operands and not overrides:
         _refuse_empty(FIELDS["repository"].flag, operands[0])
     fields |= _command_and_repository(options, operands, words, sources)
     if reason := commit_refusal(str(options.get("commit") or "")):

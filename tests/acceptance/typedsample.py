@@ -27,6 +27,8 @@ def narrowed(event: Event) -> str:
             return ""
         case airunner.Artifact() | airunner.Returned():
             return ""
+        case airunner.Kept():
+            return ""
         case airunner.UnknownBody(kind=kind):
             return kind
     assert_never(event.body)

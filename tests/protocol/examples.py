@@ -91,6 +91,7 @@ EVENTS: Final[dict[str, events.EventBody]] = {
     "RETURNED": events.Returned(
         timestamp_ms=NOW_MS, base="a" * 40, commit="b" * 40, files=2, size_bytes=5, slices=(Slice(BLOB.id, 0, 5),)
     ),
+    "KEPT": events.Kept(timestamp_ms=NOW_MS, files=3, size_bytes=4_096, slices=(Slice(BLOB.id, 0, 210),)),
     "LOG_SIGNED": events.LogSigned(
         timestamp_ms=NOW_MS,
         index=2,

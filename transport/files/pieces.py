@@ -10,21 +10,35 @@ A piece that several slices share is requested once, unless more than the last p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Blob, Slice, unpacked
 from airunner.protocol.errors import CorruptLog, Forged, NotFound, OperatorError, PeerError
+from airunner.protocol.replies import BlobsGot
 from airunner.protocol.requests import GetBlob
-from airunner.transport.channel import Channel
+from airunner.protocol.requestsize import RequestSize
 
 REQUESTS_MAX: Final = 4  # in flight, or answered and not used yet: up to 2 MiB of blobs each
 IDS_MAX: Final = 64  # in a request: those of blobs that compress well are up to 64 MiB of pieces
 KEPT_BYTES_MAX: Final = 33_554_432  # of the last pieces
 MISSING: Final = "a piece of it is not in the broker's blob store"
+
+
+class Source(Protocol):
+    """Source of blobs: a `Channel`, or what repeats the requests over one."""
+
+    @property
+    def request_size(self) -> RequestSize:
+        """How much a request may move."""
+        ...
+
+    async def ask(self, request: GetBlob, *, smaller: Callable[[], GetBlob] | None = None) -> BlobsGot:
+        """Get blobs, as `Channel.ask` does."""
+        ...
 
 
 class _Request:
@@ -41,11 +55,11 @@ class _Request:
 class Pieces:
     """Pieces of `slices`, whose contents `next_content` returns in order; `close` it when they are not needed.
 
-    The requests are sent over `channel`, by tasks of `group`.
+    The requests are sent to `source`, by tasks of `group`.
     """
 
-    def __init__(self, channel: Channel, group: TaskGroup, slices: Iterable[Slice]) -> None:
-        self._channel = channel
+    def __init__(self, source: Source, group: TaskGroup, slices: Iterable[Slice]) -> None:
+        self._source = source
         self._group = group
         self._rest = iter(slices)
         self._planned = deque[Slice]()  # their pieces are kept, or requested
@@ -91,7 +105,7 @@ class Pieces:
     def _ids_max(self) -> int:
         """Return how many blobs a request may ask for: as many as the link moves in a few seconds, by their mean."""
         mean_bytes = self._got_bytes // self._got if self._got else PIECE_BYTES_MAX
-        return min(IDS_MAX, max(1, self._channel.request_size.bytes_max // max(1, mean_bytes)))
+        return min(IDS_MAX, max(1, self._source.request_size.bytes_max // max(1, mean_bytes)))
 
     def _request(self, ids: list[bytes]) -> _Request:
         request = _Request(ids)
@@ -109,7 +123,7 @@ class Pieces:
         with request.scope:
             try:
                 while request.missing:
-                    blobs = (await self._channel.ask(rest(), smaller=rest)).blobs
+                    blobs = (await self._source.ask(rest(), smaller=rest)).blobs
                     if not blobs or [blob.id for blob in blobs] != request.missing[: len(blobs)]:
                         request.failure = Forged("the broker has sent other pieces than it was asked for")
                         break

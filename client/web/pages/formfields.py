@@ -34,7 +34,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "Checkout": ("repository", "branch", "commit", "ref", "depth", "submodules", "dissociate", "working_directory"),
         "Environment and secrets": ("environment", "secrets", "secret_files", "no_redact"),
         "Console": ("process_type", "terminal", "merge_output"),
-        "Files": ("artifacts", "artifact_required", "returns", "caches"),
+        "Files": ("artifacts", "artifact_required", "caches", "returns", "keep", "keep_every_seconds"),
         "Limits and retries": ("timeout_seconds", "retry", "max_attempts", "cancel_signal", "expires"),
         "When and where": ("priority", "not_before_ms", "require"),
         "Notes": ("owner", "metadata"),

@@ -137,3 +137,20 @@ def test_a_job_and_its_retry_keep_what_was_uploaded_for_it(store: BlobStore) -> 
     assert store.get("t", [tree.id]) == (tree,)
     store.forget("t", "retry")
     assert store.sweep("t") == 1
+
+
+def test_a_job_that_continues_another_gets_all_of_its_claims(store: BlobStore) -> None:
+    tree, kept, other = packed(b"tree"), packed(b"kept"), packed(b"other")
+    store.claim_upload("t", bytes(16), 20_000, FIRST, [tree.id])
+    store.hand_over("t", bytes(16), "job")
+    store.forget_uploads("t", 20_001)
+    store.claim("t", "job", SECOND, [kept.id])
+    store.put("t", [tree, kept, other])
+    store.inherit_all("t", "job", "next")
+    store.inherit("t", "next", "retry")
+    for claimant in ("job", "next"):
+        store.forget("t", claimant)
+        assert store.sweep("t") == (claimant == "job"), "of these three only what no job claims"
+    assert store.get("t", [tree.id, kept.id]) == (tree, kept)
+    store.forget("t", "retry")
+    assert store.sweep("t") == 2

@@ -43,6 +43,8 @@ dissociate: true
 mergeOutput: true
 artifacts: [dist, "**/*.xml"]
 artifactRequired: true
+keep: [out, ~/.state]
+keepEvery: 10m
 cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], restore: false, save: always}]
 returns: true
 require: {os: linux}
