@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from airunner.protocol import events
 from airunner.protocol.blobs import Slice
@@ -92,6 +93,19 @@ def artifacts_of(log: Iterable[Event]) -> list[ArtifactFile]:
             index=body.index,
         )
     return [files[path] for path in sorted(files)]
+
+
+def part_of(file: ArtifactFile, positions: range) -> ArtifactFile:
+    """Return a file whose content is the bytes at these positions of another, all of whose slices are known."""
+    slices: list[Slice] = []
+    at = 0
+    for each in file.slices:
+        first, end = max(positions.start - at, 0), min(positions.stop - at, each.length)
+        if first < end:
+            slices.append(Slice(each.blob, each.offset + first, end - first))
+        at += each.length
+    size_bytes = max(0, min(positions.stop, file.size_bytes) - positions.start)
+    return replace(file, size_bytes=size_bytes, slices=tuple(slices), index=())
 
 
 def chosen(files: Sequence[ArtifactFile], patterns: Iterable[str]) -> list[ArtifactFile]:

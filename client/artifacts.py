@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from airunner.client.artifactfiles import ArtifactFile, artifacts_of, chosen, file_at
+from airunner.client.artifactfiles import ArtifactFile, artifacts_of, chosen, file_at, part_of
 from airunner.client.batches import Batches, BatchIterator
 from airunner.client.jobref import JobRef
 from airunner.client.replaying import Replaying
@@ -53,8 +53,12 @@ class Artifacts(Replaying):
         """
         return artifacts_of([event async for event in self.replay(job, kinds=ARTIFACT_KINDS)])
 
-    def read_artifact(self, job: JobRef, path: str | ArtifactFile) -> BatchIterator[bytes]:
+    def read_artifact(
+        self, job: JobRef, path: str | ArtifactFile, positions: range | None = None
+    ) -> BatchIterator[bytes]:
         r"""Read a file that a job has left, in pieces of up to 1 MiB, each of which is checked before it comes.
+
+        `positions` are those of the bytes to read, such as `range(1_000, 2_000)`; by default all of them are read.
 
         Raises `NotFound`; `NoArtifact`, an `OperatorError`: there is no such file; `Forged`: the content is not what
         the agent has stored; `CorruptLog`: the broker has lost it.
@@ -64,10 +68,14 @@ class Artifacts(Replaying):
         >>> [piece async for piece in client.read_artifact(job, "report.txt")]
         [b'all is well\n']
         """
-        return Batches(self._content(job, path))
+        return Batches(self._content(job, path, positions))
 
-    async def _content(self, job: JobRef, path: str | ArtifactFile) -> AsyncGenerator[Sequence[bytes]]:
+    async def _content(
+        self, job: JobRef, path: str | ArtifactFile, positions: range | None
+    ) -> AsyncGenerator[Sequence[bytes]]:
         file = file_at(await self.artifacts(job), path) if isinstance(path, str) else path
+        if positions is not None:
+            file = part_of(await self._with_slices(file) if file.index else file, positions)
         async with aclosing(self._parts([file])) as parts:
             async for part in parts:
                 if part.content:

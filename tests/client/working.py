@@ -8,6 +8,7 @@ from airunner.client.client import Client
 from airunner.protocol.blobs import Slice, blob_id, packed
 from airunner.protocol.events import AgentBody, Artifact, Output, ProcessEnd, ProcessStart, Stream, encode_bodies
 from airunner.protocol.job import Result
+from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.replies import JobLease
 from airunner.protocol.requests import CompleteJob, DequeueJob, EventBatch, HaveBlobs, PublishJobEvents, PutBlob
 from airunner.transport.channel import Channel
@@ -31,7 +32,14 @@ class Worker:
     async def lease(cls, client: Client, seed: bytes = bytes(32)) -> Worker:
         channel = client._entered.channel
         reply = await channel.ask(
-            DequeueJob(agent="worker", queues=("default",), visibility_ms=300_000, wait_ms=30_000, token_seed=seed)
+            DequeueJob(
+                agent="worker",
+                queues=("default",),
+                visibility_ms=300_000,
+                wait_ms=30_000,
+                token_seed=seed,
+                knows=MUST_KNOW,
+            )
         )
         return cls(channel, reply.leases[0])
 

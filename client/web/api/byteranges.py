@@ -7,10 +7,17 @@ whole answer is sent.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
+TAG_BYTES: Final = 12  # of an `ETag`
+RANGE: Final[Mapping[str, object]] = {
+    "type": "string",
+    "description": "Bytes: bytes=0-99, bytes=100- or the last, bytes=-100.",
+}
+"""Schema of the header."""
 _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.ASCII)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from airunner.client.client import Client
 from airunner.client.loglines import OUTPUT_KINDS
-from airunner.client.web.api.byteranges import wanted_bytes
+from airunner.client.web.api.byteranges import RANGE, TAG_BYTES, wanted_bytes
 from airunner.client.web.api.operation import Answer, Call, Operation
 from airunner.client.web.api.outputorder import LineWindow, OutputOrder
 from airunner.client.web.api.streams import streamed
@@ -28,7 +28,6 @@ from airunner.protocol.logsearch import START, SearchPlace
 from airunner.protocol.names import Positive
 
 TEXT: Final = "text/plain; charset=utf-8"
-TAG_BYTES: Final = 12
 
 
 class LogQuery(Struct, frozen=True, kw_only=True):
@@ -123,7 +122,7 @@ OPERATIONS: Final = (
         summary="Get a job's output: its bytes, as `airunner logs` prints them",
         role="read",
         query=LogQuery,
-        headers={"Range": {"type": "string", "description": "Bytes: bytes=0-99, bytes=100- or the last, bytes=-100."}},
+        headers={"Range": RANGE},
         run=job_log,
         answers=(
             Answer("The output so far; with `follow`, until the job ends.", {TEXT: bytes}),

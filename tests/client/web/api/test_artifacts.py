@@ -75,6 +75,20 @@ async def test_a_large_file_is_sent_piece_by_piece_and_one_that_is_not_whole_is_
         large = await web.get(f"/v1/jobs/{job.id}/artifacts/large")
         assert large.body == b"".join(pieces)
         assert large.over
+        whole, tag = b"".join(pieces), large.headers["etag"]
+        for first, last in ((0, 0), (5, 9), (PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX), (7, 2 * PIECE_BYTES_MAX + 7)):
+            headers = {"Range": f"bytes={first}-{last}", "If-Range": tag}
+            part = await web.get(f"/v1/jobs/{job.id}/artifacts/large", headers=headers)
+            assert (part.status, part.body) == (206, whole[first : last + 1])
+            assert part.headers["content-range"] == f"bytes {first}-{last}/{len(whole)}"
+        end = await web.get(f"/v1/jobs/{job.id}/artifacts/large", headers={"Range": "bytes=-3"})
+        assert (end.status, end.body, end.headers["content-length"]) == (206, whole[-3:], "3")
+        changed = await web.get(
+            f"/v1/jobs/{job.id}/artifacts/large", headers={"Range": "bytes=1-2", "If-Range": '"another"'}
+        )
+        assert (changed.status, changed.body) == (200, whole)
+        beyond = await web.get(f"/v1/jobs/{job.id}/artifacts/large", headers={"Range": f"bytes={len(whole)}-"})
+        assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(whole)}")
         cut = await web.get(f"/v1/jobs/{job.id}/artifacts/missing")
         assert (cut.body, cut.over) == (pieces[0], False)
 
