@@ -13,12 +13,16 @@ _Piece = tuple[float, bytes]
 
 
 class DelayLine:
-    """Line to a port of this machine, at `port`; `delay_s` is the delay in each direction."""
+    """Line to a port of this machine, at `port`; `delay_s` is the delay in each direction.
+
+    `sent_bytes` counts what was sent to that port, over all connections.
+    """
 
     def __init__(self, target: int, delay_s: float) -> None:
         self._target = target
         self._delay_s = delay_s
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self.sent_bytes = 0
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -40,16 +44,17 @@ class DelayLine:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for source, sink in ((near, far), (far, near)):
                 pieces = SimpleQueue[_Piece]()
-                Thread(target=self._read, args=(source, pieces), daemon=True).start()
+                Thread(target=self._read, args=(source, pieces, source is near), daemon=True).start()
                 Thread(target=self._write, args=(sink, pieces), daemon=True).start()
 
-    def _read(self, source: socket.socket, pieces: SimpleQueue[_Piece]) -> None:
+    def _read(self, source: socket.socket, pieces: SimpleQueue[_Piece], counted: bool) -> None:  # noqa: FBT001
         data = b"-"
         while data:
             try:
                 data = source.recv(PIECE_BYTES)
             except OSError:
                 data = b""
+            self.sent_bytes += len(data) if counted else 0
             pieces.put((time.monotonic() + self._delay_s, data))
 
     @staticmethod

@@ -21,6 +21,7 @@ from bench import (
     scale,
     search,
     store,
+    tree,
 )
 from bench.group import Group
 
@@ -37,6 +38,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     flood.GROUP,
     checkout.GROUP,
     artifacts.GROUP,
+    tree.GROUP,
     scale.GROUP,
     search.GROUP,
     brokers.GROUP,

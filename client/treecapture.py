@@ -53,13 +53,14 @@ def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Seque
     """
     git = repository_around(folder, environ, "the tree cannot be captured")
     git.refuse_conflicts()
-    _refuse_dirty_submodules(git)
     with tempfile.TemporaryDirectory(prefix="airunner-tree-") as scratch:
         side = git.beside(Path(scratch))
         side.run("add", "--all", "--", ".")
         if include_ignored:
             side.run("add", "--force", "--", *(f":(top,glob){pattern}" for pattern in include_ignored))
-        _refuse_embedded(side)
+        if links := {entry.split("\t", 1)[1] for entry in side.names("ls-files", "-sz") if entry.startswith(_GITLINK)}:
+            _refuse_embedded(side, links)
+            _refuse_dirty_submodules(git)
         yield _commit(side, Path(scratch) / "bundle", *_remote_of(git))
 
 
@@ -78,9 +79,10 @@ def _remote_of(git: LocalGit) -> tuple[str, tuple[str, ...]]:
 def _commit(side: LocalGit, bundle: Path, repository: str, there: tuple[str, ...]) -> Capture:
     tree = side.text("write-tree")
     head = side.text("rev-parse", "--quiet", "--verify", "HEAD^{commit}", codes=(0, 1))
+    show = ("-c", "log.showSignature=false", "show", "--no-patch", "--format=%T %ct")
+    heads_tree, instant = side.text(*show, head).split(" ") if head else ("", "0")
     commit = head
-    if not head or side.text("rev-parse", "HEAD^{tree}") != tree:
-        instant = side.text("show", "--no-patch", "--format=%ct", head) if head else "0"
+    if heads_tree != tree:
         dated = side.with_environ(
             {
                 **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), AUTHOR[0]),
@@ -114,11 +116,8 @@ def _refuse_dirty_submodules(git: LocalGit) -> None:
             raise git.refused(f"the submodule {fields[8]} has changes of its own: commit and push them there")
 
 
-def _refuse_embedded(side: LocalGit) -> None:
+def _refuse_embedded(side: LocalGit, links: set[str]) -> None:
     """Refuse a repository inside of the working tree that is no submodule: nobody could fetch its commit."""
-    links = {line.split("\t", 1)[1] for line in side.names("ls-files", "--stage", "-z") if line.startswith(_GITLINK)}
-    if not links:
-        return
     declared = side.names("config", "-z", "--file", ".gitmodules", "--get-regexp", r"\.path$", codes=(0, 1))
     for link in sorted(links - {entry.split("\n", 1)[1] for entry in declared}):
         why = "is a repository of its own, and no submodule: add it to .gitignore, or as a submodule"

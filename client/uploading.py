@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from anyio import to_thread
@@ -29,18 +29,29 @@ class Uploading(Session):
         upload = os.urandom(UPLOAD_BYTES)
         slices: list[Slice] = []
         with bundle.open("rb") as file:
-            while window := await to_thread.run_sync(_packed, [file.read(PIECE_BYTES_MAX) for _ in range(WINDOW)]):
+            while len(window := await to_thread.run_sync(_read, file)) == WINDOW:
                 slices += await self._put(upload, window)
-        size_bytes = sum(piece.length for piece in slices)
-        index = await to_thread.run_sync(_packed, list(_pieces(msgspec.msgpack.encode(slices))))
-        return TreeBundle(upload=upload, size_bytes=size_bytes, index=tuple(await self._put(upload, index)))
+        number = len(window)
+        pieces = _pieces(msgspec.msgpack.encode([*slices, *_slices(window)]))
+        window += await to_thread.run_sync(_packed, list(pieces))  # one request for both: most trees are small
+        last = await self._put(upload, window)
+        size_bytes = sum(piece.length for piece in (*slices, *last[:number]))
+        return TreeBundle(upload=upload, size_bytes=size_bytes, index=tuple(last[number:]))
 
     async def _put(self, upload: bytes, window: Sequence[tuple[Blob, int]]) -> list[Slice]:
         """Put those blobs of a window that the broker does not have; return their slices."""
         have = await self._ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob, _ in window)))
         for place in have.missing:
             await self._ask(PutBlob(blobs=(window[place][0],)))
-        return [Slice(blob.id, 0, length) for blob, length in window]
+        return _slices(window)
+
+
+def _read(file: BinaryIO) -> list[tuple[Blob, int]]:
+    return _packed([file.read(PIECE_BYTES_MAX) for _ in range(WINDOW)])
+
+
+def _slices(window: Sequence[tuple[Blob, int]]) -> list[Slice]:
+    return [Slice(blob.id, 0, length) for blob, length in window]
 
 
 def _packed(pieces: Sequence[bytes]) -> list[tuple[Blob, int]]:
