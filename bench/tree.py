@@ -29,8 +29,8 @@ from bench.product import Product
 
 FILES: Final = 2_000
 LINES: Final = 500  # of a file
-CHANGED, AGAIN, STARTED = "one line of a million, sent", "the same tree again, sent", "until the command starts"
-PLAIN: Final = "submit of the commit"
+CHANGED, AGAIN, STARTED = "one line changed", "the same tree again", "to the start"
+PLAIN: Final = "submit of the commit, without the tree"
 FIGURES: Final = (
     Figure(CHANGED, "bytes", Bound.MOST, offset=20_000, of=PLAIN),
     Figure(AGAIN, "bytes", Bound.MOST, 1, offset=2_048, of=PLAIN),

@@ -68,11 +68,12 @@ StdinOption = Annotated[
 
 
 TreeOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--tree",
-        help="Run the working tree as it is, with uncommitted work: of the folder that is given as repository, or of "
-        "this one.",
+        "--tree/--no-tree",
+        help="Run the working tree as it is, with uncommitted work, of the folder that is given as repository or of "
+        "this one; or its commit.",
+        show_default="asks on a terminal if a folder with uncommitted work is given",
     ),
 ]
 IgnoredOption = Annotated[
@@ -100,7 +101,7 @@ def submit_command(
     on_interrupt: InterruptOption = OnInterrupt.DETACH,
     cancel_on_exit: CancelOption = False,
     stdin: StdinOption = True,
-    tree: TreeOption = False,
+    tree: TreeOption = None,
     include_ignored: IgnoredOption = None,
     json: JsonOption = False,
     **fields: Given,
@@ -111,25 +112,35 @@ def submit_command(
     The job's id is printed first: on stderr, or with --no-monitor on stdout. Ctrl-C stops following, not the job,
     unless --on-interrupt or --cancel-on-exit says otherwise; the exit code is then 130.
     """
+    from airunner.client.cli.controls import EXIT_DECLINED
+    from airunner.client.cli.oninterrupt import person_answers
     from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.cli.submitset import submit_set
-    from airunner.client.cli.tree import with_tree
+    from airunner.client.cli.tree import NOTHING, question_about, tree_wanted, with_tree
     from airunner.client.requestids import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
     file = job_file_of(config)
     if file is not None and file.is_set:
+        if tree:
+            raise OperatorError("--tree is for one job, and the job file has several")
         specs = [requested_job(console, ctx, operands, job, fields, sized=False)[0] for job in file.documents]
         return submit_set(
             console, specs, request_id, on_interrupt, json=json, wait=monitor, cancel_on_exit=cancel_on_exit
         )
     sized = request_id is None  # a repeat from another terminal would be another job
-    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized, tree=tree)
+    asks = tree is None and person_answers()
+    spec, _ = requested_job(console, ctx, operands, file and file.only(), fields, sized=sized, tree=asks or tree)
+    question = question_about(console, spec) if asks else ""
     name = request_id_of(request_id)
     given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
 
     async def run(client: Client) -> int:
-        job = await with_tree(client, spec, include_ignored or ()) if tree else spec
+        wanted = await tree_wanted(console, question) if question else tree
+        if wanted is None and question:
+            console.must_say(NOTHING)
+            return EXIT_DECLINED
+        job = await with_tree(client, spec, include_ignored or ()) if wanted else spec
         submit = partial(client.submit, job, stdin=given, request_id=name)
         follow = partial(follow_new, client, submit, console, on_interrupt)
         return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
@@ -211,18 +222,19 @@ def requested_job(
     options: Mapping[str, Given],
     *,
     sized: bool = True,
-    tree: bool = False,
+    tree: bool | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> tuple[JobSpec, Sources]:
     """Make the job spec of a command line, and print hints at likely mistakes; `ctx.obj` counts words after `--`.
 
-    If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: it gets uncommitted work.
-    `base` has the fields of another job, which options override as those of a file.
+    If it is `sized`, a terminal whose size is not given has the size of this one. `tree`: whether it gets uncommitted
+    work, or its submitter is asked; None: it does not, and a hint says so. `base` has the fields of another job, which
+    options override as those of a file.
     """
     from airunner.client.cli.request import fields_of, hints_of
     from airunner.client.cli.sources import Sources
     from airunner.client.cli.terminalsize import own_size
-    from airunner.client.cli.worktree import hints_on
+    from airunner.client.cli.worktree import uncommitted_in
     from airunner.client.specs import spec_of
     from airunner.protocol.fields import ProcessType
     from airunner.transport.ports import SYSTEM
@@ -238,7 +250,8 @@ def requested_job(
     if console.sizes and sized and (size := own_size()):
         found["terminal"] = size
     spec = spec_of(found, sources.label)
-    for hint in (*sources.hints, *hints_of(options), *(() if tree else hints_on(spec, os.environ))):
+    work = None if tree else uncommitted_in(spec, os.environ)
+    for hint in (*sources.hints, *hints_of(options), *([work.hint] if work and tree is None else [])):
         console.must_say(hint)
     return spec, sources
 

@@ -79,11 +79,16 @@ class Interruption:
         return _ANSWERS[answer]
 
 
+def person_answers() -> bool:
+    """Return whether there is a person at the terminal who can answer questions."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 async def answered(console: Console, question: str) -> str | None:
     """Ask the person at the terminal; return the answer in small letters, or None: there is nobody to answer."""
     import anyio
 
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not person_answers():
         return None
     with console.question(question):
         await anyio.wait_readable(sys.stdin.fileno())  # an interrupt ends this

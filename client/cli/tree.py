@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from airunner.client.cli.oninterrupt import answered
+from airunner.client.cli.worktree import uncommitted_in
 from airunner.client.treecapture import captured
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
+from airunner.protocol.printable import one_line
 
 if TYPE_CHECKING:
+    from airunner.client.cli.console import Console
     from airunner.client.client import Client
+
+NOTHING: Final = "nothing was submitted"
+_OTHERS: Final = ("commit", "ref", "branch", "depth")  # fields that a tree excludes
+_ANSWERS: Final[Mapping[str | None, bool | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(("", "t", "tree"), True),
+        **dict.fromkeys(("c", "commit", None), False),  # None: nobody answers
+        **dict.fromkeys(("q", "quit"), None),
+    }
+)
 
 
 async def with_tree(client: Client, spec: JobSpec, include_ignored: Sequence[str]) -> JobSpec:
@@ -24,8 +39,32 @@ async def with_tree(client: Client, spec: JobSpec, include_ignored: Sequence[str
         return replace(spec, repository=capture.repository, commit=capture.commit, tree=tree)
 
 
+def question_about(console: Console, spec: JobSpec) -> str:
+    """Return what to ask about uncommitted work that a job would not get; empty: there is none, or nothing to ask.
+
+    Raises `OperatorError`: the folder that is given as repository cannot be cloned.
+    """
+    work = uncommitted_in(spec, os.environ)
+    if work is None:
+        return ""
+    if any(getattr(spec, name) for name in _OTHERS):  # the tree has none of these
+        console.must_say(work.hint)
+        return ""
+    return work.question
+
+
+async def tree_wanted(console: Console, question: str) -> bool | None:
+    """Ask whether a job gets the uncommitted work; None: it is not to be submitted."""
+    console.farewell = NOTHING
+    answer = await answered(console, question)
+    while answer not in _ANSWERS:
+        answer = await answered(console, f"{one_line(answer or '')!r} is no answer: {question}")
+    console.farewell = ""
+    return _ANSWERS[answer]
+
+
 def _folder_of(spec: JobSpec) -> Path:
-    for name in ("commit", "ref", "branch", "depth"):
+    for name in _OTHERS:
         if getattr(spec, name):
             raise OperatorError(f"--tree runs the working tree as it is: leave out --{name}")
     folder = Path(spec.repository or ".").absolute()

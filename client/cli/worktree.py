@@ -35,32 +35,48 @@ class Status(Struct, frozen=True):
     untracked: int
 
 
-def hints_on(spec: JobSpec, environ: Mapping[str, str]) -> list[str]:
-    """Return what to say about the repository of a job, if it is a folder here.
+class Uncommitted(Struct, frozen=True):
+    """Uncommitted work in a folder that a job runs the commit of: which commit that is, and how much work."""
+
+    folder: Path
+    at: str
+    work: str
+
+    @property
+    def hint(self) -> str:
+        """What to say about it."""
+        without = f"without uncommitted work in {self.folder}: {self.work}"
+        return f"the job runs {self.at}, {without}; with --tree it gets that too"
+
+    @property
+    def question(self) -> str:
+        """What to ask a person about it."""
+        work = f"uncommitted work in {self.folder} ({self.work})"
+        return f"{work}: Enter to run it too, c to run {self.at} without it, q to submit nothing?"
+
+
+def uncommitted_in(spec: JobSpec, environ: Mapping[str, str]) -> Uncommitted | None:
+    """Find uncommitted work in the repository of a job, if that is a folder here, which the job does not get.
 
     Raises `OperatorError`: it is no repository, or only a folder in one, or has no commit.
     """
     folder = Path(spec.repository)
     try:
         if not folder.is_absolute() or not folder.is_dir():
-            return []
+            return None
         _refuse_other_folders(folder)
     except OSError:  # this user may not look there; perhaps the agent may
-        return []
+        return None
     if spec.ref or spec.commit not in ("", "HEAD") or (status := _status_of(folder, environ)) is None:
-        return []
+        return None
     if spec.branch not in ("", status.branch):
-        return []
+        return None
     if not status.commit:
         raise OperatorError(f"{folder} has no commit yet, and a job runs a commit: run `git commit` there first")
     counts = ((status.changed, "changed"), (status.untracked, "untracked"))
     work = " and ".join(f"{count} {what}" for count, what in counts if count)
     at = f"{status.branch or 'a detached HEAD'} at {status.commit[:COMMIT_CHARS]}"
-    return (
-        [f"the job runs {at}, without uncommitted work in {folder}: {work}; with --tree it gets that too"]
-        if work
-        else []
-    )
+    return Uncommitted(folder, at, work) if work else None
 
 
 def _refuse_other_folders(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.running import Cluster, submitted
+from tests.acceptance.screens import Screen, needs_tmux
 
 SHOW = ("sh", "-c", "cat one two; git status --porcelain; git log --format=%s")
 IDENTITY = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
@@ -92,3 +93,35 @@ def test_what_is_no_working_tree_is_refused(
     assert done.returncode in (64, 65)
     assert said in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
+
+
+@needs_tmux
+def test_a_person_is_asked_about_uncommitted_work_and_a_pipe_is_told(standing: Cluster, work: Path) -> None:
+    words = ("submit", str(work), "--", "cat", "one")
+    asked = f"uncommitted work in {work} (1 changed and 1 untracked): Enter to run it too,"
+    for keys, code, shown in ((("Enter",), 0, "changed"), (("c", "Enter"), 0, "committed")):
+        with Screen(standing, 200, *words) as screen:
+            screen.until(asked)
+            screen.keys(*keys)
+            screen.until(f"{shown}\r")
+            assert screen.ended() == code
+    with Screen(standing, 200, *words) as screen:
+        screen.until(asked)
+        screen.keys("x", "Enter")
+        screen.until("airunner: 'x' is no answer: uncommitted work in")
+        screen.keys("q", "Enter")
+        screen.until("airunner: nothing was submitted")
+        assert screen.ended() == 130
+    with Screen(standing, 200, *words) as screen:
+        screen.until(asked)
+        screen.keys("C-c")
+        screen.until("airunner: nothing was submitted")
+        assert screen.ended() == 130
+    with Screen(standing, 200, *words[:2], "--no-tree", *words[2:]) as screen:
+        assert screen.ended() == 0
+        assert "uncommitted" not in screen.text()
+    piped = standing.airunner(*words)
+    assert (piped.returncode, piped.stdout) == (0, b"committed\n")
+    assert b"without uncommitted work in" in piped.stderr
+    silent = standing.airunner(*words[:2], "--no-tree", *words[2:])
+    assert b"uncommitted" not in silent.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airunner.client.cli import worktree
-from airunner.client.cli.worktree import hints_on
+from airunner.client.cli.worktree import uncommitted_in
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
 from tests.agent.checkout.repositories import ENVIRONMENT, commit, git, new_repository
@@ -18,8 +18,8 @@ from tests.agent.checkout.repositories import ENVIRONMENT, commit, git, new_repo
 
 def said_of(folder: Path, **fields: str) -> str | None:
     """Return the line about a job of this folder, without the folder and the hash."""
-    hints = hints_on(JobSpec(command="x", repository=str(folder), **fields), ENVIRONMENT)  # type: ignore[arg-type]
-    return re.sub("at [0-9a-f]{7},", "at HASH,", hints[0]).replace(str(folder), "R") if hints else None
+    work = uncommitted_in(JobSpec(command="x", repository=str(folder), **fields), ENVIRONMENT)  # type: ignore[arg-type]
+    return re.sub("at [0-9a-f]{7},", "at HASH,", work.hint).replace(str(folder), "R") if work else None
 
 
 def rename(folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_git_runs_nothing_of_the_folder_and_looks_at_no_other(tmp_path: Path) ->
     (other / "new").touch()
     git(repository, "config", "core.fsmonitor", f"touch {tmp_path}/canary")
     inside = {**ENVIRONMENT, "GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git" / "index")}
-    assert hints_on(JobSpec(command="x", repository=str(repository)), inside) == []
+    assert uncommitted_in(JobSpec(command="x", repository=str(repository)), inside) is None
     assert not (tmp_path / "canary").exists()
 
 
@@ -89,8 +89,8 @@ def test_nothing_is_said_where_git_does_not_answer(tmp_path: Path, monkeypatch: 
     repository = new_repository(tmp_path / "project")
     commit(repository, "two")
     (repository / "new").touch()
-    assert hints_on(JobSpec(command="x", repository=str(repository)), {"PATH": str(tmp_path)}) == []
+    assert uncommitted_in(JobSpec(command="x", repository=str(repository)), {"PATH": str(tmp_path)}) is None
     monkeypatch.setattr(worktree, "STATUS_S_MAX", 0.0)
-    assert hints_on(JobSpec(command="x", repository=str(repository)), dict(os.environ)) == []
+    assert uncommitted_in(JobSpec(command="x", repository=str(repository)), dict(os.environ)) is None
     for elsewhere in ("https://example.org/x.git", "/no/such", f"/{'x' * 300}"):  # the last one cannot be looked at
-        assert hints_on(JobSpec(command="x", repository=elsewhere), {}) == []
+        assert uncommitted_in(JobSpec(command="x", repository=elsewhere), {}) is None
