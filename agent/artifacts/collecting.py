@@ -78,6 +78,11 @@ def collect(tree: Tree, patterns: tuple[str, ...], bytes_max: int, owner: int | 
     return collection
 
 
+def too_many() -> str:
+    """Return why more than `FILES_MAX` artifacts are not kept."""
+    return f"they are more than {FILES_MAX:,} files"
+
+
 def too_large(bytes_max: int) -> str:
     """Return why artifacts of more than `bytes_max` bytes are not kept."""
     return f"they have more than {bytes_max / (1 << 30):g} GiB, which `airunner agent --artifact-gib` allows"
@@ -160,7 +165,7 @@ class _Collector:
     def _add(self, found: Found) -> None:
         self._found.append(found)
         if len(self._found) > FILES_MAX:
-            raise TooManyArtifacts(f"they are more than {FILES_MAX:,} files")
+            raise TooManyArtifacts(too_many())
 
     def _leave_out(self, path: str, why: str) -> None:
         self.left_out.append(f"{escaped(os.fsencode(path).decode(errors='replace'))}: {why}")

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from airunner.agent.artifacts.collecting import (
+    FILES_MAX,
     NAMED_MAX,
     Collection,
     Found,
     TooManyArtifacts,
     collect,
     reading,
+    too_many,
 )
 from airunner.agent.artifacts.flow import Flow, leaves
 from airunner.agent.artifacts.packing import Packed, pack
@@ -30,13 +32,20 @@ from airunner.protocol.errors import NoBlobs, PeerError
 from airunner.protocol.events import Artifact
 from airunner.protocol.printable import escaped
 from airunner.protocol.replies import JobLease
+from airunner.protocol.sizes import bytes_text
 
 ARTIFACT_BYTES_MAX: Final = 10 << 30  # default bound of one attempt
-_UNITS: Final = (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000))
 
 
 class Failed(Exception):
     """Failure to keep artifacts; the message says why, for the log."""
+
+
+class Put(Struct):
+    """Files, folders and links that the job has put while it ran, and their bytes; they count among its artifacts."""
+
+    files: int = 0
+    size_bytes: int = 0
 
 
 class ArtifactStep(Struct):
@@ -49,6 +58,7 @@ class ArtifactStep(Struct):
     wall_ms: Callable[[], int]
     say: Callable[[str], None]
     bytes_max: int = ARTIFACT_BYTES_MAX
+    put: Put = field(default_factory=Put)
     stored: int = 0  # files, folders and links
     stored_bytes: int = 0
 
@@ -81,22 +91,28 @@ class ArtifactStep(Struct):
             return list(patterns)  # the job has removed it
         with tree:
             try:
-                collection = await self.uplink.offload(lambda: collect(tree, patterns, self.bytes_max, owner))
+                collection = await self.uplink.offload(lambda: collect(tree, patterns, self._left_bytes, owner))
                 await self._upload(tree, collection)
             except TooManyArtifacts as error:
-                raise Failed(str(error)) from error
+                raise Failed(f"{error}{' beside those that the job has put' if self.put.files else ''}") from error
             except OSError as error:
                 raise Failed(f"they cannot be read: {error.strerror}") from error
         if collection.left_out:
             self.say(named_text("artifacts are left out:", collection.left_out))
         if self.stored:
             took_s = anyio.current_time() - began_s
-            self.say(f"artifacts: {count_text(self.stored)}, {size_in_words(self.stored_bytes)} in {took_s:.1f} s")
+            self.say(f"artifacts: {count_text(self.stored)}, {bytes_text(self.stored_bytes)} in {took_s:.1f} s")
         return collection.unmatched
+
+    @property
+    def _left_bytes(self) -> int:
+        return max(0, self.bytes_max - self.put.size_bytes)
 
     async def _upload(self, tree: Tree, collection: Collection) -> None:
         """Upload what was found. Raises `TooManyArtifacts`, `OSError`, `Failed`, `NoBlobs`."""
-        files = pack(reading(tree, collection, self.bytes_max))
+        if len(collection.found) + self.put.files > FILES_MAX:
+            raise TooManyArtifacts(too_many())
+        files = pack(reading(tree, collection, self._left_bytes))
         flow = Flow(self.uplink, files, Upload(self.uplink, self.lease.ref, self.say), self.record)
         failures: list[Exception] = []
         try:
@@ -134,12 +150,6 @@ class ArtifactStep(Struct):
 def count_text(files: int) -> str:
     """Format a number of files."""
     return "1 file" if files == 1 else f"{files:,} files"
-
-
-def size_in_words(size_bytes: int) -> str:
-    """Return a size for a line of the log."""
-    unit, divisor = next(((unit, divisor) for unit, divisor in _UNITS if size_bytes >= divisor), ("bytes", 1))
-    return f"{size_bytes} bytes" if divisor == 1 else f"{size_bytes / divisor:.1f} {unit}"
 
 
 def named_text(heading: str, lines: list[str]) -> str:

@@ -19,13 +19,9 @@ import anyio.lowlevel
 from msgspec import convert
 from msgspec.structs import asdict, replace
 
+from airunner.agent.artifacts.step import Put
 from airunner.agent.attempt.hooks import HOOK_S_MAX, NOT_EXECUTABLE, NOT_FOUND, Hook, HookFailed, Hooks
-from airunner.agent.attempt.jobsecrets import (
-    SecretMissing,
-    secrets_of,
-    values_to_redact,
-    write_files,
-)
+from airunner.agent.attempt.jobsecrets import SecretMissing, secrets_of, values_to_redact, write_files
 from airunner.agent.attempt.keeping import Keeping
 from airunner.agent.attempt.leaving import Leaving, leaves_anything
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX, Supervisor, ms_since, result_of
@@ -111,6 +107,7 @@ class Attempt:
         self._leaves = leaves_anything(self._spec)
         self._checkout_ms = 0
         self._spent = Spent()
+        self._put = Put()
         self._borrowed = AsyncExitStack()
         self._caches: CacheStep | None = None
         self._keeping: Keeping | None = None
@@ -272,11 +269,8 @@ class Attempt:
             self._jobs_launcher,
             {**self._jobs_environ, **self._hooked},
             self._keeping,
+            self._put,
         )
-
-    async def _answer(self, process: Process) -> None:
-        """Answer what the job asks while it runs."""
-        await serve(process, self._leaving.artifacts)
 
     def _restore_for(self, hook: Hook) -> None:
         """Restore the checkout's folder, in which a hook runs; raises `HookFailed`."""
@@ -371,9 +365,12 @@ class Attempt:
         if not outbox.held:
             await anyio.lowlevel.checkpoint()  # the publisher sends it before this task goes on
         cancel_signal = Signals[f"SIG{self._spec.cancel_signal}"]
-        timeout_s, terminal = self._spec.timeout_seconds, self._terminal
         ended = await self._supervisor.supervise(
-            process, timeout_s, terminal=terminal, cancel_signal=cancel_signal, beside=self._answer
+            process,
+            self._spec.timeout_seconds,
+            terminal=self._terminal,
+            cancel_signal=cancel_signal,
+            beside=lambda job: serve(job, self._leaving.artifacts),
         )
         self._spent = process.spent
         outbox.held = ends_soon  # the end, its signature and the result are one batch then

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from airunner.agent.artifacts.step import count_text, size_in_words
+from airunner.agent.artifacts.step import count_text
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.git import CheckoutFailed
@@ -18,6 +18,7 @@ from airunner.agent.saves.step import KeepStep
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.job import Result
 from airunner.protocol.replies import JobLease
+from airunner.protocol.sizes import bytes_text
 
 
 class Keeping:
@@ -58,7 +59,7 @@ class Keeping:
             await self._step.learn(manifest)
         files = count_text(sum(entry.kind != "folder" for entry in manifest.entries))
         took_s = anyio.current_time() - began_s
-        self._say(f"workspace restored: {files}, {size_in_words(size_of(manifest.entries))} in {took_s:.1f} s")
+        self._say(f"workspace restored: {files}, {bytes_text(size_of(manifest.entries))} in {took_s:.1f} s")
 
     async def saving_during(self, attending: Awaitable[Result]) -> Result:
         """Save every now and then until the command has ended, if the job says so; return its result.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from airunner.agent.artifacts.step import ArtifactStep
+from airunner.agent.artifacts.step import ArtifactStep, Put
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.attempt.keeping import Keeping
 from airunner.agent.attempt.surroundings import Surroundings
@@ -34,6 +34,7 @@ class Leaving(Struct):
     launcher: Starter
     environ: Mapping[str, str]
     keeping: Keeping | None
+    put: Put
 
     async def run(self, result: Result, commit: str, cancelled: Flag) -> Result:
         """Store what the job leaves, unless it is cancelled, and return its result. `commit` was checked out.
@@ -63,6 +64,7 @@ class Leaving(Struct):
             self.around.wall_ms,
             self.say,
             self.around.artifact_bytes_max,
+            self.put,
         )
 
     async def _return_changes(self, commit: str) -> None:

@@ -18,7 +18,6 @@ import anyio
 from msgspec import Struct
 
 from airunner.agent.artifacts.flow import leaves
-from airunner.agent.artifacts.step import size_in_words
 from airunner.agent.artifacts.uploading import FINAL, Uplink, Upload
 from airunner.agent.caches.fetching import fetch, manifest_of
 from airunner.agent.caches.keys import key_of
@@ -37,6 +36,7 @@ from airunner.protocol.errors import BadRequest, Forbidden, Forged, NoBlobs, NoS
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.replies import BlobsGot, JobLease
 from airunner.protocol.requests import GetBlob
+from airunner.protocol.sizes import bytes_text
 from airunner.transport.backoff import retry
 
 CACHE_S_MAX: Final = 600.0  # to get one cache, or to save it
@@ -160,7 +160,7 @@ class CacheStep:
         if used.came is not None:
             size_bytes, how = used.came
             took_s = anyio.current_time() - used.began_s
-            self._say(f"cache {used.cache.name}: restored {size_in_words(size_bytes)} in {took_s:.1f} s ({how})")
+            self._say(f"cache {used.cache.name}: restored {bytes_text(size_bytes)} in {took_s:.1f} s ({how})")
 
     async def _get(self, used: _Used) -> tuple[int, str] | None:
         """Get a version into the folder; return its size and where it comes from, or None: there is none."""
@@ -266,7 +266,7 @@ class CacheStep:
             if (now := manifest or used.last) is not None:
                 version.note(await self._offload(lambda: encoded(now)))
             if manifest is not None:
-                self._say(f"cache {cache.name}: saved {size_in_words(upload.sent_bytes)} new")
+                self._say(f"cache {cache.name}: saved {bytes_text(upload.sent_bytes)} new")
 
     def _putting(self, used: _Used) -> Callable[[tuple[Slice, ...], bytes, int], Awaitable[object]]:
         async def putting(index: tuple[Slice, ...], ids: bytes, size_bytes: int) -> object:

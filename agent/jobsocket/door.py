@@ -35,7 +35,7 @@ async def serve(process: Process, step: ArtifactStep) -> None:
     workspace = step.workspace
     if workspace.listening is None:
         return
-    puts = Puts(step.uplink, step.lease.ref, step.keep, step.say, step.bytes_max)
+    puts = Puts(step.uplink, step.lease.ref, step.keep, step.say, step.bytes_max, step.put)
     uid = os.geteuid() if workspace.user is None else workspace.user.uid
     door = Door(uid, keeper_of(process.pid), puts)
     free = anyio.Semaphore(CONNECTIONS_MAX)

@@ -13,8 +13,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from airunner.agent.artifacts.collecting import FILES_MAX, Found, TooManyArtifacts, too_large
+from airunner.agent.artifacts.collecting import FILES_MAX, Found, TooManyArtifacts, too_large, too_many
 from airunner.agent.artifacts.packing import Packed, Packer, Piece
+from airunner.agent.artifacts.step import Put
 from airunner.agent.artifacts.uploading import Uplink, Upload
 from airunner.agent.jobsocket.connection import JobConnection
 from airunner.protocol.artifactpaths import link_problem, name_problem
@@ -36,16 +37,15 @@ class Puts(Struct):
     record: Callable[[Packed[Found]], Awaitable[None]]
     say: Callable[[str], None]
     bytes_max: int
-    files: int = 0
-    size_bytes: int = 0
+    so_far: Put
 
     def count(self, files: int, size_bytes: int) -> None:
         """Count files and bytes that come. Raises `TooManyArtifacts`."""
-        self.files += files
-        self.size_bytes += size_bytes
-        if self.files > FILES_MAX:
-            raise TooManyArtifacts(f"they are more than {FILES_MAX:,} files")
-        if self.size_bytes > self.bytes_max:
+        self.so_far.files += files
+        self.so_far.size_bytes += size_bytes
+        if self.so_far.files > FILES_MAX:
+            raise TooManyArtifacts(too_many())
+        if self.so_far.size_bytes > self.bytes_max:
             raise TooManyArtifacts(too_large(self.bytes_max))
 
 
@@ -101,8 +101,9 @@ class _Put:
 
     def forget_rest(self) -> None:
         """Take back the count of what has come and is not recorded."""
-        self._puts.files -= self._counted_files - self.files
-        self._puts.size_bytes -= self._counted_bytes - self.size_bytes
+        so_far = self._puts.so_far
+        so_far.files -= self._counted_files - self.files
+        so_far.size_bytes -= self._counted_bytes - self.size_bytes
 
     def _check(self, message: ToAgent) -> None:
         """Check and count the next message. Raises `BadRequest`, `TooManyArtifacts`."""

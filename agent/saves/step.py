@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 
 from airunner.agent.artifacts.flow import leaves
-from airunner.agent.artifacts.step import count_text, named_text, size_in_words
+from airunner.agent.artifacts.step import count_text, named_text
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.output.recorder import Recorder
@@ -23,6 +23,7 @@ from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Kept
 from airunner.protocol.replies import JobLease
+from airunner.protocol.sizes import bytes_text
 
 NOT_SAVED: Final = "the workspace is not saved"
 
@@ -75,7 +76,7 @@ class KeepStep:
         if self._storing.left_out:
             self._say(named_text("the saved workspace lacks:", self._storing.left_out))
         took_s = anyio.current_time() - began_s
-        self._say(f"workspace saved: {count_text(save.files)}, {size_in_words(save.size_bytes)} in {took_s:.1f} s")
+        self._say(f"workspace saved: {count_text(save.files)}, {bytes_text(save.size_bytes)} in {took_s:.1f} s")
 
     async def _save(self) -> Save | None:
         """Save the workspace, and record it; None: it cannot be saved, which is said."""

@@ -43,8 +43,8 @@ def put_command(
     It returns when all of them are stored. Of two with the same path the later one counts. Exits with 66 if a path is
     missing, and with 1 if something in a folder cannot be kept; then all else is.
     """
-    from airunner.client.cli.wording import bytes_text
     from airunner.client.puttingfiles import named_files, put_files
+    from airunner.protocol.sizes import bytes_text
 
     console = Console(quiet=quiet)
     left_out: list[str] = []

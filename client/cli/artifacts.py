@@ -84,7 +84,7 @@ def artifacts_command(
 
 def artifact_row(file: ArtifactFile, *, terminal: bool) -> Sequence[str]:
     """Format the cells of a file, in the order of `HEADINGS`; a pipe gets the size in bytes."""
-    from airunner.client.cli.wording import bytes_text
+    from airunner.protocol.sizes import bytes_text
 
     size = "" if file.kind != "file" else bytes_text(file.size_bytes) if terminal else str(file.size_bytes)
     mode = "" if file.kind == "link" else f"{file.mode:04o}"
@@ -93,7 +93,7 @@ def artifact_row(file: ArtifactFile, *, terminal: bool) -> Sequence[str]:
 
 def total_text(files: Sequence[ArtifactFile]) -> str:
     """Format number and size of files: `12 files, 3.4 MiB`."""
-    from airunner.client.cli.wording import bytes_text
+    from airunner.protocol.sizes import bytes_text
 
     number = "1 file" if len(files) == 1 else f"{len(files):,} files"
     return f"{number}, {bytes_text(sum(file.size_bytes for file in files))}"
@@ -154,7 +154,7 @@ async def _get(
     json: bool,
 ) -> int:
     from airunner.client.artifactfiles import chosen
-    from airunner.client.cli.wording import bytes_text
+    from airunner.protocol.sizes import bytes_text
 
     wanted = chosen(files, patterns)
     total = total_text(wanted)

@@ -10,10 +10,11 @@ import typer
 from airunner.client.cli.clientcommand import JsonOption, client_command
 from airunner.client.cli.console import Console
 from airunner.client.cli.controls import show_rows
-from airunner.client.cli.wording import bytes_text, instant_text
+from airunner.client.cli.wording import instant_text
 from airunner.protocol.caches import CACHE_NAME_EXPECTED, KEY_EXPECTED, CacheSummary, fits_cache_name, fits_key
 from airunner.protocol.errors import EXIT_NO_SUCH, OperatorError
 from airunner.protocol.names import NAME_EXPECTED, fits_name
+from airunner.protocol.sizes import bytes_text
 
 if TYPE_CHECKING:
     from airunner.client.client import Client

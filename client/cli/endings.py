@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from airunner.client.cli.wording import bytes_text, duration_text, instant_text
+from airunner.client.cli.wording import duration_text, instant_text
 from airunner.protocol.events import Event, GitCloneError, ProcessError
 from airunner.protocol.job import Job, JobState, Reason, Result
 from airunner.protocol.jobretry import SIGNAL_EXIT_BASE
 from airunner.protocol.printable import one_line
+from airunner.protocol.sizes import bytes_text
 
 ERROR_KINDS: Final = ("GIT_CLONE_ERROR", "PROCESS_ERROR")  # events whose messages `why_failed` quotes
 _CODES: Final[Mapping[int, str]] = MappingProxyType(

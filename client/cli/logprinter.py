@@ -9,10 +9,11 @@ from itertools import groupby
 from airunner.client.cli.console import JobConsole
 from airunner.client.cli.printing import ConsolePrinter, line_object
 from airunner.client.cli.stamps import Stamps, Timestamps
-from airunner.client.cli.wording import bytes_text, millisecond_text
+from airunner.client.cli.wording import millisecond_text
 from airunner.client.client import Client
 from airunner.client.loglines import OUTPUT_KINDS, SEPARATOR, TAIL_BYTES_MAX, Line
 from airunner.client.logreader import WINDOW_EVENTS, LogReader, Wanted
+from airunner.protocol.sizes import bytes_text
 
 
 class LogPrinter:

@@ -14,9 +14,10 @@ from typing import Final, Self
 import anyio
 
 from airunner.client.cli.console import Console
-from airunner.client.cli.wording import bytes_text, duration_text
+from airunner.client.cli.wording import duration_text
 from airunner.protocol import events
 from airunner.protocol.printable import one_line
+from airunner.protocol.sizes import bytes_text
 from airunner.transport.ports import SYSTEM
 
 TICK_S: Final = 1.0  # between two updates of the line, which shows whole seconds

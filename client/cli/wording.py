@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import Final
 
 from airunner.protocol.job import Job, JobState, JobSummary, Reason, Usage
+from airunner.protocol.sizes import bytes_text
 
 _SECOND_MS: Final = 1_000
 _MINUTE_MS: Final = 60 * _SECOND_MS
 _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 SHORT_COMMIT_CHARS: Final = 12
-_UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
 
 
 def duration_text(ms: int | None) -> str:
@@ -62,14 +62,6 @@ def end_text(state: JobState, exit_code: int | None, signal: int | None, reason:
     else:
         ending = str(state)
     return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.CANCELLED) else f"{ending} ({reason})"
-
-
-def bytes_text(size: int) -> str:
-    """Format a size: `512 bytes`, `1.5 KiB`, `23.0 MiB`."""
-    power = min(len(_UNITS), (size.bit_length() - 1) // 10)
-    if power < 1:
-        return f"{size} bytes" if size != 1 else "1 byte"
-    return f"{size / 1_024**power:.1f} {_UNITS[power - 1]}"
 
 
 def usage_facts(job: Job, ran_ms: int | None = None) -> list[tuple[str, str]]:

@@ -77,7 +77,7 @@ async def test_each_file_that_a_job_leaves_can_be_fetched_and_is_in_the_log_befo
             assert await fetched(client, left[f"dist/{number}"].slices) == content_of(number)
         assert await fetched(client, left["dist/run"].slices) == b"#!/bin/sh\n"
     assert (left["dist/run"].mode, left["dist/link"].target) == (0o750, "run")
-    assert any("artifacts: 6 files, 3.1 MB in " in body.message for body in log if isinstance(body, ProcessError))
+    assert any("artifacts: 6 files, 3.0 MiB in " in body.message for body in log if isinstance(body, ProcessError))
 
 
 async def test_a_missing_artifact_is_said_and_fails_the_job_if_it_is_required(cluster: Cluster) -> None:

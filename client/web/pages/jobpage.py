@@ -23,7 +23,6 @@ from airunner.client.cli.causes import Why
 from airunner.client.cli.explain import explain
 from airunner.client.cli.jobname import NoJob, SeveralJobs, job_id_of
 from airunner.client.cli.listing import job_facts
-from airunner.client.cli.wording import bytes_text
 from airunner.client.client import Client
 from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
@@ -37,6 +36,7 @@ from airunner.protocol.errors import BadRequest, NotFound
 from airunner.protocol.events import Event
 from airunner.protocol.job import Job, JobState, command_summary
 from airunner.protocol.printable import shell_line
+from airunner.protocol.sizes import bytes_text
 from airunner.transport.ports import SYSTEM
 
 ARTIFACTS_MAX: Final = 100  # files that a page shows

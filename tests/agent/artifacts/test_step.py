@@ -10,6 +10,8 @@ import anyio
 import pytest
 
 from airunner.agent.artifacts import flow
+from airunner.agent.artifacts.collecting import FILES_MAX
+from airunner.agent.artifacts.step import Put
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.blobs.store import BlobStore
@@ -88,7 +90,7 @@ async def test_each_file_is_recorded_before_the_end_and_its_slices_are_the_file(
     assert sorted(left) == sorted(files)
     assert [path for path in left if content(store, left[path].slices) != files[path]] == []
     assert {path: left[path].size_bytes for path in left} == {path: len(files[path]) for path in files}
-    assert [line.partition(" in ")[0] for line in said(log)] == ["artifacts: 1,002 files, 2.1 MB"]
+    assert [line.partition(" in ")[0] for line in said(log)] == ["artifacts: 1,002 files, 2.0 MiB"]
     assert type(log[-1]).__name__ == "JobFinished"
 
 
@@ -266,3 +268,13 @@ async def test_an_attempt_that_loses_its_lease_in_an_upload_ends_and_the_next_on
     log = [event.body async for event in stage.client.follow(job.id)]
     assert content(store, artifacts(log)["file"].slices) == b"second"
     assert (await stage.client.get(job.id)).state is JobState.COMPLETED
+
+
+async def test_what_a_job_has_put_counts_among_its_artifacts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airunner.agent.attempt.attempt.Put", lambda: Put(files=FILES_MAX - 1, size_bytes=7))
+    job, log = await done(stage, {"a": b"1", "b": b"2"}, artifacts=("?",))
+    assert job.result is not None
+    assert (job.result.reason, artifacts(log)) == (Reason.ARTIFACT_MISSING, {})
+    assert said(log) == ["artifacts are missing: they are more than 100,000 files beside those that the job has put"]
+    job, log = await done(stage, {"a": b"1"}, artifacts=("?",))
+    assert (job.state, [*artifacts(log)]) == (JobState.COMPLETED, ["a"])

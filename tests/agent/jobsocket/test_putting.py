@@ -8,6 +8,7 @@ import pytest
 
 from airunner.agent.artifacts.collecting import FILES_MAX, Found, TooManyArtifacts
 from airunner.agent.artifacts.packing import Packed
+from airunner.agent.artifacts.step import Put
 from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.jobsocket.connection import Hungup
 from airunner.agent.jobsocket.putting import BATCH_BYTES, Puts, put_artifacts
@@ -42,7 +43,7 @@ class Attempt:
         self.link.holds = False
         self.recorded: list[Packed[Found]] = []
         uplink = Uplink(self.link, inline, lambda: 0.5)  # type: ignore[arg-type]
-        self.puts = Puts(uplink, LEASE.ref, self._record, print, bytes_max)
+        self.puts = Puts(uplink, LEASE.ref, self._record, print, bytes_max, Put())
 
     async def _record(self, packed: Packed[Found]) -> None:
         assert all(part.blob in self.link.has for part in packed.slices), "recorded before it is stored"
@@ -86,7 +87,7 @@ async def test_a_file_that_does_not_come_to_its_end_is_not_kept_and_those_before
     with pytest.raises(Hungup):
         await attempt.put(*first, PutFile(path="second"), *[WHOLE] * (BATCH_BYTES // PIECE_BYTES_MAX))
     assert list(attempt.contents) == ["first"]
-    assert (attempt.puts.files, attempt.puts.size_bytes) == (1, BATCH_BYTES), "only what is kept counts"
+    assert attempt.puts.so_far == Put(files=1, size_bytes=BATCH_BYTES), "only what is kept counts"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,6 @@ async def test_all_puts_of_an_attempt_together_are_bounded_and_what_is_refused_d
         await attempt.put(PutFile(path="b"), WHOLE, content(b"x"), END)
     await attempt.put(PutFile(path="c"), WHOLE, END)
     assert list(attempt.contents) == ["a", "c"]
-    attempt.puts.files = FILES_MAX
+    attempt.puts.so_far.files = FILES_MAX
     with pytest.raises(TooManyArtifacts, match="files"):
         await attempt.put(PutFile(path="d"), END)

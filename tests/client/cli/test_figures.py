@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from airunner.client.cli.columns import COLUMNS, Table, columns_of
 from airunner.client.cli.listing import job_lines
-from airunner.client.cli.wording import bytes_text
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.job import Result, Usage
+from airunner.protocol.sizes import bytes_text
 from tests.client.cli.test_columns import summary
 from tests.protocol.examples import JOB_ID, NOW_MS, REPLIES, USAGE
 
