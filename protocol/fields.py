@@ -311,7 +311,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             check_caches(self.caches)
         if self.keep or self.keep_every_seconds is not None:
             check_kept(self.keep, self.keep_every_seconds)
-        check_folder(self.working_directory)
+        if self.working_directory:
+            check_folder(self.working_directory)
         if self.ref or self.commit or self.branch:
             self._check_revision()
 

@@ -62,5 +62,5 @@ def check_secrets(secrets: Sequence[str], secret_files: Sequence[str], no_redact
 
 def check_folder(folder: str) -> None:
     """Check the working directory. Raises `FieldError`: it is not in the checkout."""
-    if folder and (folder.startswith("/") or ".." in folder.split("/")):
+    if folder.startswith("/") or ".." in folder.split("/"):
         raise FieldError("working_directory", f"expected a folder in the checkout, not {folder!r}")

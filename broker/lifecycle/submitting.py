@@ -138,8 +138,11 @@ def _submit(
     if any(needs):
         keys = (QueueKey(tenant, job.queue, need) for job, need in zip(jobs, needs, strict=True) if need)
         _require_kinds(world, tenant, keys)
+    for job in jobs:
+        if job.caches:
+            jobs = [_with_rights(job, command) for job in jobs]
+            break
     try:
-        jobs = [_with_rights(job, command) if job.caches else job for job in jobs]
         specs = [encode_spec(job) for job in jobs]
     except ValueError as error:
         raise BadRequest(str(error)) from error
