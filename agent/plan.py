@@ -27,7 +27,7 @@ from airunner.protocol.names import NAME_CHARS_MAX, NAME_EXPECTED, TAGS_MAX, fit
 from airunner.protocol.printable import is_plain
 from airunner.transport.descriptors import raise_descriptors
 
-SLOT_DESCRIPTORS: Final = 13  # for a running job: 5 (two pipes, the socket to its keeper, its own, its spool), at most 13
+SLOT_DESCRIPTORS: Final = 13  # for a running job: 5 (two pipes, the sockets of keeper and job, its spool), at most 13
 AGENT_DESCRIPTORS: Final = 64  # for the agent itself: 20 without jobs; the rest is for files and another connection
 VARIABLES_CHARS_MAX: Final = 65_536  # of the operator's variables in all, as of a job's own
 
