@@ -184,7 +184,7 @@ def _blobs(settings: Settings, home: Home, engine: Engine, ends: ExitStack) -> B
         address = MEMORY if settings.store_url == MEMORY else str(home.store.parent / "blobs")
     if address is None:
         return None
-    store = open_blobs(address, settings.cache_bytes_max)
+    store = open_blobs(address, settings.cache_bytes_max, lambda line: _say(f"airunner broker: {line}"))
     return Blobs(store, [ends.enter_context(_thread()) for _ in range(BLOB_THREADS)])
 
 

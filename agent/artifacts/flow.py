@@ -36,9 +36,12 @@ class Flow(Generic[K]):
 
     async def run(self) -> None:
         """Store everything. Raises a group of errors: those of `Upload.store`, and of reading and recording."""
-        async with anyio.create_task_group() as group:
-            for _ in range(WINDOWS_MAX):
-                group.start_soon(self._pass_on)
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(self._upload.watch)
+            async with anyio.create_task_group() as group:
+                for _ in range(WINDOWS_MAX):
+                    group.start_soon(self._pass_on)
+            watching.cancel_scope.cancel()
 
     async def _pass_on(self) -> None:
         """Pass windows on, one at a time, until nothing is left to read."""

@@ -31,6 +31,7 @@ WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is se
 PUTS_MAX: Final = 4  # requests with blobs in flight at a time
 REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
+SILENT_S: Final = 10.0  # without an answer, after which the log says that the broker is waited for
 FINAL: Final = (NotFound, StaleToken, NoBlobs, BadRequest, Forged)
 """Refusals that no repeat mends. After any other, such as for lack of room or of a valid token, one may be accepted."""
 
@@ -92,6 +93,8 @@ class Upload:
         self.sent_bytes = 0  # of pieces that the broker has lacked
         self._waits = False  # the log says that the broker refuses
         self._taken: set[BlobId] = set()  # pieces that are stored, or are being
+        self._asking = 0  # requests that are not answered
+        self._since_s = 0.0  # when the broker last answered one, or the first of these was sent
 
     async def store(self, pieces: Sequence[Piece]) -> None:
         """Store pieces; those that another call has taken are left to it.
@@ -111,6 +114,14 @@ class Upload:
         async with anyio.create_task_group() as group:
             for _ in range(PUTS_MAX):
                 group.start_soon(self._put, blobs)
+
+    async def watch(self) -> None:
+        """Say once that the broker is waited for, such as while its blob store is away; it may refuse and be silent."""
+        while not self._waits:
+            since_s = self._since_s if self._asking else anyio.current_time()
+            await anyio.sleep_until(since_s + SILENT_S)
+            if self._asking and self._since_s == since_s:
+                self._wait_for(f"it has stored nothing of them for {SILENT_S:.0f} s")
 
     async def claim(self, ids: tuple[BlobId, ...]) -> tuple[int, ...]:
         """Claim blobs, and return the places in `ids` of those that the broker lacks. Raises as `store`."""
@@ -141,14 +152,22 @@ class Upload:
         await self._asked(lambda: channel.ask(request(), smaller=request))
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        self._since_s = self._since_s if self._asking else anyio.current_time()
+        self._asking += 1
         try:
             return await retry(ask, self._uplink.backoff(), self._refused, final=self._final)
         except (NotFound, StaleToken) as lost:
             raise LeaseEnded from lost
+        finally:
+            self._asking -= 1
+            self._since_s = anyio.current_time()
 
     def _refused(self, error: PeerError) -> None:
+        self._wait_for(error.message)
+
+    def _wait_for(self, why: str) -> None:
         if not self._waits:
-            self._say(f"{self._what} wait for the broker: {error.message}")
+            self._say(f"{self._what} wait for the broker: {why}")
         self._waits = True
 
 

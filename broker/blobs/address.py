@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,8 +17,10 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("s3", "gs", "az")
 MEMORY: Final = "memory:"
-ANSWER_S: Final = 10.0  # for a request to a bucket; after it the sender is refused as `busy`, and repeats its request
-RETRIES_MAX: Final = 2
+
+
+def _unsaid(_line: str) -> None:
+    """Say nothing."""
 
 
 class _FolderObjects:
@@ -55,28 +56,21 @@ class _FolderObjects:
         self._objects.delete(keys)
 
 
-def open_blobs(address: str, cache_bytes_max: int = CACHE_BYTES_MAX) -> BlobStore:
-    """Open a blob store. Raises `OperatorError`: there can be none at this address."""
+def open_blobs(address: str, cache_bytes_max: int = CACHE_BYTES_MAX, say: Callable[[str], None] = _unsaid) -> BlobStore:
+    """Open a blob store; `say` gets a line if it does not answer. Raises `OperatorError`: there can be none here."""
     scheme, separator, _ = address.partition("://")
     if address != MEMORY and not separator:
         folder = Path(address).absolute()
         make_folder(folder)
         return BlobStore(_FolderObjects(folder), cache_bytes_max)
-    from obstore.exceptions import BaseError
-    from obstore.store import MemoryStore, from_url
-
-    from airunner.broker.blobs.objects import StoredObjects
-
     if address == MEMORY:
+        from obstore.store import MemoryStore
+
+        from airunner.broker.blobs.objects import StoredObjects
+
         return BlobStore(StoredObjects(MemoryStore()), cache_bytes_max)
     if scheme not in SCHEMES:
         raise OperatorError(f"--blobs {address!r}: expected a folder, or {', '.join(map('{}://…'.format, SCHEMES))}")
-    try:
-        store = from_url(
-            address,
-            client_options={"timeout": timedelta(seconds=ANSWER_S)},
-            retry_config={"max_retries": RETRIES_MAX, "retry_timeout": timedelta(seconds=ANSWER_S)},
-        )
-    except BaseError as error:
-        raise OperatorError(f"--blobs {address!r} cannot be used: {error}") from error
-    return BlobStore(StoredObjects(store), cache_bytes_max)
+    from airunner.broker.blobs.bucket import open_bucket
+
+    return BlobStore(open_bucket(address, say), cache_bytes_max)

@@ -11,7 +11,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from airunner.agent.artifacts.packing import Piece
-from airunner.agent.artifacts.uploading import PUTS_MAX, Uplink, Upload
+from airunner.agent.artifacts.uploading import PUTS_MAX, SILENT_S, Uplink, Upload
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
 from airunner.protocol.replies import BlobsMissing, BlobsPut
@@ -160,3 +160,27 @@ async def test_what_no_repeat_mends_ends_the_upload(refusal: PeerError, raised: 
     link.refusal = refusal
     with pytest.raises(raised):
         await upload(link).store(pieces(1, KIB))
+
+
+async def passing(seconds: float) -> None:
+    """Let so much of the virtual time pass."""
+    with anyio.move_on_after(seconds):
+        await anyio.Event().wait()
+
+
+async def test_the_log_says_once_that_a_broker_is_waited_for_that_keeps_silent() -> None:
+    link, said = Link(), list[str]()
+    link.request_size.bytes_max = 1
+    async with anyio.create_task_group() as group:
+        uploading = upload(link, say=said.append)
+        group.start_soon(uploading.watch)
+        await passing(3 * SILENT_S)
+        assert said == [], "nothing was asked"
+        group.start_soon(uploading.store, pieces(2 * PUTS_MAX, KIB))
+        await passing(SILENT_S - 1)
+        await link.land()
+        await passing(SILENT_S - 1)
+        assert said == [], "it has answered meanwhile"
+        await passing(5 * SILENT_S)
+        assert said == [f"artifacts wait for the broker: it has stored nothing of them for {SILENT_S:.0f} s"]
+        group.cancel_scope.cancel()
