@@ -38,6 +38,7 @@ DAY_MS: Final = 86_400_000
 DAY_DIGITS: Final = 6
 NUMBER_DIGITS: Final = 16
 LOOKS_MAX: Final = 4  # for a version to restore: each time the one that was found was replaced meanwhile
+VERSIONS_MAX: Final = 4_096  # of a tenant; all are listed when one is saved, in some 0.1 s
 CACHE_BYTES_MAX: Final = 20 << 30  # of a tenant's versions, unless `--cache-gib` says otherwise
 
 
@@ -141,7 +142,7 @@ class CacheStore:
         left = sum(each.size_bytes for each in versions)
         dropped: list[Version] = []
         for version in versions:
-            if left <= self._bytes_max:
+            if left <= self._bytes_max and len(versions) - len(dropped) <= VERSIONS_MAX:
                 break
             dropped.append(version)
             left -= version.size_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from obstore.store import MemoryStore
 
+from airunner.broker.blobs import caches
 from airunner.broker.blobs.caches import DAY_MS, HOUR_MS, Place, Saved
 from airunner.broker.blobs.objects import StoredObjects
 from airunner.broker.blobs.store import BlobStore
@@ -106,6 +107,14 @@ def test_versions_that_were_not_used_longest_are_dropped_when_all_have_no_room()
     assert stage.listed() == ["aa", "dd"]
     with pytest.raises(NoSpace, match="31 bytes"):
         stage.save(GO, "large", size=31)
+
+
+def test_a_tenant_has_so_many_versions_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "VERSIONS_MAX", 2)
+    stage = Stage()
+    for number, key in enumerate(("aa", "bb", "cc")):
+        stage.save(GO._replace(key=key), key, now_ms=NOW_MS + number)
+    assert stage.listed() == ["bb", "cc"]
 
 
 def test_a_use_is_recorded_once_an_hour_and_forgotten_with_its_version() -> None:
