@@ -13,10 +13,12 @@ left out, filters and line endings are applied. The same state gives the same co
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from msgspec import Struct
@@ -25,6 +27,7 @@ from airunner.client.localgit import LocalGit, repository_around
 from airunner.protocol.blobs import TREE_REF
 
 MESSAGE: Final = "Uncommitted work"
+FILE_BYTES_MAX: Final = 1 << 30  # of a new or changed file
 AUTHOR: Final = ("airunner", "airunner@localhost")
 _GITLINK: Final = "160000"
 
@@ -55,6 +58,7 @@ def captured(folder: Path, environ: Mapping[str, str], *, include_ignored: Seque
     git.refuse_conflicts()
     with tempfile.TemporaryDirectory(prefix="airunner-tree-") as scratch:
         side = git.beside(Path(scratch))
+        _refuse_large(git)
         side.run("add", "--all", "--", ".")
         if include_ignored:
             side.run("add", "--force", "--", *(f":(top,glob){pattern}" for pattern in include_ignored))
@@ -83,6 +87,7 @@ def _commit(side: LocalGit, bundle: Path, repository: str, there: tuple[str, ...
     heads_tree, instant = side.text(*show, head).split(" ") if head else ("", "0")
     commit = head
     if heads_tree != tree:
+        _refuse_changed_large_files(side, heads_tree, tree)
         dated = side.with_environ(
             {
                 **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), AUTHOR[0]),
@@ -104,6 +109,27 @@ def _commit(side: LocalGit, bundle: Path, repository: str, there: tuple[str, ...
         file.flush()
         side.run("pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "-q", given=wanted, out=file)
     return Capture(repository, commit, tree, bases, bundle)
+
+
+def _refuse_large(git: LocalGit) -> None:
+    """Refuse files that would take too long: git compresses each, and the broker keeps it."""
+    for name in git.names("ls-files", "--others", "--modified", "--exclude-standard", "-z"):
+        with suppress(OSError):
+            status = (git.folder / name).lstat()
+            if S_ISREG(status.st_mode) and status.st_size > FILE_BYTES_MAX:
+                size = f"{status.st_size / (1 << 30):.1f} GiB, more than {FILE_BYTES_MAX >> 30}"
+                raise git.refused(f"{name} has {size}: add it to .gitignore, or commit and push it")
+
+
+def _refuse_changed_large_files(side: LocalGit, heads_tree: str, tree: str) -> None:
+    """Refuse uncommitted changes of files that Git LFS keeps beside the repository: the tree has only pointers."""
+    if not side.text("config", "filter.lfs.clean", codes=(0, 1)):
+        return
+    listing = ("diff-tree", "-r", "--diff-filter=d", heads_tree) if heads_tree else ("ls-tree", "-r")
+    changed = side.run(*listing, "-z", "--name-only", tree)
+    facts = os.fsdecode(side.run("check-attr", "-z", "--stdin", "filter", given=changed)).split("\0")
+    if name := next((name for name, value in zip(facts[::3], facts[2::3], strict=False) if value == "lfs"), None):
+        raise side.refused(f"{name} is a file of Git LFS with uncommitted changes: commit and push it")
 
 
 def _refuse_dirty_submodules(git: LocalGit) -> None:

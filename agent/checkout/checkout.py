@@ -32,6 +32,7 @@ from airunner.agent.launcher.contract import Starter
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 from airunner.protocol.blobs import TREE_REF
+from airunner.protocol.gitaddress import shown_address
 
 CHECKOUT_S_MAX: Final = 3_600.0  # seconds for a whole checkout, all git commands together
 SCRATCH: Final = ".lookup"  # folder in TMPDIR, removed before the job starts
@@ -250,9 +251,21 @@ class _Checkout:
             self._git.fail(f"the job's tree cannot be read: {error}")
         for base in bases:
             if await self._git.resolve(base) is None:
-                await self._fetch(base)
+                await self._fetch_base(base)
         local = self._git.at(self._git.folder, {**self._git.environment, "GIT_ALLOW_PROTOCOL": "file"})
         await local.must_run("fetch", "--progress", "--no-tags", "--", str(bundle), TREE_REF)
+
+    async def _fetch_base(self, base: str) -> None:
+        """Fetch a commit that a bundle needs, which its submitter has seen at the remote."""
+        try:
+            await self._fetch(base)
+        except CheckoutFailed as failed:
+            if not lacks(failed):
+                raise
+            remote = shown_address(self._git.repository)
+            words = f"{remote} has no commit {base} any more, on which the tree is built"
+            mend = "run `git fetch --prune` where the job was submitted, and submit it again"
+            raise CheckoutFailed(f"{words}: {mend}", failed.exit_code, missing=True) from failed
 
 
 def _is_bundle(address: str) -> bool:

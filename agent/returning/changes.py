@@ -61,7 +61,11 @@ async def pack_changes(git: Git, base: str, scratch: Path, message: str, now_s: 
         await side.must_run("update-index", "--force-remove", "--", *embedded[start : start + NAMES_MAX])
     changes.left_out += [f"{path}: it is a repository of its own" for path in embedded]
     changes.left_out += await _inside_of_submodules(side)
-    changes.files = len(changed) - len(embedded)
+    large = await _large_files(side, [each.path for each in changed if _GITLINK not in (each.before, each.after)])
+    for start in range(0, len(large), NAMES_MAX):
+        await side.must_run("reset", "--quiet", base, "--", *large[start : start + NAMES_MAX])
+    changes.left_out += [f"{path}: it is a file of Git LFS, to be kept as an artifact" for path in large]
+    changes.files = len(changed) - len(embedded) - len(large)
     if changes.files:
         tree = await _line(side, "write-tree")
         changes.commit = await _line(side, "commit-tree", tree, "-p", base, "-m", message)
@@ -131,6 +135,18 @@ async def _inside_of_submodules(git: Git) -> list[str]:
         for _, _, submodule, *_, path in fields
         if submodule.startswith("S") and submodule[2:] != ".."
     ]
+
+
+async def _large_files(git: Git, paths: list[str]) -> list[str]:
+    """List those of the paths whose contents Git LFS keeps beside the repository: the commit has only pointers."""
+    if not paths or not (await git.run("config", "filter.lfs.clean")).succeeded:
+        return []
+    large: list[str] = []
+    for start in range(0, len(paths), NAMES_MAX):
+        words = ("check-attr", "-z", "filter", "--", *paths[start : start + NAMES_MAX])
+        entries = os.fsdecode((await git.must_run(*words, keep=LISTING_BYTES_MAX)).stdout).split("\0")
+        large += [path for path, value in zip(entries[::3], entries[2::3], strict=False) if value == "lfs"]
+    return large
 
 
 async def _bundle(side: Git, commit: str, base: str, scratch: Path) -> None:

@@ -68,3 +68,35 @@ def test_a_job_that_formats_code_gives_the_diff_of_doing_it_here(standing: Clust
     assert subprocess.run(["diff", "-r", "--exclude=.git", work, tmp_path / "here"], check=False).returncode == 0
     again = standing.airunner("apply", job_id, cwd=work)
     assert (again.returncode, again.stderr) == (0, b"airunner: the job's changes are here already\n")
+
+
+def test_apply_says_what_there_is_to_apply_and_its_exit_code_is_true(standing: Cluster, work: Path) -> None:
+    def apply(*words: str) -> tuple[int, str]:
+        done = standing.airunner("apply", *words, cwd=work)
+        return done.returncode, (done.stderr or done.stdout).decode()
+
+    origin = str(work.parent / "origin.git")
+    unchanged = returned(standing, work, origin, "--", "true")
+    assert apply(unchanged) == (0, "airunner: the job has changed nothing in its checkout\n")
+    without = standing.airunner("submit", "--quiet", "--no-monitor", "--", "true").stdout.decode().strip()
+    assert apply(without) == (66, "airunner: the job was submitted without --return, and has returned nothing\n")
+    job_id = returned(standing, work, origin, "--", "sh", "-c", "echo x >> a.py; git clone -q . inner")
+    log = standing.airunner("monitor", job_id).stderr
+    assert b"not returned:\n" in log
+    assert b"inner: it is a repository of its own" in log
+    refused = "a.py has changes here that the job did not have: commit or stash them first"
+    assert apply(job_id) == (65, f"airunner: the changes cannot be applied: {refused}\n")
+    git(work, "commit", "--quiet", "-am", "another")
+    assert apply(job_id, "--check")[0] == 65
+    assert git(work, "status", "--porcelain") == ""
+    code, words = apply(job_id)
+    assert (code, "airunner: Applied patch to 'a.py' with conflicts.\n" in words) == (65, True)
+    git(work, "reset", "--quiet", "--hard", "HEAD~1")
+    assert apply(job_id, "--check") == (0, "airunner: changes in 1 file can be applied\n")
+    patch = standing.airunner("apply", job_id, "--patch", cwd=work).stdout
+    subprocess.run(["git", "apply"], cwd=work, input=patch, check=True)
+    assert apply(job_id) == (0, "airunner: the job's changes are here already\n")
+    words = "airunner: branch it has the job's changes in 1 file as its last commit\n"
+    assert apply(job_id, "--branch", "it") == (0, words)
+    assert git(work, "diff", "it") == ""
+    assert apply(job_id, "--patch", "--check")[0] == 64

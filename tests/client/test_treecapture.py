@@ -303,6 +303,17 @@ def _embedded(work: Path) -> None:
     git(work, "clone", "--quiet", "../origin.git", "inner")
 
 
+def _large(work: Path) -> None:
+    with (work / "huge").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+
+
+def _lfs(work: Path) -> None:
+    git(work, "config", "filter.lfs.clean", "echo pointer")
+    write(work, ".gitattributes", "*.bin filter=lfs\n")
+    write(work, "a.bin", "content")
+
+
 def _unreadable_index(work: Path) -> None:
     (work / ".git" / "index").write_bytes(b"damaged")
 
@@ -313,6 +324,11 @@ def _unreadable_index(work: Path) -> None:
         (_conflict, "plain.txt has conflicts"),
         (_dirty_submodule, "submodule module has changes of its own"),
         (_embedded, "inner is a repository of its own"),
+        (
+            _large,
+            "huge has 1.0 GiB, more than 1: add it to .gitignore, or commit and push it",
+        ),
+        (_lfs, "a.bin is a file of Git LFS with uncommitted changes: commit and push it"),
         (_unreadable_index, "index"),
     ],
 )

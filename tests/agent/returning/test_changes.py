@@ -140,6 +140,23 @@ async def test_repositories_inside_are_left_out_with_a_word(returning: Returning
     assert git(there, "diff", "--name-only", "HEAD~1") == "file"
 
 
+async def test_files_of_git_lfs_are_left_out_with_a_word(returning: Returning) -> None:
+    for name in ("old.bin", "removed.bin"):
+        (returning.checkout / name).write_text("pointer")
+    (returning.checkout / ".gitattributes").write_text("*.bin filter=lfs\n")
+    returning.base = commit(returning.checkout, "with large files")
+    git(returning.checkout, "config", "filter.lfs.clean", "echo pointer to; cat")
+    (returning.checkout / "old.bin").write_text("changed")
+    (returning.checkout / "new.bin").write_text("new")
+    (returning.checkout / "removed.bin").unlink()
+    (returning.checkout / "file").write_text("changed")
+    changes = await returning()
+    why = "it is a file of Git LFS, to be kept as an artifact"
+    assert changes.left_out == [f"new.bin: {why}", f"old.bin: {why}", f"removed.bin: {why}"]
+    assert changes.files == 1
+    assert git(returning.received(changes.commit), "diff", "--name-only", "HEAD~1") == "file"
+
+
 async def test_a_checkout_that_is_no_repository_any_more_fails_in_gits_words(returning: Returning) -> None:
     (returning.checkout / ".git" / "HEAD").unlink()
     with pytest.raises(CheckoutFailed, match="not a git repository"):
