@@ -102,6 +102,7 @@ def _side_environment(git: Git, scratch: Path, now_s: int) -> dict[str, str]:
         "GIT_INDEX_FILE": str(scratch / "index"),
         "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{alternate}"',
+        "GIT_LITERAL_PATHSPECS": "1",  # names of files are given, no patterns
         "GIT_OPTIONAL_LOCKS": "0",
         **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), AUTHOR[0]),
         **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), AUTHOR[1]),
