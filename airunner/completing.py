@@ -182,19 +182,21 @@ def _of_parameters(parameters: Sequence[Any], name: str, words: Sequence[str], u
             if flag[:2] == "--" and (option.multiple or flag not in words):
                 yield Word(flag, (option.help or "").partition(". ")[0])
         yield Word("--help")
+    elif name == "artifacts" and place[1:2] in (["get"], ["cat"]):
+        yield from _asked("files", place[0], unfinished)
     elif operands:
-        yield from _operand(operands[min(place, len(operands) - 1)], name, unfinished)
+        yield from _operand(operands[min(len(place), len(operands) - 1)], name, unfinished)
 
 
-def _place(words: Sequence[str], options: dict[str, Any]) -> str | int:
-    """Return the option whose value comes next, `--` behind that, or else the number of operands so far."""
-    operands = 0
+def _place(words: Sequence[str], options: dict[str, Any]) -> str | list[str]:
+    """Return the option whose value comes next, `--` behind that, or else the operands so far."""
+    operands: list[str] = []
     rest = iter(words)
     for word in rest:
         if word == "--":
             return word
         if word[:1] != "-" or word == "-":
-            operands += 1
+            operands.append(word)
             continue
         flag, given, value = word.partition("=") if word[:2] == "--" else (f"-{word[-1]}", "", "")
         if flag not in options or options[flag].is_flag:
@@ -348,7 +350,16 @@ async def _tags(client: Client, _command: str, _unfinished: str) -> AsyncIterato
             yield Word(f"{name}={value}", f"agent {agent.name}")
 
 
+async def _files(client: Client, job: str, _unfinished: str) -> AsyncIterator[Word]:
+    from airunner.client.cli.jobname import job_id_of
+    from airunner.protocol.sizes import bytes_text
+
+    for file in await client.artifacts(await job_id_of(client, job)):
+        yield Word(file.path, file.kind if file.kind != "file" else bytes_text(file.size_bytes))
+
+
 _BROKERS: Final[dict[str, Callable[[Client, str, str], AsyncIterator[Word]]]] = {
+    "files": _files,
     "jobs": _jobs,
     "queues": _queues,
     "secrets": _secrets,

@@ -28,6 +28,7 @@ LINES = {  # a line before Tab, and what it is made into
     "airunner subm": "submit",
     "airunner show night": "night-work",
     "airunner cancel night": "night",  # it has ended
+    "airunner artifacts night-work get re": "report.txt",
     "airunner list --st": "--stat",  # --state and --status
     "airunner list --state sch": "scheduled",
     "airunner pause unse": "unserved",
@@ -45,7 +46,7 @@ STARTED = {"bash": ["two", r"two\ \$", "'two ", '"two '], "zsh": ["two"], "fish"
 def words(standing: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
     """The environment of a shell, and its folder; a job, a queue, a cluster and a file have names to complete."""
     folder = tmp_path_factory.mktemp("completion")
-    done = submitted(standing, "--name", "night-work", "--", "true")
+    done = submitted(standing, "--name", "night-work", "--artifact", "report.txt", "--", "touch", "report.txt")
     assert standing.airunner("wait", done).returncode == 0
     submitted(standing, "--queue", "unserved", "--", "true")
     submitted(standing, "--queue", "unserved", "--name", NAME, "--", "true")
