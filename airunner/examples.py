@@ -69,7 +69,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         "artifact put": (
             "airunner artifact put dist",
             "airunner artifact put build.log --as logs/build.txt",
-            "make report | airunner artifact put - --as report.txt",
+            "airunner artifact put - --as report.txt < out.log",
         ),
         "verify": (
             "airunner verify 3f2a",
