@@ -1,4 +1,4 @@
-"""Words that complete a command line: commands, options, values, jobs, queues, agents' tags and secrets.
+"""Words that complete a command line: commands, options, values, jobs, queues, agents' tags, secrets and caches.
 
 What is known here is answered without the broker; what only the broker knows within `WAIT_S`, or not at all. A failure
 is no candidate, because a shell shows what is printed in the middle of the line that is typed.
@@ -42,6 +42,7 @@ _OPERANDS: Final = {
     "config use": "clusters",
     "config set": "settings",
     "config unset": "settings",
+    **dict.fromkeys(("cache list", "cache show", "cache rm"), "caches"),
     "secret set": "secrets",
     "secret rm": "secrets",
     "certs revoke": "machines",
@@ -344,6 +345,11 @@ async def _secrets(client: Client, _command: str, _unfinished: str) -> AsyncIter
         yield Word(secret.name, f"queue {secret.queue}")
 
 
+async def _caches(client: Client, _command: str, _unfinished: str) -> AsyncIterator[Word]:
+    async for cache in client.caches():
+        yield Word(cache.name, f"queue {cache.queue}, label {cache.label}")
+
+
 async def _tags(client: Client, _command: str, _unfinished: str) -> AsyncIterator[Word]:
     async for agent in client.agents():
         for name, value in agent.tags.items():
@@ -363,6 +369,7 @@ _BROKERS: Final[dict[str, Callable[[Client, str, str], AsyncIterator[Word]]]] = 
     "jobs": _jobs,
     "queues": _queues,
     "secrets": _secrets,
+    "caches": _caches,
     "tags": _tags,
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from airunner.certs.principal import ALL_ROLES, Principal
 from airunner.client.client import Client
+from airunner.completing import _BROKERS
 from airunner.protocol.blobs import Slice, blob_id, packed
 from airunner.protocol.cacherequests import GetCache, PutCache
 from airunner.protocol.caches import Cache, CacheEntry, SaveWhen
@@ -177,6 +178,8 @@ async def test_caches_are_listed_by_place_and_removed_by_prefix_of_their_key() -
         assert len(listed) == 104, "of two pages"
         assert [each.key async for each in client.caches("ci", "default", "n001", "0a")] == ["0a"]
         assert [each async for each in client.caches("deploy")] == []
+        words = [word async for word in _BROKERS["caches"](client, "cache rm", "n")]
+        assert words[-1] == ("n007", "queue ci, label default"), "a shell completes it"
         assert await client.remove_caches(name="n001", key="0") == 13
         assert await client.remove_caches(name="n001") == 0
         assert len([each async for each in client.caches()]) == 91
