@@ -89,6 +89,8 @@ def copy_index(checkout: Path, scratch: Path) -> Path | None:
             chunks = tree.chunks(_INDEX)
         except OSError:
             return None
+        if times.st_nlink > 1:  # perhaps another user's file
+            return None
         with copy.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)

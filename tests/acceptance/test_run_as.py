@@ -116,3 +116,16 @@ def test_an_agent_without_it_says_once_what_its_jobs_can_read(cluster: Cluster) 
     done = cluster.airunner("doctor", "--json")
     [finding] = [json.loads(line) for line in done.stdout.splitlines() if json.loads(line)["check"] == "jobs"]
     assert finding["severity"] == "note"
+
+
+def test_what_another_user_has_changed_is_returned_and_git_runs_as_that_user(cluster: Cluster, folder: Path) -> None:
+    repository = new_repository(folder / "repository")
+    cluster.agent("--run-as", f"{UID}:{UID}")
+    script = """
+        echo changed > file; echo '* filter=who' > .gitattributes; git config filter.who.clean 'id -u'
+        rm .git/index; ln -s /etc/shadow .git/index
+    """
+    done = cluster.airunner("submit", "--return", str(repository), "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    patch = cluster.airunner("apply", "@last", "--patch", cwd=repository)
+    assert patch.stdout.count(f"\n+{UID}\n".encode()) == 2, patch.stderr
