@@ -19,6 +19,8 @@ from airunner.agent.artifacts.tree import Tree
 
 FILES_MAX: Final = 10_000  # files that make a key
 _KEY_BYTES: Final = 32
+NO_FILES: Final = blake3().hexdigest(_KEY_BYTES)
+"""Key of a cache that names no files, or none that exist."""
 
 
 def key_of(checkout: Path, globs: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from airunner.agent.artifacts.flow import leaves
 from airunner.agent.artifacts.uploading import FINAL, Uplink, Upload
 from airunner.agent.caches.fetching import fetch, manifest_of
-from airunner.agent.caches.keys import key_of
+from airunner.agent.caches.keys import NO_FILES, key_of
 from airunner.agent.caches.manifest import Manifest, decoded, encoded
 from airunner.agent.caches.placing import NotPlaced, put, take
 from airunner.agent.caches.saving import PLATFORM, Source, TooLarge, save
@@ -143,6 +143,8 @@ class CacheStep:
 
     async def _begin(self, cache: Cache) -> None:
         key = await self._offload(lambda: key_of(self._workspace.checkout, cache.key))
+        if cache.key and key == NO_FILES:
+            self._say(f"cache {cache.name}: its key is that of no files: there is none like {', '.join(cache.key)}")
         place = place_of(self._tenant, self._lease.spec.queue, cache.label, cache.name, *cache.paths)
         self._used.append(_Used(cache, place, key, self._shelf.begin(), anyio.current_time()))
 
@@ -161,6 +163,8 @@ class CacheStep:
             size_bytes, how = used.came
             took_s = anyio.current_time() - used.began_s
             self._say(f"cache {used.cache.name}: restored {bytes_text(size_bytes)} in {took_s:.1f} s ({how})")
+        elif used.cache.restore:
+            self._say(f"cache {used.cache.name}: none yet in queue {self._lease.spec.queue}, label {used.cache.label}")
 
     async def _get(self, used: _Used) -> tuple[int, str] | None:
         """Get a version into the folder; return its size and where it comes from, or None: there is none."""

@@ -27,6 +27,8 @@ from tests.agent.playing import PlayedProcess, Stage, staged
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
 CACHE = Cache(name="go", paths=("~/.cache/go", "target"), key=("go.sum",))
+NO_FILES = "cache go: its key is that of no files: there is none like go.sum"
+NONE_YET = "cache go: none yet in queue default, label default"
 VIRTUAL_S = 3_600.0
 
 
@@ -68,20 +70,27 @@ def content(process: PlayedProcess) -> list[str]:
 
 
 async def ended(stage: Stage, job: Job, process: PlayedProcess, text: str | None, exit_code: int = 0) -> list[str]:
-    """The lines of a job that writes `text` into its cache and exits."""
+    """The lines of a job that writes `text` into its cache and exits, but for what is said of no files and no cache."""
     for place in places(process):
         if text is not None:
             place.mkdir(parents=True, exist_ok=True)
             (place / "file").write_text(text)
     process.exit(exit_code)
-    log = [event.body async for event in stage.client.follow(job.id)]
-    return [body.message.partition(" in ")[0] for body in log if isinstance(body, ProcessError)]
+    lines = [event.body.message async for event in stage.client.follow(job.id) if isinstance(event.body, ProcessError)]
+    return [line.partition(" in ")[0] for line in lines if line not in (NO_FILES, NONE_YET)]
 
 
 async def ran(stage: Stage, text: str | None, cache: Cache = CACHE, exit_code: int = 0) -> tuple[list[str], list[str]]:
     """Run a job: what it has got, and its lines."""
     job, process = await stage.begun("make", caches=(cache,))
     return content(process), await ended(stage, job, process, text, exit_code)
+
+
+async def test_a_key_of_no_files_and_a_cache_that_is_not_there_are_said(stage: Stage) -> None:
+    job, process = await stage.begun("make", caches=(CACHE,))
+    process.exit(0)
+    lines = [event.body.message async for event in stage.client.follow(job.id) if isinstance(event.body, ProcessError)]
+    assert lines[:2] == [NO_FILES, NONE_YET]
 
 
 async def test_a_job_gets_what_the_last_one_has_left(stage: Stage) -> None:
@@ -150,7 +159,7 @@ async def test_a_place_that_the_repository_has_stays_and_fails_no_job(stage: Sta
         place.write_text("a file")
     process.exit(0)
     lines = [event.body.message async for event in stage.client.follow(job.id) if isinstance(event.body, ProcessError)]
-    assert lines[1:] == ["cache go: not saved: ~/.cache/go is no folder"]
+    assert lines[2:] == ["cache go: not saved: ~/.cache/go is no folder"]
     assert (await stage.client.get(job.id)).state is JobState.COMPLETED
     assert (await ran(stage, None))[0] == ["one", "one"]
 
