@@ -175,7 +175,7 @@ class Slot(Struct, frozen=True):
     def _get_blobs(self) -> Get:
         """Return what gets blobs: through the agent's cache, if it has one."""
         cache, get = self.surroundings.blobs, self.leaser.get_blobs
-        return get if cache is None else CachedBlobs(cache, get, self.surroundings.offload).get
+        return get if cache is None else CachedBlobs(cache, self.plan.tenant, get, self.surroundings.offload).get
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
         """Run the attempt until it has ended, and pass its result, if it has one, to the outbox.

@@ -16,45 +16,55 @@ SIZE = len(BLOBS[0].content)
 IDS = tuple(blob.id for blob in BLOBS)
 
 
+TENANT = "t"
+
+
 def cache_in(folder: Path, blobs: int = 100) -> BlobCache:
     return BlobCache(folder, blobs * SIZE)
 
 
 def file_of(folder: Path, blob: Blob) -> Path:
-    (file,) = folder.glob(f"*/{blob.id.hex()}")
+    (file,) = (file for file in folder.glob("*/*") if file.read_bytes() == blob.content)
     return file
 
 
 def test_a_blob_is_kept_for_this_agent_and_the_next_one(tmp_path: Path) -> None:
     cache = cache_in(tmp_path / "blobs")
-    assert cache.get(IDS[0]) is None
-    cache.put(BLOBS[:2])
+    assert cache.get(TENANT, IDS[0]) is None
+    cache.put(TENANT, BLOBS[:2])
     for each in (cache, cache_in(tmp_path / "blobs")):
-        assert each.get(IDS[0]) == BLOBS[0]
-        assert each.missing(IDS) == list(IDS[2:])
+        assert each.get(TENANT, IDS[0]) == BLOBS[0]
+        assert each.missing(TENANT, IDS) == list(IDS[2:])
+
+
+def test_a_blob_of_another_tenant_is_not_there(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path)
+    cache.put(TENANT, BLOBS)
+    assert cache.get("u", IDS[0]) is None
+    assert cache.missing("u", IDS) == list(IDS)
 
 
 def test_a_broken_blob_is_as_good_as_none(tmp_path: Path) -> None:
     cache = cache_in(tmp_path)
-    cache.put(BLOBS)
+    cache.put(TENANT, BLOBS)
     file_of(tmp_path, BLOBS[0]).write_bytes(b"")
     file_of(tmp_path, BLOBS[1]).write_bytes(BLOBS[2].content)
     file_of(tmp_path, BLOBS[3]).unlink()
-    assert [cache.get(each) for each in (IDS[0], IDS[1], IDS[3])] == [None] * 3
-    assert cache.missing(IDS) == [IDS[0], IDS[1], IDS[3]]
-    cache.put(BLOBS)
-    assert cache.first(IDS) == tuple(BLOBS)
+    assert [cache.get(TENANT, each) for each in (IDS[0], IDS[1], IDS[3])] == [None] * 3
+    assert cache.missing(TENANT, IDS) == [IDS[0], IDS[1], IDS[3]]
+    cache.put(TENANT, BLOBS)
+    assert cache.first(TENANT, IDS) == tuple(BLOBS)
 
 
 def test_of_more_than_the_bound_the_blobs_go_that_were_not_used_for_the_longest_time(tmp_path: Path) -> None:
     cache = cache_in(tmp_path, 5)
     for second, blob in enumerate(BLOBS[:4]):
-        cache.put([blob])
+        cache.put(TENANT, [blob])
         os.utime(file_of(tmp_path, blob), (second, second))
-    assert cache.get(IDS[0]) is not None
+    assert cache.get(TENANT, IDS[0]) is not None
     again = cache_in(tmp_path, 5)
-    again.put(BLOBS[4:])
-    assert again.missing(IDS) == [IDS[1], IDS[2]], "a tenth is removed beyond the bound"
+    again.put(TENANT, BLOBS[4:])
+    assert again.missing(TENANT, IDS) == [IDS[1], IDS[2]], "a tenth is removed beyond the bound"
     assert sum(file.stat().st_size for file in tmp_path.glob("*/*")) <= 5 * SIZE
 
 
@@ -62,15 +72,15 @@ def test_what_a_killed_agent_was_writing_is_removed(tmp_path: Path) -> None:
     torn = tmp_path / ".new-0123"
     torn.write_bytes(b"half")
     cache = cache_in(tmp_path)
-    assert cache.missing(IDS) == list(IDS)
+    assert cache.missing(TENANT, IDS) == list(IDS)
     assert not torn.exists()
 
 
 def test_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "blobs").touch()
     cache = cache_in(tmp_path / "blobs")
-    cache.put(BLOBS)
-    assert cache.get(IDS[0]) is None
+    cache.put(TENANT, BLOBS)
+    assert cache.get(TENANT, IDS[0]) is None
 
 
 async def test_only_what_the_agent_has_not_seen_is_requested(tmp_path: Path) -> None:
@@ -81,8 +91,8 @@ async def test_only_what_the_agent_has_not_seen_is_requested(tmp_path: Path) -> 
         return BlobsGot(blobs=tuple(blob for blob in BLOBS if blob.id in request.ids))
 
     cache = cache_in(tmp_path)
-    cache.put(BLOBS[2:3])
-    blobs = CachedBlobs(cache, get, offload)
+    cache.put(TENANT, BLOBS[2:3])
+    blobs = CachedBlobs(cache, TENANT, get, offload)
     for _ in range(2):
         got: list[Blob] = []
         while len(got) < len(IDS):
