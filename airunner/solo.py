@@ -28,8 +28,10 @@ import typer
 from airunner.client.cli.clientcommand import JsonOption, QuietOption, RawOption
 from airunner.client.cli.commands import (
     ConfigOption,
+    IgnoredOption,
     OperandsArgument,
     StdinOption,
+    TreeOption,
     follow_job,
     is_typed,
     job_file_of,
@@ -39,12 +41,15 @@ from airunner.client.cli.console import Console
 from airunner.client.cli.interrupts import Interrupts
 from airunner.client.cli.options import Given, with_job_options
 from airunner.protocol.errors import OperatorError
+from airunner.solofiles import Prepare, preparation, recorded_job, require_repeatable
 from airunner.solohome import AGENT, temporary_home
 
 if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
+    from airunner.broker.blobs.keeper import Blobs
+    from airunner.broker.offload import Offload
     from airunner.client.cli.sources import Sources
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
@@ -72,6 +77,17 @@ def run_command(
         ),
     ] = None,
     stdin: StdinOption = True,
+    tree: TreeOption = False,
+    include_ignored: IgnoredOption = None,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOB|FILE",
+            help="Job to run again, which options and a command after -- override: of the cluster, or a file that "
+            "`airunner export --format job` wrote, for which no broker is needed.",
+            show_default="none",
+        ),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     raw: RawOption = False,
@@ -86,16 +102,25 @@ def run_command(
 
     console = Console(quiet=quiet, raw=raw)
     file = job_file_of(config)
-    spec, sources = requested_job(console, ctx, operands, file and file.only(), fields)
-    secrets = _secrets(spec, sources)
-    given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
-    with recording(output, spec, console) as record, Interrupts() as interrupts:
-        interrupts.follow(INTERRUPTS)
-        with temporary_home() as home:
-            try:
-                code = _run_job(home, spec, secrets, partial(_follow, spec, given, console, json, record, interrupts))
-            finally:
-                interrupts.end()
+    asked = is_typed(ctx, "stdin")
+    with recorded_job(job, tree=tree, config=config) as past:
+        base = None if past is None else past.fields(os.environ)
+        spec, sources = requested_job(
+            console, ctx, operands, file and file.only(), fields, sized=past is None, tree=tree, base=base
+        )
+        if past is not None:
+            require_repeatable(past, spec, os.environ)
+        secrets = _secrets(spec, sources)
+        given = past.stdin if past is not None and not asked else stdin_for_job(console, wanted=stdin, asked=asked)
+        prepare = preparation(past, include_ignored or (), tree=tree)
+        with recording(output, spec, console) as record, Interrupts() as interrupts:
+            interrupts.follow(INTERRUPTS)
+            with temporary_home() as home:
+                follow = partial(_follow, spec, prepare, given, console, json, record, interrupts)
+                try:
+                    code = _run_job(home, spec, secrets, follow, blobs=prepare is not None)
+                finally:
+                    interrupts.end()
     raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)
 
 
@@ -114,9 +139,17 @@ def _secrets(spec: JobSpec, sources: Sources) -> dict[str, str]:
 
 
 def _run_job(
-    home: Path, spec: JobSpec, secrets: Mapping[str, str], follow: Callable[[MemoryNetwork], Awaitable[int]]
+    home: Path,
+    spec: JobSpec,
+    secrets: Mapping[str, str],
+    follow: Callable[[MemoryNetwork], Awaitable[int]],
+    *,
+    blobs: bool,
 ) -> int:
-    """Run broker and agent while `follow` follows the job, and return the result of `follow`."""
+    """Run broker and agent while `follow` follows the job, and return the result of `follow`.
+
+    `blobs`: the broker keeps files.
+    """
     from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
 
@@ -127,7 +160,8 @@ def _run_job(
 
         import anyio
 
-        code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow)
+        files = home / "blobs" if blobs else None
+        code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow, files)
         # The launcher has ended all processes with the mark: the folder's removal need not search for them.
         (locked.folder / MARK_FILE).unlink(missing_ok=True)
         return code
@@ -142,6 +176,7 @@ async def _in_one_process(
     spec: JobSpec,
     secrets: Mapping[str, str],
     follow: Callable[[MemoryNetwork], Awaitable[int]],
+    files: Path | None,
 ) -> int:
     import anyio
 
@@ -155,8 +190,9 @@ async def _in_one_process(
 
     network = MemoryNetwork()
     code = 1
-    with closing(open_store("memory:")) as store, closing(WorkThread()) as thread:
-        broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, thread, Counts())
+    with closing(open_store("memory:")) as store, closing(WorkThread()) as thread, closing(WorkThread()) as other:
+        blobs = _blobs(files, other)
+        broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, thread, Counts(), blobs=blobs)
         agent = _agent(locked, launcher, network, spec, secrets)
         try:
             async with anyio.create_task_group() as group:
@@ -169,6 +205,16 @@ async def _in_one_process(
             with anyio.CancelScope(shield=True):
                 await launcher.aclose()
     return code
+
+
+def _blobs(files: Path | None, thread: Offload) -> Blobs | None:
+    """Make a blob store in a folder; None: the broker keeps no files."""
+    if files is None:
+        return None
+    from airunner.broker.blobs.address import open_blobs
+    from airunner.broker.blobs.keeper import Blobs
+
+    return Blobs(open_blobs(str(files)), [thread])
 
 
 def _agent(
@@ -208,6 +254,7 @@ def _agent(
 
 async def _follow(
     spec: JobSpec,
+    prepare: Prepare | None,
     stdin: bytes,
     console: Console,
     json: bool,
@@ -241,7 +288,7 @@ async def _follow(
             await interrupts.next()
             group.cancel_scope.cancel()
 
-        job = await client.submit(spec, stdin=stdin)
+        job = await client.submit(spec if prepare is None else await prepare(client, spec), stdin=stdin)
         group.start_soon(obey, job.id)
         code = await follow_job(client, job.id, console, json=json, record=record, offload=write, alone=True)
         group.cancel_scope.cancel()

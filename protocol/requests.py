@@ -181,6 +181,14 @@ class ReadJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
     bytes_max: Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)] = STDIN_BYTES_MAX
 
 
+class GetJobStdin(Asking[replies.JobStdinRead], frozen=True, kw_only=True):
+    """Read the standard input of a job, to run it again, as its agent reads it. Needs the role `submit`."""
+
+    job_id: JobName
+    offset: Natural = 0
+    bytes_max: Annotated[int, Meta(ge=1, le=STDIN_BYTES_MAX)] = STDIN_BYTES_MAX
+
+
 class HaveBlobs(Asking[replies.BlobsMissing], frozen=True, kw_only=True):
     """Claim blobs for the job of a lease or for an upload, and get those that the broker does not have.
 
@@ -357,6 +365,7 @@ StoreRequest = (
     | CompleteJob
     | ReleaseJob
     | ReadJobStdin
+    | GetJobStdin
     | HaveBlobs
     | PutBlob
     | GetBlob

@@ -25,7 +25,7 @@ from airunner.certs.principal import QueueScope
 from airunner.protocol.bounds import UNDECODABLE
 from airunner.protocol.cacherequests import ListCaches, RemoveCaches
 from airunner.protocol.errors import CorruptLog, Forbidden, NotFound, StaleToken
-from airunner.protocol.job import JobState, JobView
+from airunner.protocol.job import JobState, JobView, decode_spec
 from airunner.protocol.logsearch import START
 from airunner.protocol.message import LeaseRef
 from airunner.protocol.musts import MUST_KNOW
@@ -45,6 +45,7 @@ from airunner.protocol.requests import (
     PAGE_SIZE_MAX,
     GetBlob,
     GetJob,
+    GetJobStdin,
     HaveBlobs,
     ListAgents,
     ListBrokers,
@@ -118,7 +119,18 @@ def read_stdin(engine: Engine, command: TenantRequest, request: ReadJobStdin) ->
 
     The engine reads all of it for each piece: it has 1 MiB at most, and only slow links ask for many pieces.
     """
-    job = leased(engine, command.tenant, request.lease)
+    return _stdin_piece(engine, leased(engine, command.tenant, request.lease), request)
+
+
+def get_stdin(engine: Engine, command: TenantRequest, request: GetJobStdin) -> JobStdinRead:
+    """Read a piece of any job's standard input; without one it is empty. Raises `NotFound`, `CorruptLog`."""
+    job = _find(engine, command.tenant, request.job_id, command.queues, spec=True)
+    if decode_spec(job.spec).stdin_bytes is None:
+        return JobStdinRead(data=b"")
+    return _stdin_piece(engine, job, request)
+
+
+def _stdin_piece(engine: Engine, job: JobRow, request: ReadJobStdin | GetJobStdin) -> JobStdinRead:
     stdin = stdin_in(engine.segments(job.number, STDIN_SEQUENCE))
     return JobStdinRead(data=stdin[request.offset : request.offset + request.bytes_max])
 

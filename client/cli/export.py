@@ -40,6 +40,7 @@ class Format(StrEnum):
     TEXT = "text"
     RAW = "raw"
     JSONL = "jsonl"
+    JOB = "job"
 
 
 @client_command("quiet")
@@ -55,7 +56,8 @@ async def export_command(
             help="cast: a recording of the console, asciicast v3, for `asciinema play`; cast2: for asciinema 2. html: "
             "one page with colours and times. svg: an animation of the terminal, for a page or a README. text: what a "
             "terminal shows, without colours. raw: the job's output, stdout and stderr as they were written. jsonl: "
-            "every event, as `monitor --json` prints it.",
+            "every event, as `monitor --json` prints it. job: the job itself, with its standard input and tree and "
+            "without its log, for `airunner run --job FILE`.",
         ),
     ] = Format.CAST,
     output: Annotated[
@@ -72,6 +74,9 @@ async def export_command(
 ) -> None:
     """Export a job's log; if the job has not finished, the log so far."""
     console.job_id = job = await job_id_of(client, job)
+    if format_ is Format.JOB:
+        await _export_job(client, console, job, None if output == STDOUT else output)
+        return
     found = await client.get(job)
     exporter = exporter_of(format_, found)
     # On a terminal the output is filtered.
@@ -83,6 +88,18 @@ async def export_command(
     console.job_over()
     if not found.state.terminal:
         console.must_say(f"the job is {found.state}: this is its log so far")
+
+
+async def _export_job(client: Client, console: Console, job_id: str, output: Path | None) -> None:
+    """Write the record of a job. Raises `OperatorError`, `PeerError`."""
+    from tempfile import TemporaryDirectory
+
+    from airunner.client.jobrecord import record_of, write_record
+
+    with TemporaryDirectory(prefix="airunner-job-") as folder:
+        record = await record_of(client, job_id, Path(folder))
+        with sink(output, console.out) as put:
+            write_record(record, put)
 
 
 def exporter_of(format_: Format, job: Job) -> Exporter:
@@ -103,7 +120,7 @@ def exporter_of(format_: Format, job: Job) -> Exporter:
             return exporters.Text(job.spec)
         case Format.RAW:
             return exporters.Raw()
-        case Format.JSONL:
+        case Format.JSONL | Format.JOB:
             return exporters.Each(exporters.json_text)
 
 

@@ -150,6 +150,7 @@ REQUESTS: Final[dict[str, requests.Request]] = {
     "CompleteJob": _COMPLETION,
     "ReleaseJob": requests.ReleaseJob(lease=LEASE),
     "ReadJobStdin": requests.ReadJobStdin(lease=LEASE, offset=5, bytes_max=2),
+    "GetJobStdin": requests.GetJobStdin(job_id=JOB_ID, offset=5, bytes_max=2),
     "HaveBlobs": requests.HaveBlobs(lease=LEASE, ids=(BLOB.id,)),
     "PutBlob": requests.PutBlob(lease=LEASE, blobs=(BLOB,)),
     "GetBlob": requests.GetBlob(ids=(BLOB.id,)),

@@ -1,0 +1,140 @@
+"""Job records: jobs with all that is needed to run them again without their broker, as files.
+
+A record is a zip archive of `job.json` (the job without its secrets, and the commit that was checked out), `stdin` and
+`tree.bundle`, if the job has them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile, ZipFile
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from airunner.client.again import KINDS, REPEATED, Past, taken_over
+from airunner.protocol.errors import EXIT_IO, EXIT_WRONG_STATE, CorruptLog, OperatorError
+from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
+from airunner.protocol.requests import GetJobStdin
+
+if TYPE_CHECKING:
+    from airunner.client.client import Client
+
+JOB_BYTES_MAX: Final = 1_048_576  # of job.json: a spec has 64 KiB
+_JOB: Final = "job.json"
+_STDIN: Final = "stdin"
+_TREE: Final = "tree.bundle"
+
+
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """Record of a job; `commit` was checked out, if anything was."""
+
+    job_id: str
+    spec: JobSpec
+    commit: str = ""
+    stdin: bytes = b""
+    bundle: Path | None = None
+
+    def fields(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Return the fields of a job that repeats this one, with those values of `environ` that the record lacks."""
+        return taken_over(self.spec, REPEATED, self.commit, environ)
+
+
+class _Written(Struct, frozen=True, kw_only=True):
+    """Content of `job.json`."""
+
+    airunner_job: int  # version of the format
+    job_id: str
+    spec: JobSpec
+    commit: str
+
+
+async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
+    """Get the record of a job; its tree, if it has one, is written into `folder`.
+
+    Raises `NotFound`; `Forbidden`: the job has a standard input, and the token lacks the role `submit`; and
+    `OperatorError`.
+    """
+    from airunner.client.artifactfiles import ArtifactFile
+
+    spec = (await client.get(job_id)).spec
+    if spec.continues is not None:
+        raise OperatorError(f"job {job_id} begins in a saved workspace, which only agents restore: `airunner retry` it")
+    past = Past.of([event async for event in client.replay(job_id, kinds=KINDS)])
+    stdin = await _stdin_of(client, job_id) if spec.stdin_bytes else b""
+    bundle = None
+    if spec.tree is not None:
+        bundle = folder / _TREE
+        file = ArtifactFile(path=_TREE, size_bytes=spec.tree.size_bytes, index=spec.tree.index)
+        with bundle.open("wb") as written:
+            async for piece in client.read_artifact(job_id, file):
+                written.write(piece)
+    return JobRecord(job_id=job_id, spec=replace(spec, tree=None), commit=past.commit, stdin=stdin, bundle=bundle)
+
+
+async def _stdin_of(client: Client, job_id: str) -> bytes:
+    found = bytearray()
+    while piece := (await client._ask(GetJobStdin(job_id=job_id, offset=len(found)))).data:  # noqa: SLF001 - a part of it
+        found += piece
+    if not found:
+        raise CorruptLog
+    return bytes(found)
+
+
+def write_record(record: JobRecord, put: Callable[[bytes], None]) -> None:
+    """Write a record as a file, piece by piece."""
+    with ZipFile(_Sink(put), "w") as archive:
+        written = _Written(airunner_job=1, job_id=record.job_id, spec=record.spec, commit=record.commit)
+        archive.writestr(_JOB, msgspec.json.format(msgspec.json.encode(written)))
+        if record.stdin:
+            archive.writestr(_STDIN, record.stdin)
+        if record.bundle is not None:
+            archive.write(record.bundle, _TREE)
+
+
+def read_record(file: Path, folder: Path) -> JobRecord:
+    """Read a record from a file; its tree is written into `folder`. Raises `OperatorError`."""
+    try:
+        with ZipFile(file) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+            _require_small(sizes)
+            written = msgspec.json.decode(archive.read(_JOB), type=_Written)
+            stdin = archive.read(_STDIN) if _STDIN in sizes else b""
+            bundle = folder / _TREE if _TREE in sizes else None
+            if bundle is not None:
+                with archive.open(_TREE) as source, bundle.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (BadZipFile, KeyError, msgspec.MsgspecError, ValueError) as error:
+        words = f"{file} is no record of a job: `airunner export JOB --format job -o FILE` writes one"
+        raise OperatorError(words, exit_code=EXIT_WRONG_STATE) from error
+    except OSError as error:
+        raise OperatorError(f"cannot read {file}: {error.strerror}", exit_code=EXIT_IO) from error
+    return JobRecord(job_id=written.job_id, spec=written.spec, commit=written.commit, stdin=stdin, bundle=bundle)
+
+
+def _require_small(sizes: Mapping[str, int]) -> None:
+    """Require that what is read into memory is not large. Raises `BadZipFile`."""
+    if sizes.get(_JOB, 0) > JOB_BYTES_MAX or sizes.get(_STDIN, 0) > STDIN_BYTES_MAX:
+        raise BadZipFile
+
+
+class _Sink:
+    """Sink of an archive, which is written from its beginning to its end."""
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
+
+    def write(self, piece: bytes) -> int:
+        """Pass a piece on."""
+        self._put(piece)
+        return len(piece)
+
+    def flush(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is open."""
