@@ -17,7 +17,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         "run": (
             "airunner run -- echo hello",
             "airunner run . --pty -- make test",
-            "airunner run -f job.yaml -o job.cast",
+            "airunner run --job 3f2a",
         ),
         "retry": (
             "airunner retry 3f2a",
@@ -79,7 +79,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
         "export": (
             "airunner export 3f2a -o job.cast",
             "airunner export @last --format html -o job.html",
-            "airunner export 3f2a --format text | grep -i error",
+            "airunner export 3f2a --format job -o nightly.job",
         ),
         "queues": ("airunner queues", "airunner queues --json", f"airunner queues {_ELSEWHERE}"),
         "top": ("airunner top", "airunner top | head -1", f"airunner top {_ELSEWHERE}"),

@@ -43,14 +43,14 @@ NAMES: Final = frozenset(
     advertise agent-name allow-local allow-scheme artifact artifact-gib artifact-required as auth blob-gib blobs
     broker cache cache-gib cancel-grace cancel-on-exit cancel-signal cluster columns connect-timeout debug depth
     disconnect-after-idle disconnect-after-job dissociate drain-timeout events expires flush-interval flush-kib
-    fsck hooks http idle-max include-ignored interval json jwt-public-key keep keep-every limit listen log-mib-max
-    machine-connections max max-attempts memory-max-mib merge-output metadata metrics-tenant mirror-gib monitor
-    namespace no-redact oidc-client-id oidc-client-secret-file oidc-groups-claim oidc-issuer oidc-map oidc-scope
-    oidc-subject-claim oidc-tenant on-interrupt owner pids-max priority process-type public-url queue quiet raw
-    redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on return run-as safe-directory
-    script signers signing-key slots spawn speed spool-gib start-timeout stdin store store-gib submodules tag tail
-    template tenant-gib tenant-requests tenant-waiting tenant-watched terminal timeout timestamps token token-file
-    tree ttl visibility-timeout web web-listen
+    fsck hooks http idle-max include-ignored interval job json jwt-public-key keep keep-every limit listen
+    log-mib-max machine-connections max max-attempts memory-max-mib merge-output metadata metrics-tenant
+    mirror-gib monitor namespace no-redact oidc-client-id oidc-client-secret-file oidc-groups-claim oidc-issuer
+    oidc-map oidc-scope oidc-subject-claim oidc-tenant on-interrupt owner pids-max priority process-type
+    public-url queue quiet raw redact require reserve-mib retain-days retain-gib retry retry-backoff retry-on
+    return run-as safe-directory script signers signing-key slots spawn speed spool-gib start-timeout stdin store
+    store-gib submodules tag tail template tenant-gib tenant-requests tenant-waiting tenant-watched terminal
+    timeout timestamps token token-file tree ttl visibility-timeout web web-listen
     """.split()  # noqa: SIM905 - words
     # end of settings
 )

@@ -9,7 +9,7 @@ from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
 from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import REQUEST_ID_BYTES
 from airunner.protocol.replies import JobLease, JobsEnqueued, JobsLeased, JobStdinRead
-from airunner.protocol.requests import EnqueueJobWithStdin, GetJob, ReadJobStdin, RetryJob
+from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, GetJob, GetJobStdin, ReadJobStdin, RetryJob
 from tests.conformance.driving import Driver, completion, release
 
 ID: Final = b"s" * REQUEST_ID_BYTES
@@ -48,6 +48,10 @@ def every_attempt_and_retry_reads_the_same_stdin_and_no_reader_of_the_log_meets_
     driver.reply(object, completion(second))
     driver.refused("stale-token", ReadJobStdin(lease=second.ref))
     driver.refused("not-found", ReadJobStdin(lease=second.ref), tenant="other")
+    assert driver.reply(JobStdinRead, GetJobStdin(job_id=job_id, offset=1, bytes_max=9)).data == STDIN[1:10]
+    driver.refused("not-found", GetJobStdin(job_id=job_id), tenant="other")
+    (plain,) = driver.reply(JobsEnqueued, EnqueueJob(jobs=(JobSpec(command="true", queue="plain"),))).job_ids
+    assert driver.reply(JobStdinRead, GetJobStdin(job_id=plain)).data == b""
     retried = driver.reply(JobsEnqueued, RetryJob(job_id=job_id))
     (lease,) = _lease(driver)
     assert (lease.job_id, _read(driver, lease)) == (retried.job_ids[0], STDIN)
