@@ -31,7 +31,6 @@ from airunner.client.cli.commands import (
     IgnoredOption,
     OperandsArgument,
     StdinOption,
-    TreeOption,
     follow_job,
     is_typed,
     job_file_of,
@@ -77,7 +76,14 @@ def run_command(
         ),
     ] = None,
     stdin: StdinOption = True,
-    tree: TreeOption = False,
+    tree: Annotated[
+        bool,
+        typer.Option(
+            "--tree",
+            help="Run the working tree as it is, with uncommitted work: of the folder that is given as repository, or "
+            "of this one.",
+        ),
+    ] = False,
     include_ignored: IgnoredOption = None,
     job: Annotated[
         str | None,
@@ -106,7 +112,7 @@ def run_command(
     with recorded_job(job, tree=tree, config=config) as past:
         base = None if past is None else past.fields(os.environ)
         spec, sources = requested_job(
-            console, ctx, operands, file and file.only(), fields, sized=past is None, tree=tree, base=base
+            console, ctx, operands, file and file.only(), fields, sized=past is None, tree=tree or None, base=base
         )
         if past is not None:
             require_repeatable(past, spec, os.environ)

@@ -78,7 +78,8 @@ async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
 
 async def _stdin_of(client: Client, job_id: str) -> bytes:
     found = bytearray()
-    while piece := (await client._ask(GetJobStdin(job_id=job_id, offset=len(found)))).data:  # noqa: SLF001 - a part of it
+    ask = client._ask  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    while piece := (await ask(GetJobStdin(job_id=job_id, offset=len(found)))).data:
         found += piece
     if not found:
         raise CorruptLog

@@ -71,7 +71,7 @@ def test_each_place_of_a_setting_overrides_those_after_it(
     ("text", "fault"),
     [
         ("qeue: x", "line 1: unknown setting 'qeue'; did you mean queue?"),
-        ("a: b\n", "line 1: unknown setting 'a'; `airunner config show --all` lists all"),
+        ("q: b\n", "line 1: unknown setting 'q'; `airunner config show --all` lists all"),
         ("queue: [[x]]", "line 1: queue: expected text, a number, true or false, or a list of such"),
         ("queue: a\nqueue: b", "line 2: queue is here a second time"),
         ("token: x.y.z", "line 1: token is no setting of this file: a token is secret: write it to a file"),
