@@ -241,7 +241,7 @@ async def test_a_job_begins_in_a_save_and_saves_only_what_it_changes(stage: Stag
     process.exit(0)
     job_id = (await stage.client.list_page()).jobs[0].id
     log = await logged(stage, job_id)
-    assert said(log)[0].startswith("workspace restored: 2 files, 2.0 kB in ")
+    assert said(log)[0].startswith("workspace restored: 2 files, 2.0 KiB in ")
     first, last = manifest(store, kept), manifest(store, saves(log)[0])
     assert {entry.path: entry.slices for entry in last.entries} == {
         entry.path: entry.slices for entry in first.entries if entry.path != "checkout/out/b"
