@@ -13,7 +13,7 @@ SITE = said=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file scripts/m
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format sim mutants chaos chaos-ha failovers cache-kills fuzz web-fuzz screens web-screens web-large bench bench-cli bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
+.PHONY: help demo test check format sim mutants chaos chaos-ha failovers cache-kills fuzz web-fuzz screens web-screens web-large bench bench-cli bench-cache bench-store bench-peers kube-apiserver aws-emulators aws-up aws-down aws-live aws-laws aws-kills certs up up-ha down docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,6 +66,9 @@ bench: $(VENV)/.test ## measure everything beside its reference; ONLY=queue,cli 
 
 bench-cli: $(VENV)/.test ## measure how long commands take to start, beside an empty Python program
 	@$(BIN)/python -m bench --only cli
+
+bench-cache: $(VENV)/.test ## measure the second run of small projects as jobs with caches, beside their commands alone
+	@$(BIN)/python -m bench --only cache
 
 bench-store: $(VENV)/.test ## measure the store on PostgreSQL beside SQLite's, over a slow line and with several brokers
 	@$(BIN)/python -m bench --only store

@@ -7,6 +7,7 @@ from typing import Final
 from bench import (
     artifacts,
     brokers,
+    cache,
     cancel,
     checkout,
     cli,
@@ -39,6 +40,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     checkout.GROUP,
     artifacts.GROUP,
     tree.GROUP,
+    cache.GROUP,
     scale.GROUP,
     search.GROUP,
     brokers.GROUP,

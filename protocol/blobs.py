@@ -29,7 +29,7 @@ ID_BYTES: Final = 32
 PIECE_BYTES_MAX: Final = 1_048_576  # of a piece
 BLOB_BYTES_MAX: Final = PIECE_BYTES_MAX + 4_096  # of a compressed piece: zstd adds 3 bytes to each 128 KiB at most
 IDS_MAX: Final = 1_024  # ids in one request
-REQUEST_BYTES_MAX: Final = 1_048_576 + BLOB_BYTES_MAX  # blobs in one PutBlob or one reply to a GetBlob
+REQUEST_BYTES_MAX: Final = 2_031_616  # blobs in a PutBlob, or in a reply to a GetBlob: with their ids they fit a body
 
 UPLOAD_BYTES: Final = 16
 TREE_REF: Final = "refs/heads/airunner-tree"  # of the commit in a bundle

@@ -32,7 +32,7 @@ names = os.listdir(folder)
 found = {open(f"{folder}/{name}").read().partition(" ")[0] for name in names}
 if len(found) > 1 or len(names) not in (0, files):
     sys.exit(f"torn: {len(names)} files of {found}")
-print("found", *found, flush=True)
+os.write(1, f"found {''.join(found)}\\n".encode())
 for at, name in enumerate(random.sample(range(files), files)):
     if at == point and os.environ["AIRUNNER_ATTEMPT"] == "1":
         os.kill(victim or os.getpid(), signal.SIGKILL)

@@ -10,9 +10,12 @@ import pytest
 from airunner.broker.blobs.address import open_blobs
 from airunner.broker.blobs.store import BlobStore
 from airunner.protocol.blobs import IDS_MAX, PIECE_BYTES_MAX, Blob, blob_id, packed, unpacked
+from airunner.protocol.coding import encode
 from airunner.protocol.compression import frame_of
 from airunner.protocol.errors import Forged, NoSpace, NotFound, OperatorError
+from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.names import RequestId
+from airunner.protocol.replies import BlobsGot
 from tests.smalldisk import small_disk
 
 FIRST, SECOND = RequestId(bytes(16)), RequestId(bytes(15) + b"2")
@@ -37,12 +40,20 @@ def test_claimed_blobs_are_read_as_they_were_put(store: BlobStore) -> None:
 
 
 def test_a_reply_has_as_many_blobs_as_fit(store: BlobStore) -> None:
-    blobs = [packed(os.urandom(PIECE_BYTES_MAX)) for _ in range(3)]
+    blobs = [packed(os.urandom(size)) for size in (PIECE_BYTES_MAX, PIECE_BYTES_MAX // 2, PIECE_BYTES_MAX)]
     store.put("t", blobs)
     assert store.get("t", [blob.id for blob in blobs]) == tuple(blobs[:2])
     assert store.get("t", [blobs[2].id, blob_id(b"missing"), blobs[1].id]) == (blobs[2],)
     with pytest.raises(NotFound):
         store.get("t", [blob_id(b"missing")])
+
+
+@pytest.mark.parametrize("more", [(PIECE_BYTES_MAX,), (960,) * (IDS_MAX - 1)])
+def test_a_reply_fits_in_a_body_whatever_the_sizes_of_its_blobs(store: BlobStore, more: tuple[int, ...]) -> None:
+    blobs = [packed(os.urandom(size)) for size in (PIECE_BYTES_MAX, *more)]
+    store.put("t", blobs)
+    reply = encode(BlobsGot(blobs=store.get("t", [blob.id for blob in blobs])))
+    assert PIECE_BYTES_MAX < len(reply) <= BODY_BYTES_MAX
 
 
 def test_blobs_of_another_tenant_are_not_stored(store: BlobStore) -> None:
