@@ -1,6 +1,6 @@
 """Putting of files: a process of the job sends them, and they are kept as artifacts while the job runs.
 
-They are stored in batches of some MiB, each before the next is read, so that a process which sends too fast waits. A
+They are stored in batches of a bounded size, each before the next is read, so that a process which sends too fast waits. A
 file is recorded once all of it is stored; one that is not sent to its end leaves nothing. Nothing of the agent is held
 while a process is waited for: not the turns in which all attempts upload.
 """
@@ -16,7 +16,7 @@ from msgspec import Struct
 from airunner.agent.artifacts.collecting import FILES_MAX, Found, TooManyArtifacts, too_large, too_many
 from airunner.agent.artifacts.packing import Packed, Packer, Piece
 from airunner.agent.artifacts.step import Put
-from airunner.agent.artifacts.uploading import Uplink, Upload
+from airunner.agent.artifacts.uploading import WINDOW_BYTES, Uplink, Upload
 from airunner.agent.jobsocket.connection import JobConnection
 from airunner.protocol.artifactpaths import link_problem, name_problem
 from airunner.protocol.blobs import PIECE_BYTES_MAX
@@ -25,8 +25,9 @@ from airunner.protocol.jobsocket import ArtifactsPut, PutContent, PutEnd, PutFil
 from airunner.protocol.message import LeaseRef
 from airunner.protocol.printable import one_line
 
-BATCH_BYTES: Final = 4 * PIECE_BYTES_MAX  # of content; of each connection as much is in memory
-BATCH_MESSAGES: Final = 512
+BATCH_BYTES: Final = WINDOW_BYTES  # of content; each batch costs the broker a write besides those of its pieces
+BATCH_BYTES_BESIDE: Final = PIECE_BYTES_MAX  # of each further request of a job at the same time
+BATCH_MESSAGES: Final = 2_048  # also of files without content
 
 
 class Puts(Struct):
@@ -38,6 +39,7 @@ class Puts(Struct):
     say: Callable[[str], None]
     bytes_max: int
     so_far: Put
+    busy: bool = False  # a request is served, which has large batches
 
     def count(self, files: int, size_bytes: int) -> None:
         """Count files and bytes that come. Raises `TooManyArtifacts`."""
@@ -70,7 +72,7 @@ async def put_artifacts(connection: JobConnection, puts: Puts) -> ArtifactsPut:
                     await puts.record(each)
                     put.record(each)
     finally:
-        put.forget_rest()
+        put.close()
     return ArtifactsPut(files=put.files, size_bytes=put.size_bytes)
 
 
@@ -79,6 +81,9 @@ class _Put:
 
     def __init__(self, puts: Puts) -> None:
         self.ended = False
+        self._first = not puts.busy
+        puts.busy = True
+        self._batch_bytes = BATCH_BYTES if self._first else BATCH_BYTES_BESIDE
         self.files = self.size_bytes = 0  # that are recorded
         self._puts = puts
         self._counted_files = self._counted_bytes = 0
@@ -87,7 +92,7 @@ class _Put:
     async def receive(self, connection: JobConnection) -> list[ToAgent]:
         """Receive a batch of messages. Raises `BadRequest`, `Hungup`, `TooManyArtifacts`."""
         batch: list[ToAgent] = []
-        until_bytes = self._counted_bytes + BATCH_BYTES
+        until_bytes = self._counted_bytes + self._batch_bytes
         while self._counted_bytes < until_bytes and len(batch) < BATCH_MESSAGES and not self.ended:
             message = await connection.receive()
             self._check(message)
@@ -99,8 +104,10 @@ class _Put:
         self.files += 1
         self.size_bytes += packed.size_bytes
 
-    def forget_rest(self) -> None:
+    def close(self) -> None:
         """Take back the count of what has come and is not recorded."""
+        if self._first:
+            self._puts.busy = False
         so_far = self._puts.so_far
         so_far.files -= self._counted_files - self.files
         so_far.size_bytes -= self._counted_bytes - self.size_bytes

@@ -30,6 +30,7 @@ class Link:
     def __init__(self) -> None:
         self.request_size = RequestSize()
         self.has: set[bytes] = set()
+        self.asked: list[HaveBlobs] = []
         self.sent: list[PutBlob] = []  # all of them
         self.flying: list[anyio.Event] = []
         self.smaller: list[Callable[[], PutBlob]] = []
@@ -40,6 +41,7 @@ class Link:
         if self.refusal is not None:
             raise self.refusal
         if isinstance(request, HaveBlobs):
+            self.asked.append(request)
             return BlobsMissing(missing=tuple(at for at, one in enumerate(request.ids) if one not in self.has))
         assert smaller is not None
         self.sent.append(request)

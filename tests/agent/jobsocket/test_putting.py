@@ -90,6 +90,18 @@ async def test_a_file_that_does_not_come_to_its_end_is_not_kept_and_those_before
     assert attempt.puts.so_far == Put(files=1, size_bytes=BATCH_BYTES), "only what is kept counts"
 
 
+async def test_requests_beside_another_have_small_batches_in_memory() -> None:
+    attempt = Attempt()
+    attempt.puts.busy = True
+    pieces = [content(bytes([number]) * PIECE_BYTES_MAX) for number in range(6)]
+    await attempt.put(PutFile(path="a"), *pieces[:3], END)
+    assert len(attempt.link.asked) == 3, "after each piece"
+    attempt.puts.busy = False
+    await attempt.put(PutFile(path="a"), *pieces[3:], END)
+    assert len(attempt.link.asked) == 4
+    assert not attempt.puts.busy
+
+
 @pytest.mark.parametrize(
     "messages",
     [
