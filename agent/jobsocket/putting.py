@@ -1,8 +1,8 @@
 """Putting of files: a process of the job sends them, and they are kept as artifacts while the job runs.
 
-They are stored in batches of a bounded size, each before the next is read, so that a process which sends too fast waits. A
-file is recorded once all of it is stored; one that is not sent to its end leaves nothing. Nothing of the agent is held
-while a process is waited for: not the turns in which all attempts upload.
+They are stored in batches of a bounded size, each before the next is read, so that a process which sends too fast
+waits. A file is recorded once all of it is stored; one that is not sent to its end leaves nothing. Nothing of the agent
+is held while a process is waited for: not the turns in which all attempts upload.
 """
 
 from __future__ import annotations
