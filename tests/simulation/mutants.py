@@ -228,7 +228,7 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         "without-grant-rows": (without_grant_rows, "shared", 93),
         "mode-read-without-lock": (mode_read_without_lock, "shared", 59),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
-        "hints-without-number": (hints_without_number, "shared", 5),
+        "hints-without-number": (hints_without_number, "shared", 45),
         **DYNAMODB_MUTANTS,
     }
 )
