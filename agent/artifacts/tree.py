@@ -47,13 +47,17 @@ class Tree:
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Read a file in chunks of `PIECE_BYTES_MAX`; only the last one is shorter. Raises at once if it is no file."""
+        descriptor = self.file(path)
+        return _read(descriptor, os.fstat(descriptor).st_size)
+
+    def file(self, path: str) -> int:
+        """Return a descriptor of a file to read, which the caller closes."""
         folder, _, name = path.rpartition("/")
         descriptor = os.open(name, _FILE, dir_fd=self.folder(folder))
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise FileNotFoundError(0, "it is not a file any more")
-        return _read(descriptor, status.st_size)
+        return descriptor
 
     def _enter(self, name: str) -> None:
         inner = os.open(name, _FOLDER, dir_fd=self._folder)

@@ -22,7 +22,7 @@ from airunner.agent.artifacts.flow import Flow
 from airunner.agent.artifacts.packing import Packed, Piece, pack
 from airunner.agent.artifacts.uploading import Uplink, Upload
 from airunner.agent.caches.manifest import DIGEST_BYTES, Entry, Known, Manifest, encoded, made, thin
-from airunner.agent.caches.scanning import Scan, chunks
+from airunner.agent.caches.scanning import Folders, Scan
 from airunner.protocol.blobs import IDS_MAX, PIECE_BYTES_MAX, BlobId, Slice
 from airunner.protocol.caches import CACHE_IDS_MAX, INDEX_MAX
 
@@ -79,7 +79,8 @@ async def save(source: Source, uplink: Uplink, upload: Upload, put: Put) -> Mani
             some = good[start : start + IDS_MAX]
             bad |= {some[place] for place in await upload.claim(tuple(some))}
     version = _Version(source, {entry.state for entry in kept}, Known.of(last, bad))
-    await Flow(uplink, pack(version.read()), upload, version.note).run()
+    with Folders(source.folder) as folders:
+        await Flow(uplink, pack(version.read(folders)), upload, version.note).run()
     manifest = await offload(version.manifest)
     content = await offload(lambda: encoded(manifest))
     pieces = [Piece.of(content[at : at + PIECE_BYTES_MAX]) for at in range(0, len(content), PIECE_BYTES_MAX)]
@@ -102,14 +103,14 @@ class _Version:
         self._entries = list(source.scan.entries)
         self._slices: list[tuple[Slice, ...]] = [()] * len(self._entries)
 
-    def read(self) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def read(self, folders: Folders) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Yield each chunk that has to be stored, with the number of its file."""
         for number, entry in enumerate(self._entries):
             if not entry.size_bytes:
                 continue
             last = self._known.by_state.get(entry.state) if entry.state in self._kept else None
             if last is None:
-                read = chunks(self._source.folder, entry)
+                read = folders.chunks(entry)
                 first = next(read, b"")
                 if len(first) < PIECE_BYTES_MAX:
                     digest = blake3(first).digest(DIGEST_BYTES)

@@ -207,7 +207,8 @@ class CacheStep:
         writer = Writer(used.folder, self._workspace.user)
 
         def copied() -> None:
-            copy(scan(version.folder, len(used.cache.paths)).entries, version.folder, writer)
+            scanned = scan(version.folder, len(used.cache.paths), self._owner(version.facts.uid))
+            copy(scanned.entries, version.folder, writer)
             with suppress(FileNotFoundError):
                 (used.folder / MANIFEST).write_bytes((version.folder / MANIFEST).read_bytes())
 
@@ -260,7 +261,7 @@ class CacheStep:
         if not any(found):
             self._say(f"cache {cache.name}: nothing to save: the job has left none of {', '.join(cache.paths)}")
             return
-        scanned = await self._offload(lambda: scan(used.folder, len(cache.paths)))
+        scanned = await self._offload(lambda: scan(used.folder, len(cache.paths), self._owner(self._uid)))
         of = (self._tenant, self._lease.spec.queue, cache.label, cache.name, *cache.paths)
         facts = facts_of(of, used.key, scanned.size_bytes, len(scanned.entries), self._uid)
         async with self._shelf.kept(used.place, used.folder, facts) as version:
@@ -271,6 +272,10 @@ class CacheStep:
                 version.note(await self._offload(lambda: encoded(now)))
             if manifest is not None:
                 self._say(f"cache {cache.name}: saved {bytes_text(upload.sent_bytes)} new")
+
+    def _owner(self, uid: int) -> int | None:
+        """Return the user whose hard links alone are cached; None: jobs are the agent's own user."""
+        return None if self._workspace.user is None else uid
 
     def _putting(self, used: _Used) -> Callable[[tuple[Slice, ...], bytes, int], Awaitable[object]]:
         async def putting(index: tuple[Slice, ...], ids: bytes, size_bytes: int) -> object:

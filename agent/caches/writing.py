@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from airunner.agent.caches.manifest import Entry
+from airunner.agent.caches.scanning import Folders
 from airunner.agent.workspace.jobuser import JobUser
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,9 +57,9 @@ class Writer:
         finally:
             os.close(descriptor)
 
-    def copy(self, entry: Entry, source: bytes) -> None:
-        """Copy a file from `source`; if the disk can, both share their blocks."""
-        origin = os.open(source, _READ)
+    def copy(self, entry: Entry, folders: Folders) -> None:
+        """Copy a file of other folders; if the disk can, both share their blocks."""
+        origin = folders.file(entry)
         try:
             descriptor = os.open(self._place(entry), _NEW, _DRAFT_MODE)
             try:
@@ -114,7 +115,8 @@ def copy(entries: Sequence[Entry], source: Path, writer: Writer) -> None:
     """Copy a version with these entries from its folder. Raises `OSError`."""
     bare = [entry for entry in entries if entry.kind == stat.S_IFDIR]
     writer.begin(bare)
-    for entry in entries:
-        if entry.kind == stat.S_IFREG:
-            writer.copy(entry, b"%s/%d/%s" % (os.fsencode(source), entry.place, entry.path))
+    with Folders(source) as folders:
+        for entry in entries:
+            if entry.kind == stat.S_IFREG:
+                writer.copy(entry, folders)
     writer.finish([entry for entry in entries if entry.kind != stat.S_IFREG])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from airunner.agent.caches.fetching import fetch, manifest_of
 from airunner.agent.caches.manifest import Entry, Manifest, decoded, encoded
-from airunner.agent.caches.scanning import scan
+from airunner.agent.caches.scanning import Folders, scan
 from airunner.agent.caches.writing import Writer, copy
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.blobs import PIECE_BYTES_MAX, BlobId
@@ -86,6 +87,62 @@ def test_a_copy_is_what_it_was_made_of(folder: Path, tmp_path: Path) -> None:
     assert {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)} <= {"."}
     assert (folder / "0/1").stat().st_nlink == 1
     (tmp_path / "to/1/inner").chmod(0o755)
+
+
+def test_a_link_that_takes_the_place_of_a_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    entries = scan(folder, 2).entries
+    private = tmp_path / "private"
+    (folder / "1/inner").chmod(0o755)
+    (folder / "1/inner").rename(private)
+    (private / "read-only").chmod(0o600)
+    (private / "read-only").write_bytes(b"secret")
+    (folder / "1/inner").symlink_to(private)  # as a job may that has kept a descriptor of the folder
+    (tmp_path / "to").mkdir()
+    with pytest.raises(NotADirectoryError):
+        copy(entries, folder, Writer(tmp_path / "to", None))
+    one = next(entry for entry in entries if entry.path == b"inner/read-only")
+    with Folders(folder) as folders, pytest.raises(NotADirectoryError):
+        folders.chunks(one)
+    (folder / "1/inner").unlink()
+    private.rename(folder / "1/inner")
+
+
+def test_a_link_that_takes_the_place_of_a_folder_during_the_scan_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0/a/first").mkdir(parents=True)
+    (tmp_path / "0/b").mkdir()
+    listed = os.listdir
+
+    def swapped(place: int) -> list[str]:
+        names = listed(place)
+        if "first" in names:
+            (tmp_path / "0/b").rmdir()
+            (tmp_path / "0/b").symlink_to("/usr")
+        return names
+
+    monkeypatch.setattr(os, "listdir", swapped)
+    with pytest.raises(NotADirectoryError):
+        scan(tmp_path, 1)
+
+
+def test_a_hard_link_to_a_file_of_another_user_is_not_cached(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/own").touch()
+    (tmp_path / "0/linked").hardlink_to(tmp_path / "0/own")
+    (tmp_path / "0/single").touch()
+    assert len(scan(tmp_path, 1, os.getuid()).entries) == 4
+    assert [entry.path for entry in scan(tmp_path, 1, os.getuid() + 1).entries] == [b"", b"single"]
+
+
+def test_a_path_that_could_not_be_restored_is_not_cached(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    with chdir(tmp_path / "0"):
+        for _ in range(31):
+            os.mkdir("d" * 100)  # noqa: PTH102 - a path of pathlib's would be too long
+            os.chdir("d" * 100)
+    with pytest.raises(OSError, match="File name too long"):
+        scan(tmp_path, 1)
 
 
 async def test_only_what_is_new_is_sent(folder: Path, tmp_path: Path) -> None:
