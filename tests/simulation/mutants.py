@@ -232,5 +232,5 @@ MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = Map
         **DYNAMODB_MUTANTS,
     }
 )
-"""Each mutant, the kind of disk on which its lie can show, and a seed that shows it: `make test` runs this one alone,
-`make mutants` searches from there."""
+"""Each mutant, the kind of disk on which its lie can show, and a seed that has shown it, which is tried first: when the
+product does its work in other steps, another seed shows it."""

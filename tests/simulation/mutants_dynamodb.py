@@ -128,7 +128,7 @@ def tickets_believed() -> None:
 
 DYNAMODB_MUTANTS: Final[Mapping[str, tuple[Callable[[], None], str, int]]] = MappingProxyType(
     {
-        "transactions-without-token": (transactions_without_token, "dynamodb", 4),
+        "transactions-without-token": (transactions_without_token, "dynamodb", 2),
         "conditions-without-revision": (conditions_without_revision, "dynamodb", 0),
         "claims-of-what-the-index-shows": (claims_of_what_the_index_shows, "dynamodb", 7),
         "tickets-believed": (tickets_believed, "dynamodb", 0),
