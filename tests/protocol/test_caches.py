@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airunner.protocol.caches import PRESETS, Cache, SaveWhen, permitted
+from airunner.protocol.caches import PRESETS, Cache, SaveWhen, fits_cache_name, fits_key, permitted
 from airunner.protocol.errors import FieldError
 from airunner.protocol.fields import JobSpec
 
@@ -42,3 +42,8 @@ def test_caches_of_labels_that_a_token_lacks_are_never_saved() -> None:
     saved = [each.save for each in permitted(caches, frozenset({"release"}))]
     assert saved == [SaveWhen.NEVER, SaveWhen.ALWAYS]
     assert {each.save for each in permitted(caches, frozenset())} == {SaveWhen.NEVER}
+
+
+def test_a_key_is_asked_for_by_its_beginning_and_names_are_in_small_letters() -> None:
+    assert [fits_key(text) for text in ("464e", "f" * 64, "f" * 65, "464E", "g")] == [True, True, False, False, False]
+    assert [fits_cache_name(text) for text in ("go-1.22", "Go", "-go", "")] == [True, False, False, False]

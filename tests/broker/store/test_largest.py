@@ -69,6 +69,9 @@ QUEUES: Final = tuple(f"queue-{number}" for number in range(QUEUES_MAX))
 TAGS: Final = {"os": "linux", **{f"tag-{number}": "" for number in range(31)}}
 HEAD_BYTES: Final = 1_024  # of a spec or a batch, besides what fills it
 ID: Final = bytes(16)
+
+pytestmark = pytest.mark.timeout(120)  # on a busy machine: an emulator takes seconds for the largest requests
+
 T = TypeVar("T")
 PIECES: Final = 16  # events of a large batch
 
