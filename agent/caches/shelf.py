@@ -42,6 +42,7 @@ BEGAN: Final = "began"  # its time shows when a job has got the folders
 _USED: Final = ".job"
 _SEED: Final = "seed"
 _PLACE_BYTES: Final = 16
+SPARE_BYTES: Final = 1 << 30  # of a large disk, which caches leave free
 _FILE_BYTES: Final = 4_096  # of disk for each file besides its content, as a rough rule
 _PRIVATE: Final = 0o600
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -83,9 +84,13 @@ def place_of(*of: str) -> str:
 
 
 class Shelf:
-    """Shelf in one agent home, whose versions take up to `bytes_max` of disk together."""
+    """Shelf in one agent home, whose versions take up to `bytes_max` of disk together.
 
-    def __init__(self, agent_home: Path, offload: Offload, bytes_max: int) -> None:
+    They leave `spare_bytes` of it free; None: a twentieth of a small disk, `SPARE_BYTES` of a large one.
+    """
+
+    def __init__(self, agent_home: Path, offload: Offload, bytes_max: int, spare_bytes: int | None = None) -> None:
+        self._spare_bytes = spare_bytes
         self._folder = agent_home / CACHES_FOLDER
         self._offload = offload
         self._bytes_max = bytes_max
@@ -142,16 +147,26 @@ class Shelf:
         _write(folder / FACTS, _facts_encoder.encode(facts))
         gone = [versions.pop(place)] if place in versions else []
         versions[place] = kept = Version(self._renamed(folder, place), facts)
-        size_bytes = sum(version.facts.size_bytes for version in versions.values())
-        for oldest, version in list(versions.items()):
-            if size_bytes <= self._bytes_max:
+        excess_bytes = self._excess_bytes(sum(version.facts.size_bytes for version in gone))
+        places = [place] if facts.size_bytes > self._bytes_max else list(versions)
+        for oldest in places:
+            if excess_bytes <= 0:
                 break
-            size_bytes -= version.facts.size_bytes
             gone.append(versions.pop(oldest))
+            excess_bytes -= gone[-1].facts.size_bytes
         async with self.reading(kept):
             for version in gone:
                 await self._retire(version)
             yield kept
+
+    def _excess_bytes(self, going_bytes: int) -> int:
+        """Return how much of the versions has to go, when `going_bytes` of others go. Raises `OSError`."""
+        disk = os.statvfs(self._folder)
+        spare_bytes = self._spare_bytes
+        if spare_bytes is None:
+            spare_bytes = min(SPARE_BYTES, disk.f_blocks * disk.f_frsize // 20)
+        lacking_bytes = spare_bytes - disk.f_bavail * disk.f_frsize - going_bytes
+        return max(sum(one.facts.size_bytes for one in self._known().values()) - self._bytes_max, lacking_bytes)
 
     async def _retire(self, version: Version) -> None:
         version.unwanted = True

@@ -77,7 +77,15 @@ async def test_the_least_recently_used_versions_go_when_there_is_no_room(tmp_pat
     await keep(shelf, PIP, "pip", 10)
     assert contents(shelf) == ["go", "pip"]
     await keep(shelf, PIP, "large", 21)
-    assert (contents(shelf), folders(tmp_path)) == ([], []), "one that is too large is not kept"
+    assert contents(shelf) == ["go"], "one that is too large is not kept, and no other goes for it"
+
+
+async def test_versions_leave_a_part_of_the_disk_free(tmp_path: Path) -> None:
+    await keep(Shelf(tmp_path, inline, PLENTY), GO, "go")
+    full = Shelf(tmp_path, inline, PLENTY, spare_bytes=1 << 62)
+    assert contents(full) == ["go"]
+    await keep(full, NPM, "npm")
+    assert (contents(full), folders(tmp_path)) == ([], [])
 
 
 async def test_an_agent_that_is_killed_leaves_the_versions_that_are_whole(tmp_path: Path) -> None:
