@@ -56,8 +56,9 @@ def named_files(
     """Find the files that `paths` name, with all that is in folders but names with a dot at the beginning.
 
     A path is kept by its place below the checkout, or as `called`. What cannot be kept is given to `leave_out`, in
-    words. Raises `OperatorError`: a path is missing, or has no name below the checkout.
+    words. Raises `OperatorError`: this is no job; a path is missing, or has no name below the checkout.
     """
+    _socket_of(environ)
     if called is not None and len(paths) != 1:
         raise OperatorError("--as names one path; give one, or leave --as out")
     if called is not None and (problem := name_problem(called)) is not None:
@@ -147,11 +148,17 @@ def put_files(files: Sequence[Named], environ: Mapping[str, str], leave_out: Cal
         return _answer(connection)
 
 
-@contextmanager
-def _connected(environ: Mapping[str, str]) -> Generator[socket.socket]:
+def _socket_of(environ: Mapping[str, str]) -> str:
+    """Return the path of the job's socket. Raises `OperatorError`: there is none."""
     path = environ.get(SOCKET_VARIABLE, "")
     if not path:
         raise OperatorError(OUTSIDE)
+    return path
+
+
+@contextmanager
+def _connected(environ: Mapping[str, str]) -> Generator[socket.socket]:
+    path = _socket_of(environ)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             folder = os.open(Path(path).parent, _FOLDER)

@@ -9,7 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from airunner.agent.artifacts.flow import leaves
 from airunner.agent.artifacts.packing import Packed, Window, next_window, pack
+from airunner.agent.artifacts.step import named_text
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.artifacts.uploading import WINDOW_BYTES, Uplink, Upload
 from airunner.agent.checkout.git import CheckoutFailed, Git
@@ -21,7 +23,6 @@ from airunner.protocol.events import Returned
 from airunner.protocol.printable import escaped
 from airunner.protocol.replies import JobLease
 
-NAMED_MAX: Final = 20  # paths that one line of the log names
 _FOLDER_MODE: Final = 0o700
 _MIB: Final = 1 << 20
 
@@ -88,11 +89,11 @@ class ReturnStep(Struct):
                         return window.files[0]
 
     async def _put(self, upload: Upload, window: Window[None]) -> None:
-        failures: list[PeerError] = []
+        failures: list[Exception] = []
         try:
             await upload.store(window.pieces)
         except* PeerError as errors:
-            failures.append(_first(errors))
+            failures += leaves(errors)
         if failures:
             raise failures[0]
 
@@ -108,9 +109,7 @@ class ReturnStep(Struct):
 
     async def _record(self, base: str, changes: Changes, packed: Packed[None]) -> None:
         if changes.left_out:
-            named = [escaped(line) for line in changes.left_out[:NAMED_MAX]]
-            more = len(changes.left_out) - NAMED_MAX
-            self.say("\n  ".join(["not returned:", *named, *([f"and {more} more"] if more > 0 else [])]))
+            self.say(named_text("not returned:", [escaped(line) for line in changes.left_out]))
         await self.recorder.add_when_room(
             Returned(
                 timestamp_ms=self.wall_ms(),
@@ -122,8 +121,3 @@ class ReturnStep(Struct):
                 index=packed.index,
             )
         )
-
-
-def _first(errors: BaseExceptionGroup[PeerError]) -> PeerError:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

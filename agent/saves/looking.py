@@ -73,8 +73,10 @@ class Look:
                 waiting += self._take(folder, name)
             else:
                 waiting.append(path)  # the checkout or HOME itself
-        except (FileNotFoundError, NotADirectoryError):
-            return
+        except FileNotFoundError:
+            self._leave_out(path, "nothing is there")
+        except NotADirectoryError:
+            self._leave_out(path, "a file or a link is on its path")
         except OSError as error:
             self._leave_out(path, f"it cannot be read: {error.strerror}")
         while waiting:

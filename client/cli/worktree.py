@@ -72,7 +72,7 @@ def uncommitted_in(spec: JobSpec, environ: Mapping[str, str]) -> Uncommitted | N
     if spec.branch not in ("", status.branch):
         return None
     if not status.commit:
-        raise OperatorError(f"{folder} has no commit yet, and a job runs a commit: run `git commit` there first")
+        raise OperatorError(f"{folder} has no commit yet: run `git commit` there, or give --tree to run what is there")
     counts = ((status.changed, "changed"), (status.untracked, "untracked"))
     work = " and ".join(f"{count} {what}" for count, what in counts if count)
     at = f"{status.branch or 'a detached HEAD'} at {status.commit[:COMMIT_CHARS]}"

@@ -28,7 +28,7 @@ def found(checkout: Path, *paths: str, called: str | None = None, where: str = "
     """Paths of what is named in a folder of the checkout, and what is left out."""
     left_out: list[str] = []
     with chdir(checkout / where):
-        environ = {"AIRUNNER_WORKSPACE": str(checkout)}
+        environ = {"AIRUNNER_WORKSPACE": str(checkout), "AIRUNNER_JOB_SOCKET": "socket"}
         return [named.file.path for named in named_files(paths, called, environ, left_out.append)], left_out
 
 
@@ -44,7 +44,7 @@ def test_paths_are_those_below_the_checkout_from_wherever_they_are_named(checkou
     assert found(checkout, "b", "../a", where="dist/in") == (["dist/in/b", "dist/a"], [])
     (tmp_path / "way").symlink_to(checkout)  # as an agent's home may be reached
     with chdir(checkout / "dist"):
-        environ = {"AIRUNNER_WORKSPACE": str(tmp_path / "way")}
+        environ = {"AIRUNNER_WORKSPACE": str(tmp_path / "way"), "AIRUNNER_JOB_SOCKET": "socket"}
         assert [named.file.path for named in named_files(["a"], None, environ, print)] == ["dist/a"]
 
 
@@ -94,4 +94,6 @@ def test_outside_of_a_job_it_is_said_in_a_line(tmp_path: Path) -> None:
         ({"AIRUNNER_JOB_SOCKET": str(tmp_path / "gone/socket")}, "does not listen"),
     ):
         with pytest.raises(OperatorError, match=word):
-            put_files([], environ, print)
+            put_files(named_files([], None, environ, print), environ, print)
+    with pytest.raises(OperatorError, match="this is no job"):  # and not that the path is outside of a checkout
+        named_files([str(tmp_path)], None, {}, print)

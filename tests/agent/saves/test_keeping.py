@@ -209,6 +209,8 @@ async def test_what_is_no_file_is_left_out_of_a_save_with_a_word(stage: Stage, s
     assert [entry.path for entry in manifest(store, saves(log)[0]).entries] == ["checkout/out/", "checkout/out/x"]
     assert said(log)[0].splitlines() == [
         "the saved workspace lacks:",
+        "  checkout/loop/x: a file or a link is on its path",
+        "  checkout/missing: nothing is there",
         "  checkout/out/caf\ufffd: its name is not UTF-8",
         "  checkout/out/pipe: it is no file",
         "  checkout/out/socket: it is no file",

@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_cloned_is_refused_with_what_to_give_instead(tmp
     for folder, told in (
         ("project/src/lib", f"submit {repository} --working-directory src/lib"),
         ("other", "is not a Git repository: run `git init`"),
-        ("new", "has no commit yet"),
+        ("new", "has no commit yet: run `git commit` there, or give --tree"),
     ):
         with pytest.raises(OperatorError, match=re.escape(told)):
             said_of(tmp_path / folder)
