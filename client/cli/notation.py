@@ -294,6 +294,7 @@ def _cache(value: object) -> Cache:
     for part in ("paths", "key"):
         if part in fields:
             fields[part] = _words([fields[part]] if isinstance(fields[part], str) else fields[part])
+    fields |= {name: _word(fields[name], name) for name in ("name", "label", "save") if name in fields}
     if "restore" in fields:
         fields["restore"] = _yes_or_no(fields["restore"])
     known = PRESETS.get(str(fields.get("name")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from airunner.client.cli.jobfile import FILE_BYTES_MAX, KEYS, parse_job_file, read_job_file
@@ -45,7 +46,7 @@ artifacts: [dist, "**/*.xml"]
 artifactRequired: true
 keep: [out, ~/.state]
 keepEvery: 10m
-cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], restore: false, save: always}]
+cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], label: release, restore: false, save: always}]
 returns: true
 require: {os: linux}
 """
@@ -63,6 +64,7 @@ def test_every_key_is_read() -> None:
     assert (fields["depth"], fields["submodules"]) == (1, True)
     assert (fields["terminal"], fields["require"]) == (TerminalSize(cols=120, rows=24), {"os": "linux"})
     assert fields["environment"] == {"LEVEL": "3", "RATIO": "0.5", "NAME": "x"}
+    assert msgspec.msgpack.encode(fields)  # nothing in it is of the reader's own types
 
 
 @pytest.mark.parametrize(
