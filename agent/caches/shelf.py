@@ -166,7 +166,7 @@ class Shelf:
         if spare_bytes is None:
             spare_bytes = min(SPARE_BYTES, disk.f_blocks * disk.f_frsize // 20)
         lacking_bytes = spare_bytes - disk.f_bavail * disk.f_frsize - going_bytes
-        return max(sum(one.facts.size_bytes for one in self._known().values()) - self._bytes_max, lacking_bytes)
+        return max(sum(each.facts.size_bytes for each in self._known().values()) - self._bytes_max, lacking_bytes)
 
     async def _retire(self, version: Version) -> None:
         version.unwanted = True
