@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from airunner.agent.agent import Agent
     from airunner.agent.home import LockedHome
     from airunner.agent.launcher.local import ChildLauncher
-    from airunner.broker.blobs.keeper import Blobs
-    from airunner.broker.offload import Offload
     from airunner.client.cli.sources import Sources
     from airunner.protocol.events import Event
     from airunner.protocol.fields import JobSpec
@@ -124,7 +122,7 @@ def run_command(
             with temporary_home() as home:
                 follow = partial(_follow, spec, prepare, given, console, json, record, interrupts)
                 try:
-                    code = _run_job(home, spec, secrets, follow, blobs=prepare is not None)
+                    code = _run_job(home, spec, secrets, follow)
                 finally:
                     interrupts.end()
     raise typer.Exit(code or console.exit_code if interrupts.number is None else interrupts.exit_code)
@@ -149,13 +147,8 @@ def _run_job(
     spec: JobSpec,
     secrets: Mapping[str, str],
     follow: Callable[[MemoryNetwork], Awaitable[int]],
-    *,
-    blobs: bool,
 ) -> int:
-    """Run broker and agent while `follow` follows the job, and return the result of `follow`.
-
-    `blobs`: the broker keeps files.
-    """
+    """Run broker and agent while `follow` follows the job, and return the result of `follow`."""
     from airunner.agent.home import MARK_FILE, lock_home
     from airunner.agent.launcher.local import start_launcher
 
@@ -166,8 +159,7 @@ def _run_job(
 
         import anyio
 
-        files = home / "blobs" if blobs else None
-        code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow, files)
+        code = anyio.run(_in_one_process, locked, launcher, spec, secrets, follow, home / "blobs")
         # The launcher has ended all processes with the mark: the folder's removal need not search for them.
         (locked.folder / MARK_FILE).unlink(missing_ok=True)
         return code
@@ -182,10 +174,12 @@ async def _in_one_process(
     spec: JobSpec,
     secrets: Mapping[str, str],
     follow: Callable[[MemoryNetwork], Awaitable[int]],
-    files: Path | None,
+    files: Path,
 ) -> int:
     import anyio
 
+    from airunner.broker.blobs.address import open_blobs
+    from airunner.broker.blobs.keeper import Blobs
     from airunner.broker.broker import Broker
     from airunner.broker.counts import Counts
     from airunner.broker.store.open import open_store
@@ -197,7 +191,7 @@ async def _in_one_process(
     network = MemoryNetwork()
     code = 1
     with closing(open_store("memory:")) as store, closing(WorkThread()) as thread, closing(WorkThread()) as other:
-        blobs = _blobs(files, other)
+        blobs = Blobs(open_blobs(str(files)), [other])
         broker = Broker(store, network.router, network.publisher, NoVerifier(), SYSTEM, thread, Counts(), blobs=blobs)
         agent = _agent(locked, launcher, network, spec, secrets)
         try:
@@ -211,16 +205,6 @@ async def _in_one_process(
             with anyio.CancelScope(shield=True):
                 await launcher.aclose()
     return code
-
-
-def _blobs(files: Path | None, thread: Offload) -> Blobs | None:
-    """Make a blob store in a folder; None: the broker keeps no files."""
-    if files is None:
-        return None
-    from airunner.broker.blobs.address import open_blobs
-    from airunner.broker.blobs.keeper import Blobs
-
-    return Blobs(open_blobs(str(files)), [thread])
 
 
 def _agent(
