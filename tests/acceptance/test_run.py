@@ -18,6 +18,7 @@ from tests.acceptance.running import run as run_airunner
 from tests.agent.checkout.repositories import new_repository
 from tests.agent.launcher.launching import Watched, children_of
 
+PUT = f"echo hi > f && {sys.executable} -m airunner artifact put f"
 SCRIPT = 'printf "out\\0\\377"; echo err >&2; exit 7'
 
 
@@ -53,6 +54,8 @@ def test_output_and_exit_code_are_those_of_submit(cluster: Cluster, tmp_path: Pa
     lines = [line.split()[:2] for line in submitted.stderr.splitlines()]
     assert [line[1] for line in lines[:3]] == [b"job", b"waiting", b"leased"], "which only a cluster has"
     assert [line.split()[:2] for line in alone.stderr.splitlines()] == lines[3:]
+    put = run(tmp_path, "--artifact", "f", "--artifact-required", "--", "sh", "-c", PUT)
+    assert (put.returncode, put.stderr.count(b"1 file")) == (0, 2), put.stderr
     again = run(tmp_path, "--retry", "1", "--retry-backoff", "0.001", "--", "false").stderr.decode().splitlines()
     said = [line.partition(", not before")[0] for line in again if " pid " not in line and " exit code " not in line]
     assert said == ["airunner: failed; retry 1: waiting", "airunner: attempt 2"]
