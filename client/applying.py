@@ -13,8 +13,9 @@ written to the repository's index, as after a merge, so that git's own commands 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -69,13 +70,13 @@ class Changes:
         changed = self._changed()
         submodules = tuple(each.path for each in changed if each.is_submodule)
         paths = [each.path for each in changed if not each.is_submodule]
-        names = "".join(f"{path}\0" for path in paths)
-        self._side.run(
-            *("update-index", "--add", "--remove", "--ignore-skip-worktree-entries", "-z", "--stdin"),
-            given=os.fsencode(names),
-        )
+        modes = {path: self._mode(path) for path in paths}
+        folders = [path for path, mode in modes.items() if stat.S_ISDIR(mode)]
+        absent = {path for path, mode in modes.items() if not mode}.union(folders)
+        self._update(absent, "--force-remove")
+        self._update(modes.keys() - absent, "--add", "--remove", "--ignore-skip-worktree-entries")
         missing = set(paths) & self._differing(self.commit)
-        self._refuse_dirty(missing)
+        self._refuse_dirty(missing, {kept for folder in folders for kept in self._kept_in(folder, modes)})
         if not missing:
             return Applied(0, submodules=submodules)
         patch = self._scratch / "patch"
@@ -95,6 +96,24 @@ class Changes:
         """Write the changes as a patch, which `git am` and `git apply` read."""
         self._side.run(*_PATCH, "--pretty=email", self.commit, out=file)
 
+    def _mode(self, path: str) -> int:
+        """Return type and mode of what is at a path of the working tree; 0: nothing, or a link leads there."""
+        place = self._git.folder / path
+        above = place.parent
+        while above != self._git.folder:
+            if above.is_symlink():
+                return 0
+            above = above.parent
+        try:
+            return place.lstat().st_mode
+        except OSError:
+            return 0
+
+    def _update(self, paths: Iterable[str], *how: str) -> None:
+        """Set paths in the side index."""
+        names = "".join(f"{path}\0" for path in paths)
+        self._side.run("update-index", *how, "-z", "--stdin", given=os.fsencode(names))
+
     def _changed(self) -> list[_Change]:
         entries = self._side.names("diff-tree", "-r", "-z", "--no-renames", self.base, self.commit)
         return [
@@ -106,13 +125,23 @@ class Changes:
         """Return the paths at which the side index differs from a commit."""
         return set(self._side.names("diff-index", "--cached", "--name-only", "-z", "--no-renames", commit, "--"))
 
-    def _refuse_dirty(self, paths: set[str]) -> None:
-        """Refuse files that are neither as the job found them, nor as they were committed."""
+    def _kept_in(self, path: str, changed: Container[str]) -> Iterator[str]:
+        """Yield what is in a folder that the job has replaced by a file, and is not changed by the job."""
+        for folder, folders, files in os.walk(self._git.folder / path):
+            inner = Path(folder).relative_to(self._git.folder)
+            links = [name for name in folders if (self._git.folder / inner / name).is_symlink()]
+            names = [str(inner / name) for name in [*files, *links]]
+            yield from (name for name in names if name not in changed)
+            if not folders and not files:
+                yield str(inner)
+
+    def _refuse_dirty(self, paths: set[str], kept: set[str]) -> None:
+        """Refuse files that are neither as the job found them, nor as they were committed, and those to be `kept`."""
         dirty = paths & self._differing(self.base)
         if dirty:
             head = self._side.text("rev-parse", "--verify", "--quiet", "HEAD^{commit}", codes=(0, 1))
             dirty = dirty & self._differing(head) if head else dirty
-        if dirty:
+        if dirty := dirty | kept:
             names = sorted(dirty)
             more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
             verb = "has" if len(names) == 1 else "have"

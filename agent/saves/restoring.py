@@ -142,7 +142,7 @@ def _clear(root: Path, paths: Sequence[str]) -> None:
                 for inner in names:
                     _remove(tree, path, inner)
                 continue
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 _remove(tree, folder, name)
 
 

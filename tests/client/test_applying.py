@@ -48,6 +48,7 @@ def work(tmp_path: Path) -> Path:
     write(folder, ".gitignore", "*.log\n")
     (folder / "script").chmod(0o755)
     (folder / "link").symlink_to("text")
+    (folder / "way").symlink_to("folder")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "first")
     return folder
@@ -109,10 +110,18 @@ def _dos(folder: Path) -> None:
     write(folder, "dos", LINES.replace("\n", "\r\n").replace("line 3", "another"))
 
 
+def _remove_inner(folder: Path) -> None:
+    (folder / "folder/inner").unlink()
+    (folder / "folder").rmdir()
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "of all kinds": _all,
     "CRLF": _dos,
     "no newline at the end": lambda folder: write(folder, "text", LINES + "end"),
+    "folder to link": lambda folder: (_remove_inner(folder), (folder / "folder").symlink_to("/nowhere")),
+    "folder to file": lambda folder: (_remove_inner(folder), write(folder, "folder", "a file now")),
+    "link to folder": lambda folder: ((folder / "way").unlink(), write(folder, "way/inner", "a folder now")),
     "file to link": lambda folder: ((folder / "text").unlink(), (folder / "text").symlink_to("other")),
 }
 
@@ -172,6 +181,22 @@ def test_other_uncommitted_work_in_the_same_files_is_refused_and_nothing_is_chan
     git(work, "add", "script")
     with pytest.raises(OperatorError, match="script"):
         job.apply(work)
+
+
+@pytest.mark.parametrize("kept", ["folder/own", "folder/empty/", "folder/link"])
+def test_a_folder_with_files_of_its_own_is_not_replaced_and_nothing_is_changed(work: Path, kept: str) -> None:
+    job = Job(work, CHANGES["folder to link"])
+    if kept.endswith("/"):
+        (work / kept).mkdir()
+    elif kept == "folder/link":
+        (work / kept).symlink_to("/usr")
+    else:
+        write(work, kept, "own")
+    before = state(work)
+    for check in (True, False):
+        with pytest.raises(OperatorError, match=f"{kept.rstrip('/')} has changes here that the job did not have"):
+            job.apply(work, check=check)
+        assert state(work) == before
 
 
 def test_an_ignored_file_that_is_in_the_way_is_refused(work: Path) -> None:
