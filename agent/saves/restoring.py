@@ -7,8 +7,9 @@ No link is followed, and nothing is written or removed outside of the workspace.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -91,7 +92,7 @@ class _Restoring:
         user = self._workspace.user
         owner = None if user is None else (user.uid, user.gid)
         restorer = Restorer(self._workspace.root, owner, free_links=True)
-        await offload(lambda: _clear(self._workspace.root, manifest.paths))
+        await offload(lambda: clear(self._workspace.root, manifest))
         await offload(lambda: restorer.check(manifest.entries))
         try:
             async with aclosing(self._portions(manifest)) as portions:
@@ -129,10 +130,13 @@ class _Restoring:
         yield portion
 
 
-def _clear(root: Path, paths: Sequence[str]) -> None:
-    """Remove what stands at the paths of a workspace. Raises `OSError`, `Forged`: a path is none of a workspace."""
+def clear(root: Path, manifest: Manifest) -> None:
+    """Remove what stands at the paths of a workspace, or in the way of what is kept there, such as a link to a folder.
+
+    Raises `OSError`, `Forged`: a path is none of a workspace.
+    """
     with Tree(root) as tree:
-        for path in paths:
+        for path in manifest.paths:
             folder, _, name = path.rpartition("/")
             if path.partition("/")[0] not in (CHECKOUT, HOME) or ".." in path.split("/"):
                 raise Forged(f"{path} is no path of a workspace")
@@ -142,8 +146,23 @@ def _clear(root: Path, paths: Sequence[str]) -> None:
                 for inner in names:
                     _remove(tree, path, inner)
                 continue
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 _remove(tree, folder, name)
+            except FileNotFoundError:
+                pass
+            except NotADirectoryError:
+                if any(entry.path == path or entry.path.startswith(f"{path}/") for entry in manifest.entries):
+                    _remove_above(tree, folder)
+
+
+def _remove_above(tree: Tree, folder: str) -> None:
+    """Remove the first on the path of a folder that is none."""
+    names = folder.split("/")
+    for depth, name in enumerate(names):
+        above = tree.folder("/".join(names[:depth]))
+        if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=above)
+            return
 
 
 def _remove(tree: Tree, folder: str, name: str) -> None:

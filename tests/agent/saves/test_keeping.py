@@ -13,6 +13,7 @@ import pytest
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.saves import looking
 from airunner.agent.saves.manifest import Entry, Manifest, decode, encode, places_of
+from airunner.agent.saves.restoring import clear
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.blobs.store import BlobStore
@@ -291,6 +292,20 @@ async def test_a_save_that_is_broken_fails_the_job_before_its_command(
     assert result is not None
     assert result.reason is Reason.CHECKOUT_FAILED
     assert len(stage.launcher.started) == 1
+
+
+@pytest.mark.parametrize("way", ["file", "link"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_in_the_way_of_what_is_kept_is_removed_and_nothing_that_a_link_leads_to(
+    tmp_path: Path, way: str, *, kept: bool
+) -> None:
+    (tmp_path / "checkout/there/inner").mkdir(parents=True)
+    place = tmp_path / "checkout/way"
+    place.touch() if way == "file" else place.symlink_to("there")
+    entries = (Entry("checkout/way/inner/", 0o700, 0),) if kept else ()
+    clear(tmp_path, Manifest(("checkout/way/inner",), entries))
+    assert os.path.lexists(place) != kept
+    assert (tmp_path / "checkout/there/inner").is_dir()
 
 
 def test_paths_below_others_are_kept_once() -> None:
