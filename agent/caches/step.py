@@ -188,14 +188,18 @@ class CacheStep:
         return None
 
     async def _get_here(self, used: _Used) -> int | None:
-        """Get this agent's version, in place or as a copy; return its size, or None: another job has it."""
+        """Get this agent's version, in place or as a copy; return its size, or None: there is none."""
         version = self._shelf.version(used.place)
         if version is None:
             return None
-        taken = None if used.cache.save is SaveWhen.NEVER else self._shelf.taken(used.place, self._uid)
-        if taken is None:
-            await self._copy(used, version)
-        else:
+        try:
+            taken = None if used.cache.save is SaveWhen.NEVER else self._shelf.taken(used.place, self._uid)
+            if taken is None:
+                await self._copy(used, version)
+        except (FileNotFoundError, NotADirectoryError):  # somebody has removed it, or a part of it
+            await self._shelf.drop(used.place)
+            return None
+        if taken is not None:
             empty, used.folder = used.folder, taken
             await self._shelf.remove(empty)
         with suppress(OSError, Forged):
@@ -207,6 +211,7 @@ class CacheStep:
         writer = Writer(used.folder, self._workspace.user)
 
         def copied() -> None:
+            version.folder.stat()
             scanned = scan(version.folder, len(used.cache.paths), self._owner(version.facts.uid))
             copy(scanned.entries, version.folder, writer)
             with suppress(FileNotFoundError):

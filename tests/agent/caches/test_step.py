@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -176,6 +177,16 @@ async def test_without_room_at_the_broker_or_without_its_blobs_the_agent_has_its
         lines = ["cache go: not saved: the blob store is full"] if blobs else []
         assert await ran(stage, "one") == ([], lines)
         assert await ran(stage, None) == (["one", "one"], ["cache go: restored 6 bytes", *lines])
+
+
+@pytest.mark.parametrize("save", [SaveWhen.NEVER, SaveWhen.ALWAYS])
+async def test_a_version_that_was_removed_from_the_agents_disk_comes_from_the_broker(
+    stage: Stage, tmp_path: Path, save: SaveWhen
+) -> None:
+    await ran(stage, "one")
+    for folder in tmp_path.glob("agent/caches/*-*"):
+        shutil.rmtree(folder)
+    assert (await ran(stage, None, Cache(name="go", paths=CACHE.paths, key=CACHE.key, save=save)))[0] == ["one", "one"]
 
 
 async def test_versions_that_are_removed_at_the_broker_are_not_used(stage: Stage) -> None:
