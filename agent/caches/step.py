@@ -196,7 +196,7 @@ class CacheStep:
             taken = None if used.cache.save is SaveWhen.NEVER else self._shelf.taken(used.place, self._uid)
             if taken is None:
                 await self._copy(used, version)
-        except (FileNotFoundError, NotADirectoryError):  # somebody has removed it, or a part of it
+        except (FileNotFoundError, NotADirectoryError):  # it was removed from the disk, or a part of it
             await self._shelf.drop(used.place)
             return None
         if taken is not None:

@@ -70,6 +70,11 @@ def content(process: PlayedProcess) -> list[str]:
     return [place.joinpath("file").read_text() for place in places(process) if place.exists()]
 
 
+def remove_versions(home: Path) -> None:
+    for folder in home.glob("caches/*-*"):
+        shutil.rmtree(folder)
+
+
 async def ended(stage: Stage, job: Job, process: PlayedProcess, text: str | None, exit_code: int = 0) -> list[str]:
     """The lines of a job that writes `text` into its cache and exits, but for what is said of no files and no cache."""
     for place in places(process):
@@ -184,8 +189,7 @@ async def test_a_version_that_was_removed_from_the_agents_disk_comes_from_the_br
     stage: Stage, tmp_path: Path, save: SaveWhen
 ) -> None:
     await ran(stage, "one")
-    for folder in tmp_path.glob("agent/caches/*-*"):
-        shutil.rmtree(folder)
+    remove_versions(tmp_path / "agent")
     assert (await ran(stage, None, Cache(name="go", paths=CACHE.paths, key=CACHE.key, save=save)))[0] == ["one", "one"]
 
 
