@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 from zipfile import BadZipFile, ZipFile
 
@@ -100,6 +101,7 @@ def write_record(record: JobRecord, put: Callable[[bytes], None]) -> None:
 def read_record(file: Path, folder: Path) -> JobRecord:
     """Read a record from a file; its tree is written into `folder`. Raises `OperatorError`."""
     try:
+        _require_file(file)
         with ZipFile(file) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             _require_small(sizes)
@@ -115,6 +117,12 @@ def read_record(file: Path, folder: Path) -> JobRecord:
     except OSError as error:
         raise OperatorError(f"cannot read {file}: {error.strerror}", exit_code=EXIT_IO) from error
     return JobRecord(job_id=written.job_id, spec=written.spec, commit=written.commit, stdin=stdin, bundle=bundle)
+
+
+def _require_file(file: Path) -> None:
+    """Require a file that has an end: a pipe or a device may have none. Raises `BadZipFile`, `OSError`."""
+    if not S_ISREG(file.stat().st_mode):
+        raise BadZipFile
 
 
 def _require_small(sizes: Mapping[str, int]) -> None:

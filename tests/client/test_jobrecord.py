@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -66,7 +67,8 @@ def test_what_is_no_record_is_refused_in_a_line(tmp_path: Path, content: bytes) 
     with ZipFile(tmp_path / "archive", "w") as archive:
         archive.writestr("job.json", content)
     (tmp_path / "file").write_bytes(content)
-    for name in ("archive", "file"):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it
+    for name in ("archive", "file", "pipe"):
         with pytest.raises(OperatorError, match=f"{name} is no record of a job") as raised:
             read_record(tmp_path / name, tmp_path)
         assert "\n" not in raised.value.message
