@@ -44,10 +44,12 @@ class DelayLine:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for source, sink in ((near, far), (far, near)):
                 pieces = SimpleQueue[_Piece]()
-                Thread(target=self._read, args=(source, pieces, source is near), daemon=True).start()
+                Thread(
+                    target=self._read, args=(source, pieces), kwargs={"counted": source is near}, daemon=True
+                ).start()
                 Thread(target=self._write, args=(sink, pieces), daemon=True).start()
 
-    def _read(self, source: socket.socket, pieces: SimpleQueue[_Piece], counted: bool) -> None:  # noqa: FBT001
+    def _read(self, source: socket.socket, pieces: SimpleQueue[_Piece], *, counted: bool) -> None:
         data = b"-"
         while data:
             try:

@@ -39,6 +39,6 @@ def reply_type(request: type[Asking[_Reply_co]]) -> type[_Reply_co]:
 
 
 @cache
-def _asked_for(request: type[Asking[Any]]) -> Any:  # noqa: ANN401 - a class
+def _asked_for(request: type[Asking[Any]]) -> Any:  # noqa: ANN401 - a class, whose type only the caller knows
     (base,) = vars(request)["__orig_bases__"]
     return get_args(base)[0]

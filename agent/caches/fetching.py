@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,7 @@ async def fetch(manifest: Manifest, folder: Path, user: JobUser | None, get: Get
             while numbers:
                 blobs = await _got([BlobId(manifest.blobs[number]) for number in numbers], get)
                 done, numbers = numbers[: len(blobs)], numbers[len(blobs) :]
-                await offload(lambda: _write(writer, zip(done, blobs, strict=True), parts))  # noqa: B023 - awaited
+                await offload(partial(_write, writer, zip(done, blobs, strict=True), parts))
 
     async with anyio.create_task_group() as group:
         for _ in range(GETS_MAX):
