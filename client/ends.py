@@ -20,7 +20,7 @@ import anyio
 from airunner.client.batches import BatchIterator
 from airunner.client.follower import Connection, Failure
 from airunner.client.specs import NewJob, batches, spec_from
-from airunner.protocol.errors import AirunnerError, OperatorError, PeerError
+from airunner.protocol.errors import AirunnerError, ClientNotOpen, OperatorError, PeerError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import TIMEOUT_EXIT, Job, JobState, Reason, Result
 from airunner.protocol.names import REQUEST_ID_BYTES, RequestId
@@ -112,6 +112,8 @@ class Ends:
             ended: Job | Failure | None = None
             try:
                 ended = None if self.closed else await self._end_of(job_id)
+            except ClientNotOpen:
+                pass  # it was closed while an answer came
             except (PeerError, OperatorError) as error:
                 ended = error
             finally:

@@ -15,6 +15,7 @@ import anyio
 import apsw
 import pytest
 import zmq
+from anyio.abc import TaskStatus
 
 from airunner import Client
 from airunner.certs.sealed import open_sealed, topic_of
@@ -34,7 +35,6 @@ SAID = "very secret words"
 
 
 def test_a_listener_to_everything_learns_no_byte_of_anothers_jobs(cluster: Cluster) -> None:
-    cluster.agent("--queue", QUEUE, spawn=4)
     overheard: list[bytes] = []
     known: list[str] = []
     words = airunner(cluster.home, "token", "--subject", "eve", "--tenant", "stranger").strip()
@@ -46,9 +46,11 @@ def test_a_listener_to_everything_learns_no_byte_of_anothers_jobs(cluster: Clust
         (mine,) = stranger.ask({"type": "EnqueueJob", "jobs": [{"command": "true"}]})["job_ids"]
         key = stranger.ask({"type": "WatchJob", "job_id": mine})["watch_key"]
 
-        async def follow(client: Client, job_id: str) -> None:
+        async def follow(client: Client, job_id: str, *, task_status: TaskStatus[None]) -> None:
             async for event in client.follow(job_id):
                 assert event.job_id == job_id
+                if event.sequence == 1:
+                    task_status.started()
 
         async def run() -> None:
             async with Client(cluster.broker.requests, home=cluster.home) as client:
@@ -57,7 +59,8 @@ def test_a_listener_to_everything_learns_no_byte_of_anothers_jobs(cluster: Clust
                     for first in range(0, JOBS, 50):
                         for job in await client.submit_many([spec] * min(50, JOBS - first)):
                             known.append(job.id)
-                            group.start_soon(follow, client, job.id)
+                            await group.start(follow, client, job.id)
+                    cluster.agent("--queue", QUEUE, spawn=4)  # now, so that their events are announced to followers
 
         anyio.run(run)
         (last,) = stranger.ask({"type": "EnqueueJob", "jobs": [{"command": "true", "queue": "nobodys"}]})["job_ids"]

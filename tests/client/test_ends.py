@@ -24,6 +24,7 @@ from airunner import (
     Result,
     StillRunning,
 )
+from airunner.client.jobref import JobRef
 from airunner.protocol.names import JobId
 from airunner.transport.ports import Sent
 from tests.client.wire import Wire, brokered
@@ -98,6 +99,29 @@ async def test_a_client_that_is_closed_before_its_map_cancels_what_waits() -> No
             assert (await anext(ended)).state is JobState.COMPLETED
         await ended.aclose()
         assert [job.state async for job in outer.list()] == [JobState.CANCELLED] * 2 + [JobState.COMPLETED]
+
+
+async def test_a_client_that_is_closed_while_an_answer_comes_raises_nothing() -> None:
+    answered, closing = anyio.Event(), anyio.Event()
+
+    class Answered(Client):
+        async def get(self, job: JobRef) -> Job:
+            found = await super().get(job)
+            answered.set()
+            with anyio.CancelScope(shield=True):  # an answer that is here already is not cancelled
+                await closing.wait()
+            return found
+
+    async with brokered() as (_, outer), Answered(reach=outer._reach) as client, anyio.create_task_group() as group:
+        ended = client.as_completed([await client.submit(command="make")])
+        group.start_soon(ended.__anext__)
+        await answered.wait()
+        group.cancel_scope.cancel()
+
+        async def close() -> None:
+            closing.set()
+
+        client._entered.closing.add(close)
 
 
 async def test_an_iteration_that_was_interrupted_goes_on_or_says_that_it_cannot() -> None:

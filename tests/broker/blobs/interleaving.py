@@ -7,78 +7,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
-from threading import Condition, Thread
-from typing import Final
+from threading import Semaphore, Thread, get_ident
 
 from airunner.broker.blobs.objects import Objects
-
-STUCK_S: Final = 60.0  # a test that waits for longer has a thread that is stuck
 
 
 class Interleaving:
     """Interleaving of the threads that are `added`; `run` runs all of them to their ends.
 
+    A thread hands its turn to the next one, so a turn costs a switch of threads, or nothing if it is the same one.
     `stays` is the probability that a thread has the next turn too, for orders in which one of them is slow.
     """
 
     def __init__(self, seed: int, stays: float = 0) -> None:
         self._stays = stays
         self._random = Random(seed)
-        self._turned = Condition()
-        self._turn: int | None = None  # of the thread that runs; None: the next one is to be drawn
-        self._live: dict[int, Thread] = {}
+        self._turns: dict[int, Semaphore] = {}  # of the threads that live, by number
+        self._numbers: dict[int, int] = {}  # by a thread's identifier
+        self._ended = Semaphore(0)
         self._raised: list[BaseException] = []
-        self._me: dict[int | None, int] = {}
 
     def add(self, work: Callable[[], object]) -> None:
         """Add a thread."""
-        number = len(self._live)
+        number = len(self._turns)
+        turn = self._turns[number] = Semaphore(0)
 
         def run() -> None:
-            self._wait(number)
+            self._numbers[get_ident()] = number
+            turn.acquire()
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - raised again by `run`
                 self._raised.append(error)
-            with self._turned:
-                del self._live[number]
-                self._turn = None
-                self._turned.notify_all()
+            del self._turns[number], self._numbers[get_ident()]
+            self._next().release()
 
-        self._live[number] = thread = Thread(target=run, daemon=True)
-        thread.start()
-        self._me[thread.ident] = number
+        Thread(target=run, daemon=True).start()
 
     def pause(self) -> None:
         """Let another thread go on, or this one."""
-        from threading import get_ident
-
-        number = self._me.get(get_ident())
+        number = self._numbers.get(get_ident())
         if number is None:
             return  # not a thread of this interleaving
         if self._stays and self._random.random() < self._stays:
             return  # no other thread runs now, so the draws are in the same order each time
-        with self._turned:
-            self._turn = None
-            self._turned.notify_all()
-        self._wait(number)
+        turn = self._turns[number]
+        if (following := self._next()) is not turn:
+            following.release()
+            turn.acquire()
 
     def run(self) -> None:
         """Run all threads to their ends. Raises what the first of them has raised."""
-        while True:
-            with self._turned:
-                if not self._turned.wait_for(lambda: self._turn is None, STUCK_S):
-                    raise AssertionError("a thread is stuck")
-                if not self._live:
-                    break
-                self._turn = self._random.choice(sorted(self._live))
-                self._turned.notify_all()
+        self._next().release()
+        self._ended.acquire()
         for error in self._raised:
             raise error
 
-    def _wait(self, number: int) -> None:
-        with self._turned:
-            assert self._turned.wait_for(lambda: self._turn == number, STUCK_S), "nobody's turn"
+    def _next(self) -> Semaphore:
+        """Draw which thread goes on."""
+        return self._turns[self._random.choice(sorted(self._turns))] if self._turns else self._ended
 
 
 class InterleavedObjects:
