@@ -113,7 +113,7 @@ def _avoid_converters(options: Sequence[Any]) -> None:
 
 
 class _Words:
-    """Converter of an option's value that leaves text as it is, and reads numbers and the words of a choice.
+    """Converter of an option's value that leaves text as it is, and reads numbers, durations and the words of a choice.
 
     Typer's own converters import pydantic, which takes a tenth of a second: they are built for other types only.
     """
@@ -134,11 +134,13 @@ class _Words:
         """Return the option's value: unset, text as it is, or the value that typer makes of it."""
         if value is None:
             return () if self._several else None
+        if self._info.parser is not None:
+            return self._info.parser(value)
         if self._kind in (str, list[str]):
             return value
         if self._kind is Path:
             return self._path(value)
-        if self._kind in (int, float) and self._info.parser is None:
+        if self._kind in (int, float):
             return self._number(value)
         kind, *_ = get_args(self._kind) or (self._kind,)
         if isinstance(kind, type) and issubclass(kind, StrEnum):

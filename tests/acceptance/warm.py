@@ -7,6 +7,7 @@ In all else they are processes of their own: arguments, environment, descriptors
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import os
 import select
@@ -22,11 +23,22 @@ from pkgutil import walk_packages
 from threading import Lock
 from typing import Any, Final
 
+from coverage import Coverage
+
 import airunner
 from airunner.__main__ import main, run
 
 ORDER_BYTES_MAX: Final = 1 << 18
 DESCRIPTORS_MAX: Final = 1_024
+LATE: Final = (
+    "anyio._backends._asyncio",
+    "cryptography.hazmat.backends.openssl.backend",
+    "prometheus_client",
+    "uvicorn.lifespan.off",
+    "uvicorn.main",
+    "uvicorn.protocols.http.h11_impl",
+)
+"""Modules that brokers and web servers import when they start."""
 
 
 class Warm:
@@ -92,6 +104,7 @@ class Forked(subprocess.Popen[Any]):
 def _serve(control: socket.socket) -> list[str]:
     """Fork for each order; returns in the fork, with its arguments."""
     _import_all()
+    _end_measuring()
     gc.freeze()  # what is never looked through is never copied
     woken, waking = socket.socketpair()
     waking.setblocking(False)  # noqa: FBT003 - as the wakeup descriptor has to be
@@ -125,12 +138,25 @@ def _serve(control: socket.socket) -> list[str]:
 
 def _import_all() -> None:
     """What any command imports, typer's own parts among it, which come with the first option that it looks at."""
-    import_module("anyio._backends._asyncio")
+    for name in LATE:
+        import_module(name)
     for module in walk_packages(airunner.__path__, "airunner."):
-        if "child" not in module.name and not module.name.startswith("airunner.client.web."):  # of other processes
+        if "child" not in module.name:  # of other processes
             import_module(module.name)
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
         run(["list", "--state", "no such"])
+
+
+def _end_measuring() -> None:
+    """Write the coverage of the imports once, here: each fork would write it again, and take five times as long.
+
+    A fork's own coverage begins with a look through the stack, which has to know the files of all modules: `inspect`
+    remembers them from here on.
+    """
+    if measured := Coverage.current():
+        measured.stop()
+        measured.save()
+        inspect.stack()
 
 
 def _reap(running: dict[int, int]) -> None:
