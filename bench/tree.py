@@ -33,7 +33,7 @@ CHANGED, AGAIN, STARTED = "one line changed", "the same tree again", "to the sta
 PLAIN: Final = "submit of the commit, without the tree"
 FIGURES: Final = (
     Figure(CHANGED, "bytes", Bound.MOST, offset=20_000, of=PLAIN),
-    Figure(AGAIN, "bytes", Bound.MOST, 1, offset=2_048, of=PLAIN),
+    Figure(AGAIN, "bytes", Bound.MOST, offset=2_048, of=PLAIN),
     Figure(STARTED, "ms", Bound.MOST, offset=1_000, of=PLAIN),
 )
 SUBMIT: Final = ("submit", "--quiet", "--no-monitor", "--no-stdin")

@@ -121,7 +121,7 @@ class Gateway:
         self._feed = feed
         self._roster = roster or Roster()
         self._searcher = Searcher(searches, self._searched)
-        self._blobkeeper = Blobkeeper(blobs, self.send, edges.wall_ms)
+        self._blobkeeper = Blobkeeper(blobs, self.send, edges.wall_ms, ledger)
         self._show = show
         self._tarpit = Tarpit()
         self._earlier = Bell()

@@ -86,6 +86,7 @@ from airunner.protocol.requests import (
     WatchJob,
     WatchTenant,
 )
+from airunner.protocol.treerequest import EnqueueJobWithTree
 
 # How much of each kind of work fits into one unit of some 100 µs; some comments name a measurement.
 JOBS_A_UNIT: Final = 4  # jobs submitted or leased: 64 submitted jobs took 16 units, and 16 leased ones took 4
@@ -195,7 +196,7 @@ def looks_through_many(request: ListJobs) -> bool:
     return len(states_of(request)) > 1 or int(by_place) + others > 1
 
 
-def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin) -> int:
+def _price_of_enqueue(request: EnqueueJob | EnqueueJobWithStdin | EnqueueJobWithTree) -> int:
     pairs = sum([len(job.metadata) for job in request.jobs if job.metadata])  # a list: faster than a generator
     stdin_bytes = len(request.stdin) if isinstance(request, EnqueueJobWithStdin) else 0
     return 1 + stdin_bytes // STDIN_BYTES_A_UNIT + len(request.jobs) // JOBS_A_UNIT + pairs // PAIRS_A_UNIT
@@ -277,6 +278,13 @@ KINDS: Final[dict[type[Message], Kind[Any]]] = {
     ReleaseJob: Kind[ReleaseJob](role=Role.WORK, change=release, load=load_release, extent=lambda _: extents.RELEASE),
     ReadJobStdin: Kind[ReadJobStdin](role=Role.WORK, look_up=read_stdin, price=_page),
     GetJobStdin: Kind[GetJobStdin](role=Role.SUBMIT, look_up=get_stdin, price=_page),
+    EnqueueJobWithTree: Kind[EnqueueJobWithTree](
+        role=Role.SUBMIT,
+        look_up=ask_blobs,
+        price=_price_of_enqueue,
+        queues=lambda request: (request.job.queue,),
+        mints=_one,
+    ),
     HaveBlobs: Kind[HaveBlobs](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
     PutBlob: Kind[PutBlob](role=Role.WORK, or_role=Role.SUBMIT, blobs=True, look_up=check_claim),
     GetBlob: Kind[GetBlob](role=Role.READ, or_role=Role.WORK, blobs=True, look_up=ask_blobs),

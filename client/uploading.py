@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 from anyio import to_thread
+from blake3 import blake3
+from msgspec import Struct
 
 from airunner.client.session import Session
+from airunner.client.specs import invalid_specs
 from airunner.protocol.blobs import PIECE_BYTES_MAX, UPLOAD_BYTES, Blob, Slice, TreeBundle, packed
+from airunner.protocol.errors import BadRequest
+from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import encode_spec
+from airunner.protocol.names import RequestId
+from airunner.protocol.replies import BlobsMissing, JobsEnqueued
 from airunner.protocol.requests import HaveBlobs, PutBlob
+from airunner.protocol.treerequest import EnqueueJobWithTree
 
 WINDOW: Final = 32  # pieces in memory
+SMALL_BYTES_MAX: Final = 262_144  # of blobs in one request; a tree of so few waits for the broker to say what it lacks
+
+
+class PreparedTree(Struct, frozen=True):
+    """Tree that can be submitted: `blobs` are the last of its bundle, or all, and may not be uploaded yet."""
+
+    tree: TreeBundle
+    blobs: tuple[Blob, ...]
 
 
 class Uploading(Session):
@@ -26,24 +42,70 @@ class Uploading(Session):
         It is kept for a day at least, and then as long as a job that was submitted with it. Raises `NoBlobs`: the
         broker keeps no files; `OSError`.
         """
-        upload = os.urandom(UPLOAD_BYTES)
+        prepared = await self.prepare_tree(bundle)
+        await self.put_tree(prepared)
+        return prepared.tree
+
+    async def prepare_tree(self, bundle: Path) -> PreparedTree:
+        """Upload the beginning of a Git bundle for `submit_tree`, unless it is small; raises what `upload` does.
+
+        The same bundle is the same upload each time.
+        """
+        upload = await to_thread.run_sync(_hashed, bundle)
         slices: list[Slice] = []
         with bundle.open("rb") as file:
             while len(window := await to_thread.run_sync(_read, file)) == WINDOW:
-                slices += await self._put(upload, window)
-        number = len(window)
-        pieces = _pieces(msgspec.msgpack.encode([*slices, *_slices(window)]))
-        window += await to_thread.run_sync(_packed, list(pieces))  # one request for both: most trees are small
-        last = await self._put(upload, window)
-        size_bytes = sum(piece.length for piece in (*slices, *last[:number]))
-        return TreeBundle(upload=upload, size_bytes=size_bytes, index=tuple(last[number:]))
+                slices += _slices(window)
+                await self._put(upload, [blob for blob, _ in window])
+        slices += _slices(window)
+        index = await to_thread.run_sync(_packed, list(_pieces(msgspec.msgpack.encode(slices))))
+        tree = TreeBundle(upload=upload, size_bytes=sum(each.length for each in slices), index=tuple(_slices(index)))
+        blobs = [blob for blob, _ in (*window, *index)]
+        if sum(len(blob.content) for blob in blobs) > SMALL_BYTES_MAX:
+            await self._put(upload, blobs)
+        return PreparedTree(tree, tuple(blobs))
 
-    async def _put(self, upload: bytes, window: Sequence[tuple[Blob, int]]) -> list[Slice]:
-        """Put those blobs of a window that the broker does not have; return their slices."""
-        have = await self._ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob, _ in window)))
-        for place in have.missing:
-            await self._ask(PutBlob(blobs=(window[place][0],)))
-        return _slices(window)
+    async def offer_tree(
+        self, job: JobSpec, prepared: PreparedTree, request_id: RequestId | None = None
+    ) -> BlobsMissing | JobsEnqueued:
+        """Submit a job with its prepared tree, unless the broker says which blobs of that it lacks."""
+        try:
+            request = EnqueueJobWithTree(job=job, ids=tuple(blob.id for blob in prepared.blobs))
+            encode_spec(job)
+        except ValueError as error:
+            raise invalid_specs(error, [job]) from error
+        try:
+            return await self._ask(request, request_id)
+        except BadRequest as error:
+            if type(request).__name__ not in error.message:
+                raise
+            raise BadRequest("this broker is too old to give a job a tree: upgrade it") from error
+
+    async def put_tree(self, prepared: PreparedTree, missing: Sequence[int] | None = None) -> None:
+        """Upload those blobs of a prepared tree that the broker lacks; None: ask it which these are."""
+        await self._put(prepared.tree.upload, prepared.blobs, missing)
+
+    async def _put(self, upload: bytes, blobs: Sequence[Blob], missing: Sequence[int] | None = None) -> None:
+        if missing is None:
+            missing = (await self._ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob in blobs)))).missing
+        for group in _grouped([blobs[place] for place in missing]):
+            await self._ask(PutBlob(blobs=group))
+
+
+def _grouped(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, ...]]:
+    """Group blobs for requests: small ones go together."""
+    group: list[Blob] = []
+    for blob in blobs:
+        if group and sum(len(each.content) for each in (*group, blob)) > SMALL_BYTES_MAX:
+            yield tuple(group)
+            group = []
+        group.append(blob)
+    if group:
+        yield tuple(group)
+
+
+def _hashed(bundle: Path) -> bytes:
+    return blake3().update_mmap(bundle).digest()[:UPLOAD_BYTES]
 
 
 def _read(file: BinaryIO) -> list[tuple[Blob, int]]:

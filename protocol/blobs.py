@@ -36,7 +36,7 @@ TREE_REF: Final = "refs/heads/airunner-tree"  # of the commit in a bundle
 TREE_INDEX_MAX: Final = 8  # slices of a bundle's index: of some 180,000 slices, 180 GB
 SAVE_SLICES_MAX: Final = 64  # slices of a list of files: pieces of 1 MiB
 UploadId = Annotated[bytes, Meta(min_length=UPLOAD_BYTES, max_length=UPLOAD_BYTES)]
-"""Random id of an upload: what a client has put for a job that it is about to submit."""
+"""Id of an upload, which follows from its content: what a client has put for a job that it is about to submit."""
 
 WireId = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 Content = Annotated[bytes, Meta(min_length=1, max_length=BLOB_BYTES_MAX)]

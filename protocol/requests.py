@@ -33,6 +33,7 @@ from airunner.protocol.names import (
     Text,
     Variable,
 )
+from airunner.protocol.treerequest import EnqueueJobWithTree
 
 ENQUEUE_MAX: Final = 64  # jobs in one request
 ENQUEUE_METADATA_MAX: Final = 1_024  # metadata entries of all jobs in one request; each is a row of an index
@@ -359,6 +360,7 @@ class ListSecrets(Asking[replies.SecretsListed], frozen=True, kw_only=True):
 StoreRequest = (
     EnqueueJob
     | EnqueueJobWithStdin
+    | EnqueueJobWithTree
     | DequeueJob
     | UpdateJob
     | PublishJobEvents

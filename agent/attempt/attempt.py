@@ -294,7 +294,7 @@ class Attempt:
         )
         source = convert(spec, Source, from_attributes=True)
         if spec.tree is not None:
-            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._broker.get_blobs))
+            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._broker.blobs))
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         commit = await check_out(

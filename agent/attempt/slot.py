@@ -21,7 +21,6 @@ from airunner.agent.attempt.attempt import Attempt
 from airunner.agent.attempt.supervisor import MESSAGE_CHARS_MAX
 from airunner.agent.attempt.surroundings import BrokerPort, Surroundings
 from airunner.agent.caches.shelf import place_of
-from airunner.agent.checkout.treebundle import Get
 from airunner.agent.flag import Flag, cancelled_by
 from airunner.agent.launcher.contract import LauncherDied, LeaseEnded
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in
@@ -39,6 +38,7 @@ from airunner.agent.output.publisher import EventPublisher
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.output.spool import Spool, SpoolFailed, SpoolHeader
 from airunner.agent.plan import Plan
+from airunner.agent.saves.restoring import BrokersBlobs
 from airunner.agent.workspace.blobcache import CachedBlobs
 from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
@@ -49,6 +49,7 @@ from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
 from airunner.protocol.shownspec import shown_command
 from airunner.transport.backoff import Backoff
+from airunner.transport.files.pieces import Source
 from airunner.transport.ports import Edges
 
 DELIVERY_S: Final = 10.0  # wait for the broker to store a result after `stop`, or to accept a release after `drain`
@@ -172,10 +173,11 @@ class Slot(Struct, frozen=True):
         self.publisher.open(outbox)
         return Recorder(batcher, outbox, OutputLimit(self.plan.log_bytes_max))
 
-    def _get_blobs(self) -> Get:
-        """Return what gets blobs: through the agent's cache, if it has one."""
-        cache, get = self.surroundings.blobs, self.leaser.get_blobs
-        return get if cache is None else CachedBlobs(cache, self.plan.tenant, get, self.surroundings.offload).get
+    @property
+    def _blobs(self) -> Source:
+        """Source of blobs: the broker, through the agent's cache, if it has one."""
+        cache, broker = self.surroundings.blobs, BrokersBlobs(self.uplink)
+        return broker if cache is None else CachedBlobs(cache, self.plan.tenant, broker, self.surroundings.offload)
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:
         """Run the attempt until it has ended, and pass its result, if it has one, to the outbox.
@@ -183,7 +185,7 @@ class Slot(Struct, frozen=True):
         Raises `MachineRefused`, `OSError`, alone or in a group.
         """
         outbox = recorder.outbox
-        broker = BrokerPort(self.leaser.read_stdin, self._get_blobs(), self.uplink, self.plan.tenant)
+        broker = BrokerPort(self.leaser.read_stdin, self._blobs, self.uplink, self.plan.tenant)
         attempt = Attempt(attempted.held, workspace, recorder, self.surroundings, broker)
         try:
             with cancelled_by(self.orders.stop, attempted.held.lost, outbox.lost, outbox.broken):

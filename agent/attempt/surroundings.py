@@ -16,19 +16,19 @@ from airunner.agent.attempt.supervisor import GRACE_S
 from airunner.agent.caches.shelf import Shelf
 from airunner.agent.checkout.mirrors import Mirrors
 from airunner.agent.checkout.repository import Rules
-from airunner.agent.checkout.treebundle import Get
 from airunner.agent.launcher.contract import Launcher
 from airunner.agent.workspace.blobcache import BlobCache
 from airunner.agent.workspace.jobuser import JobUser
 from airunner.agent.workspace.workspace import Offload
 from airunner.protocol.replies import JobLease
+from airunner.transport.files.pieces import Source
 
 
 class BrokerPort(NamedTuple):
     """Broker port: what an attempt asks the broker for, besides publishing its events."""
 
     read_stdin: Callable[[JobLease], Awaitable[bytes]]
-    get_blobs: Get
+    blobs: Source  # through the agent's cache, if it has one
     uplink: Uplink
     tenant: str  # to which the agent, and each of its jobs, belongs
 

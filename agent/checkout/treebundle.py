@@ -2,67 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio
 import msgspec
-from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.workspace.workspace import Workspace, give
-from airunner.protocol.blobs import IDS_MAX, Slice, TreeBundle, unpacked
+from airunner.protocol.blobs import Slice, TreeBundle
 from airunner.protocol.bounds import UNDECODABLE
-from airunner.protocol.errors import Forged, PeerError
-from airunner.protocol.replies import BlobsGot
-from airunner.protocol.requests import GetBlob
+from airunner.protocol.errors import Forged, OperatorError, PeerError
+from airunner.transport.files.pieces import Pieces, Source
 
 HEAD_BYTES_MAX: Final = 65_536  # of a bundle: its signature, and a line for each base
-Get = Callable[[GetBlob], Awaitable[BlobsGot]]
 _slices = msgspec.msgpack.Decoder(tuple[Slice, ...])
 
 
-async def fetch_tree(tree: TreeBundle, workspace: Workspace, get: Get) -> Path:
+async def fetch_tree(tree: TreeBundle, workspace: Workspace, source: Source) -> Path:
     """Write the bundle of a tree to a file for git. Raises `CheckoutFailed`, `MachineRefused`."""
     bundle = workspace.temporary / "tree.bundle"
-    try:
-        await write_bundle(tree, bundle, get)
-        if workspace.user is not None:
-            give(workspace.user, bundle)
-    except PeerError as error:
-        raise CheckoutFailed(f"the broker does not give the job's tree: {error.message}") from error
-    except OSError as error:
-        raise (refusal_in(error) or CheckoutFailed(f"{bundle} cannot be written: {error.strerror}")) from error
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        try:
+            await _write(tree, bundle, source, group)
+            if workspace.user is not None:
+                give(workspace.user, bundle)
+        except (PeerError, OperatorError, OSError) as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if isinstance(failure, OSError):
+        raise (refusal_in(failure) or CheckoutFailed(f"{bundle} cannot be written: {failure.strerror}")) from failure
+    if failure is not None:
+        raise CheckoutFailed(f"the broker does not give the job's tree: {failure}") from failure
     return bundle
 
 
-async def write_bundle(tree: TreeBundle, file: Path, get: Get) -> None:
-    """Write the bundle of a tree to a file.
-
-    Raises `OSError`; `PeerError`: the broker refuses; `Forged`: what it has is not what was uploaded.
-    """
-    index = bytearray()
-    await _read(tree.index, get, index.extend)
+async def _write(tree: TreeBundle, file: Path, source: Source, group: TaskGroup) -> None:
+    index = Pieces(source, group, tree.index)
     try:
-        slices = _slices.decode(index)
+        slices = _slices.decode(b"".join([await index.next_content() for _ in tree.index]))
     except UNDECODABLE as error:
-        raise Forged("the tree's list of pieces is broken") from error
+        raise Forged("its list of pieces is broken") from error
+    pieces = Pieces(source, group, slices)
     with file.open("xb") as bundle:
-        await _read(slices, get, bundle.write)
-
-
-async def _read(slices: Sequence[Slice], get: Get, write: Callable[[bytes], object]) -> None:
-    at = 0
-    while at < len(slices):
-        wanted = slices[at : at + IDS_MAX]
-        got = await get(GetBlob(ids=tuple(part.blob for part in wanted)))
-        for blob, part in zip(got.blobs, wanted, strict=False):
-            if blob.id != part.blob:
-                raise Forged("another piece of the tree came than was asked for")
-            piece = await to_thread.run_sync(unpacked, blob)
-            write(piece[part.offset : part.offset + part.length])
-            at += 1
+        for _ in slices:
+            bundle.write(await pieces.next_content())
 
 
 def bases_of(file: Path) -> list[str]:

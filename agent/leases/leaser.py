@@ -31,8 +31,8 @@ from airunner.agent.plan import Plan
 from airunner.protocol.errors import NotFound, PeerError, StaleToken
 from airunner.protocol.musts import MUST_KNOW
 from airunner.protocol.names import SEED_BYTES, RequestId
-from airunner.protocol.replies import BlobsGot, JobLease, JobsLeased, Verdict
-from airunner.protocol.requests import SLOTS_MAX, DequeueJob, GetBlob, ReleaseJob, UpdateJob
+from airunner.protocol.replies import JobLease, JobsLeased, Verdict
+from airunner.protocol.requests import SLOTS_MAX, DequeueJob, ReleaseJob, UpdateJob
 from airunner.transport.bell import Bell
 from airunner.transport.channel import Channel
 from airunner.transport.ports import Edges
@@ -129,10 +129,6 @@ class Leaser:
     async def read_stdin(self, lease: JobLease) -> bytes:
         """Read the standard input of a leased job, if it has one. Raises `PeerError`."""
         return await read_stdin(self._channel, lease)
-
-    async def get_blobs(self, request: GetBlob) -> BlobsGot:
-        """Get blobs. Raises `PeerError`."""
-        return await self._channel.ask(request)
 
     def _wait_ms(self) -> int:
         """Draw how long to park a request: agents that were all started at once do not ask at once for ever."""

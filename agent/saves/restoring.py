@@ -40,8 +40,8 @@ class NotRestored(Exception):
     """A save could not be restored; the message says why."""
 
 
-class Source(Struct, frozen=True):
-    """Source of blobs over the uplink: a request that the broker refuses for now is repeated."""
+class BrokersBlobs(Struct, frozen=True):
+    """Blobs of the broker, over the uplink: a request that the broker refuses for now is repeated."""
 
     uplink: Uplink
 
@@ -104,7 +104,7 @@ class _Restoring:
         return manifest
 
     async def _contents(self, slices: Sequence[Slice]) -> AsyncGenerator[bytes]:
-        pieces = Pieces(Source(self._uplink), self._group, slices)
+        pieces = Pieces(BrokersBlobs(self._uplink), self._group, slices)
         for _ in slices:
             yield await pieces.next_content()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -28,6 +28,8 @@ from airunner.protocol.blobs import blob_id as hash_of
 from airunner.protocol.errors import Forged
 from airunner.protocol.replies import BlobsGot
 from airunner.protocol.requests import GetBlob
+from airunner.protocol.requestsize import RequestSize
+from airunner.transport.files.pieces import Source
 
 FOLDER: Final = "blobs"
 KEPT_SHARE: Final = 0.9  # of `bytes_max` that remains when blobs are removed: so it is not done at each new one
@@ -146,22 +148,28 @@ class BlobCache:
 
 
 class CachedBlobs:
-    """Blobs of a tenant, which are read through a cache: those that are in it are not requested with `get`."""
+    """Source of a tenant's blobs through a cache: those that are in it are not requested from the `source`."""
 
-    def __init__(
-        self, cache: BlobCache, tenant: str, get: Callable[[GetBlob], Awaitable[BlobsGot]], offload: Offload
-    ) -> None:
+    def __init__(self, cache: BlobCache, tenant: str, source: Source, offload: Offload) -> None:
         self._cache = cache
         self._tenant = tenant
-        self._get = get
+        self._source = source
         self._offload = offload
 
-    async def get(self, request: GetBlob) -> BlobsGot:
-        """Get the first of the blobs, as the broker does. Raises what `get` raises."""
+    @property
+    def request_size(self) -> RequestSize:
+        """How much a request to the source may move."""
+        return self._source.request_size
+
+    async def ask(self, request: GetBlob, *, smaller: Callable[[], GetBlob] | None = None) -> BlobsGot:
+        """Get the first of the blobs, as the source does. Raises what that raises."""
         found, wanted = await self._offload(lambda: self._split(request.ids))
         if found:
             return BlobsGot(blobs=found)
-        got = await self._get(GetBlob(ids=wanted))
+        newest = smaller or (lambda: request)
+        got = await self._source.ask(
+            GetBlob(ids=wanted), smaller=lambda: GetBlob(ids=wanted[: max(1, len(newest().ids))])
+        )
         await self._offload(lambda: self._cache.put(self._tenant, got.blobs))
         return got
 

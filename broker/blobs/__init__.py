@@ -5,6 +5,12 @@
                       ◄───────────────── BlobsMissing, BlobsPut, BlobsGot ──────────┘
 ```
 
+An EnqueueJobWithTree goes back to the Ledger once all blobs of its tree are claimed and there:
+
+```
+ Ledger ──BlobsAsked──► Blobkeeper ──EnqueueJob──► Ledger ──BlobsAsked──► Blobkeeper: the job gets the upload's claims
+```
+
 - `store.py` keeps blobs and claims as objects, each tenant's apart, and deletes what no job claims.
 - `caches.py` keeps versions of jobs' caches as objects; a version claims its blobs as a job does.
 - `folders.py` names the objects' folders.

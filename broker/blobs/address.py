@@ -43,8 +43,8 @@ class _FolderObjects:
     def get(self, key: str) -> bytes | None:
         return self._objects.get(key)
 
-    def has(self, key: str) -> bool:
-        return self._objects.has(key)
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        return self._objects.missing(keys)
 
     def keys(self, prefix: str) -> Iterator[str]:
         return self._objects.keys(prefix)

@@ -42,10 +42,10 @@ class Breaker:
         with self._tried():
             return self._objects.get(key)
 
-    def has(self, key: str) -> bool:
-        """Return whether there is an object."""
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        """Return the places of the keys of which there is no object."""
         with self._tried():
-            return self._objects.has(key)
+            return self._objects.missing(keys)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List the keys of the objects in a folder and those in it."""

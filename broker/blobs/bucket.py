@@ -23,6 +23,7 @@ from airunner.protocol.printable import one_line
 
 ANSWER_S: Final = 10.0  # for a request to a bucket; after it the sender is refused as `busy`, and repeats its request
 RETRIES_MAX: Final = 2
+LOOKUPS_MAX: Final = 16  # objects that are looked up at a time: one answer takes 5 to 50 ms, and a request has 1,024
 START_ANSWER_S: Final = 3.0  # for the request when the broker starts, which waits for it
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _STATUS: Final = re.compile(
@@ -41,7 +42,7 @@ def open_bucket(address: str, say: Callable[[str], None]) -> Breaker:
     """Open a bucket. Raises `OperatorError`: it cannot be used, and no repeat mends that."""
     try:
         _look(address, say)
-        return Breaker(StoredObjects(_opened(address, ANSWER_S, RETRIES_MAX)))
+        return Breaker(StoredObjects(_opened(address, ANSWER_S, RETRIES_MAX), lookups_max=LOOKUPS_MAX))
     except BaseError as error:
         raise OperatorError(f"--blobs {address!r} cannot be used: {_words(error)}") from error
 

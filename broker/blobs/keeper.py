@@ -10,26 +10,31 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, assert_never
 
+from anyio import WouldBlock
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from airunner.broker.blobs.cacheanswers import answer_about_caches
 from airunner.broker.blobs.store import BlobStore
-from airunner.broker.inbox import Response
+from airunner.broker.fairqueue import FairQueue
+from airunner.broker.inbox import Pending, Response
 from airunner.broker.lifecycle.commands import BlobsAsked
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
 from airunner.protocol.coding import refusal
-from airunner.protocol.errors import BadRequest, NoBlobs, PeerError
+from airunner.protocol.errors import BadRequest, Busy, NoBlobs, PeerError
+from airunner.protocol.job import encode_spec
 from airunner.protocol.names import RequestId
 from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, JobsEnqueued, Reply
 from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, GetBlob, HaveBlobs, PutBlob, RetryJob
+from airunner.protocol.treerequest import EnqueueJobWithTree
 from airunner.transport.heap import keep_freed_memory
 
 DAY_MS: Final = 86_400_000
 TENANT_WAITING_MAX: Final = 32  # requests of one tenant that wait
 WAITING_BYTES_MAX: Final = 67_108_864  # bytes of blobs of all waiting requests
+NONE_MISSING: Final = BlobsMissing(missing=())
 
 
 class Blobs(NamedTuple):
@@ -40,12 +45,20 @@ class Blobs(NamedTuple):
 
 
 class Blobkeeper:
-    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the response of each."""
+    """Blobkeeper of `blobs`; None: every request is refused. `answer` gets the response of each.
+
+    A job whose tree is all there is submitted to the `ledger`, which answers then.
+    """
 
     def __init__(
-        self, blobs: Blobs | None, answer: Callable[[Sequence[Response]], None], wall_ms: Callable[[], int]
+        self,
+        blobs: Blobs | None,
+        answer: Callable[[Sequence[Response]], None],
+        wall_ms: Callable[[], int],
+        ledger: FairQueue,
     ) -> None:
         self._blobs = blobs
+        self._ledger = ledger
         self._wall_ms = wall_ms
         self._answer = answer
         self._waiting = TenantTurns[tuple[Response, BlobsAsked]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
@@ -80,8 +93,23 @@ class Blobkeeper:
                 response, asked = self._waiting.take()
                 replies: list[Reply] = []
                 yield partial(self._reply, response, asked, replies)
-                self._answer([replace(response, reply=replies[0])])
+                self._finish(replace(response, reply=replies[0]))
             yield None
+
+    def _finish(self, response: Response) -> None:
+        """Answer a request, or have the Ledger answer it."""
+        request = response.command.request
+        if isinstance(request, EnqueueJobWithTree) and response.reply == NONE_MISSING:
+            command = replace(response.command, request=EnqueueJob(jobs=request.jobs))
+            try:
+                size_bytes = len(encode_spec(request.job))
+                self._ledger.send_nowait(Pending(response.peer, command, response.key, size_bytes, response.revision))
+            except WouldBlock:
+                response = replace(response, reply=refusal(Busy()))
+            else:
+                self._ledger.wake()
+                return
+        self._answer([response])
 
     def _reply(self, response: Response, asked: BlobsAsked, replies: list[Reply]) -> None:
         try:
@@ -93,6 +121,9 @@ class Blobkeeper:
         assert self._blobs is not None, "a request was taken without a blob store"
         store, tenant = self._blobs.store, response.command.tenant
         match asked.request:
+            case EnqueueJobWithTree(job=job, ids=ids):
+                assert job.tree is not None, "the request was decoded without its check"
+                return BlobsMissing(missing=store.claim_upload(tenant, job.tree.upload, self._today(), ids))
             case HaveBlobs() as have:
                 return BlobsMissing(missing=self._claim(store, tenant, response.command.request_id, have))
             case PutBlob(blobs=blobs):
@@ -123,4 +154,7 @@ class Blobkeeper:
             return store.claim(tenant, have.lease.job_id, request_id, have.ids)
         if have.upload is None:
             raise BadRequest("HaveBlobs needs a lease or an upload")
-        return store.claim_upload(tenant, have.upload, self._wall_ms() // DAY_MS, request_id, have.ids)
+        return store.claim_upload(tenant, have.upload, self._today(), have.ids)
+
+    def _today(self) -> int:
+        return self._wall_ms() // DAY_MS

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -36,8 +37,8 @@ class Objects(Protocol):
         """Read an object; None: there is none."""
         ...
 
-    def has(self, key: str) -> bool:
-        """Return whether there is an object."""
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        """Look objects up; return the places in `keys` of those that there are not."""
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -54,11 +55,15 @@ class Objects(Protocol):
 
 
 class StoredObjects:
-    """Objects in a store of obstore; `folder`: the same as a folder of the disk, if it is one. For any thread."""
+    """Objects in a store of obstore; `folder`: the same as a folder of the disk, if it is one. For any thread.
 
-    def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
+    `lookups_max`: how many it looks up at a time, in threads of its own; 0: one after the other, in the caller's.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path | None = None, lookups_max: int = 0) -> None:
         self._store = store
         self._folder = folder
+        self._lookups = ThreadPoolExecutor(lookups_max, "blob-lookup") if lookups_max else None
 
     def put(self, objects: Mapping[str, bytes]) -> None:
         """Write objects, and sync them to the disk."""
@@ -76,8 +81,12 @@ class StoredObjects:
             except FileNotFoundError:
                 return None
 
-    def has(self, key: str) -> bool:
-        """Look an object up."""
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        """Look objects up, one of them for each place."""
+        found = map(self._has, keys) if self._lookups is None else self._lookups.map(self._has, keys)
+        return tuple(place for place, has in enumerate(found) if not has)
+
+    def _has(self, key: str) -> bool:
         with _refusing():
             try:
                 obstore.head(self._store, key)

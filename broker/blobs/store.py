@@ -1,10 +1,10 @@
 """Blob store: blobs, and the claims of jobs to them, as objects; each tenant's apart.
 
 ```
- TENANT/blobs/ab/abcd…      a blob, as it was sent: the first two digits of its id, and the id
- TENANT/claims/JOB/REQUEST  ids that a request has claimed for a job, one after the other
- TENANT/uploads/UPLOAD/DAY/REQUEST    the same, for an upload: the job is about to be submitted
- TENANT/sweeping/BROKER     a sweep of this broker deletes blobs now: see `sweep`
+ TENANT/blobs/ab/abcd…           a blob, as it was sent: the first two digits of its id, and the id
+ TENANT/claims/JOB/REQUEST       ids that a request has claimed for a job, one after the other
+ TENANT/uploads/UPLOAD/DAY/HASH  the same, for an upload, which may be repeated: the job is about to be submitted
+ TENANT/sweeping/BROKER          a sweep of this broker deletes blobs now: see `sweep`
 ```
 
 A blob is needed while a job that claims it exists, or until the second midnight after an upload has claimed it. The job
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from airunner.broker.blobs.caches import CACHE_BYTES_MAX, CacheStore, claims_in
 from airunner.broker.blobs.folders import claims_of, folder_of, ids_in
-from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, unpacked
+from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, blob_id, unpacked
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airunner.broker.blobs.objects import Objects
 
 DAY_DIGITS: Final = 6
+NAME_DIGITS: Final = 32  # of a claim of an upload
 KINDS: Final = ("uploads", "claims", "saving", "caches")  # of claims, in the order in which they are handed over
 HANDED: Final = "tree-"  # begins the names of claims that came with an upload
 ALONE: Final = "alone"  # in place of the id of a broker that has none
@@ -54,20 +55,22 @@ class BlobStore:
 
         Raises `Busy` also during a sweep.
         """
-        return self._claim(tenant, f"claims/{job_id}", request_id, ids)
+        return self._claim(tenant, f"claims/{job_id}/{request_id.hex()}", ids)
 
-    def claim_upload(
-        self, tenant: str, upload: bytes, day: int, request_id: RequestId, ids: Sequence[bytes]
-    ) -> tuple[int, ...]:
-        """Claim blobs for an upload, as `claim` does; `day`: since the epoch, by this broker's clock."""
-        return self._claim(tenant, f"uploads/{upload.hex()}/{day:0{DAY_DIGITS}}", request_id, ids)
+    def claim_upload(self, tenant: str, upload: bytes, day: int, ids: Sequence[bytes]) -> tuple[int, ...]:
+        """Claim blobs for an upload, as `claim` does; `day`: since the epoch, by this broker's clock.
 
-    def _claim(self, tenant: str, owner: str, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
+        The same tree is the same upload each time. So a claim is named by its ids: one object, however often.
+        """
+        name = blob_id(b"".join(ids)).hex()[:NAME_DIGITS]
+        return self._claim(tenant, f"uploads/{upload.hex()}/{day:0{DAY_DIGITS}}/{name}", ids)
+
+    def _claim(self, tenant: str, place: str, ids: Sequence[bytes]) -> tuple[int, ...]:
         folder = folder_of(tenant)
-        self._objects.put({f"{folder}/{owner}/{request_id.hex()}": b"".join(ids)})
+        self._objects.put({f"{folder}/{place}": b"".join(ids)})
         if next(self._objects.keys(_marks_of(folder)), None) is not None:
             raise Busy(retry_ms=SWEEPING_RETRY_MS)
-        return tuple(place for place, blob in enumerate(ids) if not self._objects.has(_key_of(folder, blob)))
+        return self._objects.missing([_key_of(folder, blob) for blob in ids])
 
     def put(self, tenant: str, blobs: Sequence[Blob]) -> None:
         """Store claimed blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""

@@ -25,7 +25,9 @@ from airunner.protocol.requests import (
     SearchLog,
     StoreRequest,
 )
+from airunner.protocol.treerequest import EnqueueJobWithTree
 
+BlobRequest = HaveBlobs | PutBlob | GetBlob | EnqueueJobWithTree
 CacheRequest = GetCache | PutCache | ListCaches | RemoveCaches
 FOUND_MAX: Final = 64  # jobs that one FindGone looks up
 EXPIRE_MAX: Final = 64  # leases, and as many delays, that one Expire ends in some ms; another Expire follows at once
@@ -149,7 +151,7 @@ class BlobsAsked(Struct, frozen=True):
     `reply`: of a request that has made jobs, which may have trees. `queue`: of the job that gets or puts a cache.
     """
 
-    request: HaveBlobs | PutBlob | GetBlob | EnqueueJob | EnqueueJobWithStdin | RetryJob | CacheRequest
+    request: BlobRequest | EnqueueJob | EnqueueJobWithStdin | RetryJob | CacheRequest
     reply: JobsEnqueued | None = None
     queue: str = ""
 

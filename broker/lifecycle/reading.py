@@ -59,6 +59,7 @@ from airunner.protocol.requests import (
     WatchJob,
     WatchTenant,
 )
+from airunner.protocol.treerequest import EnqueueJobWithTree
 
 COUNTED_MAX: Final = 10_000  # jobs up to which a list's total is counted, in about a ms
 LOOKED_MAX: Final = 20_000  # jobs searched through for a list that no index has in order, in some 10 ms
@@ -142,7 +143,9 @@ def check_claim(engine: Engine, command: TenantRequest, request: HaveBlobs | Put
     return BlobsAsked(request)
 
 
-def ask_blobs(_engine: Engine, _command: TenantRequest, request: GetBlob | ListCaches | RemoveCaches) -> BlobsAsked:
+def ask_blobs(
+    _engine: Engine, _command: TenantRequest, request: GetBlob | EnqueueJobWithTree | ListCaches | RemoveCaches
+) -> BlobsAsked:
     """Pass a request about blobs or caches on: they are not in the store."""
     return BlobsAsked(request)
 

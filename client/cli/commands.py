@@ -116,7 +116,7 @@ def submit_command(
     from airunner.client.cli.oninterrupt import person_answers
     from airunner.client.cli.stdin import stdin_for_job
     from airunner.client.cli.submitset import submit_set
-    from airunner.client.cli.tree import NOTHING, question_about, tree_wanted, with_tree
+    from airunner.client.cli.tree import NOTHING, question_about, submission_with_tree, tree_wanted
     from airunner.client.requestids import request_id_of
 
     require_monitor(monitor=monitor, cancel_on_exit=cancel_on_exit)
@@ -140,8 +140,10 @@ def submit_command(
         if wanted is None and question:
             console.must_say(NOTHING)
             return EXIT_DECLINED
-        job = await with_tree(client, spec, include_ignored or ()) if wanted else spec
-        submit = partial(client.submit, job, stdin=given, request_id=name)
+        submit: Callable[..., Awaitable[SubmittedJob]] = partial(client.submit, spec)
+        if wanted:
+            submit = await submission_with_tree(client, spec, include_ignored or ())
+        submit = partial(submit, stdin=given, request_id=name)
         follow = partial(follow_new, client, submit, console, on_interrupt)
         return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec.structs import replace
 
 from airunner.client.cli.oninterrupt import answered
 from airunner.client.cli.worktree import uncommitted_in
 from airunner.client.treecapture import captured
+from airunner.client.treesubmission import submit_tree
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.printable import one_line
@@ -20,7 +22,9 @@ from airunner.protocol.printable import one_line
 if TYPE_CHECKING:
     from airunner.client.cli.console import Console
     from airunner.client.client import Client
+    from airunner.client.jobref import SubmittedJob
 
+Submission: TypeAlias = "Callable[..., Awaitable[SubmittedJob]]"
 NOTHING: Final = "nothing was submitted"
 _OTHERS: Final = ("commit", "ref", "branch", "depth")  # fields that a tree excludes
 _ANSWERS: Final[Mapping[str | None, bool | None]] = MappingProxyType(
@@ -30,6 +34,18 @@ _ANSWERS: Final[Mapping[str | None, bool | None]] = MappingProxyType(
         **dict.fromkeys(("q", "quit"), None),
     }
 )
+
+
+async def submission_with_tree(client: Client, spec: JobSpec, include_ignored: Sequence[str]) -> Submission:
+    """Return what submits the job with the state of a working tree as its commit, of which much is uploaded here.
+
+    Raises `OperatorError`, `PeerError`.
+    """
+    with captured(_folder_of(spec), os.environ, include_ignored=include_ignored) as capture:
+        job = replace(spec, repository=capture.repository, commit=capture.commit)
+        if capture.bundle is None:
+            return partial(client.submit, job)
+        return partial(submit_tree, client, job, await client.prepare_tree(capture.bundle))
 
 
 async def with_tree(client: Client, spec: JobSpec, include_ignored: Sequence[str]) -> JobSpec:

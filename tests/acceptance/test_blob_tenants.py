@@ -11,7 +11,6 @@ import pytest
 from airunner.broker.blobs.store import BlobStore
 from airunner.protocol.blobs import Blob, packed
 from airunner.protocol.errors import NotFound
-from airunner.protocol.names import RequestId
 from tests.acceptance import holding
 from tests.acceptance.running import RunningBroker
 from tests.acceptance.test_plain_msgpack import Plain
@@ -51,9 +50,9 @@ class CountedObjects(InterleavedObjects):
         self.done.append(("get", len(found or b"")))
         return found
 
-    def has(self, key: str) -> bool:
-        found = super().has(key)
-        self.done.append(("has", found))
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        found = super().missing(keys)
+        self.done.append(("missing", len(found)))
         return found
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -70,7 +69,7 @@ def work(others: Sequence[Blob], blob: Blob) -> list[tuple[str, int]]:
     objects.done.clear()
     with pytest.raises(NotFound):
         store.get("second", [blob.id])
-    store.claim_upload("second", bytes(16), 1, RequestId(bytes(16)), [blob.id])
+    store.claim_upload("second", bytes(16), 1, [blob.id])
     store.put("second", [blob])
     store.get("second", [blob.id])
     store.sweep("second")

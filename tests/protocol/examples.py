@@ -6,8 +6,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from airunner.protocol import cacherequests, events, replies, requests
-from airunner.protocol.blobs import Slice, packed
+from airunner.protocol import cacherequests, events, replies, requests, treerequest
+from airunner.protocol.blobs import Slice, TreeBundle, packed
 from airunner.protocol.bounds import DEPTH_MAX
 from airunner.protocol.caches import Cache, CacheEntry, CacheSummary, SaveWhen
 from airunner.protocol.fields import JobSpec, TerminalSize
@@ -131,10 +131,13 @@ PLACE: Final = SearchPlace(
     after=1,
 )
 
+TREE: Final = TreeBundle(upload=bytes(16), size_bytes=8, index=(Slice(BLOB.id, 0, 8),))
+
 REQUESTS: Final[dict[str, requests.Request]] = {
     "Ping": requests.Ping(),
     "EnqueueJob": requests.EnqueueJob(jobs=(SPEC,)),
     "EnqueueJobWithStdin": requests.EnqueueJobWithStdin(job=replace(SPEC, stdin_bytes=7), stdin=b"exit 3\n"),
+    "EnqueueJobWithTree": treerequest.EnqueueJobWithTree(job=replace(SPEC, commit="0" * 40, tree=TREE), ids=(BLOB.id,)),
     "DequeueJob": requests.DequeueJob(
         agent="agent-1",
         queues=("default",),

@@ -72,6 +72,9 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
             decode_request(msgpack.packb(body | {field: 1.5}))
 
 
+TREE = {"upload": bytes(16), "size_bytes": 1, "index": [[bytes(32), 0, 1]]}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -92,6 +95,9 @@ def test_an_ill_typed_field_is_a_bad_request(name: str):
         {"type": "EnqueueJobWithStdin", "job": {"command": "a", "stdin_bytes": 2}, "stdin": b"x"},
         {"type": "EnqueueJobWithStdin", "job": {"command": "a", "stdin_bytes": 1, "owner": "\n"}, "stdin": b"x"},
         {"type": "EnqueueJobWithStdin", "job": {"command": "a"}, "stdin": b""},
+        {"type": "EnqueueJobWithTree", "job": {"command": "a"}, "ids": [bytes(32)]},
+        {"type": "EnqueueJobWithTree", "job": {"command": "a", "tree": TREE}, "ids": []},
+        {"type": "EnqueueJobWithTree", "job": {"command": "a", "tree": TREE, "stdin_bytes": 1}, "ids": [bytes(32)]},
         {"type": "ReleaseJob", "job_id": JOB_ID, "attempt": 1, "task_token": TOKEN},
         {"type": "ReleaseJob", "lease": {"job_id": JOB_ID, "attempt": 0, "task_token": TOKEN}},
         {"type": "ReleaseJob", "lease": {"job_id": JOB_ID, "attempt": 1, "task_token": TOKEN[:-1]}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from airunner.agent.launcher.offloading import offload
@@ -10,6 +11,7 @@ from airunner.agent.workspace.blobcache import BlobCache, CachedBlobs
 from airunner.protocol.blobs import Blob, packed
 from airunner.protocol.replies import BlobsGot
 from airunner.protocol.requests import GetBlob
+from airunner.protocol.requestsize import RequestSize
 
 BLOBS = [packed(os.urandom(1_000) + bytes([number])) for number in range(6)]
 SIZE = len(BLOBS[0].content)
@@ -83,19 +85,29 @@ def test_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
     assert cache.get(TENANT, IDS[0]) is None
 
 
-async def test_only_what_the_agent_has_not_seen_is_requested(tmp_path: Path) -> None:
-    requested: list[tuple[bytes, ...]] = []
+class Broker:
+    """A broker that has all of these blobs."""
 
-    async def get(request: GetBlob) -> BlobsGot:
-        requested.append(request.ids)
+    request_size = RequestSize()
+
+    def __init__(self) -> None:
+        self.requested: list[tuple[bytes, ...]] = []
+
+    async def ask(self, request: GetBlob, *, smaller: Callable[[], GetBlob] | None = None) -> BlobsGot:
+        assert smaller is not None
+        assert smaller() == request, "nothing was lost"
+        self.requested.append(request.ids)
         return BlobsGot(blobs=tuple(blob for blob in BLOBS if blob.id in request.ids))
 
+
+async def test_only_what_the_agent_has_not_seen_is_requested(tmp_path: Path) -> None:
+    broker = Broker()
     cache = cache_in(tmp_path)
     cache.put(TENANT, BLOBS[2:3])
-    blobs = CachedBlobs(cache, TENANT, get, offload)
+    blobs = CachedBlobs(cache, TENANT, broker, offload)
     for _ in range(2):
         got: list[Blob] = []
         while len(got) < len(IDS):
-            got += (await blobs.get(GetBlob(ids=IDS[len(got) :]))).blobs
+            got += (await blobs.ask(GetBlob(ids=IDS[len(got) :]))).blobs
         assert got == BLOBS
-        assert requested == [IDS[:2], IDS[3:]]
+        assert broker.requested == [IDS[:2], IDS[3:]]

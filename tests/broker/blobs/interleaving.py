@@ -84,7 +84,10 @@ class InterleavedObjects:
         self._interleaving.pause()
         return self.stored.get(key)
 
-    def has(self, key: str) -> bool:
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
+        return tuple(place for place, key in enumerate(keys) if not self._has(key))
+
+    def _has(self, key: str) -> bool:
         self._interleaving.pause()
         return key in self.stored
 

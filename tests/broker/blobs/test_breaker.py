@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -19,9 +19,9 @@ class AwayObjects(InterleavedObjects):
         self.failure: Exception | None = Busy()
         self.tries = 0
 
-    def has(self, key: str) -> bool:
+    def missing(self, keys: Sequence[str]) -> tuple[int, ...]:
         self._try()
-        return super().has(key)
+        return super().missing(keys)
 
     def keys(self, prefix: str) -> Iterator[str]:
         self._try()
@@ -44,7 +44,7 @@ class Stage:
     def refused_ms(self) -> int | None:
         """Ask; return for how long it is refused."""
         with pytest.raises(Busy) as refused:
-            self.breaker.has("key")
+            self.breaker.missing(["key"])
         return refused.value.retry_ms
 
 
@@ -71,7 +71,7 @@ def test_one_request_at_a_time_tries_and_its_success_is_for_all(stage: Stage) ->
     stage.refused_ms()
     assert stage.objects.tries == 2
     assert list(trying) == []
-    assert not stage.breaker.has("key")
+    assert stage.breaker.missing(["key"]) == (0,)
 
 
 def test_a_try_that_never_ends_is_not_waited_for_for_ever(stage: Stage) -> None:
@@ -82,7 +82,7 @@ def test_a_try_that_never_ends_is_not_waited_for_for_ever(stage: Stage) -> None:
     trying = stage.breaker.keys("p")
     next(trying)
     stage.now_s += TRY_S
-    assert not stage.breaker.has("key")
+    assert stage.breaker.missing(["key"]) == (0,)
 
 
 @pytest.mark.parametrize("answer", [NoSpace(), ValueError()])
@@ -90,5 +90,5 @@ def test_a_refusal_is_an_answer(stage: Stage, answer: Exception) -> None:
     stage.objects.failure = answer
     for _ in range(3):
         with pytest.raises(type(answer)):
-            stage.breaker.has("key")
+            stage.breaker.missing(["key"])
     assert stage.objects.tries == 3

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 
 import pytest
 
 from airunner.broker.blobs.address import open_blobs
+from airunner.broker.blobs.bucket import LOOKUPS_MAX, open_bucket
 from airunner.protocol.errors import Busy, OperatorError
 from tests.postgresql.serving import free_port
 
@@ -66,6 +67,24 @@ def test_a_bucket_that_refuses_ends_the_start_in_a_line(
     with pytest.raises(OperatorError, match=f"{status} {code}.*{words}") as refused:
         open_blobs(ADDRESS)
     assert "\n" not in refused.value.message
+
+
+def test_objects_of_a_bucket_are_looked_up_several_at_a_time(server: type[Answering]) -> None:
+    together = Barrier(LOOKUPS_MAX)
+
+    def do_head(answering: Answering) -> None:
+        together.wait()  # an error unless all the others come
+        status = 200 if answering.path.endswith("0") else 404
+        answering.send_response(status)
+        answering.send_header("Content-Length", "0")
+        answering.send_header("ETag", "1")
+        answering.send_header("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT")
+        answering.end_headers()
+
+    server.status, server.do_HEAD = 200, do_head
+    objects = open_bucket(ADDRESS, print)
+    keys = [f"key{number}" for number in range(2 * LOOKUPS_MAX)]
+    assert [keys[place] for place in objects.missing(keys)] == [key for key in keys if not key.endswith("0")]
 
 
 def test_credentials_that_are_missing_end_the_start_in_a_line(

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from anyio import WouldBlock
 from obstore.store import MemoryStore
 
 from airunner.broker.blobs.keeper import TENANT_WAITING_MAX, Blobkeeper, Blobs
 from airunner.broker.blobs.objects import StoredObjects
 from airunner.broker.blobs.store import BlobStore
-from airunner.broker.inbox import Response
-from airunner.broker.lifecycle.commands import BlobsAsked, TenantRequest
+from airunner.broker.fairqueue import FairQueue
+from airunner.broker.inbox import Pending, Response
+from airunner.broker.lifecycle.commands import BlobRequest, BlobsAsked, TenantRequest
 from airunner.protocol.blobs import Blob, packed
 from airunner.protocol.errors import Busy, NoBlobs
 from airunner.protocol.names import RequestId
-from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Reply
-from airunner.protocol.requests import GetBlob, HaveBlobs, PutBlob
+from airunner.protocol.replies import BlobsGot, BlobsMissing, BlobsPut, Refused, Reply
+from airunner.protocol.requests import EnqueueJob, GetBlob, HaveBlobs, PutBlob
+from airunner.protocol.treerequest import EnqueueJobWithTree
 from tests.broker.stage import Disk
-from tests.protocol.examples import BLOB, LEASE
+from tests.protocol.examples import BLOB, LEASE, REQUESTS
 
 OTHER = packed(b"other")
 
@@ -33,12 +36,13 @@ class Stage:
             thread.slow = True
         self.answered: list[tuple[str, Reply]] = []
         store = BlobStore(StoredObjects(MemoryStore()))
-        self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer, lambda: 86_400_000)
+        self.ledger = FairQueue()
+        self.keeper = Blobkeeper(Blobs(store, self.threads), self._answer, lambda: 86_400_000, self.ledger)
 
     def _answer(self, responses: Sequence[Response]) -> None:
         self.answered += [(response.key, cast("Reply", response.reply)) for response in responses]
 
-    def ask(self, tenant: str, name: str, request: HaveBlobs | PutBlob | GetBlob) -> None:
+    def ask(self, tenant: str, name: str, request: BlobRequest) -> None:
         asked = BlobsAsked(request)
         command = TenantRequest(tenant=tenant, request_id=RequestId(bytes(16)), request=request)
         self.keeper.ask(Response(b"peer", command, asked, name), asked)
@@ -93,8 +97,40 @@ def test_tenants_take_turns_and_one_with_many_requests_is_told_to_wait() -> None
     assert len(order) == 1 + TENANT_WAITING_MAX + len(stage.threads)
 
 
+def test_a_job_is_submitted_with_its_tree_once_all_of_that_is_there() -> None:
+    stage = Stage()
+    request = REQUESTS["EnqueueJobWithTree"]
+    assert isinstance(request, EnqueueJobWithTree)
+    stage.ask("a", "tree", request)
+    assert stage.finish() == [("tree", BlobsMissing(missing=(0,)))]
+    with pytest.raises(WouldBlock):
+        stage.ledger.receive_nowait()
+    stage.ask("a", "put", PutBlob(blobs=(BLOB,)))
+    stage.ask("b", "other's", request)
+    assert sorted(stage.finish(), key=str) == [("other's", BlobsMissing(missing=(0,))), ("put", BlobsPut())]
+    stage.ask("a", "tree", request)
+    assert stage.finish() == [], "the Ledger answers"
+    pending = stage.ledger.receive_nowait()
+    assert isinstance(pending, Pending)
+    assert (pending.peer, pending.key, pending.command.tenant) == (b"peer", "tree", "a")
+    assert pending.command.request == EnqueueJob(jobs=(request.job,))
+
+
+def test_a_job_with_its_tree_is_refused_while_the_ledger_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    request = REQUESTS["EnqueueJobWithTree"]
+    assert isinstance(request, EnqueueJobWithTree)
+    stage.ask("a", "put", PutBlob(blobs=(BLOB,)))
+    stage.finish()
+    monkeypatch.setattr("airunner.broker.fairqueue.REQUESTS_MAX", 0)
+    stage.ask("a", "tree", request)
+    ((_, reply),) = stage.finish()
+    assert isinstance(reply, Refused)
+    assert reply.code == "busy"
+
+
 def test_a_broker_without_a_blob_store_refuses() -> None:
-    keeper = Blobkeeper(None, lambda *_: None, int)
+    keeper = Blobkeeper(None, lambda *_: None, int, FairQueue())
     request = GetBlob(ids=(BLOB.id,))
     command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=request)
     with pytest.raises(NoBlobs, match="--blobs"):

@@ -134,8 +134,8 @@ def test_an_unknown_address_is_refused(address: str) -> None:
 
 def test_a_job_and_its_retry_keep_what_was_uploaded_for_it(store: BlobStore) -> None:
     tree, other = packed(b"tree"), packed(b"other")
-    assert store.claim_upload("t", bytes(16), 20_000, FIRST, [tree.id]) == (0,)
-    store.claim_upload("t", b"1" * 16, 20_000, SECOND, [other.id])
+    assert store.claim_upload("t", bytes(16), 20_000, [tree.id]) == (0,)
+    store.claim_upload("t", b"1" * 16, 20_000, [other.id])
     store.put("t", [tree, other])
     store.hand_over("t", bytes(16), "job")
     store.forget_uploads("t", 20_000)
@@ -150,9 +150,20 @@ def test_a_job_and_its_retry_keep_what_was_uploaded_for_it(store: BlobStore) -> 
     assert store.sweep("t") == 1
 
 
+def test_an_upload_that_is_repeated_adds_no_claims(tmp_path: Path) -> None:
+    store = open_blobs(str(tmp_path))
+    tree = packed(b"tree")
+    store.put("t", [tree])
+    for number in range(4):
+        assert store.claim_upload("t", bytes(16), 20_000 + number // 2, [tree.id]) == ()
+        store.hand_over("t", bytes(16), f"job{number}")
+    assert len(list((tmp_path / "t/uploads").glob("*/*/*"))) == 2, "one of each day"
+    assert [len(list((tmp_path / "t/claims" / f"job{number}").iterdir())) for number in range(4)] == [1] * 4
+
+
 def test_a_job_that_continues_another_gets_all_of_its_claims(store: BlobStore) -> None:
     tree, kept, other = packed(b"tree"), packed(b"kept"), packed(b"other")
-    store.claim_upload("t", bytes(16), 20_000, FIRST, [tree.id])
+    store.claim_upload("t", bytes(16), 20_000, [tree.id])
     store.hand_over("t", bytes(16), "job")
     store.forget_uploads("t", 20_001)
     store.claim("t", "job", SECOND, [kept.id])

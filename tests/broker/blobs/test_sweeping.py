@@ -31,7 +31,7 @@ class LooksFirst(BlobStore):
     """A lie: blobs are looked up before the claim is written."""
 
     def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
-        missing = tuple(place for place, blob in enumerate(ids) if not self._objects.has(f"t/blobs/{_place(blob)}"))
+        missing = self._objects.missing([f"t/blobs/{_place(blob)}" for blob in ids])
         super().claim(tenant, job_id, request_id, ids)
         return missing
 
@@ -42,7 +42,7 @@ class LooksForNoMark(BlobStore):
     def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
         assert tenant == TENANT
         self._objects.put({f"t/claims/{job_id}/{request_id.hex()}": b"".join(ids)})
-        return tuple(place for place, blob in enumerate(ids) if not self._objects.has(f"t/blobs/{_place(blob)}"))
+        return self._objects.missing([f"t/blobs/{_place(blob)}" for blob in ids])
 
 
 class ReadsClaimsOnce(BlobStore):
