@@ -2,8 +2,8 @@
 
 The reference clones the project again and runs its command with what the first run has left in HOME and in the folders
 of the cache: so a job is given the time of a clone, but none for its cache. A job's time is that from its lease to its
-end. The other agent has no cache of its own, and gets all from the broker. What a machine has no tool or no packages
-for is left out, and said on standard error.
+end. The other agent has an empty home at the same path, as one of another machine that is set up alike, and gets all
+from the broker. What a machine has no tool or no packages for is left out, and said on standard error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 import anyio
 
 from airunner import Client
+from airunner.certs.home import Home
 from airunner.protocol.caches import HOME, PRESETS
 from airunner.protocol.events import JobFinished, JobLeased, ProcessError
 from airunner.protocol.job import JobState
@@ -77,8 +78,8 @@ def bare_s(project: Project, repository: Path, folder: Path) -> float:
     return taken_s
 
 
-def job_s(where: Cluster, repository: Path, name: str, agent: str) -> float:
-    """Run a project as a job on an agent; return the seconds from its lease to its end."""
+def job_s(where: Cluster, repository: Path, name: str) -> float:
+    """Run a project as a job; return the seconds from its lease to its end."""
 
     async def main() -> float:
         project = PROJECTS[name]
@@ -89,7 +90,6 @@ def job_s(where: Cluster, repository: Path, name: str, agent: str) -> float:
                 repository=str(repository),
                 caches=[PRESETS[project.preset]],
                 environment=environment(),
-                require={"agent": agent},
             )
             leased_ms = 0
             async for event in client.follow(job.id):
@@ -97,7 +97,7 @@ def job_s(where: Cluster, repository: Path, name: str, agent: str) -> float:
                     case JobLeased(timestamp_ms=leased_ms):
                         pass
                     case ProcessError(message=message):
-                        sys.stderr.write(f"{name}, agent {agent}: {message}\n")
+                        sys.stderr.write(f"{name}: {message}\n")
                     case JobFinished(timestamp_ms=ended_ms, state=state):
                         if state is not JobState.COMPLETED:
                             raise Unmeasured(f"{name} has ended {state}")
@@ -113,34 +113,33 @@ def measured(product: Product, where: Cluster, name: str, folder: Path) -> Sampl
     """Measure one project."""
     project, repository = PROJECTS[name], folder / "repository"
     project.make(repository)
-    product.call(job_s, where, repository, name, "one")
-    reference_s = bare_s(project, repository, folder)
-    same_s = product.call(job_s, where, repository, name, "one")
-    other_s = product.call(job_s, where, repository, name, "two")
+    arguments = ["agent", "--broker", where.requests, "--allow-local"]
+    with running(product, where.home, arguments):
+        product.call(job_s, where, repository, name)
+        reference_s = bare_s(project, repository, folder)
+        same_s = product.call(job_s, where, repository, name)
+    Home(where.home).agent.rename(folder / "the first agent's")
+    with running(product, where.home, arguments):
+        other_s = product.call(job_s, where, repository, name)
     return {f"{name}, {SAME}": Reading(same_s, reference_s), f"{name}, {OTHER}": Reading(other_s, reference_s)}
 
 
 @contextmanager
 def opened(product: Product) -> Generator[Round]:
-    """Measure with two agents, each round with new ones."""
+    """Measure with two agents for each project, one after the other."""
 
     def measure() -> Sample:
         found: dict[str, Reading] = {}
         with cluster(product, spawn=1, agents=0) as where:
-            arguments = ["agent", "--broker", where.requests, "--allow-local"]
-            with (
-                running(product, where.home, [*arguments, "--tag", "agent=one"]),
-                running(product, where.home, [*arguments, "--tag", "agent=two"]),
-            ):
-                for name, project in PROJECTS.items():
-                    if not project.is_possible:
-                        sys.stderr.write(f"{name} is left out: this machine has no {project.tool}\n")
-                        continue
-                    with tempfile.TemporaryDirectory(prefix="airunner-bench-", ignore_cleanup_errors=True) as folder:
-                        try:
-                            found |= measured(product, where, name, Path(folder))
-                        except (Unmeasured, OSError, subprocess.CalledProcessError) as error:
-                            sys.stderr.write(f"{name} is left out: {error}\n")
+            for name, project in PROJECTS.items():
+                if not project.is_possible:
+                    sys.stderr.write(f"{name} is left out: this machine has no {project.tool}\n")
+                    continue
+                with tempfile.TemporaryDirectory(prefix="airunner-bench-", ignore_cleanup_errors=True) as folder:
+                    try:
+                        found |= measured(product, where, name, Path(folder))
+                    except (Unmeasured, OSError, subprocess.CalledProcessError) as error:
+                        sys.stderr.write(f"{name} is left out: {error}\n")
         return found
 
     yield measure

@@ -61,9 +61,9 @@ class Membership(NamedTuple):
 class Broker:
     """Broker: Gateway, Ledger, Timekeeper, Janitor, Announcer and ChangeFeed around one store.
 
-    The caller runs the Gatekeeper. `change_secret` makes the keys of change streams; brokers of a fleet share it.
-    `lines` are those to AWS: the actors in `broker.aws` use them. `searches` run the searches in logs, and `blobs` keep
-    the files of jobs.
+    The caller runs the Gatekeeper. `change_secret` makes the keys of change streams and of workspaces' names; brokers
+    of a fleet share it. `lines` are those to AWS: the actors in `broker.aws` use them. `searches` run the searches in
+    logs, and `blobs` keep the files of jobs.
     """
 
     def __init__(
@@ -140,6 +140,7 @@ class Broker:
             self._searches,
             self._show,
             self._blobs,
+            self._change_secret,
         )
         announcer = Announcer(self._publisher, self._edges, self._counts, watchers)
         aws = self._aws(gateway, clock)

@@ -42,7 +42,7 @@ from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
 from airunner.broker.tarpit import Tarpit
 from airunner.broker.watchers import Watchers
-from airunner.certs.sealed import topic_of
+from airunner.certs.sealed import topic_of, workspace_key
 from airunner.protocol.coding import encode, refusal
 from airunner.protocol.errors import Busy, PeerError, Quota, Unauthenticated
 from airunner.protocol.frames import FIRST, NO_REQUEST, SERVED, answerable, pack_reply
@@ -90,7 +90,10 @@ def without_fleet(_row: BrokerRow) -> BrokerSummary:
 
 
 class Gateway:
-    """Gateway actor; clients subscribe to live events at `events_port`, and `searches` run the searches in logs."""
+    """Gateway actor; clients subscribe to live events at `events_port`, and `searches` run the searches in logs.
+
+    `secret` makes the keys of workspaces' names; empty: agents make their own.
+    """
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class Gateway:
         searches: SearchThreads = NO_THREADS,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
         blobs: Blobs | None = None,
+        secret: bytes = b"",
     ) -> None:
         self._router = router
         self._ledger = ledger
@@ -123,6 +127,7 @@ class Gateway:
         self._searcher = Searcher(searches, self._searched)
         self._blobkeeper = Blobkeeper(blobs, self.send, edges.wall_ms, ledger)
         self._show = show
+        self._secret = secret
         self._tarpit = Tarpit()
         self._earlier = Bell()
         self._next_delayed_ms = math.inf
@@ -182,9 +187,8 @@ class Gateway:
         admitted = self._admission.admit(incoming.frames, incoming.key, now_ms)
         frames, request, principal = admitted.frames, admitted.request, admitted.principal
         if isinstance(request, Ping):
-            self._send(
-                incoming.peer, frames.request_id, Pong(revisions=SERVED, ready=self._health.is_ready), frames.revision
-            )
+            pong = Pong(revisions=SERVED, ready=self._health.is_ready)
+            self._send(incoming.peer, frames.request_id, pong, frames.revision)
             return None
         if _log.isEnabledFor(logging.DEBUG):
             name = type(request).__name__
@@ -204,10 +208,10 @@ class Gateway:
             quotas=self._quotas,
             queues=principal.queues,
             cache_labels=principal.cache_labels,
+            workspace_key=workspace_key(self._secret, principal.tenant) if isinstance(request, DequeueJob) else b"",
         )
-        return Pending(
-            incoming.peer, command, incoming.key, len(frames.body), frames.revision, price=kind.price(request)
-        )
+        price = kind.price(request)
+        return Pending(incoming.peer, command, incoming.key, len(frames.body), frames.revision, price=price)
 
     def _note_troubled(self, now_ms: int) -> None:
         """Report in /health how many agents can run no jobs; agent names stay private to their tenants."""
@@ -257,9 +261,8 @@ class Gateway:
                 return self._tenant_watched(response, queues)
             case LeasesCounted(by_agent=by_agent):
                 assert isinstance(response.command.request, ListAgents), "not a ListAgents, but leases were counted"
-                after = response.command.request.after or ""
-                command, now_ms = response.command, self._edges.wall_ms()
-                return self._roster.page(command.tenant, after, by_agent, now_ms, command.queues)
+                command, after = response.command, response.command.request.after or ""
+                return self._roster.page(command.tenant, after, by_agent, self._edges.wall_ms(), command.queues)
             case BrokersFound(brokers=rows):
                 return BrokersListed(brokers=tuple(map(self._show, rows)))
             case _:
@@ -272,9 +275,8 @@ class Gateway:
         sent = self._send(response.peer, response.command.request_id, shown, response.revision, response.command)
         self._note_holders(response, reply, delivered=listed and sent is Sent.DONE)
         if isinstance(response.command.request, DequeueJob):
-            newest = self._forget_dequeuer(response)
-            undelivered = newest and not response.repeated and (sent is Sent.GONE or not listed)
-            if isinstance(reply, JobsLeased) and undelivered:
+            undelivered = not response.repeated and (sent is Sent.GONE or not listed)
+            if self._forget_dequeuer(response) and undelivered and isinstance(reply, JobsLeased):
                 self._release_undelivered(response, reply.leases)
 
     def _begin(self, response: Response, found: LogFound | BlobsAsked) -> Reply | None:
@@ -338,11 +340,9 @@ class Gateway:
     def _record_holders(self, response: Response, leases: Sequence[JobLease | LeaseVerdict]) -> None:
         request = response.command.request
         assert isinstance(request, DequeueJob | UpdateJob), "leases in the reply to another request"
-        now_ms = self._edges.wall_ms() if leases else 0
+        tenant, now_ms = response.command.tenant, self._edges.wall_ms() if leases else 0
         for lease in leases:
-            self._roster.record_holder(
-                response.command.tenant, lease.job_id, lease.attempt, response.peer, request.agent, now_ms
-            )
+            self._roster.record_holder(tenant, lease.job_id, lease.attempt, response.peer, request.agent, now_ms)
 
     def _nudge(self, nudged: Nudged) -> None:
         """Send a Nudge to the agents that hold these jobs; a lost Nudge is harmless, since agents send heartbeats."""

@@ -6,6 +6,8 @@ and other subscribers learn nothing from it.
 
 A change stream of a tenant's jobs is sealed in the same way, with a key derived from the broker's own secret key.
 
+Names of workspaces that all agents of a tenant give, and no job of another tenant can guess, are made with such a key.
+
 The brokers of a fleet seal their hints to one another in the same way, with a key derived from the key that they share.
 
 The broker makes a fresh random nonce for each payload; with 192 bits, repeats do not happen.
@@ -28,6 +30,7 @@ from airunner.protocol.frames import TOPIC_BYTES
 NONCE_BYTES: Final = SecretBox.NONCE_SIZE
 SEAL_BYTES: Final = SecretBox.NONCE_SIZE + SecretBox.MACBYTES
 """Bytes by which sealing makes a payload longer."""
+WORKSPACE_KEY_BYTES: Final = 16
 
 
 def topic_of(watch_key: bytes) -> bytes:
@@ -48,6 +51,17 @@ def change_secret(broker_secret: bytes) -> bytes:
 def change_key(secret: bytes, stream: bytes) -> bytes:
     """Derive the watch key of a change stream, which `stream` names."""
     return blake2b(stream, key=secret, digest_size=SecretBox.KEY_SIZE, person=b"airunner stream").digest()
+
+
+def workspace_key(secret: bytes, tenant: str) -> bytes:
+    """Derive the key from which a tenant's agents make names of workspaces, from a secret of the brokers.
+
+    If that is empty, so is the key.
+    """
+    if not secret:
+        return b""
+    person = b"airunner places"
+    return blake2b(tenant.encode(), key=secret, digest_size=WORKSPACE_KEY_BYTES, person=person).digest()
 
 
 def seal(watch_key: bytes, payload: bytes, nonce: bytes) -> bytes:

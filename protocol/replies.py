@@ -39,6 +39,10 @@ class JobsEnqueued(Message, frozen=True, kw_only=True):
     job_ids: tuple[JobId, ...]
 
 
+WorkspaceKey = Annotated[bytes, Meta(max_length=64)]
+"""Key of a tenant from which its agents make names of workspaces, so that all agents give the same names."""
+
+
 class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Lease of one attempt, which ends `visibility_ms` after its request was sent, unless it is renewed."""
 
@@ -50,6 +54,7 @@ class JobLease(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: dict[str, bytes] = {}  # the queue's sealed secrets that the job names, unless its environment sets them
     zstd: bool = False  # whether the broker accepts compressed batches of events
     signed: bool = False  # whether it accepts LOG_SIGNED
+    workspace_key: WorkspaceKey = b""  # of a job with caches: the name of its workspace is made with it
 
     @property
     def ref(self) -> LeaseRef:

@@ -44,9 +44,10 @@ from airunner.agent.workspace.workspace import Workspace
 from airunner.agent.workspace.workspaces import Workspaces
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import ProcessError
-from airunner.protocol.fields import JobSpec, ProcessType
+from airunner.protocol.fields import ProcessType
 from airunner.protocol.job import JobState, Result
 from airunner.protocol.printable import one_line
+from airunner.protocol.replies import JobLease
 from airunner.protocol.shownspec import shown_command
 from airunner.transport.backoff import Backoff
 from airunner.transport.files.pieces import Source
@@ -138,7 +139,7 @@ class Slot(Struct, frozen=True):
         workspace: Workspace | None = None
         refusal: MachineRefused | None = None
         try:
-            workspace = self.workspaces.acquire(self._seat(lease.spec) if lease.spec.caches else None)
+            workspace = self.workspaces.acquire(self._seat(lease) if lease.spec.caches else None)
             attempted.recorder = self._recorder(held)
             await self._perform(attempted, attempted.recorder, workspace)
         except (MachineRefused, OSError, BaseExceptionGroup) as error:
@@ -155,13 +156,13 @@ class Slot(Struct, frozen=True):
             await self._refuse(attempted, refusal)
         return attempted
 
-    def _seat(self, spec: JobSpec) -> str | None:
+    def _seat(self, lease: JobLease) -> str | None:
         """Return the name of the workspace of jobs with the same caches; None: any name. Raises `OSError`."""
         shelf = self.surroundings.shelf
         if shelf is None:
             return None
-        names = (f"{cache.label}/{cache.name}" for cache in spec.caches)
-        return shelf.seat(place_of(self.plan.tenant, spec.queue, *names))
+        names = sorted(f"{cache.label}/{cache.name}" for cache in lease.spec.caches)
+        return shelf.seat(place_of(self.plan.tenant, lease.spec.queue, *names), lease.workspace_key)
 
     def _recorder(self, held: HeldLease) -> Recorder:
         """Create the attempt's spool, outbox and recorder. Raises `SpoolFailed`."""

@@ -2,7 +2,7 @@
 
 ```
 <agent home>/caches/
-├── seed               random bytes, from which names of workspaces are made
+├── seed               random bytes, from which names of workspaces are made if the broker gives no key
 ├── <place>-<random>/  a whole version of the cache with this place
 │   ├── facts          whose it is, and its size
 │   ├── manifest       its files as the broker has them, if it has
@@ -183,11 +183,15 @@ class Shelf:
         """Rename a folder of the shelf, to one that jobs use or, with a place, to a version. Raises `OSError`."""
         return folder.rename(self._folder / f"{place}-{secrets.token_hex(NAME_BYTES)}")
 
-    def seat(self, place: str) -> str:
+    def seat(self, place: str, key: bytes = b"") -> str:
         """Return the name of the workspace for jobs with this cache: programs note the paths of what they cache.
 
-        It is random, so that no other user can make a folder of its name before. Raises `OSError`.
+        All agents with the broker's `key` for the tenant give the same name, which nobody without it can guess.
+        Without one, the name is this agent's own. Raises `OSError`.
         """
+        return blake2b(place.encode(), key=key or self._seed(), digest_size=NAME_BYTES).hexdigest()
+
+    def _seed(self) -> bytes:
         file = self._folder / _SEED
         try:
             seed = file.read_bytes()
@@ -195,7 +199,7 @@ class Shelf:
             make_folder(self._folder)
             seed = secrets.token_bytes(_PLACE_BYTES)
             _write(file, seed)
-        return blake2b(place.encode(), key=seed[:_PLACE_BYTES], digest_size=NAME_BYTES).hexdigest()
+        return seed[:_PLACE_BYTES]
 
     def _known(self) -> dict[str, Version]:
         """Return the versions, which are read from the disk once. Raises `OSError`."""

@@ -37,7 +37,7 @@ from msgspec import Struct
 from airunner.agent.launcher.refusal import MachineRefused, refusal_in, scarce_at_home
 from airunner.agent.workspace.jobuser import PASSABLE, JobUser
 from airunner.agent.workspace.listening import NAME
-from airunner.agent.workspace.shortpaths import folders_of, make_link
+from airunner.agent.workspace.shortpaths import PathTaken, claim_link, folders_of, make_link
 from airunner.certs.secretfile import make_folder
 from airunner.protocol.errors import OperatorError
 
@@ -107,7 +107,7 @@ class Offload(Protocol):
 def make_workspace(
     agent_home: Path, user: JobUser | None = None, bases: Sequence[Path] = (), name: str | None = None
 ) -> Workspace:
-    """Make a new workspace, of the name `name` unless there is one of it.
+    """Make a new workspace, of the name `name` unless there is one of it, or its short path is taken.
 
     It needs no thread: making five folders takes less time than waking one.
     The link of its short paths is made in one of `bases`, see `shortpaths.py`.
@@ -116,8 +116,18 @@ def make_workspace(
     nothing of this workspace is left.
     """
     folder = agent_home / WORKSPACES_FOLDER
-    if name is None or (folder / name).exists():
-        name = secrets.token_hex(NAME_BYTES)
+    if name is not None and not os.path.lexists(folder / name):
+        root = _made(folder, name, user).root
+        try:
+            return Workspace(root, user, claim_link(root, user, bases))
+        except PathTaken:
+            remove_workspace(root)
+    root = _made(folder, secrets.token_hex(NAME_BYTES), user).root
+    return Workspace(root, user, make_link(root, user, bases))
+
+
+def _made(folder: Path, name: str, user: JobUser | None) -> Workspace:
+    """Make the folders of a workspace in `folder`. Raises as `make_workspace`."""
     workspace = Workspace(folder.absolute() / name, user)
     try:
         try:
@@ -135,7 +145,7 @@ def make_workspace(
     except OSError as error:
         remove_workspace(workspace.root)
         raise WorkspaceFailed(f"cannot make a workspace in {folder}", error) from error
-    return Workspace(workspace.root, user, make_link(workspace.root, user, bases))
+    return workspace
 
 
 def restore_checkout(workspace: Workspace) -> None:
@@ -187,7 +197,10 @@ def remove_workspaces(agent_home: Path, bases: Sequence[Path] = ()) -> list[Left
 
 def clear_workspace(root: Path, bases: Sequence[Path] = ()) -> list[Leftover]:
     """Remove a workspace, and first the links to it: `remove_workspaces` finds these by the workspace's name."""
-    return [leftover for place in (*folders_of(root.name, bases), root) for leftover in remove_workspace(place)]
+    leftovers: list[Leftover] = []
+    for place in folders_of(root, bases):
+        leftovers += remove_workspace(place)
+    return leftovers + remove_workspace(root)
 
 
 def remove_workspace(root: Path) -> list[Leftover]:

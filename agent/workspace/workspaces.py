@@ -74,6 +74,8 @@ class Workspaces:
                 return workspace
             self._remove(workspace)
         workspace = _listening(make_workspace(self._home, None, self._bases, name))
+        if name is not None:
+            return workspace
         places = [*workspace.folders, workspace.root]
         if workspace.link is not None:
             places.insert(0, workspace.link.parent)
@@ -84,7 +86,7 @@ class Workspaces:
 
     def reclaim(self, workspace: Workspace) -> bool:
         """Reclaim a workspace for a later attempt if it is untouched; return False if the caller has to clear it."""
-        if workspace.user is not None:  # another user may have the next job
+        if workspace not in self._made:  # another user may have the next job, or another agent want its name
             _close(workspace)
             return False
         if workspace.listening is not None:

@@ -47,6 +47,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     At `Room.ENDING` new leases are refused too, and all events except an attempt's last few. `quotas`: a request beyond
     them is refused with `Quota`. `queues`: for the sender, other queues and the jobs in them do not exist.
     `deadline_ms`: of a ReleaseJob by the Gateway, see `News`. `cache_labels`: labels of which jobs may save caches.
+    `workspace_key`: of a DequeueJob, for the leases of jobs with caches.
     """
 
     tenant: str
@@ -58,6 +59,7 @@ class TenantRequest(Struct, frozen=True, kw_only=True):
     queues: QueueScope = None
     deadline_ms: int | None = None
     cache_labels: CacheScope = frozenset()
+    workspace_key: bytes = b""
 
 
 class Expire(Struct, frozen=True):

@@ -72,7 +72,7 @@ def dequeue(world: World, command: TenantRequest, request: DequeueJob) -> JobsLe
         for job in jobs:
             (late if job.deadline_ms is not None and is_late(world, job) else taken).append(job)
     try:
-        leases = tuple([_lease(world, request, job, job.attempt + 1, request.visibility_ms) for job in taken])
+        leases = tuple([_lease(world, command, request, job, job.attempt + 1, request.visibility_ms) for job in taken])
     except CorruptLog:
         world.put_back([*late, *taken])
         raise
@@ -128,7 +128,7 @@ def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple
     running = [job for job in granted if job.state == JobState.RUNNING]
     if granted and not running:
         raise StaleToken
-    leases = tuple(_lease(world, request, job, job.attempt, job.visibility_ms or 0) for job in running)
+    leases = tuple(_lease(world, command, request, job, job.attempt, job.visibility_ms or 0) for job in running)
     if any(token_hash(lease.task_token) != job.token_hash for lease, job in zip(leases, running, strict=True)):
         raise Conflict
     for job in running:
@@ -154,7 +154,9 @@ def _grant(world: World, command: TenantRequest, request: DequeueJob, job: JobRo
     world.update_standing(job, before)
 
 
-def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int) -> JobLease:
+def _lease(
+    world: World, command: TenantRequest, request: DequeueJob, job: JobRow, attempt: int, visibility_ms: int
+) -> JobLease:
     """Make the lease; its token is derived from the request's seed, so each repeat gets the same token."""
     spec = world.spec(job)
     sealed: dict[str, bytes] = {}
@@ -170,6 +172,7 @@ def _lease(world: World, request: DequeueJob, job: JobRow, attempt: int, visibil
         sealed=sealed,
         zstd=True,
         signed=True,
+        workspace_key=command.workspace_key if spec.caches else b"",
     )
 
 

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from airunner.certs.principal import ALL_ROLES, Principal
+from airunner.certs.sealed import workspace_key
 from airunner.client.client import Client
 from airunner.completing import _BROKERS
 from airunner.protocol.blobs import Slice, blob_id, packed
@@ -88,15 +89,31 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged() -> AsyncIterator[Stage]:
+async def staged(secret: bytes = b"") -> AsyncIterator[Stage]:
     stages: list[Stage] = []
-    async with brokered(blobs_in_memory(), Tokens(), lambda: stages[0].token) as (_, client):
+    async with brokered(blobs_in_memory(), Tokens(), lambda: stages[0].token, secret) as (_, client):
         stages.append(Stage(client))
         yield stages[0]
 
 
 def cache(label: str = "default", **fields: object) -> Cache:
     return Cache(**{"name": "go", "paths": ("~/go",), "label": label, "save": SaveWhen.ALWAYS, **fields})  # type: ignore[arg-type]
+
+
+async def test_a_tenants_agents_get_one_key_for_names_of_workspaces_from_all_brokers_with_one_secret() -> None:
+    async def key(secret: bytes, tenant: str, *caches: Cache) -> bytes:
+        async with staged(secret) as stage:
+            await stage.submit(*caches, token=tenant)
+            return (await stage.lease(tenant)).workspace_key
+
+    secret = bytes(32)
+    keys = [await key(secret, "acme", cache()), await key(secret, "acme", cache(name="npm"))]
+    assert keys == [workspace_key(secret, "acme")] * 2
+    assert {len(found) for found in keys} == {16}
+    assert await key(secret, "umbrella", cache()) not in keys
+    assert await key(b"x" * 32, "acme", cache()) not in keys
+    assert await key(secret, "acme") == b"", "without a cache there is no use for it"
+    assert await key(b"", "acme", cache()) == b"", "agents of this broker make their own"
 
 
 @pytest.mark.parametrize("seed", range(5))

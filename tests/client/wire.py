@@ -83,12 +83,16 @@ def edges(seed: int = 1) -> Edges:
 
 @asynccontextmanager
 async def brokered(
-    blobs: Blobs | None = None, authority: Authority | None = None, token: Callable[[], bytes] = lambda: b""
+    blobs: Blobs | None = None,
+    authority: Authority | None = None,
+    token: Callable[[], bytes] = lambda: b"",
+    secret: bytes = b"",
 ) -> AsyncIterator[tuple[Wire, Client]]:
     """A broker whose store is in memory, and a client of it."""
     wire, here = Wire(), edges()
     with closing(open_store("memory:")) as store:
-        broker = Broker(store, wire, wire, authority or NoVerifier(), here, Disk(), Counts(), blobs=blobs)
+        who = authority or NoVerifier()
+        broker = Broker(store, wire, wire, who, here, Disk(), Counts(), blobs=blobs, change_secret=secret)
         reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=token, edges=here, close=lambda: None)
         async with anyio.create_task_group() as group:
             await group.start(broker.run)

@@ -199,6 +199,7 @@ REPLIES: Final[dict[str, replies.Reply]] = {
                 visibility_ms=300_000,
                 spec=SPEC,
                 sealed={"DEPLOY_KEY": bytes(range(96))},
+                workspace_key=bytes(range(16)),
             ),
         )
     ),

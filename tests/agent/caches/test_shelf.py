@@ -116,6 +116,9 @@ async def test_jobs_with_the_same_cache_have_one_name_of_their_workspaces(tmp_pa
     seat = shelf.seat(GO)
     assert shelf.seat(GO) == Shelf(tmp_path, inline, PLENTY).seat(GO) == seat
     assert shelf.seat(NPM) != seat
-    assert Shelf(tmp_path / "other", inline, PLENTY).seat(GO) != seat
+    other = Shelf(tmp_path / "other", inline, PLENTY)
+    assert other.seat(GO) != seat
+    assert other.seat(GO, b"key") == shelf.seat(GO, b"key") != seat, "the broker's key makes it one name on all agents"
+    assert len({shelf.seat(GO, b"key"), shelf.seat(NPM, b"key"), shelf.seat(GO, b"another tenant's")}) == 3
     remove_unused(tmp_path)
     assert shelf.seat(GO) == seat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from airunner.agent.workspace.shortpaths import (
     PATH_BYTES_MAX,
     PREFIX,
     bases_of,
+    folders_of,
     make_link,
     remove_link,
     report_unusable,
@@ -143,6 +145,108 @@ def test_a_name_that_another_has_taken_is_not_used(base: Base) -> None:
     assert link == second / f"{PREFIX}name" / LINK
     remove_link(link)
     (first / f"{PREFIX}name").unlink()
+
+
+NAME = "0123456789"
+
+
+def test_agents_with_one_name_have_one_path_one_after_the_other(tmp_path: Path, base: Base) -> None:
+    bases = [base(), base()]
+    first = make_workspace(tmp_path / "one", None, bases, NAME)
+    second = make_workspace(tmp_path / "two", None, bases, NAME)
+    assert first.home == bases[0] / f"{PREFIX}{NAME}" / LINK / "home"
+    assert second.root.name != NAME
+    assert second.home.resolve() == second.root / "home", "it has paths of its own, while the first runs"
+    assert [path.name for path in (tmp_path / "two/workspaces").iterdir()] == [second.root.name]
+    assert clear_workspace(first.root, bases) == []
+    third = make_workspace(tmp_path / "two", None, bases, NAME)
+    assert third.home == first.home
+    assert third.home.is_dir()
+    for workspace in (second, third):
+        assert clear_workspace(workspace.root, bases) == []
+
+
+def test_an_agent_that_starts_again_leaves_what_another_uses_under_the_same_name(tmp_path: Path, base: Base) -> None:
+    bases = [base()]
+    killed = make_workspace(tmp_path / "one", None, bases, NAME)
+    assert killed.link is not None
+    remove_link(killed.link)
+    used = make_workspace(tmp_path / "two", None, bases, NAME)
+    assert remove_workspaces(tmp_path / "one", bases) == []
+    assert not killed.root.exists()
+    assert used.home.is_dir()
+    assert clear_workspace(used.root, bases) == []
+
+
+def test_the_path_of_an_agent_whose_home_is_gone_can_be_had(tmp_path: Path, base: Base) -> None:
+    bases = [base()]
+    gone = make_workspace(tmp_path / "one", None, bases, NAME)
+    assert gone.link is not None
+    gone.link.parent.chmod(0o777)
+    shutil.rmtree(tmp_path / "one")
+    workspace = make_workspace(tmp_path / "two", None, bases, NAME)
+    assert workspace.home == gone.home
+    assert workspace.home.is_dir()
+    assert stat.S_IMODE(gone.link.parent.stat().st_mode) == 0o700
+    assert clear_workspace(workspace.root, bases) == []
+
+
+def lend(place: Path) -> None:
+    place.mkdir()
+    os.chown(place, 65_534, -1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda place: place.symlink_to("/etc"), id="a link"),
+        pytest.param(lambda place: place.symlink_to("/missing"), id="a link to nothing"),
+        pytest.param(lambda place: place.write_text(""), id="a file"),
+        pytest.param(os.mkfifo, id="a pipe"),
+        pytest.param(lend, id="another user's", marks=ROOT_ONLY),
+        pytest.param(lambda place: (place / LINK).mkdir(parents=True), id="a folder where the link is to be"),
+        pytest.param(lambda place: place.mkdir() or (place / LINK).symlink_to("/etc"), id="a link to another place"),
+    ],
+)
+def test_a_path_that_is_taken_is_neither_used_nor_changed(
+    tmp_path: Path, base: Base, spoil: Callable[[Path], object]
+) -> None:
+    bases = [base(), base()]
+    place = bases[0] / f"{PREFIX}{NAME}"
+    spoil(place)
+    before = place.lstat()
+    workspace = make_workspace(tmp_path, None, bases, NAME)
+    assert workspace.root.name != NAME
+    assert workspace.home.resolve() == workspace.root / "home"
+    assert clear_workspace(workspace.root, bases) == []
+    assert place.lstat() == before
+    shutil.rmtree(place) if stat.S_ISDIR(before.st_mode) else place.unlink()
+
+
+def test_nobody_takes_a_path_while_its_agent_removes_it(tmp_path: Path, base: Base) -> None:
+    bases = [base()]
+    first = make_workspace(tmp_path / "one", None, bases, NAME)
+    for place in folders_of(first.root, bases):
+        (place / LINK).unlink()
+        second = make_workspace(tmp_path / "two", None, bases, NAME)
+        assert second.root.name != NAME
+        assert clear_workspace(second.root, bases) == []
+        place.rmdir()
+    third = make_workspace(tmp_path / "two", None, bases, NAME)
+    assert third.home == first.home
+    assert clear_workspace(third.root, bases) == []
+
+
+def test_a_name_is_free_again_as_soon_as_its_job_has_ended(tmp_path: Path, base: Base) -> None:
+    """Though the job has left its workspace untouched, which makes other workspaces wait for the next job."""
+    workspaces = Workspaces(tmp_path, bases=[base()])
+    first = workspaces.acquire(NAME)
+    assert not workspaces.reclaim(first)
+    assert workspaces.clear(first) == []
+    second = workspaces.acquire(NAME)
+    assert second.home == first.home
+    assert not workspaces.reclaim(second)
+    assert workspaces.clear(second) == []
 
 
 def test_without_any_such_folder_the_paths_are_long_and_the_agent_says_so(
