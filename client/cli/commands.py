@@ -161,7 +161,8 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
     from airunner.client.cli.attempts import ATTEMPT_KINDS, attempts_of
     from airunner.client.cli.explain import explain
     from airunner.client.cli.jobname import NoJob, job_id_of, say_no_job
-    from airunner.client.cli.listing import job_lines
+    from airunner.client.cli.listing import Left, job_lines
+    from airunner.client.cli.saves import saved_text
     from airunner.protocol.errors import NotFound, PeerError
 
     exit_code = 0
@@ -178,15 +179,15 @@ async def show_command(client: Client, console: Console, jobs: JobsArgument, jso
             console.out_line("")
         why: Why | None = None
         attempts: Sequence[str] = ()
-        artifacts = returned = ""
+        left = Left()
         with suppress(PeerError):  # a damaged log: the job itself is shown
             why = await explain(client, found)
             if found.attempt > 1:
                 log = client.replay(found.id, kinds=ATTEMPT_KINDS)
                 attempts = attempts_of([event async for event in log])
-            artifacts = await artifacts_text(client, found)
-            returned = await returned_text(client, found)
-        for line in job_lines(found, why, attempts, artifacts, returned):
+            artifacts, returned = await artifacts_text(client, found), await returned_text(client, found)
+            left = Left(artifacts, returned, await saved_text(client, found))
+        for line in job_lines(found, why, attempts, left):
             console.out_line(line)
     return exit_code
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from airunner.client.cli.causes import Why
 from airunner.client.cli.columns import took_text
 from airunner.client.cli.notation import lines_of
@@ -66,16 +68,27 @@ _WHY: Final = {
 """How `Why.text` is called, by the job's state; of a completed job the other facts say all."""
 
 
+class Left(Struct, frozen=True):
+    """What a job has left at the broker, in words: empty if nothing."""
+
+    artifacts: str = ""
+    returned: str = ""
+    saved: str = ""
+
+
+NOTHING_LEFT: Final = Left()
+
+
 def job_lines(
-    job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = "", returned: str = ""
+    job: Job, why: Why | None = None, attempts: Sequence[str] = (), left: Left = NOTHING_LEFT
 ) -> Iterator[str]:
     """Format a job in full, a line for each fact; `why` says why it waits or how it ended, and what comes next."""
-    for name, fact in job_facts(job, why, attempts, artifacts, returned):
+    for name, fact in job_facts(job, why, attempts, left):
         yield f"{name + ':':<13} {one_line(fact)}"
 
 
 def job_facts(
-    job: Job, why: Why | None = None, attempts: Sequence[str] = (), artifacts: str = "", returned: str = ""
+    job: Job, why: Why | None = None, attempts: Sequence[str] = (), left: Left = NOTHING_LEFT
 ) -> Iterator[tuple[str, str]]:
     """List the facts about a job by name, those that are known."""
     spec = job.spec
@@ -99,8 +112,9 @@ def job_facts(
         ("took", took_text(job.started_ms, job.finished_ms)),
         *usage_facts(job, why.ran_ms if why is not None else None),
         ("events", str(job.last_sequence)),
-        ("files", artifacts),
-        ("returned", returned),
+        ("files", left.artifacts),
+        ("returned", left.returned),
+        ("saved", left.saved),
         *_spec_facts(spec, pairs=True),
         *(("next", command) for command in (why.commands if why is not None else ())),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_the_last_save_is_there_on_another_agent_though_the_first_was_killed(clu
     first.kill()
     cluster.agent("--queue", "lost")  # finds what the first one has left, and gives it back
     assert cluster.airunner("wait", job).returncode == 125
+    shown = cluster.airunner("show", job).stdout.decode()
+    assert re.search(rf"saved: +\d+ files, 2.9 MiB, at 20\S+Z: airunner continue {job} -- COMMAND\n", shown), shown
     done = cluster.airunner("continue", "--quiet", "--queue", "other", job, "--", "sh", "-c", LOOK)
     assert (done.returncode, done.stdout) == (0, SEEN), done.stderr
     done = cluster.airunner("continue", "--quiet", "@last", "--", "cat", "out/step")

@@ -22,7 +22,8 @@ from airunner.client.cli.attempts import attempts_of
 from airunner.client.cli.causes import Why
 from airunner.client.cli.explain import explain
 from airunner.client.cli.jobname import NoJob, SeveralJobs, job_id_of
-from airunner.client.cli.listing import job_facts
+from airunner.client.cli.listing import Left, job_facts
+from airunner.client.cli.saves import saved_text
 from airunner.client.client import Client
 from airunner.client.logreader import last_events
 from airunner.client.web.login import Login, login_of
@@ -69,6 +70,7 @@ class Summary(Struct, frozen=True):
     title: str
     now_ms: int
     artifacts: Artifacts
+    saved: str
     retry_id: str  # request id of a retry: pressing the button twice makes one job
 
 
@@ -128,7 +130,7 @@ async def summary_of(client: Client, job_id: str) -> Summary:
     now_ms, attempts = SYSTEM.wall_ms(), attempts_of(log)
     phases = phases_of((event for event in log if event.attempt >= job.attempt - 1), now_ms)
     waits = bool(phases) and phases[-1].name == WAITING
-    facts = job_facts(job, why, attempts, returned=await returned_text(client, job))
+    facts = job_facts(job, why, attempts, Left(returned=await returned_text(client, job)))
     return Summary(
         job=job,
         why=why,
@@ -140,6 +142,7 @@ async def summary_of(client: Client, job_id: str) -> Summary:
         title=job.spec.name or command_summary(job.spec),
         now_ms=now_ms,
         artifacts=artifacts_shown(job.id, await files_at_end(client, job)),
+        saved=await saved_text(client, job),
         retry_id=str(uuid4()),
     )
 

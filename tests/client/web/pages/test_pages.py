@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -357,6 +358,14 @@ async def test_the_theme_is_kept_by_the_browser(web: Web, form: dict[str, str], 
     page = Page(await browser.get("/queues"))
     assert page.one("html").get("data-theme") == ("dark" if status == 303 else "auto")
     assert page.one("button", **{"aria-pressed": "true"}).get("value") == page.one("html").get("data-theme")
+
+
+async def test_the_page_names_the_last_save_and_the_command_that_continues_there(web: Web) -> None:
+    async with web.client() as client:
+        job = await client.submit(command="sh", args=["-c", "echo kept > file"], keep=["file"])
+        await client.wait(job, timeout_s=60)
+    text = Page(await web.browser("read").get(f"/jobs/{job.id}")).text()
+    assert re.search(rf"Saved workspace ?1 file, 5 bytes, at 20\S+Z airunner continue {job.id} -- COMMAND", text), text
 
 
 async def test_the_summary_of_a_long_log_reads_its_ends_only(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
