@@ -69,9 +69,9 @@ def require_repeatable(past: JobRecord, spec: JobSpec, environ: Mapping[str, str
 
 
 def preparation(past: JobRecord | None, include_ignored: Sequence[str], *, tree: bool) -> Prepare | None:
-    """Return what uploads a working tree, or the recorded one; None: the job has no tree."""
-    bundle = None if past is None else past.bundle
-    if not tree and bundle is None:
+    """Return what uploads a working tree, or the recorded one, and the recorded save; None: the job has none."""
+    bundle, save = (None, None) if past is None else (past.bundle, past.save)
+    if not tree and bundle is None and save is None:
         return None
 
     async def prepare(client: Client, spec: JobSpec) -> JobSpec:
@@ -79,8 +79,14 @@ def preparation(past: JobRecord | None, include_ignored: Sequence[str], *, tree:
 
         from airunner.client.cli.tree import with_tree
 
-        if bundle is None:
+        if tree:
             return await with_tree(client, spec, include_ignored)
-        return replace(spec, tree=await client.upload(bundle))
+        if bundle is not None:
+            spec = replace(spec, tree=await client.upload(bundle))
+        if past is not None and past.spec.continues is not None and save is not None:
+            from airunner.client.savedpieces import offer_save
+
+            spec = replace(spec, continues=await offer_save(client, past.spec.continues, save))
+        return spec
 
     return prepare

@@ -1,7 +1,7 @@
 """Job records: jobs with all that is needed to run them again without their broker, as files.
 
-A record is a zip archive of `job.json` (the job without its secrets, and the commit that was checked out), `stdin` and
-`tree.bundle`, if the job has them.
+A record is a zip archive of `job.json` (the job without its secrets, and the commit that was checked out), `stdin`,
+`tree.bundle` and `save` (the pieces of the saved workspace in which the job begins), if the job has them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.client.again import KINDS, REPEATED, Past, taken_over
+from airunner.client.savedpieces import fetch_save
 from airunner.protocol.errors import EXIT_IO, EXIT_WRONG_STATE, CorruptLog, OperatorError
 from airunner.protocol.fields import STDIN_BYTES_MAX, JobSpec
 from airunner.protocol.requests import GetJobStdin
@@ -29,6 +30,7 @@ JOB_BYTES_MAX: Final = 1_048_576  # of job.json: a spec has 64 KiB
 _JOB: Final = "job.json"
 _STDIN: Final = "stdin"
 _TREE: Final = "tree.bundle"
+_SAVE: Final = "save"
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     commit: str = ""
     stdin: bytes = b""
     bundle: Path | None = None
+    save: Path | None = None
 
     def fields(self, environ: Mapping[str, str]) -> dict[str, Any]:
         """Return the fields of a job that repeats this one, with those values of `environ` that the record lacks."""
@@ -55,7 +58,7 @@ class _Written(Struct, frozen=True, kw_only=True):
 
 
 async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
-    """Get the record of a job; its tree, if it has one, is written into `folder`.
+    """Get the record of a job; its tree, and the save in which it begins, if it has them, are written into `folder`.
 
     Raises `NotFound`; `Forbidden`: the job has a standard input, and the token lacks the role `submit`; and
     `OperatorError`.
@@ -63,8 +66,6 @@ async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
     from airunner.client.artifactfiles import ArtifactFile
 
     spec = (await client.get(job_id)).spec
-    if spec.continues is not None:
-        raise OperatorError(f"job {job_id} begins in a saved workspace, which only agents restore: `airunner retry` it")
     past = Past.of([event async for event in client.replay(job_id, kinds=KINDS)])
     stdin = await _stdin_of(client, job_id) if spec.stdin_bytes else b""
     bundle = None
@@ -74,7 +75,12 @@ async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
         with bundle.open("wb") as written:
             async for piece in client.read_artifact(job_id, file):
                 written.write(piece)
-    return JobRecord(job_id=job_id, spec=replace(spec, tree=None), commit=past.commit, stdin=stdin, bundle=bundle)
+    save = None
+    if spec.continues is not None:
+        save = folder / _SAVE
+        await fetch_save(client, spec.continues, save)
+    spec = replace(spec, tree=None)
+    return JobRecord(job_id=job_id, spec=spec, commit=past.commit, stdin=stdin, bundle=bundle, save=save)
 
 
 async def _stdin_of(client: Client, job_id: str) -> bytes:
@@ -95,8 +101,9 @@ def write_record(record: JobRecord, put: Callable[[bytes], None]) -> None:
         archive.writestr(_JOB, msgspec.json.format(msgspec.json.encode(written)))
         if record.stdin:
             archive.writestr(_STDIN, record.stdin)
-        if record.bundle is not None:
-            archive.write(record.bundle, _TREE)
+        for name, file in ((_TREE, record.bundle), (_SAVE, record.save)):
+            if file is not None:
+                archive.write(file, name)
 
 
 def read_record(file: Path, folder: Path) -> JobRecord:
@@ -108,21 +115,35 @@ def read_record(file: Path, folder: Path) -> JobRecord:
             _require_small(sizes)
             written = msgspec.json.decode(archive.read(_JOB), type=_Written)
             stdin = archive.read(_STDIN) if _STDIN in sizes else b""
-            bundle = folder / _TREE if _TREE in sizes else None
-            if bundle is not None:
-                with archive.open(_TREE) as source, bundle.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+            bundle, save = (_extracted(archive, name, folder) for name in (_TREE, _SAVE))
+            _require_save(written.spec, save)
     except (BadZipFile, KeyError, msgspec.MsgspecError, ValueError) as error:
         words = f"{file} is no record of a job: `airunner export JOB --format job -o FILE` writes one"
         raise OperatorError(words, exit_code=EXIT_WRONG_STATE) from error
     except OSError as error:
         raise OperatorError(f"cannot read {file}: {error.strerror}", exit_code=EXIT_IO) from error
-    return JobRecord(job_id=written.job_id, spec=written.spec, commit=written.commit, stdin=stdin, bundle=bundle)
+    spec, commit = written.spec, written.commit
+    return JobRecord(job_id=written.job_id, spec=spec, commit=commit, stdin=stdin, bundle=bundle, save=save)
+
+
+def _extracted(archive: ZipFile, name: str, folder: Path) -> Path | None:
+    """Write a file of an archive into `folder`; None: it has none of this name."""
+    if name not in archive.namelist():
+        return None
+    with archive.open(name) as source, (folder / name).open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return folder / name
 
 
 def _require_file(file: Path) -> None:
     """Require a file that has an end: a pipe or a device may have none. Raises `BadZipFile`, `OSError`."""
     if not S_ISREG(file.stat().st_mode):
+        raise BadZipFile
+
+
+def _require_save(spec: JobSpec, save: Path | None) -> None:
+    """Require a save for a job that begins in one, and for no other. Raises `BadZipFile`."""
+    if (save is None) is not (spec.continues is None):
         raise BadZipFile
 
 

@@ -25,5 +25,5 @@ async def submit_tree(
         if isinstance(reply, JobsEnqueued):
             return SubmittedJob(reply.job_ids[0])
         missing = reply.missing
-    await client.put_tree(prepared, missing)
+    await client.put_blobs(prepared.tree.upload, prepared.blobs, missing)
     return await client.submit(job, stdin=stdin, request_id=request_id)

@@ -43,7 +43,7 @@ class Uploading(Session):
         broker keeps no files; `OSError`.
         """
         prepared = await self.prepare_tree(bundle)
-        await self.put_tree(prepared)
+        await self.put_blobs(prepared.tree.upload, prepared.blobs)
         return prepared.tree
 
     async def prepare_tree(self, bundle: Path) -> PreparedTree:
@@ -56,13 +56,13 @@ class Uploading(Session):
         with bundle.open("rb") as file:
             while len(window := await to_thread.run_sync(_read, file)) == WINDOW:
                 slices += _slices(window)
-                await self._put(upload, [blob for blob, _ in window])
+                await self.put_blobs(upload, [blob for blob, _ in window])
         slices += _slices(window)
         index = await to_thread.run_sync(_packed, list(_pieces(msgspec.msgpack.encode(slices))))
         tree = TreeBundle(upload=upload, size_bytes=sum(each.length for each in slices), index=tuple(_slices(index)))
         blobs = [blob for blob, _ in (*window, *index)]
         if sum(len(blob.content) for blob in blobs) > SMALL_BYTES_MAX:
-            await self._put(upload, blobs)
+            await self.put_blobs(upload, blobs)
         return PreparedTree(tree, tuple(blobs))
 
     async def offer_tree(
@@ -81,11 +81,8 @@ class Uploading(Session):
                 raise
             raise BadRequest("this broker is too old to give a job a tree: upgrade it") from error
 
-    async def put_tree(self, prepared: PreparedTree, missing: Sequence[int] | None = None) -> None:
-        """Upload those blobs of a prepared tree that the broker lacks; None: ask it which these are."""
-        await self._put(prepared.tree.upload, prepared.blobs, missing)
-
-    async def _put(self, upload: bytes, blobs: Sequence[Blob], missing: Sequence[int] | None = None) -> None:
+    async def put_blobs(self, upload: bytes, blobs: Sequence[Blob], missing: Sequence[int] | None = None) -> None:
+        """Put those blobs of an upload that the broker lacks, at these places; None: ask it which these are."""
         if missing is None:
             missing = (await self._ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob in blobs)))).missing
         for group in _grouped([blobs[place] for place in missing]):

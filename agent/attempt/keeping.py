@@ -12,12 +12,12 @@ from airunner.agent.attempt.surroundings import Surroundings
 from airunner.agent.checkout.git import CheckoutFailed
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.output.recorder import Recorder
-from airunner.agent.saves.manifest import size_of
 from airunner.agent.saves.restoring import NotRestored, restore
 from airunner.agent.saves.step import KeepStep
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.job import Result
 from airunner.protocol.replies import JobLease
+from airunner.protocol.savemanifest import size_of
 from airunner.protocol.sizes import bytes_text
 
 

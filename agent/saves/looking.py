@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from airunner.agent.artifacts.tree import Tree
-from airunner.agent.saves.manifest import CHECKOUT, FILES_MAX
 from airunner.protocol.filefields import GIT_FOLDER
 from airunner.protocol.printable import escaped
+from airunner.protocol.savemanifest import CHECKOUT, FILES_MAX
 
 _MODE: Final = 0o777
 _PATH_CHARS_MAX: Final = 4_096

@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.artifacts.uploading import FINAL, Uplink
-from airunner.agent.saves.manifest import CHECKOUT, HOME, MANIFEST_BYTES_MAX, Manifest, decode
 from airunner.agent.workspace.workspace import Workspace, remove_workspace
 from airunner.protocol.blobs import PIECE_BYTES_MAX, Slice
 from airunner.protocol.errors import Forged, OperatorError, PeerError
@@ -28,6 +27,7 @@ from airunner.protocol.filefields import GIT_FOLDER
 from airunner.protocol.replies import BlobsGot
 from airunner.protocol.requests import GetBlob
 from airunner.protocol.requestsize import RequestSize
+from airunner.protocol.savemanifest import CHECKOUT, HOME, MANIFEST_BYTES_MAX, Manifest, decode
 from airunner.transport.backoff import retry
 from airunner.transport.files.pieces import Pieces
 from airunner.transport.files.restoring import Part, Restorer

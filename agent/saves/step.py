@@ -17,12 +17,12 @@ from airunner.agent.artifacts.uploading import Uplink
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.agent.output.recorder import Recorder
 from airunner.agent.saves.looking import TooMuch
-from airunner.agent.saves.manifest import Manifest, places_of
 from airunner.agent.saves.storing import Save, Storing
 from airunner.agent.workspace.workspace import Workspace
 from airunner.protocol.errors import PeerError
 from airunner.protocol.events import Kept
 from airunner.protocol.replies import JobLease
+from airunner.protocol.savemanifest import Manifest, places_of
 from airunner.protocol.sizes import bytes_text
 
 NOT_SAVED: Final = "the workspace is not saved"

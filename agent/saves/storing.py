@@ -19,10 +19,10 @@ from airunner.agent.artifacts.tree import Tree
 from airunner.agent.artifacts.uploading import Uplink, Upload
 from airunner.agent.launcher.refusal import refusal_in
 from airunner.agent.saves.looking import Look, Seen, Stamp, TooMuch
-from airunner.agent.saves.manifest import MANIFEST_BYTES_MAX, Entry, Manifest, encode, pieces_of, size_of
 from airunner.protocol.blobs import Slice
 from airunner.protocol.message import LeaseRef
 from airunner.protocol.printable import escaped
+from airunner.protocol.savemanifest import MANIFEST_BYTES_MAX, Entry, Manifest, encode, pieces_of, size_of
 
 _GIB: Final = 1 << 30
 _Known = tuple[Stamp, tuple[Slice, ...]]

@@ -82,4 +82,9 @@ def test_the_last_save_is_there_on_another_agent_though_the_first_was_killed(clu
     assert done.stdout == b"second\n", done.stderr
     again = cluster.airunner("retry", "@last", "--quiet")
     assert again.stdout == b"second\n", again.stderr
+    file = str(tmp_path / "record")
+    assert cluster.airunner("export", "@last", "--format", "job", "-o", file).returncode == 0
+    for record in ("@last", file):
+        here = cluster.airunner("run", "--quiet", "--job", record, "--", "sh", "-c", "cat out/step; ls -A ~/.state")
+        assert (here.returncode, here.stdout) == (0, b"second\nhere\n"), here.stderr
     assert "has saved no workspace" in refused(cluster, submitted(cluster, "--queue", "other", "--", "true"))

@@ -9,10 +9,13 @@ from zipfile import ZipFile
 import pytest
 
 from airunner.client.jobrecord import JobRecord, read_record, record_of, write_record
-from airunner.protocol.blobs import SavedWorkspace, Slice
+from airunner.client.savedpieces import offer_save
+from airunner.protocol.blobs import SavedWorkspace, Slice, packed, unpacked
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import GitCloneEnd
 from airunner.protocol.fields import JobSpec
+from airunner.protocol.job import JobState
+from airunner.protocol.savemanifest import Entry, Manifest, encode
 from tests.client.wire import brokered
 from tests.client.working import Worker, blobs_in_memory
 from tests.virtualtime import real_time  # noqa: F401 - a fixture: a tree is read in threads, which no virtual clock sees
@@ -52,14 +55,44 @@ async def test_the_commit_is_the_one_that_was_checked_out(tmp_path: Path) -> Non
     assert record.fields({}) == fields
 
 
-async def test_a_job_that_began_in_a_saved_workspace_is_not_recorded(tmp_path: Path) -> None:
+async def test_a_save_that_the_broker_has_lost_is_not_recorded_and_what_to_do_is_said(tmp_path: Path) -> None:
     async with brokered(blobs_in_memory()) as (_, client):
         origin = await client.submit(command="true")
         await client.cancel(origin.id)
         saved = SavedWorkspace(job_id=origin.id, slices=(Slice(bytes(32), 0, 1),))
         job = await client.submit(JobSpec(command="true", continues=saved))
-        with pytest.raises(OperatorError, match="begins in a saved workspace"):
+        with pytest.raises(OperatorError, match=f"job {origin.id} has saved is not whole .*: run that job again, and"):
             await record_of(client, job.id, tmp_path)
+
+
+async def test_a_record_has_the_save_in_which_its_job_begins(tmp_path: Path) -> None:
+    pieces = [packed(b"one" * 1_000), packed(b"two")]
+    files = (Entry(f"checkout/{at}", 0o644, 0, 3, "", (Slice(piece.id, 0, 3),)) for at, piece in enumerate(pieces * 2))
+    manifest = packed(encode(Manifest(("checkout",), tuple(files))))
+    (tmp_path / "there").mkdir()
+    async with brokered(blobs_in_memory()) as (_, client):
+        await client.put_blobs(bytes(16), [manifest, *pieces])
+        origin = await client.submit(command="true")
+        await client.cancel(origin.id)
+        saved = SavedWorkspace(job_id=origin.id, slices=(Slice(manifest.id, 0, len(unpacked(manifest))),))
+        job = await client.submit(JobSpec(command="true", continues=saved))
+        record = await record_of(client, job.id, tmp_path)
+    written: list[bytes] = []
+    write_record(record, written.append)
+    (tmp_path / "file").write_bytes(b"".join(written))
+    found = read_record(tmp_path / "file", tmp_path / "there")
+    assert found.spec.continues == saved
+    assert found.save is not None
+    async with brokered(blobs_in_memory()) as (wire, client):
+        here = await offer_save(client, saved, found.save)
+        assert (await client.get(here.job_id)).state is JobState.CANCELLED
+        assert here.slices == saved.slices
+        wire.requests.clear()
+        await client.put_blobs(bytes(16), [manifest, *pieces])
+        assert wire.asked == ["HaveBlobs"], "all of it is there"
+        (tmp_path / "torn").write_bytes(found.save.read_bytes()[:-1])
+        with pytest.raises(OperatorError, match="is damaged"):
+            await offer_save(client, saved, tmp_path / "torn")
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"{}"])

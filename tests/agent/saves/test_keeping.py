@@ -12,7 +12,6 @@ import pytest
 
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.saves import looking
-from airunner.agent.saves.manifest import Entry, Manifest, decode, encode, places_of
 from airunner.agent.saves.restoring import clear
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
@@ -25,6 +24,7 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.names import JobId
 from airunner.protocol.requests import PutBlob
+from airunner.protocol.savemanifest import Entry, Manifest, decode, encode, places_of
 from tests.agent.playing import PlayedProcess, Stage, staged
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
 
