@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from airunner.client.uploading import WINDOW
+from airunner.client.uploading import WINDOW, ask_of, put_blobs
 from airunner.protocol.blobs import (
     BLOB_BYTES_MAX,
     ID_BYTES,
@@ -57,8 +57,7 @@ async def fetch_save(client: Client, saved: SavedWorkspace, file: Path) -> None:
 async def _blobs(client: Client, slices: Sequence[Slice]) -> AsyncGenerator[Blob]:
     """Get each blob of these slices once. Raises `PeerError`."""
     ids = list(dict.fromkeys(part.blob for part in slices))
-    # Ignored: this request is made for files alone, so it is no method of the client that users have.
-    ask = client._ask  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    ask = ask_of(client)
     while ids:
         for blob in (await ask(GetBlob(ids=tuple(ids[:IDS_MAX])))).blobs:
             yield blob
@@ -88,7 +87,7 @@ async def offer_save(client: Client, saved: SavedWorkspace, file: Path) -> Saved
     with file.open("rb") as read:
         blobs = _read(read)
         while window := list(islice(blobs, WINDOW)):
-            await client.put_blobs(upload, window)
+            await put_blobs(ask_of(client), upload, window)
     origin = await client.submit(command="true", not_before_ms=SYSTEM.wall_ms() + _LATER_MS)
     await client.cancel(origin)
     return SavedWorkspace(job_id=origin.id, slices=saved.slices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol, TypeVar
 
 import msgspec
 from anyio import to_thread
@@ -12,16 +12,12 @@ from blake3 import blake3
 from msgspec import Struct
 
 from airunner.client.session import Session
-from airunner.client.specs import invalid_specs
 from airunner.protocol.blobs import PIECE_BYTES_MAX, UPLOAD_BYTES, Blob, Slice, TreeBundle, packed
-from airunner.protocol.errors import BadRequest
-from airunner.protocol.fields import JobSpec
-from airunner.protocol.job import encode_spec
+from airunner.protocol.message import Asking, Message
 from airunner.protocol.names import RequestId
-from airunner.protocol.replies import BlobsMissing, JobsEnqueued
 from airunner.protocol.requests import HaveBlobs, PutBlob
-from airunner.protocol.treerequest import EnqueueJobWithTree
 
+_Reply = TypeVar("_Reply", bound=Message)
 WINDOW: Final = 32  # pieces in memory
 SMALL_BYTES_MAX: Final = 262_144  # of blobs in one request; a tree of so few waits for the broker to say what it lacks
 
@@ -33,6 +29,14 @@ class PreparedTree(Struct, frozen=True):
     blobs: tuple[Blob, ...]
 
 
+class Ask(Protocol):
+    """Ask of a `Session`: sends a request, and returns its reply."""
+
+    async def __call__(self, request: Asking[_Reply], request_id: RequestId | None = None) -> _Reply:
+        """Send a request."""
+        ...
+
+
 class Uploading(Session):
     """Uploads: what `Client` does before a submission."""
 
@@ -42,51 +46,42 @@ class Uploading(Session):
         It is kept for a day at least, and then as long as a job that was submitted with it. Raises `NoBlobs`: the
         broker keeps no files; `OSError`.
         """
-        prepared = await self.prepare_tree(bundle)
-        await self.put_blobs(prepared.tree.upload, prepared.blobs)
+        prepared = await prepare_tree(self._ask, bundle)
+        await put_blobs(self._ask, prepared.tree.upload, prepared.blobs)
         return prepared.tree
 
-    async def prepare_tree(self, bundle: Path) -> PreparedTree:
-        """Upload the beginning of a Git bundle for `submit_tree`, unless it is small; raises what `upload` does.
 
-        The same bundle is the same upload each time.
-        """
-        upload = await to_thread.run_sync(_hashed, bundle)
-        slices: list[Slice] = []
-        with bundle.open("rb") as file:
-            while len(window := await to_thread.run_sync(_read, file)) == WINDOW:
-                slices += _slices(window)
-                await self.put_blobs(upload, [blob for blob, _ in window])
-        slices += _slices(window)
-        index = await to_thread.run_sync(_packed, list(_pieces(msgspec.msgpack.encode(slices))))
-        tree = TreeBundle(upload=upload, size_bytes=sum(each.length for each in slices), index=tuple(_slices(index)))
-        blobs = [blob for blob, _ in (*window, *index)]
-        if sum(len(blob.content) for blob in blobs) > SMALL_BYTES_MAX:
-            await self.put_blobs(upload, blobs)
-        return PreparedTree(tree, tuple(blobs))
+def ask_of(client: Session) -> Ask:
+    """Return what sends requests for commands alone, which are no methods of the client that users have."""
+    return client._ask  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
-    async def offer_tree(
-        self, job: JobSpec, prepared: PreparedTree, request_id: RequestId | None = None
-    ) -> BlobsMissing | JobsEnqueued:
-        """Submit a job with its prepared tree, unless the broker says which blobs of that it lacks."""
-        try:
-            request = EnqueueJobWithTree(job=job, ids=tuple(blob.id for blob in prepared.blobs))
-            encode_spec(job)
-        except ValueError as error:
-            raise invalid_specs(error, [job]) from error
-        try:
-            return await self._ask(request, request_id)
-        except BadRequest as error:
-            if type(request).__name__ not in error.message:
-                raise
-            raise BadRequest("this broker is too old to give a job a tree: upgrade it") from error
 
-    async def put_blobs(self, upload: bytes, blobs: Sequence[Blob], missing: Sequence[int] | None = None) -> None:
-        """Put those blobs of an upload that the broker lacks, at these places; None: ask it which these are."""
-        if missing is None:
-            missing = (await self._ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob in blobs)))).missing
-        for group in _grouped([blobs[place] for place in missing]):
-            await self._ask(PutBlob(blobs=group))
+async def prepare_tree(ask: Ask, bundle: Path) -> PreparedTree:
+    """Upload the beginning of a Git bundle, unless it is small; raises what `Uploading.upload` does.
+
+    The same bundle is the same upload each time.
+    """
+    upload = await to_thread.run_sync(_hashed, bundle)
+    slices: list[Slice] = []
+    with bundle.open("rb") as file:
+        while len(window := await to_thread.run_sync(_read, file)) == WINDOW:
+            slices += _slices(window)
+            await put_blobs(ask, upload, [blob for blob, _ in window])
+    slices += _slices(window)
+    index = await to_thread.run_sync(_packed, list(_pieces(msgspec.msgpack.encode(slices))))
+    tree = TreeBundle(upload=upload, size_bytes=sum(each.length for each in slices), index=tuple(_slices(index)))
+    blobs = [blob for blob, _ in (*window, *index)]
+    if sum(len(blob.content) for blob in blobs) > SMALL_BYTES_MAX:
+        await put_blobs(ask, upload, blobs)
+    return PreparedTree(tree, tuple(blobs))
+
+
+async def put_blobs(ask: Ask, upload: bytes, blobs: Sequence[Blob], missing: Sequence[int] | None = None) -> None:
+    """Put those blobs of an upload that the broker lacks, at these places; None: ask it which these are."""
+    if missing is None:
+        missing = (await ask(HaveBlobs(upload=upload, ids=tuple(blob.id for blob in blobs)))).missing
+    for group in _grouped([blobs[place] for place in missing]):
+        await ask(PutBlob(blobs=group))
 
 
 def _grouped(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, ...]]:

@@ -4,7 +4,7 @@
  TENANT/blobs/ab/abcd…           a blob, as it was sent: the first two digits of its id, and the id
  TENANT/claims/JOB/REQUEST       ids that a request has claimed for a job, one after the other
  TENANT/uploads/UPLOAD/DAY/HASH  the same, for an upload, which may be repeated: the job is about to be submitted
- TENANT/sweeping/BROKER          a sweep of this broker deletes blobs now: see `sweep`
+ TENANT/sweeping/BROKER/NONCE    a sweep of this broker deletes blobs now: see `sweep`
 ```
 
 A blob is needed while a job that claims it exists, or until the second midnight after an upload has claimed it. The job
@@ -13,14 +13,18 @@ all claims of that, and so does its retry. A version of a cache claims blobs too
 
 `sweep` deletes the other blobs. It can run in one broker while jobs claim blobs through another: a claim is written
 *before* the blobs are looked up, and the claims are read *after* the mark of the sweep was written. So a request that
-does not see the mark has a claim that the sweep sees; and one that sees it is refused with `busy`, and repeated.
+does not see the mark has a claim that the sweep sees; and one that sees it is refused with `busy`, and repeated. The
+mark of a broker that was killed is removed by its next sweep, or by any broker that has seen it for `DEAD_S`: a sweep
+deletes nothing later than `SWEEP_S_MAX` after its mark, by a clock that counts sleep.
 
 A tenant's name has no `=`, which stands for `/` in its folder's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airunner.broker.blobs.caches import CACHE_BYTES_MAX, CacheStore, claims_in
@@ -33,11 +37,20 @@ if TYPE_CHECKING:
     from airunner.broker.blobs.objects import Objects
 
 DAY_DIGITS: Final = 6
+NONCE_BYTES: Final = 8  # of a mark's name
+DELETED_MAX: Final = 1_000  # blobs that a sweep deletes between two looks at the clock
 NAME_DIGITS: Final = 32  # of a claim of an upload
 KINDS: Final = ("uploads", "claims", "saving", "caches")  # of claims, in the order in which they are handed over
 HANDED: Final = "tree-"  # begins the names of claims that came with an upload
 ALONE: Final = "alone"  # in place of the id of a broker that has none
+DEAD_S: Final = 600.0  # after which a mark that still stands is of a broker that was killed
+SWEEP_S_MAX: Final = 300.0  # from its mark on, for which a sweep deletes; the rest is for the next one
 SWEEPING_RETRY_MS: Final = 200  # after which a request may be repeated that came while a sweep deleted blobs
+
+
+def _now_s() -> float:
+    """Read a clock that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class BlobStore:
@@ -46,8 +59,12 @@ class BlobStore:
     Methods raise `Busy`: the objects cannot be reached now; `NoSpace`: there is no room for more.
     """
 
-    def __init__(self, objects: Objects, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
+    def __init__(
+        self, objects: Objects, cache_bytes_max: int = CACHE_BYTES_MAX, now_s: Callable[[], float] = _now_s
+    ) -> None:
         self._objects = objects
+        self._now_s = now_s
+        self._seen_s: dict[str, float] = {}  # marks of sweeps that stood at the last look, and when each was first seen
         self.caches = CacheStore(objects, cache_bytes_max)
 
     def claim(self, tenant: str, job_id: JobName, request_id: RequestId, ids: Sequence[bytes]) -> tuple[int, ...]:
@@ -68,9 +85,18 @@ class BlobStore:
     def _claim(self, tenant: str, place: str, ids: Sequence[bytes]) -> tuple[int, ...]:
         folder = folder_of(tenant)
         self._objects.put({f"{folder}/{place}": b"".join(ids)})
-        if next(self._objects.keys(_marks_of(folder)), None) is not None:
-            raise Busy(retry_ms=SWEEPING_RETRY_MS)
+        self._require_no_sweep(folder)
         return self._objects.missing([_key_of(folder, blob) for blob in ids])
+
+    def _require_no_sweep(self, folder: str) -> None:
+        """Raise `Busy` during a sweep; remove the marks of brokers that were killed."""
+        now_s = self._now_s()
+        seen_s = {mark: self._seen_s.get(mark, now_s) for mark in self._objects.keys(_marks_of(folder))}
+        others = {mark: since_s for mark, since_s in self._seen_s.items() if not mark.startswith(f"{folder}/")}
+        self._seen_s = others | seen_s
+        if any(now_s - since_s < DEAD_S for since_s in seen_s.values()):
+            raise Busy(retry_ms=SWEEPING_RETRY_MS)
+        self._objects.delete(list(seen_s))
 
     def put(self, tenant: str, blobs: Sequence[Blob]) -> None:
         """Store claimed blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""
@@ -137,16 +163,22 @@ class BlobStore:
         claims, claimed = set[str](), set[bytes]()
         self._read_claims(folder, claims, claimed)
         candidates = [key for key in self._objects.keys(f"{folder}/blobs") if _id_of(key) not in claimed]
-        mark = f"{_marks_of(folder)}/{broker or ALONE}"
+        own = f"{_marks_of(folder)}/{broker or ALONE}"
+        self._objects.delete(list(self._objects.keys(own)))  # of a sweep in the middle of which it was killed
         if not candidates:
-            self._objects.delete([mark])  # of a sweep in the middle of which it ended
             return 0
+        mark, began_s = f"{own}/{secrets.token_hex(NONCE_BYTES)}", self._now_s()
         self._objects.put({mark: b""})
         self._read_claims(folder, claims, claimed)
         unclaimed = [key for key in candidates if _id_of(key) not in claimed]
-        self._objects.delete(unclaimed)
+        deleted = 0
+        for at in range(0, len(unclaimed), DELETED_MAX):
+            if self._now_s() - began_s > SWEEP_S_MAX:
+                break
+            self._objects.delete(unclaimed[at : at + DELETED_MAX])
+            deleted += len(unclaimed[at : at + DELETED_MAX])
         self._objects.delete([mark])
-        return len(unclaimed)
+        return deleted
 
     def _read_claims(self, folder: str, seen: set[str], claimed: set[bytes]) -> None:
         """Add the ids in claims that were not `seen` before to `claimed`."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from airunner.client.cli.oninterrupt import answered
 from airunner.client.cli.worktree import uncommitted_in
 from airunner.client.treecapture import captured
-from airunner.client.treesubmission import submit_tree
+from airunner.client.treesubmission import prepare_tree, submit_tree
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.printable import one_line
@@ -45,7 +45,7 @@ async def submission_with_tree(client: Client, spec: JobSpec, include_ignored: S
         job = replace(spec, repository=capture.repository, commit=capture.commit)
         if capture.bundle is None:
             return partial(client.submit, job)
-        return partial(submit_tree, client, job, await client.prepare_tree(capture.bundle))
+        return partial(submit_tree, client, job, await prepare_tree(client, capture.bundle))
 
 
 async def with_tree(client: Client, spec: JobSpec, include_ignored: Sequence[str]) -> JobSpec:

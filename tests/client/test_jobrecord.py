@@ -10,6 +10,7 @@ import pytest
 
 from airunner.client.jobrecord import JobRecord, read_record, record_of, write_record
 from airunner.client.savedpieces import offer_save
+from airunner.client.uploading import ask_of, put_blobs
 from airunner.protocol.blobs import SavedWorkspace, Slice, packed, unpacked
 from airunner.protocol.errors import OperatorError
 from airunner.protocol.events import GitCloneEnd
@@ -71,7 +72,7 @@ async def test_a_record_has_the_save_in_which_its_job_begins(tmp_path: Path) -> 
     manifest = packed(encode(Manifest(("checkout",), tuple(files))))
     (tmp_path / "there").mkdir()
     async with brokered(blobs_in_memory()) as (_, client):
-        await client.put_blobs(bytes(16), [manifest, *pieces])
+        await put_blobs(ask_of(client), bytes(16), [manifest, *pieces])
         origin = await client.submit(command="true")
         await client.cancel(origin.id)
         saved = SavedWorkspace(job_id=origin.id, slices=(Slice(manifest.id, 0, len(unpacked(manifest))),))
@@ -88,7 +89,7 @@ async def test_a_record_has_the_save_in_which_its_job_begins(tmp_path: Path) -> 
         assert (await client.get(here.job_id)).state is JobState.CANCELLED
         assert here.slices == saved.slices
         wire.requests.clear()
-        await client.put_blobs(bytes(16), [manifest, *pieces])
+        await put_blobs(ask_of(client), bytes(16), [manifest, *pieces])
         assert wire.asked == ["HaveBlobs"], "all of it is there"
         (tmp_path / "torn").write_bytes(found.save.read_bytes()[:-1])
         with pytest.raises(OperatorError, match="is damaged"):

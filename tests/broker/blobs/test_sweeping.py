@@ -5,7 +5,7 @@ No blob is deleted that a job or a version of a cache needs, and none stays that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from random import Random
 
@@ -15,7 +15,7 @@ import pytest
 from airunner.broker.blobs.caches import CacheStore, Place, Saved, claims_in
 from airunner.broker.blobs.folders import ids_in
 from airunner.broker.blobs.objects import Objects
-from airunner.broker.blobs.store import BlobStore
+from airunner.broker.blobs.store import DEAD_S, SWEEP_S_MAX, BlobStore
 from airunner.protocol.blobs import Blob, Slice, packed
 from airunner.protocol.errors import BadRequest, Busy
 from airunner.protocol.names import JobName, RequestId
@@ -221,8 +221,63 @@ def test_a_sweep_that_ended_in_the_middle_is_mended_by_the_next() -> None:
     objects = InterleavedObjects(Interleaving(0))
     store = BlobStore(objects)
     store.put(TENANT, [BLOBS[0]])
-    objects.stored["t/sweeping/alone"] = b""
+    objects.stored["t/sweeping/alone/0"] = b""
     with pytest.raises(Busy):
         store.claim(TENANT, "job", RequestId(bytes(16)), [BLOBS[0].id])
     store.sweep(TENANT)
     assert store.claim(TENANT, "job", RequestId(bytes(16)), [BLOBS[0].id]) == ()
+
+
+class Killed(Exception):
+    """The broker was killed."""
+
+
+class Clocked(InterleavedObjects):
+    """Objects of brokers that have one clock, which `at_mark` moves once a sweep has written its mark, or ends it."""
+
+    def __init__(self) -> None:
+        super().__init__(Interleaving(0))
+        self.now_s = 0.0
+        self.at_mark = 0.0
+
+    def put(self, objects: Mapping[str, bytes]) -> None:
+        super().put(objects)
+        if any("/sweeping/" in key for key in objects):
+            self.now_s += self.at_mark
+            if not self.at_mark:
+                raise Killed
+
+    def broker(self) -> BlobStore:
+        return BlobStore(self, now_s=lambda: self.now_s)
+
+
+def test_the_mark_of_a_broker_that_was_killed_in_a_sweep_stops_others_for_a_while_only() -> None:
+    objects = Clocked()
+    killed, other = objects.broker(), objects.broker()
+    killed.put(TENANT, BLOBS[:1])
+    with pytest.raises(Killed):
+        killed.sweep(TENANT, "killed")
+    for late_s in (0.0, DEAD_S - 1):
+        objects.now_s = late_s
+        with pytest.raises(Busy):
+            other.claim(TENANT, "job", RequestId(bytes(16)), [BLOBS[0].id])
+    objects.now_s = DEAD_S
+    assert other.claim(TENANT, "job", RequestId(bytes(16)), [BLOBS[0].id]) == ()
+    killed.put(TENANT, BLOBS[1:2])
+    with pytest.raises(Killed):  # the next mark is a new one
+        killed.sweep(TENANT, "killed")
+    with pytest.raises(Busy):
+        other.claim(TENANT, "job", RequestId(bytes(16)), [BLOBS[0].id])
+    objects.at_mark = 1
+    assert killed.sweep(TENANT, "killed") == 1
+    assert not any("/sweeping/" in key for key in objects.stored), "its own next sweep removes it"
+
+
+def test_a_sweep_that_was_stopped_for_long_deletes_nothing() -> None:
+    objects = Clocked()
+    objects.broker().put(TENANT, BLOBS[:1])
+    objects.at_mark = SWEEP_S_MAX + 1
+    assert objects.broker().sweep(TENANT) == 0
+    objects.at_mark = SWEEP_S_MAX
+    assert objects.broker().sweep(TENANT) == 1
+    assert SWEEP_S_MAX < DEAD_S
