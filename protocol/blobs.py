@@ -13,6 +13,7 @@ Source of the hash: J. O'Connor et al., "BLAKE3: one function, fast everywhere",
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, NewType
 
 from blake3 import blake3
@@ -21,6 +22,7 @@ from msgspec import Meta, Struct
 from airunner.protocol.compression import decompressed_frame, frame_of
 from airunner.protocol.errors import BadRequest, Forged
 from airunner.protocol.names import JobName, Natural
+from airunner.protocol.plainframe import plain_blocks
 
 BlobId = NewType("BlobId", bytes)
 """BLAKE3 hash of a piece, 32 bytes."""
@@ -80,18 +82,27 @@ def blob_id(piece: bytes) -> BlobId:
     return BlobId(blake3(piece).digest())
 
 
-def packed(piece: bytes) -> Blob:
-    """Compress a piece to the blob that is sent and stored."""
+def packed(piece: bytes, known: BlobId | None = None) -> Blob:
+    """Compress a piece to the blob that is sent and stored; `known`: its hash, if the caller has it."""
     assert len(piece) <= PIECE_BYTES_MAX
-    return Blob(blob_id(piece), frame_of(piece))
+    return Blob(known or blob_id(piece), frame_of(piece))
 
 
 def unpacked(blob: Blob) -> bytes:
     """Decompress a blob to its piece. Raises `Forged`: it is broken, or has other content than its id says."""
+    return b"".join(checked(blob))
+
+
+def checked(blob: Blob) -> Sequence[bytes | memoryview]:
+    """Check a blob, and return its piece in parts: of what does not compress, no copy is made. Raises as `unpacked`."""
+    parts: Sequence[bytes | memoryview] = plain_blocks(blob.content, PIECE_BYTES_MAX)
     try:
-        piece = decompressed_frame(blob.content, PIECE_BYTES_MAX)
+        parts = parts or [decompressed_frame(blob.content, PIECE_BYTES_MAX)]
     except BadRequest as error:
         raise Forged(f"blob {blob.id.hex()[:16]}… is broken: {error.message}") from error
-    if blob_id(piece) != blob.id:
+    hashed = blake3()
+    for part in parts:
+        hashed.update(part)
+    if hashed.digest() != blob.id:
         raise Forged(f"blob {blob.id.hex()[:16]}… has other content than its id says")
-    return piece
+    return parts

@@ -14,6 +14,7 @@ import sys
 from typing import Final, cast
 
 from airunner.protocol.errors import BadRequest
+from airunner.protocol.plainframe import BLOCK_BYTES, plain_frame
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -23,8 +24,11 @@ else:
 BATCH_BYTES_MAX: Final = 524_288  # of an encoded batch, before it is compressed
 LEVEL: Final = 1  # the fastest: 1.5 GB/s or more of a build log, where level 3 takes twice as long for 10 % less
 MAGIC: Final = b"\x28\xb5\x2f\xfd"
+PROBED_BYTES: Final = 2_048  # of each block, which show whether it is worth while to compress all of it
+SHRUNK_SHARE: Final = 0.97  # of their size to which they have to shrink
 
 _compressor = zstd.ZstdCompressor(level=LEVEL)
+# one call makes a whole frame, in any thread
 
 
 def is_compressed(raw: bytes) -> bool:
@@ -39,8 +43,16 @@ def compressed(raw: bytes) -> bytes:
 
 
 def frame_of(raw: bytes) -> bytes:
-    """Compress bytes to one frame, also where that makes them longer; any thread may."""
-    return zstd.compress(raw, LEVEL)
+    """Compress bytes to one frame, or make a plain one of them if they hardly shrink; any thread may."""
+    return zstd.compress(raw, LEVEL) if _shrinks(raw) else plain_frame(raw)
+
+
+def _shrinks(raw: bytes) -> bool:
+    """Return whether bytes are few, or shrink as far as the beginnings of their blocks show."""
+    if len(raw) < BLOCK_BYTES:
+        return True
+    probe = b"".join([raw[at : at + PROBED_BYTES] for at in range(0, len(raw), BLOCK_BYTES)])
+    return len(compressed(probe)) < SHRUNK_SHARE * len(probe)
 
 
 def content_bytes(raw: bytes) -> int:

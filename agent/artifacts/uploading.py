@@ -8,7 +8,7 @@ the link carries, so that heartbeats behind them arrive in time; a piece is one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ from airunner.transport.heap import keep_freed_memory
 WINDOW_BYTES: Final = 16_777_216  # pieces of one window
 WINDOWS_MAX: Final = 2  # of an agent at a time: one is read while another is sent
 PUTS_MAX: Final = 4  # requests with blobs in flight at a time
+PACKED_BYTES: Final = 4_194_304  # blobs that are made of pieces at a time: soon sent, and their memory used again
 REFUSED_FIRST_MS: Final = 500  # longest first pause before a refused request is sent again; the bound then doubles
 REFUSED_LAST_MS: Final = 30_000  # longest pause of all
 SILENT_S: Final = 10.0  # without an answer, after which the log says that the broker is waited for
@@ -110,10 +111,10 @@ class Upload:
         missing = await self.claim(ids)
         lacking = [wanted[ids[place]] for place in missing]
         self.sent_bytes += sum(len(piece.content) for piece in lacking)
-        blobs = deque(await self._uplink.offload(lambda: [packed(piece.content) for piece in lacking]))
+        unsent = _Unsent(lacking, self._uplink)
         async with anyio.create_task_group() as group:
             for _ in range(PUTS_MAX):
-                group.start_soon(self._put, blobs)
+                group.start_soon(self._put, unsent)
 
     async def watch(self) -> None:
         """Say once that the broker is waited for, such as while its blob store is away; it may refuse and be silent."""
@@ -131,22 +132,19 @@ class Upload:
         except BadRequest as error:
             raise NoBlobs("this broker is too old to keep files of jobs") from error
 
-    async def _put(self, blobs: deque[Blob]) -> None:
+    async def _put(self, unsent: _Unsent) -> None:
         """Store blobs until none is left to take."""
-        while blobs:
-            batch = [blobs.popleft()]
-            while blobs and _bytes_of([*batch, blobs[0]]) <= self._uplink.channel.request_size.bytes_max:
-                batch.append(blobs.popleft())
+        while batch := await unsent.take():
             async with self._uplink.room(_bytes_of(batch)):
-                await self._send(batch, blobs)
+                await self._send(batch, unsent)
 
-    async def _send(self, batch: list[Blob], blobs: deque[Blob]) -> None:
-        """Store a batch; what the link does not carry any more goes back to `blobs`."""
+    async def _send(self, batch: list[Blob], unsent: _Unsent) -> None:
+        """Store a batch; what the link does not carry any more is sent later."""
         channel = self._uplink.channel
 
         def request() -> PutBlob:
             while len(batch) > 1 and _bytes_of(batch) > channel.request_size.bytes_max:
-                blobs.appendleft(batch.pop())
+                unsent.blobs.appendleft(batch.pop())
             return PutBlob(lease=self._lease, blobs=tuple(batch))
 
         await self._asked(lambda: channel.ask(request(), smaller=request))
@@ -169,6 +167,37 @@ class Upload:
         if not self._waits:
             self._say(f"{self._what} wait for the broker: {why}")
         self._waits = True
+
+
+class _Unsent:
+    """Unsent pieces of a window: the next few are packed in a thread, so that not all are in memory twice."""
+
+    def __init__(self, pieces: Iterable[Piece], uplink: Uplink) -> None:
+        self._pieces = deque(pieces)
+        self.blobs = deque[Blob]()  # of the pieces that came before
+        self._uplink = uplink
+        self._packing = anyio.Lock()
+
+    async def take(self) -> list[Blob]:
+        """Take the next blobs, as many as a request carries; none is left if there is none."""
+        async with self._packing:
+            if not self.blobs:
+                self.blobs.extend(await self._uplink.offload(self._packed))
+        batch: list[Blob] = []
+        while self.blobs and (
+            not batch or _bytes_of([*batch, self.blobs[0]]) <= self._uplink.channel.request_size.bytes_max
+        ):
+            batch.append(self.blobs.popleft())
+        return batch
+
+    def _packed(self) -> list[Blob]:
+        blobs: list[Blob] = []
+        size_bytes = 0
+        while self._pieces and size_bytes < PACKED_BYTES:
+            piece = self._pieces.popleft()
+            blobs.append(packed(piece.content, piece.id))
+            size_bytes += len(blobs[-1].content)
+        return blobs
 
 
 def _bytes_of(blobs: Sequence[Blob]) -> int:

@@ -23,7 +23,7 @@ from threading import Lock
 from typing import Final
 
 from airunner.agent.workspace.workspace import Offload
-from airunner.protocol.blobs import BLOB_BYTES_MAX, ID_BYTES, REQUEST_BYTES_MAX, Blob, unpacked
+from airunner.protocol.blobs import BLOB_BYTES_MAX, ID_BYTES, REQUEST_BYTES_MAX, Blob, checked
 from airunner.protocol.blobs import blob_id as hash_of
 from airunner.protocol.errors import Forged
 from airunner.protocol.replies import BlobsGot
@@ -56,7 +56,7 @@ class BlobCache:
         try:
             with path.open("rb") as file:
                 blob = Blob(blob_id, file.read(BLOB_BYTES_MAX + 1))
-            unpacked(blob)
+            checked(blob)
             os.utime(path)
         except (OSError, Forged):
             self._drop([name])

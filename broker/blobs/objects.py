@@ -8,21 +8,18 @@ Source: https://aws.amazon.com/s3/consistency/
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
-from airunner.protocol.errors import Busy, NoSpace
+from airunner.protocol.errors import Busy
 
 AWAY_RETRY_MS: Final = 1_000  # after which a request may be repeated when the objects cannot be reached
-_FULL: Final = ("No space left on device", "Disk quota exceeded")
 DELETED_MAX: Final = 1_000  # objects in one request to delete, as S3 takes them
 
 
@@ -55,23 +52,20 @@ class Objects(Protocol):
 
 
 class StoredObjects:
-    """Objects in a store of obstore; `folder`: the same as a folder of the disk, if it is one. For any thread.
+    """Objects in a store of obstore. For any thread.
 
     `lookups_max`: how many it looks up at a time, in threads of its own; 0: one after the other, in the caller's.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path | None = None, lookups_max: int = 0) -> None:
+    def __init__(self, store: ObjectStore, lookups_max: int = 0) -> None:
         self._store = store
-        self._folder = folder
         self._lookups = ThreadPoolExecutor(lookups_max, "blob-lookup") if lookups_max else None
 
     def put(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects, and sync them to the disk."""
+        """Write objects."""
         with _refusing():
             for key, content in objects.items():
                 obstore.put(self._store, key, content, use_multipart=False)
-            if self._folder is not None:
-                _sync([self._folder / key for key in objects])
 
     def get(self, key: str) -> bytes | None:
         """Read an object."""
@@ -114,7 +108,7 @@ class StoredObjects:
             for at in range(0, len(keys), DELETED_MAX):
                 try:
                     obstore.delete(self._store, keys[at : at + DELETED_MAX])
-                except FileNotFoundError:  # a disk says so, and goes no further
+                except FileNotFoundError:  # some say so, and go no further
                     self._delete_each(keys[at : at + DELETED_MAX])
 
     def _delete_each(self, keys: Sequence[str]) -> None:
@@ -123,24 +117,10 @@ class StoredObjects:
                 obstore.delete(self._store, key)
 
 
-def _sync(files: Sequence[Path]) -> None:
-    """Sync files and their folders to the disk."""
-    for path in [*files, *{path.parent for path in files}]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextmanager
 def _refusing() -> Generator[None]:
     """Translate failures of the store of objects to refusals."""
     try:
         yield
     except BaseError as error:
-        if any(word in str(error) for word in _FULL):
-            raise NoSpace("the broker's blob store is full: free space there") from error
         raise Busy("the broker's blob store does not answer", retry_ms=AWAY_RETRY_MS) from error
-    except OSError as error:
-        raise NoSpace(f"the broker's blob store cannot be written: {error.strerror}") from error

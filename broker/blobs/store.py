@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from airunner.broker.blobs.caches import CACHE_BYTES_MAX, CacheStore, claims_in
 from airunner.broker.blobs.folders import claims_of, folder_of, ids_in
-from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, blob_id, unpacked
+from airunner.protocol.blobs import REQUEST_BYTES_MAX, Blob, blob_id, checked
 from airunner.protocol.errors import Busy, NotFound
 from airunner.protocol.names import JobName, RequestId
 
@@ -101,7 +101,7 @@ class BlobStore:
     def put(self, tenant: str, blobs: Sequence[Blob]) -> None:
         """Store claimed blobs. Raises `Forged`: one has other content than its id says, and nothing is stored."""
         for blob in blobs:
-            unpacked(blob)
+            checked(blob)
         folder = folder_of(tenant)
         self._objects.put({_key_of(folder, blob.id): blob.content for blob in blobs})
 

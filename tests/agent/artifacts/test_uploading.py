@@ -10,9 +10,11 @@ import anyio
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from airunner.agent.artifacts import uploading
 from airunner.agent.artifacts.packing import Piece
-from airunner.agent.artifacts.uploading import PUTS_MAX, SILENT_S, Uplink, Upload
+from airunner.agent.artifacts.uploading import PACKED_BYTES, PUTS_MAX, SILENT_S, Uplink, Upload
 from airunner.agent.launcher.contract import LeaseEnded
+from airunner.protocol.blobs import Blob, BlobId, packed
 from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
 from airunner.protocol.replies import BlobsMissing, BlobsPut
 from airunner.protocol.requests import HaveBlobs, PutBlob
@@ -101,6 +103,25 @@ async def test_a_slow_link_carries_one_large_piece_at_a_time_of_all_attempts_tog
             assert len(link.flying) == 1
             await link.land()
     assert len(link.has) == 9
+
+
+async def test_few_pieces_of_a_window_are_in_memory_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[bytes]()
+
+    def noted(piece: bytes, known: BlobId | None = None) -> Blob:
+        made.append(piece)
+        return packed(piece, known)
+
+    monkeypatch.setattr(uploading, "packed", noted)
+    link = Link()
+    async with anyio.create_task_group() as group:
+        group.start_soon(upload(link).store, pieces(40, 512 * KIB))
+        await wait_all_tasks_blocked()
+        while link.flying:
+            ahead = len(made) - len(link.has) - len(link.flying)
+            assert ahead * 512 * KIB <= PACKED_BYTES + PUTS_MAX * 512 * KIB
+            await link.land()
+    assert len(link.has) == len(made) == 40
 
 
 async def test_what_a_link_does_not_carry_any_more_is_sent_later() -> None:
