@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from airunner.protocol.blobs import REQUEST_BYTES_MAX as BLOBS_BYTES_MAX
+
 REQUEST_BYTES_MIN: Final = 16_384  # two seconds on the slowest supported link, 8 KB/s
 REQUEST_BYTES_FIRST: Final = 32_768
 REQUEST_BYTES_MAX: Final = 1_048_576  # fits in one frame, together with the last batch, which may exceed it
@@ -27,6 +29,11 @@ class RequestSize:
 
     def __init__(self) -> None:
         self.bytes_max = REQUEST_BYTES_FIRST
+
+    @property
+    def blobs_bytes_max(self) -> int:
+        """How many bytes of blobs one request may move: two large ones, if the link carries the largest requests."""
+        return BLOBS_BYTES_MAX if self.bytes_max == REQUEST_BYTES_MAX else self.bytes_max
 
     def answered(self, size_bytes: int, took_ms: int) -> None:
         """Adjust the size after a request that moved `size_bytes`, either way, was answered in `took_ms`.

@@ -55,9 +55,7 @@ class Uplink:
     async def room(self, size_bytes: int) -> AsyncGenerator[None]:
         """Wait until so many bytes may be in flight too, or nothing is, and count them while the block runs."""
         async with self._gate:
-            while (
-                self._flying_bytes and self._flying_bytes + size_bytes > PUTS_MAX * self.channel.request_size.bytes_max
-            ):
+            while not self._has_room(size_bytes):
                 await self._landed.wait()
             self._flying_bytes += size_bytes
         try:
@@ -65,6 +63,10 @@ class Uplink:
         finally:
             self._flying_bytes -= size_bytes
             self._landed.ring()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        bytes_max = PUTS_MAX * self.channel.request_size.blobs_bytes_max
+        return not self._flying_bytes or self._flying_bytes + size_bytes <= bytes_max
 
     def backoff(self) -> Backoff:
         """Make the pauses of one request."""
@@ -143,7 +145,7 @@ class Upload:
         channel = self._uplink.channel
 
         def request() -> PutBlob:
-            while len(batch) > 1 and _bytes_of(batch) > channel.request_size.bytes_max:
+            while len(batch) > 1 and _bytes_of(batch) > channel.request_size.blobs_bytes_max:
                 unsent.blobs.appendleft(batch.pop())
             return PutBlob(lease=self._lease, blobs=tuple(batch))
 
@@ -180,13 +182,12 @@ class _Unsent:
 
     async def take(self) -> list[Blob]:
         """Take the next blobs, as many as a request carries; none is left if there is none."""
+        bytes_max = self._uplink.channel.request_size.blobs_bytes_max
         async with self._packing:
-            if not self.blobs:
+            if self._pieces and _bytes_of(self.blobs) < bytes_max:
                 self.blobs.extend(await self._uplink.offload(self._packed))
         batch: list[Blob] = []
-        while self.blobs and (
-            not batch or _bytes_of([*batch, self.blobs[0]]) <= self._uplink.channel.request_size.bytes_max
-        ):
+        while self.blobs and (not batch or _bytes_of([*batch, self.blobs[0]]) <= bytes_max):
             batch.append(self.blobs.popleft())
         return batch
 
@@ -200,5 +201,5 @@ class _Unsent:
         return blobs
 
 
-def _bytes_of(blobs: Sequence[Blob]) -> int:
+def _bytes_of(blobs: Iterable[Blob]) -> int:
     return sum(len(blob.content) for blob in blobs)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airunner.protocol.blobs import REQUEST_BYTES_MAX as BLOBS_BYTES_MAX
 from airunner.protocol.requestsize import (
     QUICK_MS,
     REQUEST_BYTES_FIRST,
@@ -25,6 +26,15 @@ def test_it_doubles_up_to_a_megabyte_while_answers_come_soon():
     assert sizes == [REQUEST_BYTES_FIRST << step for step in range(5)]
     size.answered(REQUEST_BYTES_MAX, 1)
     assert size.bytes_max == REQUEST_BYTES_MAX
+
+
+def test_only_a_link_that_carries_the_largest_requests_carries_two_large_pieces_in_one():
+    size = RequestSize()
+    assert size.blobs_bytes_max == size.bytes_max
+    size.bytes_max = REQUEST_BYTES_MAX
+    assert size.blobs_bytes_max == BLOBS_BYTES_MAX > REQUEST_BYTES_MAX
+    size.answered(BLOBS_BYTES_MAX, SLOW_MS)
+    assert size.blobs_bytes_max == REQUEST_BYTES_MAX // 2
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Pieces:
     def _ids_max(self) -> int:
         """Return how many blobs a request may ask for: as many as the link moves in a few seconds, by their mean."""
         mean_bytes = self._got_bytes // self._got if self._got else PIECE_BYTES_MAX
-        return min(IDS_MAX, max(1, self._source.request_size.bytes_max // max(1, mean_bytes)))
+        return min(IDS_MAX, max(1, self._source.request_size.blobs_bytes_max // max(1, mean_bytes)))
 
     def _request(self, ids: list[bytes]) -> _Request:
         request = _Request(ids)

@@ -15,10 +15,12 @@ from airunner.agent.artifacts.packing import Piece
 from airunner.agent.artifacts.uploading import PACKED_BYTES, PUTS_MAX, SILENT_S, Uplink, Upload
 from airunner.agent.launcher.contract import LeaseEnded
 from airunner.protocol.blobs import Blob, BlobId, packed
+from airunner.protocol.coding import encode
 from airunner.protocol.errors import BadRequest, Forged, NoBlobs, NotFound, PeerError, StaleToken
+from airunner.protocol.frames import BODY_BYTES_MAX
 from airunner.protocol.replies import BlobsMissing, BlobsPut
 from airunner.protocol.requests import HaveBlobs, PutBlob
-from airunner.protocol.requestsize import RequestSize
+from airunner.protocol.requestsize import REQUEST_BYTES_MAX, RequestSize
 from tests.agent.playing import inline
 from tests.broker.stage import LEASE
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
@@ -90,6 +92,18 @@ async def test_requests_are_as_large_as_the_link_carries_and_few_are_in_flight()
     assert max(sizes(link.sent)) <= 100 * KIB
     assert len(link.sent) <= 17
     assert len(link.has) == 64
+
+
+async def test_a_fast_link_carries_two_large_pieces_in_a_request_and_a_body_has_room_for_them() -> None:
+    link = Link()
+    link.holds = False
+    link.request_size.bytes_max = REQUEST_BYTES_MAX
+    await upload(link).store(pieces(6, 1_000_000))
+    assert [len(request.blobs) for request in link.sent] == [2, 2, 2]
+    assert all(len(encode(request)) <= BODY_BYTES_MAX for request in link.sent)
+    link.request_size.broken()
+    await upload(link).store(pieces(2, 1_000_000, 2))
+    assert [len(request.blobs) for request in link.sent[3:]] == [1, 1]
 
 
 async def test_a_slow_link_carries_one_large_piece_at_a_time_of_all_attempts_together() -> None:
