@@ -1,7 +1,8 @@
 """Manifest of a cache: its files, and of which slices of blobs each consists. Pure.
 
 A manifest is itself stored as blobs, and names all others that a version of the cache needs. Small files share pieces.
-When files change, the pieces of the others stay as they are; a piece of which little is in use is packed again.
+When files change, the pieces of the others stay as they are; a piece of which little is in use is packed again, and
+small ones once there are many.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from airunner.protocol.errors import Forged
 
 FILES_MAX: Final = 500_000  # files, folders and links of one cache
 DIGEST_BYTES: Final = 16
-_USED_MIN: Final = PIECE_BYTES_MAX // 2  # bytes of a piece in use: with less it is packed again
+ONE_PART: Final = 3  # numbers of the parts of a file that has one
+SMALL_MAX: Final = 8  # small pieces of a version: with more they are packed again into large ones
+_USED_MIN: Final = PIECE_BYTES_MAX // 2  # bytes of a piece that is not small
 _KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
@@ -138,12 +141,20 @@ class Known(Struct):
 
 
 def thin(manifest: Manifest, kept: Iterable[Entry]) -> frozenset[BlobId]:
-    """Return the blobs of which the files that are `kept` use little."""
-    used = Counter[int]()
+    """Return the blobs to pack again: those of which the files that are `kept` use little; small ones, if many are."""
+    used, extent = Counter[int](), Counter[int]()
     for entry in kept:
         for number, _, length in entry.triples:
             used[number] += length
-    return frozenset(BlobId(blob) for number, blob in enumerate(manifest.blobs) if used[number] < _USED_MIN)
+    for entry in manifest.entries:
+        for number, offset, length in entry.triples:
+            extent[number] = max(extent[number], offset + length)
+    found = {number for number in extent if used[number] * 2 < extent[number]}
+    shared = {entry.parts[0] for entry in manifest.entries if len(entry.parts) == ONE_PART}
+    small = {number for number in shared - found if extent[number] < _USED_MIN}
+    if len(small) > SMALL_MAX:
+        found |= small
+    return frozenset(BlobId(manifest.blobs[number]) for number in found)
 
 
 def made(key: str, platform: str, paths: tuple[str, ...], files: Iterable[tuple[Entry, tuple[Slice, ...]]]) -> Manifest:

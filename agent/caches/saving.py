@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -60,6 +60,22 @@ class Source(Struct):
             if last is not None and (entry.kind != stat.S_IFREG or changed_ns < self.began_ns)
         ]
 
+    def same(self, kept: Sequence[Entry]) -> list[Entry]:
+        """Return the small entries of the last version that are not `kept`, and have the content that they had."""
+        if self.last is None:
+            return []
+        sized = {(last.place, last.path, last.size_bytes): last for last in self.last.entries if last.digest}
+        for entry in kept:
+            sized.pop((entry.place, entry.path, entry.size_bytes), None)
+        found: list[Entry] = []
+        with Folders(self.folder) as folders:
+            for entry in self.scan.entries:
+                last = sized.get((entry.place, entry.path, entry.size_bytes))
+                if last is not None:
+                    content = next(folders.chunks(entry), b"")
+                    found += [last] if blake3(content).digest(DIGEST_BYTES) == last.digest else []
+        return found
+
 
 async def save(source: Source, uplink: Uplink, upload: Upload, put: Put) -> Manifest | None:
     """Save a version, and return its manifest; None: it is the last one.
@@ -73,7 +89,8 @@ async def save(source: Source, uplink: Uplink, upload: Upload, put: Put) -> Mani
         return None
     bad = frozenset[BlobId]()
     if last is not None:
-        bad = thin(last, kept)
+        same = await offload(lambda: source.same(kept))
+        bad = thin(last, [*kept, *same])
         good = [BlobId(blob) for blob in last.blobs if blob not in bad]
         for start in range(0, len(good), IDS_MAX):
             some = good[start : start + IDS_MAX]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from airunner.agent.caches.manifest import Entry
+from airunner.agent.caches.manifest import ONE_PART, Entry
 from airunner.agent.caches.scanning import Folders
 from airunner.agent.workspace.jobuser import JobUser
 
@@ -41,12 +41,12 @@ class Writer:
         for entry in entries:
             if entry.kind == stat.S_IFDIR:
                 os.mkdir(self._place(entry), _FOLDER_MODE)  # noqa: PTH102 - bytes
-            elif entry.kind == stat.S_IFREG and len(entry.parts) != _ONE:
+            elif entry.kind == stat.S_IFREG and len(entry.parts) != ONE_PART:
                 os.close(os.open(self._place(entry), _NEW, _DRAFT_MODE))
 
     def write(self, entry: Entry, at: int, content: bytes | memoryview) -> None:
         """Write a part of a file, or all of it if it has only one."""
-        whole = len(entry.parts) == _ONE
+        whole = len(entry.parts) == ONE_PART
         descriptor = os.open(self._place(entry), _NEW if whole else _OLD, _DRAFT_MODE)
         try:
             while content:
@@ -91,7 +91,7 @@ class Writer:
                     os.chown(place, self._user.uid, self._user.gid, follow_symlinks=False)
                 os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
         for entry in reversed(entries):
-            if entry.kind == stat.S_IFDIR or (entry.kind == stat.S_IFREG and len(entry.parts) != _ONE):
+            if entry.kind == stat.S_IFDIR or (entry.kind == stat.S_IFREG and len(entry.parts) != ONE_PART):
                 descriptor = os.open(self._place(entry), _READ)
                 try:
                     self._set(descriptor, entry)
@@ -106,9 +106,6 @@ class Writer:
 
     def _place(self, entry: Entry) -> bytes:
         return b"%s/%d/%s" % (self._folder, entry.place, entry.path)
-
-
-_ONE: Final = 3  # numbers of an entry's parts, if it has one part
 
 
 def copy(entries: Sequence[Entry], source: Path, writer: Writer) -> None:

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from airunner.agent.caches.fetching import fetch, manifest_of
-from airunner.agent.caches.manifest import Entry, Manifest, decoded, encoded
+from airunner.agent.caches.manifest import SMALL_MAX, Entry, Manifest, decoded, encoded
 from airunner.agent.caches.scanning import Folders, scan
 from airunner.agent.caches.writing import Writer, copy
 from airunner.certs.secretfile import make_folder
@@ -178,6 +178,25 @@ async def test_a_file_that_was_touched_since_the_job_began_is_read_again(folder:
     (tmp_path / "to/1/inner").chmod(0o755)
 
 
+async def test_a_small_cache_of_which_a_job_touches_all_is_not_sent_again(tmp_path: Path) -> None:
+    """As ccache sets the times of what it uses, and notes how often in a file."""
+    broker, folder = Broker(), tmp_path / "version"
+    (folder / "0").mkdir(parents=True)
+    for number in range(10):
+        (folder / f"0/{number}").write_bytes(Random(number).randbytes(6_000))
+    last, _ = await broker.save(folder, PATHS[:1])
+    for run in range(SMALL_MAX // 2):
+        for file in (folder / "0").iterdir():
+            os.utime(file, ns=(run, run))
+        (folder / "0/0").chmod(0o640 + run % 2)
+        (folder / "0/counts").write_bytes(b"%d" % run)
+        last, sent = await broker.save(folder, PATHS[:1], last, began_ns=0)
+        assert last is not None
+        assert sent - len(encoded(last)) == 1
+    await restored(broker, tmp_path / "to")
+    assert looks(tmp_path / "to/0") == looks(folder / "0")
+
+
 async def test_pieces_of_which_little_is_in_use_are_packed_again(tmp_path: Path) -> None:
     broker, folder = Broker(), tmp_path / "version"
     (folder / "0").mkdir(parents=True)
@@ -188,7 +207,7 @@ async def test_pieces_of_which_little_is_in_use_are_packed_again(tmp_path: Path)
             (folder / f"0/{number - 15}").unlink()
         last, _ = await broker.save(folder, PATHS[:1], last)
         assert last is not None
-        assert len(last.blobs) <= 5
+        assert len(last.blobs) <= SMALL_MAX + 2
     await restored(broker, tmp_path / "to")
     assert looks(tmp_path / "to/0").keys() == {".", *(str(number) for number in range(45, 60))}
 
