@@ -99,24 +99,25 @@ class Upload:
         self._asking = 0  # requests that are not answered
         self._since_s = 0.0  # when the broker last answered one, or the first of these was sent
 
-    async def store(self, pieces: Sequence[Piece]) -> None:
-        """Store pieces; those that another call has taken are left to it.
+    async def store(self, pieces: Sequence[Piece], also: Sequence[BlobId] = ()) -> set[BlobId]:
+        """Store pieces; those that another call has taken are left to it. Claim others too; return what lacks of these.
 
         It waits as long as the broker has no room. Raises, alone or in a group: `LeaseEnded`; `NoBlobs`: the
         broker keeps no blobs; `PeerError`: it refuses them.
         """
         wanted = {piece.id: piece for piece in pieces if piece.id not in self._taken}
-        if not wanted:
-            return
+        ids = (*wanted, *(other for other in also if other not in wanted))
+        if not ids:
+            return set()
         self._taken |= wanted.keys()
-        ids = tuple(wanted)
-        missing = await self.claim(ids)
-        lacking = [wanted[ids[place]] for place in missing]
+        missing = {ids[place] for place in await self.claim(ids)}
+        lacking = [piece for piece in wanted.values() if piece.id in missing]
         self.sent_bytes += sum(len(piece.content) for piece in lacking)
         unsent = _Unsent(lacking, self._uplink)
         async with anyio.create_task_group() as group:
             for _ in range(PUTS_MAX):
                 group.start_soon(self._put, unsent)
+        return missing - wanted.keys()
 
     async def watch(self) -> None:
         """Say once that the broker is waited for, such as while its blob store is away; it may refuse and be silent."""

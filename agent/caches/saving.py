@@ -20,18 +20,27 @@ from msgspec.structs import replace
 
 from airunner.agent.artifacts.flow import Flow
 from airunner.agent.artifacts.packing import Packed, Piece, pack
-from airunner.agent.artifacts.uploading import Uplink, Upload
+from airunner.agent.artifacts.uploading import WINDOW_BYTES, Uplink, Upload
 from airunner.agent.caches.manifest import DIGEST_BYTES, Entry, Known, Manifest, encoded, made, thin
 from airunner.agent.caches.scanning import Folders, Scan
 from airunner.protocol.blobs import IDS_MAX, PIECE_BYTES_MAX, BlobId, Slice
 from airunner.protocol.caches import CACHE_IDS_MAX, INDEX_MAX
 
 PLATFORM: Final = f"{platform.system()} {platform.machine()}"
+ALSO_MAX: Final = IDS_MAX - 256  # blobs of the last version that are claimed in one request with new ones
 Put = Callable[[tuple[Slice, ...], bytes, int], Awaitable[object]]
 
 
 class TooLarge(Exception):
     """More blobs than a version may have; the message says so."""
+
+
+class _Lost(Exception):
+    """Blobs of the last version that the broker lacks."""
+
+    def __init__(self, ids: set[BlobId]) -> None:
+        super().__init__()
+        self.ids = ids
 
 
 class Source(Struct):
@@ -82,31 +91,67 @@ async def save(source: Source, uplink: Uplink, upload: Upload, put: Put) -> Mani
 
     Raises, alone or in a group: `TooLarge`; `OSError`; `PeerError`: the broker refuses; `LeaseEnded`.
     """
-    offload = uplink.offload
-    kept = await offload(source.kept)
+    kept = await uplink.offload(source.kept)
     last = source.last
-    if last is not None and last.key == source.key and len(kept) == len(last.entries) == len(source.scan.entries):
+    if last is None:
+        return await _save(source, uplink, upload, put, set(), Known.of(None), ())
+    if last.key == source.key and len(kept) == len(last.entries) == len(source.scan.entries):
         return None
-    bad = frozenset[BlobId]()
-    if last is not None:
-        same = await offload(lambda: source.same(kept))
-        bad = thin(last, [*kept, *same])
-        good = [BlobId(blob) for blob in last.blobs if blob not in bad]
-        for start in range(0, len(good), IDS_MAX):
-            some = good[start : start + IDS_MAX]
-            bad |= {some[place] for place in await upload.claim(tuple(some))}
-    version = _Version(source, {entry.state for entry in kept}, Known.of(last, bad))
+    states = {entry.state for entry in kept}
+    bad = thin(last, [*kept, *await uplink.offload(lambda: source.same(kept))])
+    good = [BlobId(blob) for blob in last.blobs if blob not in bad]
+    if len(good) <= ALSO_MAX:
+        try:
+            return await _save(source, uplink, upload, put, states, Known.of(last, bad), good)
+        except _Lost as lost:
+            bad |= lost.ids
+            good = [blob for blob in good if blob not in lost.ids]
+    for start in range(0, len(good), IDS_MAX):
+        some = good[start : start + IDS_MAX]
+        bad |= {some[place] for place in await upload.claim(tuple(some))}
+    return await _save(source, uplink, upload, put, states, Known.of(last, bad), ())
+
+
+async def _save(
+    source: Source,
+    uplink: Uplink,
+    upload: Upload,
+    put: Put,
+    kept: set[tuple[object, ...]],
+    known: Known,
+    also: Sequence[BlobId],
+) -> Manifest:
+    """Send what is not `known`, then the manifest. Raises as `save`; `_Lost`: the broker lacks some of `also`."""
+    offload = uplink.offload
+    version = _Version(source, kept, known)
+    pieces: list[Piece] = []
     with Folders(source.folder) as folders:
-        await Flow(uplink, pack(version.read(folders)), upload, version.note).run()
-    manifest = await offload(version.manifest)
-    content = await offload(lambda: encoded(manifest))
-    pieces = [Piece.of(content[at : at + PIECE_BYTES_MAX]) for at in range(0, len(content), PIECE_BYTES_MAX)]
-    if len(pieces) > INDEX_MAX or len(manifest.blobs) > CACHE_IDS_MAX:
+        packed = pack(version.read(folders))
+        if version.size_bytes <= WINDOW_BYTES:  # all is sent at once: each request takes longer than so little reading
+            async with uplink.turns:
+                for item in await offload(lambda: list(packed)):
+                    if isinstance(item, Piece):
+                        pieces.append(item)
+                    else:
+                        await version.note(item)
+                return await _put(version, uplink, upload, put, pieces, also)
+        await Flow(uplink, packed, upload, version.note).run()
+    return await _put(version, uplink, upload, put, pieces, also)
+
+
+async def _put(
+    version: _Version, uplink: Uplink, upload: Upload, put: Put, pieces: list[Piece], also: Sequence[BlobId]
+) -> Manifest:
+    """Send the last pieces and the manifest. Raises as `_save`."""
+    manifest = await uplink.offload(version.manifest)
+    content = await uplink.offload(lambda: encoded(manifest))
+    index = [Piece.of(content[at : at + PIECE_BYTES_MAX]) for at in range(0, len(content), PIECE_BYTES_MAX)]
+    if len(index) > INDEX_MAX or len(manifest.blobs) > CACHE_IDS_MAX:
         raise TooLarge(f"it has more than {CACHE_IDS_MAX:,} pieces: cache less, or split it into several")
-    await upload.store(pieces)
-    await put(
-        tuple(Slice(piece.id, 0, len(piece.content)) for piece in pieces), b"".join(manifest.blobs), manifest.size_bytes
-    )
+    if lost := await upload.store([*pieces, *index], also):
+        raise _Lost(lost)
+    slices = tuple(Slice(piece.id, 0, len(piece.content)) for piece in index)
+    await put(slices, b"".join(manifest.blobs), manifest.size_bytes)
     return manifest
 
 
@@ -139,6 +184,12 @@ class _Version:
                     continue
             self._entries[number] = replace(self._entries[number], digest=last.digest)
             self._slices[number] = self._known.slices(last)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files that are read."""
+        here = self._kept & self._known.by_state.keys()
+        return sum(entry.size_bytes for entry in self._entries if entry.state not in here)
 
     async def note(self, packed: Packed[int]) -> None:
         """Note the slices of a chunk that is stored."""

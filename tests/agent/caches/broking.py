@@ -29,10 +29,12 @@ class Broker:
         self.request_size = RequestSize()
         self.blobs: dict[BlobId, Blob] = {}
         self.claimed: set[bytes] = set()
+        self.asked: list[str] = []  # the kinds of requests
         self.put: list[tuple[tuple[Slice, ...], bytes, int]] = []
 
     async def ask(self, request: HaveBlobs | PutBlob, smaller: object = None) -> Any:
         del smaller
+        self.asked.append(type(request).__name__)
         if isinstance(request, PutBlob):
             self.blobs |= {BlobId(blob.id): blob for blob in request.blobs}
             return BlobsPut()

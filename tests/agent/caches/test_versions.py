@@ -190,9 +190,11 @@ async def test_a_small_cache_of_which_a_job_touches_all_is_not_sent_again(tmp_pa
             os.utime(file, ns=(run, run))
         (folder / "0/0").chmod(0o640 + run % 2)
         (folder / "0/counts").write_bytes(b"%d" % run)
+        broker.asked.clear()
         last, sent = await broker.save(folder, PATHS[:1], last, began_ns=0)
         assert last is not None
         assert sent - len(encoded(last)) == 1
+        assert broker.asked == ["HaveBlobs", "PutBlob"], "what is little travels together, and then the version is put"
     await restored(broker, tmp_path / "to")
     assert looks(tmp_path / "to/0") == looks(folder / "0")
 
