@@ -294,7 +294,8 @@ class Attempt:
         )
         source = convert(spec, Source, from_attributes=True)
         if spec.tree is not None:
-            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, self._broker.blobs))
+            blobs = self._broker.blobs(self._supervisor.say)
+            source = replace(source, bundle=await fetch_tree(spec.tree, self._workspace, blobs))
         mirrors = self._surroundings.mirrors
         mirror = await self._borrowed.enter_async_context(mirrors.borrowed(spec.repository)) if mirrors else None
         commit = await check_out(

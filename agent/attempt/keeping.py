@@ -47,7 +47,7 @@ class Keeping:
             return
         began_s = anyio.current_time()
         try:
-            manifest = await restore(self._continues.slices, self._workspace, self._uplink)
+            manifest = await restore(self._continues.slices, self._workspace, self._uplink, self._say)
         except NotRestored as failed:
             raise CheckoutFailed(f"the workspace of job {self._continues.job_id} is not restored: {failed}") from failed
         except OSError as error:

@@ -174,10 +174,9 @@ class Slot(Struct, frozen=True):
         self.publisher.open(outbox)
         return Recorder(batcher, outbox, OutputLimit(self.plan.log_bytes_max))
 
-    @property
-    def _blobs(self) -> Source:
-        """Source of blobs: the broker, through the agent's cache, if it has one."""
-        cache, broker = self.surroundings.blobs, BrokersBlobs(self.uplink)
+    def _blobs(self, say: Callable[[str], None]) -> Source:
+        """Make a source of blobs: the broker, through the agent's cache; `say` gets a line if it waits."""
+        cache, broker = self.surroundings.blobs, BrokersBlobs(self.uplink, say)
         return broker if cache is None else CachedBlobs(cache, self.plan.tenant, broker, self.surroundings.offload)
 
     async def _perform(self, attempted: _Attempted, recorder: Recorder, workspace: Workspace) -> None:

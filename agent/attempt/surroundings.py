@@ -28,7 +28,7 @@ class BrokerPort(NamedTuple):
     """Broker port: what an attempt asks the broker for, besides publishing its events."""
 
     read_stdin: Callable[[JobLease], Awaitable[bytes]]
-    blobs: Source  # through the agent's cache, if it has one
+    blobs: Callable[[Callable[[str], None]], Source]  # through the agent's cache; gets what writes into the log
     uplink: Uplink
     tenant: str  # to which the agent, and each of its jobs, belongs
 

@@ -16,7 +16,6 @@ from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
-from msgspec import Struct
 
 from airunner.agent.artifacts.tree import Tree
 from airunner.agent.artifacts.uploading import FINAL, Uplink
@@ -40,30 +39,43 @@ class NotRestored(Exception):
     """A save could not be restored; the message says why."""
 
 
-class BrokersBlobs(Struct, frozen=True):
-    """Blobs of the broker, over the uplink: a request that the broker refuses for now is repeated."""
+class BrokersBlobs:
+    """Source of the broker's blobs over the uplink: what it refuses for now is repeated; `say` gets one line then."""
 
-    uplink: Uplink
+    def __init__(self, uplink: Uplink, say: Callable[[str], None]) -> None:
+        self._uplink = uplink
+        self._say = say
+        self._said = False
 
     @property
     def request_size(self) -> RequestSize:
         """How much a request may move."""
-        return self.uplink.channel.request_size
+        return self._uplink.channel.request_size
 
     async def ask(self, request: GetBlob, *, smaller: Callable[[], GetBlob] | None = None) -> BlobsGot:
         """Get blobs. Raises the refusals in `FINAL`."""
-        channel, newest = self.uplink.channel, smaller or (lambda: request)
+        channel, newest = self._uplink.channel, smaller or (lambda: request)
         return await retry(
-            lambda: channel.ask(newest(), smaller=smaller), self.uplink.backoff(), lambda _: None, final=FINAL
+            lambda: channel.ask(newest(), smaller=smaller), self._uplink.backoff(), self._refused, final=FINAL
         )
 
+    def _refused(self, error: PeerError) -> None:
+        if not self._said:
+            self._say(f"files wait for the broker: {error.message}")
+        self._said = True
 
-async def restore(slices: Sequence[Slice], workspace: Workspace, uplink: Uplink) -> Manifest:
-    """Restore the save of a manifest with these slices, and return the manifest. Raises `NotRestored`, `OSError`."""
+
+async def restore(
+    slices: Sequence[Slice], workspace: Workspace, uplink: Uplink, say: Callable[[str], None]
+) -> Manifest:
+    """Restore the save of a manifest with these slices, and return the manifest; `say` gets a line if it waits.
+
+    Raises `NotRestored`, `OSError`.
+    """
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
         try:
-            return await _Restoring(workspace, uplink, group).run(slices)
+            return await _Restoring(workspace, uplink, group, say).run(slices)
         except (PeerError, OperatorError, OSError) as error:
             failure = error
         finally:
@@ -78,10 +90,11 @@ async def restore(slices: Sequence[Slice], workspace: Workspace, uplink: Uplink)
 class _Restoring:
     """Restoring of one save; `group` sends the requests."""
 
-    def __init__(self, workspace: Workspace, uplink: Uplink, group: TaskGroup) -> None:
+    def __init__(self, workspace: Workspace, uplink: Uplink, group: TaskGroup, say: Callable[[str], None]) -> None:
         self._workspace = workspace
         self._uplink = uplink
         self._group = group
+        self._source = BrokersBlobs(uplink, say)
 
     async def run(self, slices: Sequence[Slice]) -> Manifest:
         """Restore the save. Raises `PeerError`, `OperatorError`, `OSError`."""
@@ -104,7 +117,7 @@ class _Restoring:
         return manifest
 
     async def _contents(self, slices: Sequence[Slice]) -> AsyncGenerator[bytes]:
-        pieces = Pieces(BrokersBlobs(self._uplink), self._group, slices)
+        pieces = Pieces(self._source, self._group, slices)
         for _ in slices:
             yield await pieces.next_content()
 

@@ -97,8 +97,10 @@ async def _continuing(
         raise OperatorError(message, exit_code=EXIT_WRONG_STATE)
     past = Past.of([event async for event in client.replay(job_id, kinds=KINDS)])
     if not past.kept:
-        message = f"job {job_id} has saved no workspace: submit with --keep PATH what is to be continued"
-        raise OperatorError(message, exit_code=EXIT_WRONG_STATE)
+        mend = "submit with --keep PATH what is to be continued"
+        if origin.spec.keep:
+            mend = f"it did not get so far, or `airunner logs {job_id} --kind PROCESS_ERROR` says why"
+        raise OperatorError(f"job {job_id} has saved no workspace: {mend}", exit_code=EXIT_WRONG_STATE)
     base = taken_over(origin.spec, CONTINUED, past.kept_commit, os.environ)
     spec, _ = requested_job(console, ctx, words, None, options, tree=True, base=base)
     require_shown(job_id, spec)

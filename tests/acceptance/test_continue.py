@@ -87,4 +87,7 @@ def test_the_last_save_is_there_on_another_agent_though_the_first_was_killed(clu
     for record in ("@last", file):
         here = cluster.airunner("run", "--quiet", "--job", record, "--", "sh", "-c", "cat out/step; ls -A ~/.state")
         assert (here.returncode, here.stdout) == (0, b"second\nhere\n"), here.stderr
-    assert "has saved no workspace" in refused(cluster, submitted(cluster, "--queue", "other", "--", "true"))
+    assert "submit with --keep PATH" in refused(cluster, submitted(cluster, "--queue", "other", "--", "true"))
+    never = submitted(cluster, "--queue", "nobody", "--keep", ".", "--", "true")
+    cluster.airunner("cancel", never)
+    assert "has saved no workspace: it did not get so far, or `airunner logs" in refused(cluster, never)

@@ -6,27 +6,35 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
 
 from airunner.agent.artifacts.tree import Tree
+from airunner.agent.artifacts.uploading import Uplink
+from airunner.agent.launcher.offloading import offload
 from airunner.agent.saves import looking
-from airunner.agent.saves.restoring import clear
+from airunner.agent.saves.restoring import BrokersBlobs, clear
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
 from airunner.broker.blobs.store import BlobStore
 from airunner.broker.searcher import run_here
 from airunner.protocol.blobs import PIECE_BYTES_MAX, SavedWorkspace, Slice, packed, unpacked
-from airunner.protocol.errors import Forged, NoSpace
+from airunner.protocol.errors import Forged, NoSpace, Unauthenticated
 from airunner.protocol.events import Event, GitCloneError, Kept, ProcessError
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.names import JobId
-from airunner.protocol.requests import PutBlob
+from airunner.protocol.replies import BlobsGot
+from airunner.protocol.requests import GetBlob, PutBlob
+from airunner.protocol.requestsize import RequestSize
 from airunner.protocol.savemanifest import Entry, Manifest, decode, encode, places_of
 from tests.agent.playing import PlayedProcess, Stage, staged
 from tests.virtualtime import virtual_clock  # noqa: F401 - a fixture
+
+if TYPE_CHECKING:
+    from airunner.transport.channel import Channel
 
 TENANT = "default"
 VIRTUAL_S = 3_600.0
@@ -313,3 +321,26 @@ def test_paths_below_others_are_kept_once() -> None:
     assert places_of([".", "a"]) == ("checkout",)
     with pytest.raises(Forged):
         decode(encode(Manifest(("x",), ()))[:-1])
+
+
+class Away:
+    """A channel to a broker that refuses the first requests for blobs."""
+
+    request_size = RequestSize()
+
+    def __init__(self, refusals: int) -> None:
+        self._refusals = refusals
+
+    async def ask(self, request: GetBlob, **_: object) -> BlobsGot:
+        self._refusals -= 1
+        if self._refusals >= 0:
+            raise Unauthenticated("the token has expired")
+        return BlobsGot(blobs=tuple(packed(b"piece") for _ in request.ids))
+
+
+async def test_the_log_says_once_that_files_wait_for_the_broker() -> None:
+    said: list[str] = []
+    blobs = BrokersBlobs(Uplink(cast("Channel", Away(3)), offload, float), said.append)
+    for _ in range(2):
+        assert len((await blobs.ask(GetBlob(ids=(packed(b"piece").id,)))).blobs) == 1
+    assert said == ["files wait for the broker: the token has expired"]
