@@ -21,41 +21,24 @@ from coverage import Coverage
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 CLUSTERS: Final = "tests/acceptance"
-BROWSER: Final = "tests/browser"
-"""Tests of pages in Chromium, a lane of their own: what takes long there is Chromium, which is not measured."""
 RUNNING_MAX: Final = 4  # lanes at a time: with more, two cores are too busy for tests of deadlines
 BREAKING: Final = ("tests/simulation", "tests/fuzz", f"{CLUSTERS}/test_chaos.py", f"{CLUSTERS}/test_chaos_ha.py")
-"""Tests that break processes, real or simulated ones: they run without coverage."""
+"""Tests that break processes, real or simulated ones."""
 BOUNDS: Final = {"protocol": 100, "certs": 90, "transport": 90, "broker": 90, "agent": 90, "client": 90, "airunner": 90}
 """Required coverage of each part, in percent of lines and branches."""
-COVERED_LAWS: Final = "18-3-brokers or fake-3-brokers"
-"""Laws of three brokers that run without coverage: they cover the lines of those of one broker."""
-EMULATED_LAWS: Final = "dynoxide-1-brokers or dynoxide-3-brokers or ministack-1-brokers or ministack-3-brokers"
-"""Combinations of emulators of AWS and brokers whose laws run without coverage: those on the fake cover their lines."""
-EMULATED: Final = (
-    *(f"tests/aws/test_{name}.py" for name in ("events", "iam", "kills", "moto", "queues", "schedules", "stack", "up")),
-    "tests/broker/aws/test_delays.py",
-    "tests/broker/aws/test_faults.py",
-)
-"""Other tests of AWS that run without coverage: they start real brokers and emulators, or brokers on virtual time."""
-STORES: Final = ("tests/aws", "tests/broker/aws", "tests/broker/store", "tests/conformance", "tests/postgresql")
-"""Tests of stores and their servers, which run beside those of other parts: together these two take longest."""
-PROPERTIES: Final = (
-    "tests/agent/output/test_encodings.py",
-    "tests/broker/store/postgres/test_access.py",
-    "tests/broker/store/test_content.py",
+AWS: Final = (
+    "tests/aws",
+    "tests/broker/aws",
+    "tests/broker/store/dynamodb",
+    "tests/conformance/test_dynamodb.py",
     "tests/broker/store/test_largest.py",
-    "tests/broker/store/test_portions.py",
-    "tests/broker/test_waiting_work.py",
-    "tests/client/test_logcheck.py::test_a_true_log_is_never_accused",
-    "tests/client/web/pages/test_hostile.py",
-    "tests/client/web/test_hostile.py",
-    "tests/client/web/test_hostile_routes.py",
-    "tests/conformance/test_batches.py",
-    "tests/conformance/test_dicts.py",
-    *(f"tests/postgresql/test_{name}.py" for name in ("interleavings", "operating", "plans", "serving", "standby")),
 )
-"""Tests of many examples, or of servers, that run without coverage: they cover the lines of a few of them."""
+"""Tests that start emulators of AWS, which take seconds to start."""
+STORES: Final = ("tests/broker/store", "tests/conformance", "tests/postgresql")
+"""Tests of stores, and of PostgreSQL's servers."""
+AGENTS: Final = ("tests/agent", "tests/certs", "tests/transport")
+BROWSER: Final = "tests/browser"
+"""Tests of pages in Chromium, a lane of their own: what takes long there is Chromium."""
 SCALED: Final = "test_from_none_to_five_agents_and_back_for_fifty_jobs"
 COMMANDS: Final = (
     *(
@@ -65,7 +48,7 @@ COMMANDS: Final = (
     *(f"{CLUSTERS}/test_scale_{name}.py::{SCALED}" for name in ("kubernetes", "slurm")),
 )
 """Acceptance tests that are measured, because they run commands that no other test runs. The other acceptance tests are
-not: a measured process takes nearly twice as long, and they start some hundreds."""
+not: they start some thousand processes, and each takes five times as long to start if it is measured."""
 STARTED: Final = tuple(
     f"{CLUSTERS}/test_{name}.py"
     for name in ("agents", "backup", "main_job", "scale_kubernetes", "scale_slurm", "views")
@@ -73,6 +56,8 @@ STARTED: Final = tuple(
 """Acceptance tests that run beside the other ones, which together take longest."""
 RULES: Final = tuple(f"tests/test_{name}.py" for name in ("bench", "deploy", "deploy_ha", "packages", "tidy"))
 """Tests of files that are no part of the product."""
+APART: Final = (CLUSTERS, BROWSER, *BREAKING, *AWS, *STORES, *AGENTS, *RULES)
+"""Tests of other lanes than `parts`."""
 
 
 def coverage(*arguments: str) -> int:
@@ -81,38 +66,22 @@ def coverage(*arguments: str) -> int:
 
 
 def lanes(options: Sequence[str]) -> dict[str, list[str]]:
-    """Return the commands that together run all tests, the longest first: some run at the same time, as many wait."""
+    """Return the commands that together run all tests, the longest first: some run at the same time, as many wait.
+
+    Measured lanes leave out the tests that are marked `unmeasured` (tests/conftest.py).
+    """
     bare = [sys.executable, "-m", "pytest", "-q", *options]
     measuring = [sys.executable, "-m", "coverage", "run", *bare[1:]]
     return {
-        "parts": [
-            *measuring,
-            *("-k", f"not ({COVERED_LAWS} or {EMULATED_LAWS})"),
-            *_without(CLUSTERS, BROWSER, *PROPERTIES, *BREAKING, *STORES, *RULES),
-        ],
-        "stores": [
-            *measuring,
-            *("-k", f"not ({COVERED_LAWS} or {EMULATED_LAWS})"),
-            *STORES,
-            *_without(*PROPERTIES, *EMULATED),
-        ],
-        "commands": [*measuring, *COMMANDS],
         "clusters": [*bare, CLUSTERS, *_without(*COMMANDS, *STARTED, *BREAKING)],
         "breaking": [*bare, *BREAKING],
-        "started": [*bare, *STARTED, *RULES, *(f"--deselect={test}" for test in COMMANDS if "::" in test)],
-        "examples": [*bare, *PROPERTIES],
-        "aws": [
-            *bare,
-            *("-k", "not fake"),
-            "tests/conformance/test_dynamodb.py",
-            *EMULATED,
-        ],
+        "parts": [*measuring, *_without(*APART)],
+        "aws": [*measuring, *AWS],
+        "agents": [*measuring, *AGENTS],
+        "stores": [*measuring, *STORES, *_without(*AWS)],
+        "commands": [*measuring, *COMMANDS],
         "browser": [*bare, BROWSER],
-        "laws": [
-            *bare,
-            *("-k", COVERED_LAWS),
-            *(f"tests/conformance/test_{name}.py" for name in ("dynamodb", "postgres")),
-        ],
+        "started": [*bare, *STARTED, *RULES, *(f"--deselect={test}" for test in COMMANDS if "::" in test)],
     }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from hypothesis import settings
@@ -13,6 +17,7 @@ from tests.aws.recorder import Recorder, brokers_rights, recording
 from tests.aws.serving import ENGINES, Account, Emulators
 from tests.postgresql.serving import VERSIONS, Server, Servers
 
+COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
 
@@ -20,6 +25,24 @@ settings.load_profile("untimed")
 def pytest_collection_finish() -> None:
     """Make hypothesis's table of all characters: in a new clone this takes seconds, which no test has to spare."""
     st.text().validate()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test that is marked `unmeasured`, and the programs that it starts, without coverage."""
+    if item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    trace, trace_of_threads = sys.gettrace(), threading.gettrace()
+    config = os.environ.pop(COVERAGE_VARIABLE, None)  # how coverage reaches what a measured process starts
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type] - as its documentation says
+    try:
+        return (yield)
+    finally:
+        threading.settrace(trace_of_threads)  # type: ignore[arg-type]
+        sys.settrace(trace)
+        if config is not None:
+            os.environ[COVERAGE_VARIABLE] = config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,8 +84,12 @@ def aws_emulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator
 
     From then on no broker in this process calls what the policy of deploy/aws/airunner.yaml does not allow.
     """
+    from botocore.loaders import create_loader
+
     emulators = Emulators(tmp_path_factory.mktemp("aws"))
-    with recording(Recorder(brokers_rights())):
+    with recording(Recorder(brokers_rights())), pytest.MonkeyPatch.context() as patch:
+        # Each session of boto3 would read the models of AWS again, which takes six times as long as all else of it.
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
         yield emulators
     emulators.close()
 

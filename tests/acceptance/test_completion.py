@@ -56,6 +56,7 @@ def words(standing: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return {**standing.environ, "AIRUNNER_CONFIG_FILE": str(folder / "config.yaml"), "PATH": path}, folder
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("shell", STARTS)
 def test_tab_completes_a_line_in_a_real_shell(shell: str, words: tuple[dict[str, str], Path]) -> None:
     if shutil.which(shell) is None and "CI" not in os.environ:

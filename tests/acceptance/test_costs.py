@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.acceptance.running import Cluster, metrics
 from tests.counting import needs_strace
 
 JOBS = 16  # one after the other, so that no two share a batch, and each costs what a lone job costs
+ROUNDS = 3  # of so many jobs, of which the least counts: where jobs are slow, heartbeats fall into a round, too
 # The bounds are a tenth above what was counted: some calls depend on what arrives first. A broker reads its allow-list
 # at each request until the file has been the same for 3 s, so the calls that read files are not counted there.
 CALLS: Mapping[str, Mapping[str, float]] = {
@@ -78,16 +80,16 @@ def test_a_lone_job_takes_no_more_system_calls_than_it_did(cluster: Cluster, tmp
     agent = cluster.agent()
     anyio.run(run_jobs, cluster, 4)  # not counted: keepers are forked, modules imported, and a connection is made
     roles = {"broker": [cluster.broker.process.pid], "agent": [agent.pid], "keepers": children(agent.pid)}
-    with traced(tmp_path, roles) as counted:
-        anyio.run(run_jobs, cluster, JOBS)
-        counts = counted()
-    found = {role: {name: counts[role][name] / JOBS for name in bounds} for role, bounds in CALLS.items()}
-    over = {
-        f"{role} {name}": f"{found[role][name]:.1f} of {bound}"
-        for role, bounds in CALLS.items()
-        for name, bound in bounds.items()
-        if found[role][name] > bound
-    }
+    found = {(role, name): math.inf for role, bounds in CALLS.items() for name in bounds}
+    over: dict[tuple[str, str], float] = found
+    for _ in range(ROUNDS):
+        with traced(tmp_path, roles) as counted:
+            anyio.run(run_jobs, cluster, JOBS)
+            counts = counted()
+        found = {(role, name): min(calls, counts[role][name] / JOBS) for (role, name), calls in found.items()}
+        over = {(role, name): calls for (role, name), calls in found.items() if calls > CALLS[role][name]}
+        if not over:
+            break
     assert not over, found
 
 

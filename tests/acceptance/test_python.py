@@ -106,6 +106,7 @@ def program(name: str, *words: str) -> list[str]:
     return [sys.executable, str(REPOSITORY / "examples" / name), *words]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.usefixtures("airunner_cluster")
 def test_a_test_suite_is_fanned_out_and_its_reports_are_gathered(tmp_path: Path) -> None:
     repository = new_repository(tmp_path / "suite")
@@ -180,6 +181,7 @@ def test_the_bot_posts_failures_and_retries_checkouts_once(client: Client, tmp_p
         server.shutdown()
 
 
+@pytest.mark.unmeasured
 def test_a_typed_program_is_narrowed_by_mypy() -> None:
     sample = Path(__file__).with_name("typedsample.py")
     words = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", str(sample)]

@@ -50,6 +50,10 @@ def is_installed(name: str) -> bool:
     return True
 
 
+ALL_LAWS: Final = bool(os.environ.get("AIRUNNER_AWS_LAWS"))  # `make aws-laws`: everything that takes emulators long
+LESSER: Final = "ministack" if is_installed("dynoxide") else "dynoxide"  # which takes longer, or is not there
+
+
 def require(name: str) -> None:
     """Skip the test if an emulator is not installed, in continuous integration too: one takes minutes to build."""
     try:

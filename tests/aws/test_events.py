@@ -20,7 +20,10 @@ from tests.aws.services import HAVE_ALL, Services, services
 from tests.aws.serving import Emulators
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.timeout(120)  # the broker and its agent start, and Scheduler looks every ten seconds
+pytestmark = [
+    pytest.mark.unmeasured,
+    pytest.mark.timeout(120),
+]  # Scheduler looks every ten seconds
 INSTANT = "2026-03-22T18:59:43Z"
 
 

@@ -26,7 +26,7 @@ from tests.conformance.machine import StoreAndModel
 
 ACTS = 30
 DRAWN = 1_000_000
-pytestmark = pytest.mark.timeout(120)  # thousands of calls
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # thousands of calls
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.chaos_processes import breaking
 from tests.aws.serving import require
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(300)]
 
 
 def test_kills_of_the_table_and_of_brokers_lose_and_double_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

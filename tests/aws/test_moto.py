@@ -12,7 +12,7 @@ from tests.aws.crowding import Crowd
 from tests.aws.fleets import fleet
 from tests.aws.serving import Account, Emulators
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]
 BROKERS = 4
 ROUNDS_MAX = 10  # of a crowd, until moto has lost something
 

@@ -21,7 +21,7 @@ from tests.aws.services import HAVE_ALL
 from tests.aws.serving import Account, Emulators
 from tests.virtualtime import real_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.timeout(60)  # the emulators take seconds to start
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(60)]  # the emulators take seconds to start
 VISIBILITY_S = 1
 NEEDS = "os=\uffff\x00\U0001f600"  # SQS would not take them as they are
 

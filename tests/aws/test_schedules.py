@@ -26,7 +26,7 @@ from tests.conformance.driving import Driver
 
 PAGE = (Path(__file__).parents[2] / "docs" / "AWS.md").read_text()
 BLOCKS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)]
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(60)]
 
 
 def block(key: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tests.aws.template import ACCOUNT, FILE, REGION, Template
 from tests.conformance.driving import Driver, batch, completion
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:operators"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")

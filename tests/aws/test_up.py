@@ -18,7 +18,7 @@ from tests.acceptance.running import RunningBroker, make_home
 from tests.aws.serving import require
 from tests.postgresql.serving import free_port
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(60)]
 UP = """
 import sys
 from pathlib import Path

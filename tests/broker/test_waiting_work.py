@@ -27,6 +27,8 @@ from tests.broker.stage import WALL_MS, dequeue, enqueue
 from tests.conformance.counters import require_right
 from tests.conformance.driving import Driver, completion, release
 
+pytestmark = pytest.mark.unmeasured
+
 T = TypeVar("T")
 QUEUES = ("a", "b", "c")
 TAGS: tuple[dict[str, str], ...] = ({}, {"os": "linux"}, {"gpu": "1"}, {"os": "linux", "gpu": "1"})

@@ -317,6 +317,7 @@ def test_what_is_no_head_is_not_compared_with(log: Log, wrong: dict[str, object]
         parse_head(msgspec.json.encode(head | wrong), "head")
 
 
+@pytest.mark.unmeasured
 def test_a_true_log_is_never_accused(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     retries = RetryPolicy(limit=2, backoff_ms=5_000, on=RetryOn(exit_codes=(3,), reasons=("agent-lost", "timeout")))

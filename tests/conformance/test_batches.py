@@ -22,6 +22,8 @@ from airunner.protocol.requests import DequeueJob, RemoveSecret, SetSecret, Upda
 from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
 
+pytestmark = pytest.mark.unmeasured
+
 STEPS: Final = 200
 QUOTAS: Final = (Quotas(), Quotas(waiting_max=9), Quotas(bytes_max=6_000))
 SECRETS: Final = (SetSecret(queue="a", name="S", box=bytes(9)), RemoveSecret(queue="a", name="S"))

@@ -22,6 +22,8 @@ from tests.conformance.driving import Driver
 from tests.conformance.exercise import LARGE, LAWS
 from tests.conformance.machine import StoreAndModel
 
+pytestmark = pytest.mark.unmeasured
+
 DICTS = {"dicts-beside-another-broker": Conflicting, "announced": Announced, "bounded": Bounded}
 SEEDS = 6
 

@@ -9,7 +9,6 @@ the fake. `make aws-laws` runs all of them on each, with one broker and with thr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -17,7 +16,8 @@ from itertools import count
 import pytest
 
 from tests.aws.fleets import fleet
-from tests.aws.serving import ENGINES, Emulators, is_installed
+from tests.aws.serving import ALL_LAWS as ALL
+from tests.aws.serving import ENGINES, LESSER, Emulators
 from tests.broker.store.dynamodb.opened import AtOnce
 from tests.conformance import dynamocounters
 from tests.conformance.driving import Driver
@@ -32,11 +32,12 @@ pytestmark = pytest.mark.timeout(120)  # on a busy machine: some laws make tens 
 FAKE = "fake"
 STEPS = 120  # of the model: each asks an emulator some fifteen times
 TABLE = "airunner"
-ALL = bool(os.environ.get("AIRUNNER_AWS_LAWS"))  # see `make aws-laws`
-LESSER = "ministack" if is_installed("dynoxide") else "dynoxide"  # which takes longer, or is not there
 SHARED = {"dynoxide": (3,), "ministack": (3,), LESSER: ()}  # how many brokers
 EACH = [
-    (name, brokers) for name in (FAKE, *ENGINES) for brokers in (1, 3) if ALL or brokers in SHARED.get(name, (1, 3))
+    pytest.param((name, brokers), marks=() if (name, brokers) == (FAKE, 1) else pytest.mark.unmeasured)
+    for name in (FAKE, *ENGINES)
+    for brokers in (1, 3)
+    if ALL or brokers in SHARED.get(name, (1, 3))
 ]
 
 

@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.ports import free_ports
 
 VERSIONS: Final = (15, 18)
+ONE_VERSION: Final = pytest.mark.parametrize("postgresql", VERSIONS[:1], indirect=True)
+"""Of a test whose promise no version can break: its statements run on the other versions in other tests."""
 PASSWORD: Final = "open/sesame"  # in a URL it has to be escaped
 ROLE: Final = "airunner"  # owns the databases of tests, and is no superuser
 NOBODY: Final = 65534  # user of a server that root starts

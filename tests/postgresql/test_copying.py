@@ -27,6 +27,7 @@ from airunner.transport.ports import SYSTEM
 from tests.conformance import counters
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, batch, completion
 from tests.conformance.machine import StoreAndModel
+from tests.postgresql.serving import ONE_VERSION
 
 pytestmark = pytest.mark.timeout(60)  # a store is copied there and back, in small pieces
 COPY = Identity(broker="copy", fleet="fleet", requests="", events="")
@@ -94,6 +95,7 @@ def cut(rows: Callable[..., Iterator[Row]], raised: BaseException) -> Callable[.
     return read
 
 
+@ONE_VERSION
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), OperatorError("the server is gone")], ids=["ctrl-c", "away"])
 def test_a_copy_that_was_interrupted_is_used_by_nobody(
     source: str, database: str, raised: BaseException, monkeypatch: pytest.MonkeyPatch
@@ -110,6 +112,7 @@ def test_a_copy_that_was_interrupted_is_used_by_nobody(
         pass
 
 
+@ONE_VERSION
 def test_what_is_in_use_or_not_empty_is_refused_in_words_and_left_alone(
     source: str, database: str, tmp_path: Path
 ) -> None:

@@ -27,13 +27,13 @@ from airunner.protocol.replies import JobCompleted, JobLease
 from airunner.transport.ports import SYSTEM
 from tests.conformance.driving import Driver, batch, completion
 from tests.conformance.machine import StoreAndModel
-from tests.postgresql.serving import Server
+from tests.postgresql.serving import ONE_VERSION, Server
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "OPERATING.md").read_text()
 BLOCKS = re.findall(r"<!-- runs: \S+ -->\n```\w+\n(.+?)```", PAGE, re.DOTALL)
 ROLES = ("airunner_owner", "airunner_broker")
-pytestmark = pytest.mark.timeout(120)  # a dozen commands, as in acceptance/
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # a dozen commands, as in acceptance/
 JOBS = 20  # that end before the dump begins
 
 
@@ -144,6 +144,7 @@ def test_a_dump_under_load_is_restored_with_every_log_and_lease(fleet: Server, t
         assert driver.job(driver.lease_one().job_id).state is JobState.RUNNING
 
 
+@ONE_VERSION
 def test_a_store_is_moved_as_the_page_says(fleet: Server, tmp_path: Path) -> None:
     shell = Shell(fleet, tmp_path)
     shell(block("airunner store init"))

@@ -19,7 +19,7 @@ from tests.conformance.exercise import LAWS
 from tests.postgresql.fleets import empty, fleet
 from tests.postgresql.serving import Servers
 
-pytestmark = pytest.mark.timeout(120)  # the fixture runs every law
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # the fixture runs every law
 JOBS: Final = 20_000
 FILL: Final = f"""
 INSERT INTO airunner.job (number, job_id, tenant, queue, needs, gate, state, priority, owner, watch_key, submitted_ms,

@@ -13,7 +13,7 @@ import pytest
 from tests.postgresql import serving as serving_module
 from tests.postgresql.serving import ROLE, VERSIONS, Server, programs, require, serving
 
-pytestmark = pytest.mark.timeout(120)  # a cluster is made first
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # a cluster is made first
 
 
 def test_a_database_is_new_and_belongs_to_no_superuser(postgresql: Server, database: str):

@@ -16,7 +16,7 @@ from airunner.broker.store.postgres.opening import check_server
 from tests.postgresql.serving import ROLE, require
 from tests.postgresql.standby import Pair, part
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]
 FAILOVERS = 2
 ROWS = 50  # that are acknowledged after a failover, before the next one
 

@@ -27,6 +27,8 @@ from tests.agent.launcher.launching import (
     works,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 SOON_S = 0.05
 LATER_S = 1.0  # time enough for what is to come before it
 NEVER_S = float("inf")

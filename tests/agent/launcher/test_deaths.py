@@ -34,6 +34,8 @@ from tests.agent.launcher.launching import (
     works,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 DEATH_S = 1.0  # what is promised
 JOBS = 8
 

@@ -27,6 +27,8 @@ from tests.agent.launcher.launching import (
     works,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 STUBBORN = "trap '' TERM HUP; echo $$; while :; do sleep 1000; done"
 POLITE = """
 import signal, sys

@@ -26,6 +26,8 @@ from airunner.agent.launcher.offloading import offload
 from airunner.agent.launcher.refusal import MachineRefused, Scarce, counts, refusal_in, scarce_at_launch
 from tests.agent.launcher.launching import TIMEOUT_S, Watched, children_of, descriptors_of, read_all, shell, works
 
+pytestmark = pytest.mark.unmeasured
+
 NEEDED = 3  # descriptors for a process: the line to its keeper, and two pipes
 
 

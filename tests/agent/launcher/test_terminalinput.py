@@ -20,6 +20,8 @@ from airunner.agent.launcher.local import ChildLauncher
 from airunner.protocol.fields import TerminalSize
 from tests.agent.launcher.launching import TIMEOUT_S, command, read_all
 
+pytestmark = pytest.mark.unmeasured
+
 DISCARD = """
 import os, termios
 tty = os.open("/dev/tty", os.O_RDWR)

@@ -21,6 +21,8 @@ from airunner.agent.output.redactor import Redactor
 from tests.agent.output.test_redaction import MARK, PEM, redacted
 from tests.quoting import QUOTED, for_pages, in_base64
 
+pytestmark = pytest.mark.unmeasured
+
 INDENTED = "".join(f"    {line}\n" for line in PEM.splitlines())
 
 small = st.text(alphabet="ab\n/", min_size=1, max_size=5)

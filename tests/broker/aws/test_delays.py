@@ -24,7 +24,7 @@ from tests.conformance.driving import completion
 DAYS_S: Final = 3 * 86_400.0
 HOURS_S: Final = 13 * 3_600.0
 VISIBILITY_S: Final = 60.0
-pytestmark = pytest.mark.timeout(120)  # thousands of requests
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # thousands of requests
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,8 @@ from airunner.protocol.job import JobState
 from tests.broker.aws.queues import MemoryQueue
 from tests.broker.aws.stage import Agent, AwsStage
 
+pytestmark = pytest.mark.unmeasured
+
 SEEDS: Final = int(os.environ.get("AWS_SEEDS", "8"))
 ROUNDS: Final = 4  # in each of which a broker runs, and is killed
 ROUND_S: Final = 1_200.0

@@ -22,6 +22,8 @@ from tests.conformance import counters
 from tests.conformance.driving import START_MS, Driver, batch
 from tests.conformance.machine import StoreAndModel
 
+pytestmark = pytest.mark.unmeasured
+
 
 def copy(rows: list[Row], target: Engine) -> None:
     for changes in chunks(rows, target.broker):

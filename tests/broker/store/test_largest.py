@@ -60,7 +60,7 @@ from airunner.protocol.requests import (
     UpdateQueue,
 )
 from tests.aws.fleets import fleet
-from tests.aws.serving import ENGINES, Account
+from tests.aws.serving import ALL_LAWS, ENGINES, LESSER, Account
 from tests.broker.store.dynamodb.opened import opened
 from tests.conformance.bounded import Bounded
 from tests.conformance.driving import START_MS, VISIBILITY_MS, Driver, completion, output, release
@@ -70,7 +70,7 @@ TAGS: Final = {"os": "linux", **{f"tag-{number}": "" for number in range(31)}}
 HEAD_BYTES: Final = 1_024  # of a spec or a batch, besides what fills it
 ID: Final = bytes(16)
 
-pytestmark = pytest.mark.timeout(120)  # on a busy machine: an emulator takes seconds for the largest requests
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # an emulator takes seconds for the largest requests
 
 T = TypeVar("T")
 PIECES: Final = 16  # events of a large batch
@@ -147,7 +147,7 @@ def on_aws(account: Account, sizes: list[int]) -> Iterator[Bench]:
     account.drop(table)
 
 
-@pytest.fixture(params=["dicts", "fake", *ENGINES])
+@pytest.fixture(params=["dicts", "fake", *(name for name in ENGINES if ALL_LAWS or name != LESSER)])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param in ENGINES:
         account = request.getfixturevalue("aws_emulators")(request.param)

@@ -50,6 +50,8 @@ from tests.conformance.driving import VISIBILITY_MS, Driver, batch, completion
 from tests.conformance.memory import MemoryEngine
 from tests.conformance.test_batches import batches, comparable, compare
 
+pytestmark = pytest.mark.unmeasured
+
 RETRIED: Final = JobSpec(command="false", retry=RetryPolicy(limit=1, backoff_ms=0))
 JOBS: Final = 48
 JOBS_EACH: Final = 14  # in a submission

@@ -15,6 +15,8 @@ from airunner.client.web.api import newjobs
 from airunner.client.web.guards import Guards
 from tests.client.web.conftest import Web
 
+pytestmark = pytest.mark.unmeasured
+
 ANSWER_S_MAX = 20
 
 

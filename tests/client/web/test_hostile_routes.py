@@ -21,8 +21,10 @@ from airunner.protocol.fields import JobSpec
 from airunner.protocol.gitaddress import is_ref_name
 from airunner.protocol.printable import is_plain
 from tests.browser.payloads import payloads
-from tests.client.web.conftest import Web
+from tests.client.web.conftest import NO_TLS, Web
 from tests.client.web.test_hostile import answer_of, head
+
+pytestmark = pytest.mark.unmeasured
 
 LABELS = 40
 ARGUMENTS = 500
@@ -148,7 +150,7 @@ async def test_a_session_has_so_many_streams_and_others_have_their_own(web: Web)
     job = (await login.post("/v1/jobs", json={"command": "true", "queue": "nobody"})).json()["job_id"]
     limits = httpx.Limits(max_connections=STREAMS_MAX + 1)
     headers = dict(login.headers)
-    async with httpx.AsyncClient(base_url=web.url, headers=headers, limits=limits, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=web.url, headers=headers, limits=limits, timeout=30, verify=NO_TLS) as client:
         answers = []
         for _ in range(STREAMS_MAX):
             answer = await client.send(client.build_request("GET", f"/v1/jobs/{job}/events"), stream=True)

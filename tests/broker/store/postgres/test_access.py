@@ -9,9 +9,9 @@ from tests.conformance.machine import StoreAndModel
 from tests.conformance.rotation import Rotation
 from tests.postgresql.fleets import fleet
 from tests.postgresql.pooling import pooled
-from tests.postgresql.serving import Server
+from tests.postgresql.serving import ONE_VERSION, Server
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120), ONE_VERSION]
 
 
 def test_two_brokers_do_through_a_pooler_what_the_model_does(database: str):

@@ -16,6 +16,7 @@ from airunner.client.web.oidc.attempt import Attempts
 from airunner.client.web.oidc.issuer import Issuer
 from airunner.client.web.oidc.login import Oidc
 from airunner.client.web.oidc.settings import OidcSettings, check_settings, parse_map
+from tests.client.web.conftest import NO_TLS
 from tests.client.web.oidc.localissuer import CLIENT, LocalIssuer, local_issuer
 
 
@@ -48,7 +49,7 @@ class Desk:
     async def answered(self, next_path: str = "/") -> tuple[dict[str, str], str]:
         """Begin a login, and let the user log in: what the issuer answers, and the cookie of the attempt."""
         address, sealed = await self.oidc.begin(next_path)
-        async with httpx2.AsyncClient(trust_env=False) as browser:
+        async with httpx2.AsyncClient(trust_env=False, verify=NO_TLS) as browser:
             answer = await browser.get(address)
         assert answer.status_code == 303
         assert answer.headers["location"].startswith("http://127.0.0.1:8090/oidc/callback?")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.client.web.conftest import Web
 from tests.client.web.pages.reading import Page, differences, events_of, text_of
+
+pytestmark = pytest.mark.unmeasured
 
 PAYLOADS = (
     "<script>alert(1)</script>",
