@@ -15,7 +15,7 @@ from functools import cache
 from typing import Final
 
 RETURNED_BYTES: Final = 262_144  # of a block that is returned when it is freed
-KEPT_BYTES: Final = 8_388_608  # free memory that a thread's heap keeps: more than a search has in use at once
+KEPT_BYTES: Final = 8_388_608  # larger than any block; free memory that a heap keeps, unless its user needs more
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
@@ -26,10 +26,10 @@ def return_freed_memory() -> None:
 
 
 @cache
-def keep_freed_memory() -> None:
-    """Keep up to `KEPT_BYTES` of free memory in each heap, from the first call on."""
+def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> None:
+    """Keep up to `kept_bytes` of free memory in each heap, one of a thread, from the first call on."""
     _set(_MMAP_THRESHOLD, KEPT_BYTES)
-    _set(_TRIM_THRESHOLD, KEPT_BYTES)
+    _set(_TRIM_THRESHOLD, kept_bytes)
 
 
 def _set(option: int, value: int) -> None:

@@ -87,7 +87,7 @@ class Upload:
         what: str = "artifacts",
         final: tuple[type[PeerError], ...] = FINAL,
     ) -> None:
-        keep_freed_memory()
+        keep_freed_memory(WINDOWS_MAX * WINDOW_BYTES)
         self._uplink = uplink
         self._lease = lease
         self._say = say
