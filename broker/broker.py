@@ -36,7 +36,7 @@ from airunner.broker.outage import Outage
 from airunner.broker.prices import UNITS_A_REQUEST
 from airunner.broker.rates import Rates
 from airunner.broker.roster import Roster
-from airunner.broker.searcher import NO_THREADS, SearchThreads
+from airunner.broker.searcher import run_here
 from airunner.broker.store.batch import Store
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
@@ -83,7 +83,7 @@ class Broker:
         membership: Membership | None = None,
         change_secret: bytes = b"",
         lines: Lines = NO_LINES,
-        searches: SearchThreads = NO_THREADS,
+        searches: Offload = run_here,
         blobs: Blobs | None = None,
     ) -> None:
         self._store = store

@@ -34,10 +34,11 @@ from airunner.broker.lifecycle.commands import (
     WatchKeyFound,
 )
 from airunner.broker.minting import mint
+from airunner.broker.offload import Offload
 from airunner.broker.prices import price_of_reply, price_of_search
 from airunner.broker.requests import kind_of
 from airunner.broker.roster import Roster
-from airunner.broker.searcher import NO_THREADS, Searcher, SearchThreads
+from airunner.broker.searcher import Searcher, run_here
 from airunner.broker.store.quotas import Quotas
 from airunner.broker.store.rows import BrokerRow
 from airunner.broker.tarpit import Tarpit
@@ -108,7 +109,7 @@ class Gateway:
         health: Health,
         feed: ChangeFeed,
         roster: Roster | None = None,
-        searches: SearchThreads = NO_THREADS,
+        searches: Offload = run_here,
         show: Callable[[BrokerRow], BrokerSummary] = without_fleet,
         blobs: Blobs | None = None,
         secret: bytes = b"",

@@ -1,8 +1,8 @@
 """Searcher: searches parts of logs beside the Ledger, in a thread of its own, and makes the replies to SearchLogs.
 
 The Ledger only reads the stored segments, in a ms or two. To search them takes ten times as long, and nothing of the
-store, so no other request waits for it. RE2 and zstd give up the GIL meanwhile, and a second thread decompresses the
-next segments. One search runs at a time; waiting tenants take turns.
+store, so no other request waits for it. RE2 and zstd give up the GIL meanwhile. One search runs at a time; waiting
+tenants take turns.
 
 ```
  Ledger ─LogFound─► Gateway ─► Searcher ─► thread: lifecycle.searching ─LogSearched─► Gateway ─► peer
@@ -16,12 +16,11 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound
-from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search
+from airunner.broker.lifecycle.searching import search
 from airunner.broker.offload import Offload, Stepper, Steps
 from airunner.broker.tenantturns import TenantTurns
 from airunner.protocol.coding import refusal
@@ -40,24 +39,13 @@ def run_here(work: Callable[[], object], then: Callable[[BaseException | None], 
     then(None)
 
 
-class SearchThreads(Struct, frozen=True):
-    """Threads of searches: `offload` runs one search at a time, and `mapped` decodes segments; here, if not given."""
-
-    offload: Offload = run_here
-    mapped: Mapped = mapped_in_turn
-
-
-NO_THREADS: Final = SearchThreads()
-
-
 class Searcher:
-    """Searcher of logs; `answer` gets the response of each, and in how many bytes of the log was searched."""
+    """Searcher of logs, in the thread of `offload`; `answer` gets each response, and how many bytes were searched."""
 
-    def __init__(self, threads: SearchThreads, answer: Callable[[Response, int], None]) -> None:
+    def __init__(self, offload: Offload, answer: Callable[[Response, int], None]) -> None:
         self._waiting = TenantTurns[tuple[Response, LogFound]](TENANT_WAITING_MAX, WAITING_BYTES_MAX)
         self._answer = answer
-        self._mapped = threads.mapped
-        self._steps = Stepper(self._searches(), threads.offload)
+        self._steps = Stepper(self._searches(), offload)
 
     async def run(self) -> None:
         """Search until cancelled."""
@@ -74,15 +62,15 @@ class Searcher:
             while self._waiting:
                 response, found = self._waiting.take()
                 ended: list[tuple[Reply, int]] = []
-                yield partial(_search, found, self._mapped, ended)
+                yield partial(_search, found, ended)
                 ((reply, size_bytes),) = ended
                 self._answer(replace(response, reply=reply), size_bytes)
             yield None
 
 
-def _search(found: LogFound, mapped: Mapped, ended: list[tuple[Reply, int]]) -> None:
+def _search(found: LogFound, ended: list[tuple[Reply, int]]) -> None:
     try:
         until_s = monotonic() + SEARCH_S
-        ended.append(search(found, lambda: monotonic() >= until_s, mapped))
+        ended.append(search(found, lambda: monotonic() >= until_s))
     except PeerError as error:
         ended.append((refusal(error), 0))

@@ -18,7 +18,6 @@ from typing import Final
 
 import anyio
 
-from airunner.broker.ahead import map_ahead
 from airunner.broker.aws.opening import NO_LINES, open_lines
 from airunner.broker.blobs.address import MEMORY, open_blobs
 from airunner.broker.blobs.keeper import Blobs
@@ -34,7 +33,6 @@ from airunner.broker.http import broker_pages
 from airunner.broker.identity import advertised, broker_id, fleet_of
 from airunner.broker.rates import Rates
 from airunner.broker.relay.relay import Relay
-from airunner.broker.searcher import SearchThreads
 from airunner.broker.settings import Settings
 from airunner.broker.stalls import DISK, SERVER, Stalls
 from airunner.broker.store.awsurl import AwsUrl, is_aws
@@ -121,7 +119,7 @@ async def serve(settings: Settings, relay: Relay) -> None:
                 membership=None if engine.alone else Membership(relay, hint_key(pair.secret), say),
                 change_secret=change_secret(pair.secret),
                 lines=lines,
-                searches=SearchThreads(ends.enter_context(_thread()), map_ahead),
+                searches=ends.enter_context(_thread()),
                 blobs=_blobs(settings, home, engine, ends),
             )
             server = await open_http(settings.http)

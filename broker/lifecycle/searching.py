@@ -11,8 +11,7 @@ lines that do not match are only counted, and the lines of an event are searched
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -42,17 +41,10 @@ READ_BYTES_MAX: Final = 1_048_576  # the same, if it only reads lines from its p
 SEARCHED_SEGMENTS_MAX: Final = 1_024  # segments in which a request searches: each takes some 10 µs
 
 Bodies = Sequence[EventBody | UnknownBody]
-Mapped = Callable[[Callable[[Segment], Bodies], Sequence[Segment]], Generator[Bodies]]
-"""Map of a function on segments, in their order; the results may be made before they are asked for."""
 
 
 def _never() -> bool:
     return False
-
-
-def mapped_in_turn(function: Callable[[Segment], Bodies], segments: Sequence[Segment]) -> Generator[Bodies]:
-    """Map a function on segments, each when it is asked for: a `Mapped` without a thread."""
-    yield from map(function, segments)
 
 
 class _Origin(Struct, frozen=True):
@@ -112,24 +104,21 @@ def searched_part(segments: Iterator[Segment], request: SearchLog) -> tuple[Segm
     return tuple(taken)
 
 
-def search(
-    found: LogFound, late: Callable[[], bool] = _never, mapped: Mapped = mapped_in_turn
-) -> tuple[LogSearched, int]:
+def search(found: LogFound, late: Callable[[], bool] = _never) -> tuple[LogSearched, int]:
     """Search a part of a log; return also the bytes in which was searched, decompressed.
 
-    The page ends before a damaged segment, and after the first event after which it is `late`. `mapped` may decode
-    the next segments meanwhile. Raises `BadPattern`, `CorruptLog`.
+    The page ends before a damaged segment, and after the first event after which it is `late`. Raises `BadPattern`,
+    `CorruptLog`.
     """
     scan = LogScan(found.request, late)
     start = scan.sequence
     try:
-        with closing(mapped(_bodies_of, found.segments)) as decoded:
-            for segment in found.segments:
-                if segment.first_sequence > scan.sequence:
-                    break  # an event is missing: the page ends before it
-                scan.feed(segment, next(decoded))
-                if scan.is_full or scan.is_late:
-                    break
+        for segment in found.segments:
+            if segment.first_sequence > scan.sequence:
+                break  # an event is missing: the page ends before it
+            scan.feed(segment, decode_bodies(segment.events))
+            if scan.is_full or scan.is_late:
+                break
     except (BadRequest, *UNDECODABLE) as error:
         if scan.sequence == start and not scan.is_full:
             raise CorruptLog(f"a segment of this job's log cannot be decoded. {CorruptLog().message}") from error
@@ -137,10 +126,6 @@ def search(
         raise CorruptLog(f"event {start} of this job's log is missing. {CorruptLog().message}")
     page = scan.page(at_end=scan.sequence > found.last_sequence, finished=found.finished)
     return page, scan.searched_bytes
-
-
-def _bodies_of(segment: Segment) -> Bodies:
-    return decode_bodies(segment.events)
 
 
 class LogScan:

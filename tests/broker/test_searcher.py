@@ -17,7 +17,7 @@ from airunner.broker.inbox import Response
 from airunner.broker.lifecycle.commands import LogFound, TenantRequest
 from airunner.broker.prices import UNITS_A_REQUEST, price_of_search
 from airunner.broker.rates import Rates
-from airunner.broker.searcher import NO_THREADS, TENANT_WAITING_MAX, Searcher, SearchThreads
+from airunner.broker.searcher import TENANT_WAITING_MAX, Searcher, run_here
 from airunner.broker.store.open import open_store
 from airunner.broker.store.rows import Segment
 from airunner.certs.authority import NoVerifier
@@ -51,7 +51,7 @@ class Stage:
         self.thread = Disk()
         self.thread.slow = True
         self.answered: list[str] = []
-        self.searcher = Searcher(SearchThreads(self.thread), lambda response, _: self.answered.append(response.key))
+        self.searcher = Searcher(self.thread, lambda response, _: self.answered.append(response.key))
 
     def search(self, tenant: str, name: str, log: LogFound | None = None) -> None:
         log = log or found()
@@ -135,7 +135,7 @@ async def test_a_gateway_whose_searcher_is_full_says_busy(monkeypatch: pytest.Mo
 
 def test_without_a_thread_a_search_runs_at_once() -> None:
     answered: list[Response] = []
-    searcher, log = Searcher(NO_THREADS, lambda response, _: answered.append(response)), found("one")
+    searcher, log = Searcher(run_here, lambda response, _: answered.append(response)), found("one")
     command = TenantRequest(tenant="t", request_id=RequestId(bytes(16)), request=log.request)
     searcher.search(Response(b"peer", command, log), log)
     (response,) = answered
@@ -147,7 +147,7 @@ async def test_while_a_search_takes_long_other_requests_are_answered() -> None:
     thread.hold()
     found: list[LogSearched] = []
     with closing(open_store("memory:")) as store:
-        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), searches=SearchThreads(thread))
+        broker = Broker(store, wire, wire, NoVerifier(), here, Disk(), Counts(), searches=thread)
         reach = Reach(network=wire, endpoints=(REQUESTS_ENDPOINT,), token=lambda: b"", edges=here, close=lambda: None)
         async with acting(broker.run), Client(reach=reach) as client, anyio.create_task_group() as group:
             job = await client.submit(command="true")

@@ -11,11 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from airunner.broker.ahead import map_ahead
 from airunner.broker.lifecycle import hits, searching
 from airunner.broker.lifecycle.commands import LogFound
 from airunner.broker.lifecycle.linepattern import LinePattern
-from airunner.broker.lifecycle.searching import Mapped, mapped_in_turn, search, searched_part
+from airunner.broker.lifecycle.searching import search, searched_part
 from airunner.broker.store.rows import Segment
 from airunner.client import loglines
 from airunner.client.loglines import SEPARATOR, Line, LineSplitter, Search
@@ -81,14 +80,13 @@ def one_page(
     *,
     finished: bool = True,
     last: int = 0,
-    mapped: Mapped = mapped_in_turn,
 ) -> LogSearched:
     """Search from the segment that an engine would find; `last` is the log's last sequence, unless it is whole."""
     start = request.place.sequence if request.place else 1
     rest = (part for part in log if part.first_sequence + part.count > start)
     last = last or (log[-1].first_sequence + log[-1].count - 1 if log else 0)
     found = LogFound(request, last, finished=finished, segments=searched_part(rest, request))
-    return search(found, mapped=mapped)[0]
+    return search(found)[0]
 
 
 def lines_of(log: Sequence[Segment]) -> list[Line]:
@@ -220,17 +218,16 @@ def test_a_page_has_so_many_bytes_of_hits_and_of_each_line_its_beginning(monkeyp
     assert [hit.offset for hit in second.hits] == [2 * len(long), 3 * len(long)]
 
 
-@pytest.mark.parametrize("mapped", [mapped_in_turn, map_ahead])
-def test_a_page_ends_before_damage_and_a_search_that_starts_there_is_refused(mapped: Mapped) -> None:
+def test_a_page_ends_before_damage_and_a_search_that_starts_there_is_refused() -> None:
     whole = printed(b"one\n", b"two\n", b"three\n")
     torn = [*whole[:1], replace(whole[1], events=b"\xc1"), *whole[2:]]
     for log, missing in ((torn, "cannot be decoded"), ([whole[0], whole[2]], "is missing"), (torn[:1], "is missing")):
         request = SearchLog(job_id=JOB)
-        page = one_page(log, request, last=3, mapped=mapped)
+        page = one_page(log, request, last=3)
         assert page.place is not None
         assert [hit.text for hit in page.hits] == ["one"]
         with pytest.raises(CorruptLog, match=missing):
-            one_page(log, replace(request, place=page.place), last=3, mapped=mapped)
+            one_page(log, replace(request, place=page.place), last=3)
 
 
 def test_damage_that_the_engine_meets_ends_a_part_or_is_raised() -> None:
