@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
-import anyio
 import anyio.lowlevel
 from anyio import WouldBlock
 from msgspec.structs import replace
