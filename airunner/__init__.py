@@ -55,6 +55,7 @@ __all__ = [
     "JobSpec",
     "JobState",
     "JobSummary",
+    "JobUnblocked",
     "Kept",
     "Line",
     "LogCheck",

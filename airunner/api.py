@@ -47,6 +47,7 @@ from airunner.protocol.events import JobFinished as JobFinished
 from airunner.protocol.events import JobLeased as JobLeased
 from airunner.protocol.events import JobReleased as JobReleased
 from airunner.protocol.events import JobScheduled as JobScheduled
+from airunner.protocol.events import JobUnblocked as JobUnblocked
 from airunner.protocol.events import Kept as Kept
 from airunner.protocol.events import LogSigned as LogSigned
 from airunner.protocol.events import Output as Output

@@ -51,7 +51,10 @@ _OPERANDS: Final = {
     "submit": FILES,
     "run": FILES,
 }
-_STATES: Final = {"cancel": ("SCHEDULED", "RUNNING"), "retry": ("FAILED", "COMPLETED", "CANCELLED")}
+_STATES: Final = {
+    "cancel": ("BLOCKED", "SCHEDULED", "RUNNING"),
+    "retry": ("FAILED", "COMPLETED", "CANCELLED", "SKIPPED"),
+}
 
 
 class Word(NamedTuple):

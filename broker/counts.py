@@ -44,7 +44,7 @@ COUNTED: Final[Mapping[str, str]] = MappingProxyType(
         "submissions_refused": "Messages of schedules that cannot be submitted.",
     }
 )
-ENDS: Final = ("COMPLETED", "FAILED", "CANCELLED")  # terminal states; `JobState` itself is not for the relay
+ENDS: Final = ("COMPLETED", "FAILED", "CANCELLED", "SKIPPED")  # terminal states; `JobState` itself is not for the relay
 _START_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400)
 _DURATION_S: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 _COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)

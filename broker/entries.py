@@ -11,6 +11,7 @@ from airunner.broker.lifecycle.commands import (
     Beat,
     Command,
     Expire,
+    FollowUp,
     JanitorCommand,
     News,
     RenewAll,
@@ -22,7 +23,7 @@ from airunner.broker.store.needs import needs_of
 from airunner.broker.store.rows import QueueKey
 from airunner.protocol.requests import EnqueueJob, EnqueueJobWithStdin, RemoveSecret, SetSecret, UpdateQueue
 
-ToApply = Pending | Expire | RenewAll | JanitorCommand | Beat | Adopt | Parked
+ToApply = Pending | Expire | RenewAll | JanitorCommand | Beat | Adopt | FollowUp | Parked
 Entry = ToApply | BetweenBatches
 
 ALONE: Final = 2**20  # price of a batch of its own: a change of a queue waits until no other broker uses the queue

@@ -49,6 +49,7 @@ from airunner.broker.lifecycle.commands import (
     Beat,
     Done,
     Expire,
+    FollowUp,
     JanitorCommand,
     News,
     RenewAll,
@@ -72,17 +73,15 @@ from airunner.protocol.requests import DequeueJob
 LOCKED_MS: Final = 50  # until jobs that another broker's batch had locked are looked for again: it takes less
 NO_SPACE_PAUSE_MS: Final = 1_000  # until an expiry or take-over that was not stored is retried: no peer repeats these
 BATCH_UNITS_MAX: Final = 250  # units of work in a batch, and as many again of parked requests: 25 to 50 ms in all
+FOLLOW_UPS_MAX: Final = 8  # follow-ups in one batch
 READY_JOBS_GUESS: Final = 8  # slots of parked requests to try for a queue that has an unknown number of jobs ready
 
 Charge = Callable[[TenantRequest, int], None]
-"""Callback that charges a request the store's work for it, in the units of `Done.cost`, also if it was refused."""
+"""Callback that charges a request the store's work, in the units of `Done.cost`, each time that it was tried."""
 
 
 class Ledger:
-    """Ledger actor: the only one that uses `store`. When `disk` has little free space, some requests are refused.
-
-    `charge` is called with the store's work each time that a request was tried: also when it was refused or parked.
-    """
+    """Ledger actor: the only one that uses `store`. When `disk` has little free space, some requests are refused."""
 
     def __init__(
         self,
@@ -115,6 +114,7 @@ class Ledger:
         self._counts = counts
         self._charge = charge
         self._parking = Parking()
+        self._follow_ups: list[FollowUp] = []
         self._ready: set[QueueKey] = set()
         self._locked: set[QueueKey] = set()  # queues in which other brokers' batches had locked jobs
         self._locked_until_ms: int | None = None  # when they are ready again
@@ -157,7 +157,8 @@ class Ledger:
 
     def _gather(self) -> list[Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
-        batch: list[Entry] = []
+        batch: list[Entry] = [*self._follow_ups[:FOLLOW_UPS_MAX]]
+        del self._follow_ups[:FOLLOW_UPS_MAX]
         units = 0
         while (waiting := self._inbox.next()) is not None:
             price = price_of(waiting)
@@ -188,7 +189,7 @@ class Ledger:
         self._ready |= self._parking.queues() if EVERY_QUEUE in ready else ready
         if not self._parking or not self._parking.waits_on(self._ready):
             self._ready.clear()
-        return bool(self._ready) or self._inbox.next() is not None
+        return bool(self._ready or self._follow_ups) or self._inbox.next() is not None
 
     def _next_s(self) -> float:
         """Return when a batch is due in which nothing waits: when a parked request ends, or something is retried."""
@@ -228,7 +229,7 @@ class Ledger:
         unsure = False
         while True:
             try:
-                stored = yield from self._change(changes)
+                return (yield from self._change(changes))
             except StoreAway as away:
                 unsure |= isinstance(away, StoreUnsure)
                 if not unsure:
@@ -236,8 +237,6 @@ class Ledger:
                 yield from self._wait_out(away)
                 if unsure:  # the copy before may have been stored, with news that were never published
                     self._bus.replay_all()
-            else:
-                return stored
 
     def _park_again(self, changes: Sequence[ToApply]) -> list[ToApply]:
         """Park those requests again that were parked, so that they may time out; return the other changes."""
@@ -271,8 +270,8 @@ class Ledger:
         self._counts.record_batch(len(changes), time.perf_counter() - began_s, staged.timings)
         if offset_ms is not None:
             self._take_over_ms = None
-        taken_over = self._take_over_ms is None
-        alarm = self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits) if taken_over else None
+        first = self._take_over_ms is not None
+        alarm = None if first else self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits)
         self._speak(changes, staged.done, BatchNews(alarm=alarm, changes=staged.changes))
         return True
 
@@ -310,6 +309,7 @@ class Ledger:
             news = outcome.news
             published.ready |= news.ready
             published.appended += news.appended
+            self._follow_ups += news.follow_ups
             pending = entry.pending if isinstance(entry, Parked) else entry
             if isinstance(pending, Pending):
                 if outcome.cost:

@@ -6,6 +6,8 @@
                      └─────────────────────┴─────────► JOB_FINISHED ◄──────────┘
 ```
 
+A job that waits for others is BLOCKED until JOB_UNBLOCKED, before it WAITS.
+
 They stand in a possible order, and the broker alone says only what it alone can know: that a job was cancelled, has
 expired, or that its agent was lost. COMPLETED, exit codes, signals and all other reasons need an agent's signature.
 """
@@ -27,6 +29,7 @@ from airunner.protocol.events import (
     JobLeased,
     JobReleased,
     JobScheduled,
+    JobUnblocked,
     UnknownBody,
 )
 from airunner.protocol.job import Job, JobState, Reason, Result
@@ -35,6 +38,7 @@ from airunner.protocol.job import Job, JobState, Reason, Result
 class _Phase(Enum):
     """Phase of a job between two events, in words."""
 
+    BLOCKED = "while the job waits for others"
     WAITS = "while the job waits"
     RUNS = "while an attempt runs"
     LEFT = "once the attempt was released or has expired"
@@ -44,19 +48,22 @@ class _Phase(Enum):
 
 _BEFORE: Final[Mapping[type, frozenset[_Phase]]] = {
     JobScheduled: frozenset({_Phase.RUNS, _Phase.LEFT}),  # a retry
+    JobUnblocked: frozenset({_Phase.BLOCKED}),
     JobLeased: frozenset({_Phase.WAITS, _Phase.LEFT}),
     JobReleased: frozenset({_Phase.RUNS}),
     JobExpired: frozenset({_Phase.RUNS}),
 }
 _AFTER: Final[Mapping[type, _Phase]] = {
     JobScheduled: _Phase.WAITS,
+    JobUnblocked: _Phase.WAITS,
     JobLeased: _Phase.RUNS,
     JobReleased: _Phase.LEFT,
     JobExpired: _Phase.LEFT,
     JobFinished: _Phase.ENDED,
     UnknownBody: _Phase.UNKNOWN,
 }
-_BROKERS: Final = frozenset({Reason.CANCELLED, Reason.EXPIRED})  # reasons that the broker alone may give
+_IDLE: Final = (_Phase.BLOCKED, _Phase.WAITS, _Phase.LEFT)  # no attempt runs
+_BROKERS: Final = frozenset({Reason.CANCELLED, Reason.EXPIRED, Reason.SKIPPED})  # the broker's alone
 _KNOWN: Final = frozenset((*_BEFORE, JobCancelRequested, JobFinished))
 
 
@@ -71,7 +78,7 @@ class BrokerCheck:
 
     def agents(self, body: Body) -> str:
         """Note an event of an agent; return why it is a fault, if it is one."""
-        late = body is not None and self._phase in (_Phase.WAITS, _Phase.LEFT)
+        late = body is not None and self._phase in _IDLE
         why = f"an agent's event cannot stand here, {self._phase.value}" if late else ""
         self._phase = _Phase.UNKNOWN if late or body is None or isinstance(body, UnknownBody) else _Phase.RUNS
         return why
@@ -85,7 +92,8 @@ class BrokerCheck:
             self._first_unknown = self._first_unknown or sequence
             self._unknown += 1
         why = self._why(sequence, body, signed)
-        self._phase = _Phase.UNKNOWN if why else _AFTER.get(type(body), self._phase)
+        after = _Phase.BLOCKED if isinstance(body, JobScheduled) and body.unmet else _AFTER.get(type(body), self._phase)
+        self._phase = _Phase.UNKNOWN if why else after
         return why
 
     def _why(self, sequence: int, body: EventBody | UnknownBody, signed: Result | None) -> str:
@@ -105,7 +113,7 @@ class BrokerCheck:
         said = Result(exit_code=body.exit_code, signal=body.signal, reason=body.reason)
         if self._phase is _Phase.RUNS and signed is not None and said != signed:
             return f"its agent has signed {_end_text(signed)}"
-        if self._phase in (_Phase.WAITS, _Phase.LEFT) and not self._may_say(said):
+        if self._phase in _IDLE and not self._may_say(said):
             return f"no agent has signed {_end_text(said)}"
         shown = replace(self._job.result or Result(), usage=None)
         differs = self._job.state.terminal and (self._job.state, shown) != (body.state, said)

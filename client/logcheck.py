@@ -37,6 +37,7 @@ from airunner.protocol.events import (
     JobLeased,
     JobReleased,
     JobScheduled,
+    JobUnblocked,
     UnknownBody,
     decode_bodies,
 )
@@ -241,7 +242,7 @@ class LogCheck:
             return
         if isinstance(body, JobReleased | JobExpired):
             last.over = "was released" if isinstance(body, JobReleased) else "expired: its agent was lost"
-        last.running = not isinstance(body, JobReleased | JobExpired | JobFinished | JobScheduled)
+        last.running = not isinstance(body, JobReleased | JobExpired | JobFinished | JobScheduled | JobUnblocked)
 
     def _unreadable(self, count: int, kind: Kind) -> None:
         """Count events that are missing or cannot be read: they keep their places."""

@@ -56,13 +56,19 @@ class JobScheduled(Body, frozen=True, kw_only=True, tag="JOB_SCHEDULED"):
     """The job waits in `queue`, and is not leased before `not_before_ms`.
 
     It is the first event of every job, and names the `origin` that the job retries, if any. It is also written when the
-    job's retry policy runs a failed job again: then `retry` counts from 1.
+    job's retry policy runs a failed job again: then `retry` counts from 1. `unmet`: so many other jobs have to end
+    first, and JOB_UNBLOCKED follows once they have.
     """
 
     queue: str
     not_before_ms: Natural | None = None
     retry: Natural = 0
     origin: JobId | None = None
+    unmet: Natural = 0
+
+
+class JobUnblocked(Body, frozen=True, kw_only=True, tag="JOB_UNBLOCKED"):
+    """The jobs that this one waited for have ended as they had to; now it waits to be leased."""
 
 
 class JobLeased(Body, frozen=True, kw_only=True, tag="JOB_LEASED"):
@@ -255,7 +261,7 @@ AgentBody = (
     | Returned
     | Kept
 )
-BrokerBody = JobScheduled | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
+BrokerBody = JobScheduled | JobUnblocked | JobLeased | JobReleased | JobExpired | JobCancelRequested | JobFinished
 EventBody = AgentBody | BrokerBody
 
 

@@ -16,6 +16,7 @@ from msgspec import NODEFAULT, Meta, Struct, structs
 
 from airunner.protocol.blobs import SavedWorkspace, TreeBundle
 from airunner.protocol.caches import check_caches
+from airunner.protocol.dependencies import Dependencies, check_dependencies
 from airunner.protocol.errors import FieldError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fieldtypes import (
@@ -298,6 +299,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep: Keep = ()
     keep_every_seconds: KeepEvery = None
     continues: SavedWorkspace | None = None  # of another job, in which this one begins
+    after: Dependencies = ()
 
     def __post_init__(self) -> None:
         texts = _texts_of(self)
@@ -311,6 +313,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             check_caches(self.caches)
         if self.keep or self.keep_every_seconds is not None:
             check_kept(self.keep, self.keep_every_seconds)
+        if self.after:
+            check_dependencies(self.after)
         if self.working_directory:
             check_folder(self.working_directory)
         if self.ref or self.commit or self.branch:

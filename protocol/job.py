@@ -34,25 +34,32 @@ SUMMARY_COMMAND_CHARS: Final = 200
 
 
 class JobState(StrEnum):
-    """State of a job; the last three are terminal and never change."""
+    """State of a job; the last four are terminal and never change. A BLOCKED job waits for others to end."""
 
+    BLOCKED = "BLOCKED"
     SCHEDULED = "SCHEDULED"
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
 
     @property
     def terminal(self) -> bool:
         """Whether the job has finished."""
-        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no attempt runs, and one may follow."""
+        return self in (JobState.BLOCKED, JobState.SCHEDULED)
 
 
 _REASON: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 
 
 class Reason(StrEnum):
-    """Reason why an attempt is not COMPLETED, or why there was none (`expired`).
+    """Reason why an attempt is not COMPLETED, or why there was none (`expired`, `skipped`).
 
     `oom`: it failed, and the kernel killed a process to free memory. `artifact-missing`: files that it was to leave are
     not stored.
@@ -73,6 +80,7 @@ class Reason(StrEnum):
     ARTIFACT_MISSING = "artifact-missing"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    SKIPPED = "skipped"
 
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:
@@ -120,9 +128,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> JobState:
-        """COMPLETED for exit code 0 without a reason; CANCELLED for that reason; otherwise FAILED."""
+        """COMPLETED for exit code 0 without a reason; CANCELLED or SKIPPED for that reason; otherwise FAILED."""
         if self.reason is Reason.CANCELLED:
             return JobState.CANCELLED
+        if self.reason is Reason.SKIPPED:
+            return JobState.SKIPPED
         if self.exit_code == 0 and self.signal is None and self.reason is None:
             return JobState.COMPLETED
         return JobState.FAILED
@@ -162,6 +172,8 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancel_requested_ms: Natural | None = None
     origin: JobId | None = None  # the job that this one retries
     waited_ms: Natural | None = None  # time from when it could be leased to its first lease
+    unmet: Natural = 0  # how many of the jobs that it waits for have not ended yet
+    unblocked_ms: Natural | None = None  # when the last of the jobs that it waited for had ended
 
     @property
     def exit_status(self) -> int | None:

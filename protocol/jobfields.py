@@ -54,4 +54,5 @@ class JobFields(TypedDict, total=False):
     returns: bool
     keep: Sequence[str]
     keep_every_seconds: int | None
+    after: Sequence[str]
     # end of job fields

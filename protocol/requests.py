@@ -36,6 +36,7 @@ from airunner.protocol.names import (
 from airunner.protocol.treerequest import EnqueueJobWithTree
 
 ENQUEUE_MAX: Final = 64  # jobs in one request
+AWAITED_MAX: Final = 1_024  # jobs that those of one request wait for: all of these are loaded
 ENQUEUE_METADATA_MAX: Final = 1_024  # metadata entries of all jobs in one request; each is a row of an index
 QUEUES_MAX: Final = 64  # queues that an agent serves
 SLOTS_MAX: Final = 16  # leases in one reply; with jobs of SPEC_BYTES_MAX they fit in one frame
@@ -71,14 +72,16 @@ class EnqueueJob(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the rules of new jobs; raises `ValueError`: too much metadata, or what `check_new` refuses."""
-        metadata = 0
+        metadata = waits = 0
         for job in self.jobs:
             check_new(job)
             if job.stdin_bytes is not None:
                 raise ValueError("stdin_bytes: the standard input is missing; submit it too, or retry the job")
             metadata += len(job.metadata)
-        if metadata > ENQUEUE_METADATA_MAX:
-            raise ValueError(f"jobs that are submitted together have up to {ENQUEUE_METADATA_MAX} metadata entries")
+            waits += len(job.after) if job.after else 0
+        if metadata > ENQUEUE_METADATA_MAX or waits > AWAITED_MAX:
+            bounds = f"{ENQUEUE_METADATA_MAX} metadata entries, and wait for up to {AWAITED_MAX} jobs"
+            raise ValueError(f"jobs that are submitted together have up to {bounds}")
 
 
 class EnqueueJobWithStdin(Asking[replies.JobsEnqueued], frozen=True, kw_only=True):
@@ -148,7 +151,7 @@ class CompleteJob(Asking[replies.JobCompleted], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the reason; raises `ValueError`: it is unknown."""
-        if not self.result.known:
+        if not self.result.known or self.result.state is JobState.SKIPPED:
             raise ValueError(f"{self.result.reason!r} is not a known reason")
 
 

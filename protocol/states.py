@@ -23,10 +23,16 @@ class Change(StrEnum):
     FAIL = "fail"
     CANCEL = "cancel"
     RETRY = "retry"
+    UNBLOCK = "unblock"
+    SKIP = "skip"
 
 
 TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyType(
     {
+        (JobState.BLOCKED, Change.UNBLOCK): JobState.SCHEDULED,
+        (JobState.BLOCKED, Change.SKIP): JobState.SKIPPED,
+        (JobState.BLOCKED, Change.CANCEL): JobState.CANCELLED,
+        (JobState.BLOCKED, Change.FAIL): JobState.FAILED,
         (JobState.SCHEDULED, Change.LEASE): JobState.RUNNING,
         (JobState.SCHEDULED, Change.CANCEL): JobState.CANCELLED,
         (JobState.SCHEDULED, Change.FAIL): JobState.FAILED,
@@ -40,7 +46,12 @@ TRANSITIONS: Final[Mapping[tuple[JobState, Change], JobState]] = MappingProxyTyp
 )
 
 FINISHING: Final[Mapping[JobState, Change]] = MappingProxyType(
-    {JobState.COMPLETED: Change.COMPLETE, JobState.FAILED: Change.FAIL, JobState.CANCELLED: Change.CANCEL}
+    {
+        JobState.COMPLETED: Change.COMPLETE,
+        JobState.FAILED: Change.FAIL,
+        JobState.CANCELLED: Change.CANCEL,
+        JobState.SKIPPED: Change.SKIP,
+    }
 )
 """The change that leads to each terminal state."""
 
@@ -49,4 +60,11 @@ def mermaid() -> str:
     """Draw the table as a Mermaid state diagram."""
     steps = [f"    {state} --> {target}: {change}" for (state, change), target in TRANSITIONS.items()]
     ends = [f"    {state} --> [*]" for state in JobState if state.terminal]
-    return "\n".join(["stateDiagram-v2", "    [*] --> SCHEDULED: enqueue", *steps, *ends])
+    lines = [
+        "stateDiagram-v2",
+        "    [*] --> SCHEDULED: enqueue",
+        "    [*] --> BLOCKED: enqueue after other jobs",
+        *steps,
+        *ends,
+    ]
+    return "\n".join(lines)

@@ -52,7 +52,7 @@ IMPURE |= {"threading", "time", "trio", "zmq", "pathlib", "tempfile", "logging",
 DECIDING = ("airunner.broker.lifecycle", "airunner.protocol.states", "airunner.protocol.job")
 STATES = re.compile(r"\b(SCHEDULED|RUNNING|COMPLETED|FAILED|CANCELLED)\b")
 ENGINES = ("broker/store/sqlite/", "broker/store/postgres/")
-ENGINE_LINES_MAX = {"broker/store/sqlite/": 929, "broker/store/postgres/": 2_373}  # with connections
+ENGINE_LINES_MAX = {"broker/store/sqlite/": 930, "broker/store/postgres/": 2_374}  # with connections
 # A pooler or a standby loses the state of a session; the others are slow, or end what they must not (decision 0046).
 SHUNNED = re.compile(
     r"\b(LISTEN|UNLISTEN|NOTIFY|COPY|DISCARD|(?i:savepoint|trigger))\b|statement_timeout|pg_notify|advisory"

@@ -13,7 +13,7 @@ from airunner.certs.principal import QueueScope
 from airunner.protocol.cacherequests import GetCache, ListCaches, PutCache, RemoveCaches
 from airunner.protocol.caches import CacheScope
 from airunner.protocol.events import EventSegment
-from airunner.protocol.names import JobId, RequestId, WatchKey
+from airunner.protocol.names import JobId, JobName, RequestId, WatchKey
 from airunner.protocol.replies import JobEventsReplayed, JobsEnqueued, Reply
 from airunner.protocol.requests import (
     EnqueueJob,
@@ -103,8 +103,26 @@ class FindGone(Struct, frozen=True):
     job_ids: tuple[JobId, ...]
 
 
+class FollowEnd(Struct, frozen=True, kw_only=True):
+    """Follow-up of a job's end: unblocks or skips these dependents of it; see `dependencies`."""
+
+    tenant: str
+    job_id: JobId
+    dependents: tuple[JobId, ...]
+
+
+class Attach(Struct, frozen=True, kw_only=True):
+    """Attachment of a BLOCKED job to these jobs that it waits for, the first of which is number `start` of `after`."""
+
+    tenant: str
+    job_id: JobId
+    start: int
+    awaited: tuple[JobName, ...]
+
+
+FollowUp = FollowEnd | Attach
 JanitorCommand = Retain | FindGone
-Command = TenantRequest | Expire | RenewAll | JanitorCommand | Beat | Adopt
+Command = TenantRequest | Expire | RenewAll | JanitorCommand | Beat | Adopt | FollowUp
 
 
 class Appended(Struct, frozen=True, gc=False):
@@ -178,7 +196,8 @@ class News(Struct, kw_only=True):
 
     `ready`: queues and needs with a job that may be leased now. `exhausted`: queues that have no further job for an
     agent with the sender's tags. `locked`: queues and needs of which another broker's batch had locked jobs. `nudged`:
-    running jobs whose agents are to send a heartbeat at once. `more`: another retention step may remove something.
+    running jobs whose agents are to send a heartbeat at once. `follow_ups`: commands for one of the next batches.
+    `more`: another retention step may remove something.
     `repeated`: there are several brokers, and the leases in the reply were granted before: the agent may have got them
     from another broker. `deadline_ms`: there are several brokers, and the leases in the reply were granted just now,
     until then; one that has another deadline later has reached its agent.
@@ -191,6 +210,7 @@ class News(Struct, kw_only=True):
     exhausted: set[QueueKey] = set()
     locked: set[QueueKey] = set()
     nudged: list[JobId] = []
+    follow_ups: list[FollowUp] = []
     more: bool = False
     repeated: bool = False
     deadline_ms: int | None = None

@@ -6,18 +6,20 @@ from typing import assert_never
 
 from airunner.broker.lifecycle.commands import (
     Adopt,
+    Attach,
     Beat,
     Command,
     Done,
     Expire,
     FindGone,
+    FollowEnd,
     News,
     RenewAll,
     Retain,
     StoreReply,
     TenantRequest,
 )
-from airunner.broker.lifecycle.ending import expire
+from airunner.broker.lifecycle.ending import attach, expire, follow_end
 from airunner.broker.lifecycle.retention import retain
 from airunner.broker.lifecycle.world import POINTS_PER_UNIT, World
 from airunner.broker.requests import kind_of
@@ -42,6 +44,10 @@ def decide(world: World, engine: Engine, command: Command) -> Done:
                 reply = refusal(error)
         case Expire():
             expire(world)
+        case FollowEnd():
+            follow_end(world, command)
+        case Attach():
+            attach(world, command)
         case RenewAll():
             pass  # the Store called `Engine.renew_all` before it loaded the rows
         case Retain():

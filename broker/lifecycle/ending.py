@@ -11,10 +11,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from airunner.broker.lifecycle.commands import TenantRequest
+from airunner.broker.lifecycle.commands import Attach, FollowEnd, TenantRequest
+from airunner.broker.lifecycle.dependencies import announce_attaching, announce_end, attached, met_by, unblock
 from airunner.broker.lifecycle.world import World
 from airunner.broker.store.rows import JobRow, Keys
-from airunner.protocol.errors import IncompleteLog, StaleToken
+from airunner.protocol.errors import CorruptLog, IncompleteLog, NotFound, StaleToken
 from airunner.protocol.events import BrokerBody, JobCancelRequested, JobExpired, JobFinished, JobReleased, JobScheduled
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.replies import JobCancelled, JobCompleted, JobReleasedReply
@@ -23,6 +24,7 @@ from airunner.protocol.states import FINISHING, TRANSITIONS, Change
 
 _CANCELLED: Final = Result(reason=Reason.CANCELLED)
 _EXPIRED: Final = Result(reason=Reason.EXPIRED)
+_SKIPPED: Final = Result(reason=Reason.SKIPPED)
 _LOST: Final = Result(reason=Reason.AGENT_LOST)
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -131,7 +133,7 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
         world.news.nudged.append(job.job_id)
         return JobCancelled(state=state)
     requested: list[BrokerBody] = [JobCancelRequested(timestamp_ms=world.now_ms)]
-    if state is JobState.SCHEDULED:
+    if state.waiting:
         _end_waiting(world, job, _CANCELLED, requested)
         job.cancel_requested_ms = world.now_ms
         return JobCancelled(state=JobState.CANCELLED)
@@ -143,7 +145,10 @@ def cancel(world: World, command: TenantRequest, request: CancelJob) -> JobCance
 
 
 def expire(world: World) -> None:
-    """Expire the leases and the waiting jobs whose deadline has come, and end the delays that are over."""
+    """Expire the leases and the waiting jobs whose deadline has come, and end the delays that are over.
+
+    A job that has ended is due if its dependents have not followed it; a BLOCKED one, if it was not attached.
+    """
     now_ms = world.now_ms
     for job in world.due():
         if is_late(world, job):
@@ -152,14 +157,25 @@ def expire(world: World) -> None:
             end = _end_of_lost(world, job, Settled.EXPIRED, Change.EXPIRE, [JobExpired(timestamp_ms=now_ms)])
             _end(world, job, end, forget_token=True)
         elif job.due_ms is not None and job.due_ms <= now_ms:
-            before = world.change(job)
-            job.due_ms = None
-            world.update_standing(job, before)
+            _end_delay(world, job)
+
+
+def _end_delay(world: World, job: JobRow) -> None:
+    """End a job's delay, or make the follow-up again for which it is due."""
+    if job.state == JobState.SCHEDULED:
+        before = world.change(job)
+        job.due_ms = None
+        world.update_standing(job, before)
+    elif job.state == JobState.BLOCKED:
+        announce_attaching(world, job, world.spec(job))
+    else:
+        announce_end(world, job)
 
 
 def is_late(world: World, job: JobRow) -> bool:
     """Check whether a waiting job has expired."""
-    return job.state == JobState.SCHEDULED and job.deadline_ms is not None and job.deadline_ms <= world.now_ms
+    late = job.deadline_ms is not None and job.deadline_ms <= world.now_ms
+    return late and JobState(job.state).waiting
 
 
 def expire_waiting(world: World, job: JobRow) -> None:
@@ -167,10 +183,46 @@ def expire_waiting(world: World, job: JobRow) -> None:
     _end_waiting(world, job, _EXPIRED, [])
 
 
+def follow_end(world: World, command: FollowEnd) -> None:
+    """Unblock or skip dependents of a job that has ended."""
+    try:
+        job = world.job(command.tenant, command.job_id)
+    except (NotFound, CorruptLog):
+        return
+    if not JobState(job.state).terminal:
+        return
+    for dependent, met in met_by(world, job, command):
+        if met:
+            world.change(dependent)
+            dependent.unmet -= 1
+            unblock(world, dependent)
+        else:
+            _skip(world, dependent)
+
+
+def attach(world: World, command: Attach) -> None:
+    """Attach a BLOCKED job to jobs that it waits for; unblock or skip it if they have ended."""
+    try:
+        job = world.job(command.tenant, command.job_id)
+    except (NotFound, CorruptLog):
+        return
+    if job.state != JobState.BLOCKED or job.attached != command.start:
+        return
+    if attached(world, job, command):
+        unblock(world, job)
+    else:
+        _skip(world, job)
+
+
+def _skip(world: World, job: JobRow) -> None:
+    """Skip a BLOCKED job: one that it waited for has ended otherwise than it had to."""
+    _end_waiting(world, job, _SKIPPED, [])
+
+
 def _end_waiting(world: World, job: JobRow, result: Result, events: list[BrokerBody]) -> None:
     """End a waiting job; JOB_FINISHED follows `events`."""
     before = world.change(job)
-    finished = _finished_event(JobState.SCHEDULED, result, world.now_ms)
+    finished = _finished_event(JobState(job.state), result, world.now_ms)
     job.state = finished.state
     job.due_ms = job.deadline_ms = None
     job.result = _encoder.encode(result)
@@ -179,6 +231,7 @@ def _end_waiting(world: World, job: JobRow, result: Result, events: list[BrokerB
     if job.started_ms is not None:
         world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, [*events, finished])
+    announce_end(world, job)
 
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
@@ -216,6 +269,8 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
     if end.result is not None and job.started_ms is not None:
         world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, end.events)
+    if end.result is not None:
+        announce_end(world, job)
 
 
 def _end_of_lost(world: World, job: JobRow, settled: Settled, change: Change, events: list[BrokerBody]) -> _End:

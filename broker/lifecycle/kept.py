@@ -15,6 +15,7 @@ from airunner.protocol.job import JobState
 from airunner.protocol.replies import QueueMode
 
 JOBS_MAX: Final = 8_192  # running jobs kept, without specs: some 1 KB each; the one that was leased first goes first
+DEPENDENTS_BYTES_MAX: Final = 1_024  # of a running job that is kept
 QUEUES_MAX: Final = 4_096  # queues kept; if there are more, all are forgotten
 
 
@@ -113,7 +114,7 @@ class KeptRows:
         rows = self._batch
         self._save_due(changes)
         for _, job in changes.changed:
-            if job.state == JobState.RUNNING:
+            if job.state == JobState.RUNNING and (not job.dependents or len(job.dependents) <= DEPENDENTS_BYTES_MAX):
                 self._whole.append(job)
                 rows.jobs[job.job_id] = job
             else:

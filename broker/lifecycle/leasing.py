@@ -115,8 +115,9 @@ def send_input(world: World, command: TenantRequest, request: SendInput) -> Inpu
 
 def ready_ms(job: JobRow, spec: JobSpec) -> int:
     """Return the instant from which a job could be leased for the first time."""
-    not_before_ms = spec.not_before_ms
-    return job.submitted_ms if not_before_ms is None or not_before_ms < job.submitted_ms else not_before_ms
+    not_before_ms, unblocked_ms = spec.not_before_ms, job.unblocked_ms
+    ready_ms = job.submitted_ms if unblocked_ms is None else unblocked_ms
+    return ready_ms if not_before_ms is None or not_before_ms < ready_ms else not_before_ms
 
 
 def _granted(world: World, command: TenantRequest, request: DequeueJob) -> tuple[JobLease, ...]:

@@ -91,6 +91,8 @@ def _remove(world: World, jobs: Iterable[JobRow]) -> bool:
     pairs = 0
     removed = False
     for job in jobs:
+        if job.dependents:
+            continue  # they have not followed its end yet
         removed |= world.remove_job(job)
         spec = world.spec(job)
         facts = len(spec.metadata) + bool(spec.name)

@@ -68,6 +68,8 @@ def _view(row: JobRow, *, result: bool = True) -> dict[str, Any]:
     """Collect the fields that all views share."""
     view: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     view |= {"id": row.job_id, "state": JobState(row.state)}
+    if row.state != JobState.SCHEDULED:
+        view["due_ms"] = None  # a follow-up is due, see `dependencies`
     return view | {"result": _result_decoder.decode(row.result) if result and row.result is not None else None}
 
 

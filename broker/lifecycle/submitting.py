@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import BlobsAsked, MintedJob, TenantRequest
+from airunner.broker.lifecycle.dependencies import announce_attaching, load_dependencies, require_dependencies
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
 from airunner.broker.lifecycle.world import World
@@ -44,6 +45,8 @@ def load_enqueue(keys: Keys, command: TenantRequest, request: EnqueueJob | Enque
     for job in request.jobs:
         if job.continues is not None:
             keys.add_job(command.tenant, job.continues.job_id)
+        if job.after:
+            load_dependencies(keys, command.tenant, job)
 
 
 def enqueue(
@@ -60,6 +63,8 @@ def enqueue(
         for job in request.jobs:
             if job.continues is not None:
                 _require_ended(world, command, job.continues.job_id)
+            if job.after:
+                require_dependencies(world, command, job)
         stdin = request.stdin if isinstance(request, EnqueueJobWithStdin) else b""
         reply = _submit(world, command, request, request.jobs, None, stdin)
     for job in request.jobs:
@@ -99,6 +104,8 @@ def retry(world: World, command: TenantRequest, request: RetryJob) -> JobsEnqueu
     spec = world.spec(ended)
     if spec.expires is not None and spec.expires.is_past(world.now_ms):
         spec = replace(spec, expires=None)  # the job is wanted after that instant
+    if spec.after:
+        spec = replace(spec, after=())  # and whatever the jobs before it have become
     try:
         check_new(spec)
     except ValueError as error:
@@ -180,7 +187,7 @@ def _add(
         queue=spec.queue,
         needs=needs,
         gate=0,
-        state=JobState.SCHEDULED,
+        state=JobState.BLOCKED if spec.after else JobState.SCHEDULED,
         priority=spec.priority,
         owner=spec.owner,
         watch_key=minted.watch_key,
@@ -190,10 +197,16 @@ def _add(
         max_attempts=spec.max_attempts,
         origin=origin,
         broker=world.broker,
+        unmet=len(spec.after) if spec.after else 0,
         spec=raw,
     )
     world.add_job(job, facts_of(spec.metadata, spec.name) if spec.metadata or spec.name else ())
-    world.write(job, [JobScheduled(timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin)])
+    scheduled = JobScheduled(
+        timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin, unmet=job.unmet
+    )
+    world.write(job, [scheduled])
+    if spec.after:
+        announce_attaching(world, job, spec)
     return job
 
 

@@ -34,6 +34,8 @@ def standing_of(job: JobRow) -> Standing:
     """Compute the standing of a job."""
     if job.state == JobState.RUNNING:
         return _RUNNING
+    if job.state == JobState.BLOCKED:
+        return _DELAYED
     if job.state != JobState.SCHEDULED:
         return ENDED
     return _WAITING if job.due_ms is None else _DELAYED

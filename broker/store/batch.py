@@ -21,11 +21,13 @@ from airunner.broker.lifecycle.commands import (
     EXPIRE_MAX,
     Adopt,
     Applied,
+    Attach,
     Beat,
     Command,
     Done,
     Expire,
     FindGone,
+    FollowEnd,
     News,
     RenewAll,
     Retain,
@@ -33,6 +35,7 @@ from airunner.broker.lifecycle.commands import (
     Timings,
 )
 from airunner.broker.lifecycle.decide import decide, read
+from airunner.broker.lifecycle.dependencies import load_attached, load_followed
 from airunner.broker.lifecycle.ending import is_late
 from airunner.broker.lifecycle.kept import KeptRows
 from airunner.broker.lifecycle.retention import sweep_of
@@ -205,6 +208,10 @@ def _keys(commands: Sequence[Command], now_ms: int) -> Keys:
                 keys.fleet = True
             case Adopt(seen=seen):
                 keys.adopted.add(seen)
+            case FollowEnd():
+                load_followed(keys, command)
+            case Attach():
+                load_attached(keys, command)
             case RenewAll():
                 pass
     return keys

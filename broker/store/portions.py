@@ -20,9 +20,11 @@ from msgspec.structs import replace
 from airunner.broker.lifecycle.commands import (
     Adopt,
     Applied,
+    Attach,
     Command,
     Done,
     Expire,
+    FollowEnd,
     News,
     RenewAll,
     Retain,
@@ -36,7 +38,8 @@ from airunner.broker.store.rows import Changes, JobRow
 from airunner.protocol.replies import BatchStored, JobCompleted, JobEventsPublished, JobsUpdated, LeaseVerdict, Refused
 from airunner.protocol.requests import PublishJobEvents, UpdateJob
 
-ALONE: Final = (RenewAll, Expire, Retain, Adopt)  # commands whose changes the engine itself bounds, each in a portion
+ALONE: Final = (RenewAll, Expire, Retain, Adopt, FollowEnd, Attach)
+"""Commands whose changes are bounded by the engine or by themselves, each in a portion."""
 _LISTS: Final = ("removed", "segments", "facts", "records", "secrets", "secrets_removed", "lifecycle")
 T = TypeVar("T")
 
@@ -196,6 +199,7 @@ def _joined(parts: Sequence[tuple[Part, Done]]) -> Done:
     for _, done in parts:
         news.appended += done.news.appended
         news.ready |= done.news.ready
+        news.follow_ups += done.news.follow_ups
     return Done(_reply_of(parts), news, sum([done.cost for _, done in parts]))
 
 

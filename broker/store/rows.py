@@ -33,6 +33,8 @@ class Version(NamedTuple):
     attempt: int
     next_index: int
     last_sequence: int
+    unmet: int
+    dependents: bytes
 
 
 class JobRow(Struct, kw_only=True, array_like=True, gc=False):
@@ -72,13 +74,17 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     terminal: bytes | None = None  # size that the attempt's terminal is to have (TerminalSize); None: its first one
     origin: JobId | None = None
     broker: str = ""  # the broker that ends the job's lease or delay when it is due; "" with an engine that is `alone`
+    unmet: int = 0  # how many of the jobs that it waits for have not ended yet
+    attached: int = 0  # how many of the jobs that it waits for know of it, or had ended, in the order of `after`
+    unblocked_ms: int | None = None  # when there was none left; None: it waits, or has waited for none
+    dependents: bytes = b""  # jobs that wait for this one, see `lifecycle.dependencies`; b"" for none
     result: bytes | None = None
     spec: bytes = b""
 
     @property
     def version(self) -> Version:
         """Version of this row, which `save` compares with the stored one."""
-        return Version(self.state, self.attempt, self.next_index, self.last_sequence)
+        return Version(self.state, self.attempt, self.next_index, self.last_sequence, self.unmet, self.dependents)
 
     @property
     def key(self) -> QueueKey:

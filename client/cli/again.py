@@ -22,6 +22,7 @@ from airunner.client.cli.commands import (
     split_operands,
 )
 from airunner.client.cli.console import Console
+from airunner.client.cli.dependencies import with_dependencies
 from airunner.client.cli.oninterrupt import InterruptOption, OnInterrupt
 from airunner.client.cli.options import Given, with_job_options
 from airunner.protocol.errors import EXIT_WRONG_STATE, OperatorError
@@ -68,7 +69,7 @@ def continue_command(
     given = stdin_for_job(console, wanted=stdin, asked=is_typed(ctx, "stdin"))
 
     async def run(client: Client) -> int:
-        spec = await _continuing(client, console, ctx, jobs[0], words, fields)
+        spec = await with_dependencies(client, await _continuing(client, console, ctx, jobs[0], words, fields))
         follow = partial(follow_new, client, partial(client.submit, spec, stdin=given), console, on_interrupt)
         return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)
 

@@ -3,8 +3,8 @@
 The first cause in this order is the one that is said; each hides those after it, which only matter once it is gone:
 
 ```
- not due, or the pause before a retry ─► queue paused ─► no agent serves the queue ─► none has the tags
-   ─► agents too old ─► agents in trouble ─► all slots busy ─► its turn: it may start at any moment
+ other jobs first ─► not due, or the pause before a retry ─► queue paused ─► no agent serves the queue
+   ─► none has the tags ─► agents too old ─► agents in trouble ─► all slots busy ─► its turn: it may start at any moment
 ```
 
 No clock of this machine decides anything: whether a job is due is the broker's word, and so is an agent's silence.
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from airunner.client.cli.columns import ID_CHARS_MIN
 from airunner.client.cli.wording import duration_text, instant_text
-from airunner.protocol.job import Job, JobSummary
+from airunner.protocol.job import Job, JobState, JobSummary
 from airunner.protocol.musts import musts_of
 from airunner.protocol.printable import shell_line
 from airunner.protocol.replies import AgentSummary, QueueMode, QueueSummary
@@ -38,6 +38,7 @@ OTHER_BROKERS: Final = "; agents that use another broker are not listed by this 
 class Cause(StrEnum):
     """Cause why a job waits; or its phase, if it runs or has ended."""
 
+    BLOCKED = "blocked"
     NOT_DUE = "not-due"
     RETRY_PAUSE = "retry-pause"
     QUEUE_PAUSED = "queue-paused"
@@ -130,7 +131,9 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def why_waiting(waiting: Job | JobSummary, seen: Seen) -> Why:
-    """Find the cause why a job of the state SCHEDULED is not leased."""
+    """Find the cause why a waiting job is not leased."""
+    if waiting.state is JobState.BLOCKED:
+        return Why(cause=Cause.BLOCKED, text=_unmet_text(waiting.unmet))
     job = waits_of(waiting)
     why = _not_due(job, seen.now_ms) or _paused(job, seen.queue) or _agents(job, seen)
     if seen.other_brokers and why.cause in OF_AGENTS:
@@ -138,6 +141,10 @@ def why_waiting(waiting: Job | JobSummary, seen: Seen) -> Why:
     if seen.queue is not None and seen.queue.mode is QueueMode.DRAINING:
         why = replace(why, text=f"{why.text}; the queue is draining, and still runs the jobs that it has")
     return why
+
+
+def _unmet_text(unmet: int) -> str:
+    return f"{_count(unmet, 'job')} first"
 
 
 def _not_due(job: Waits, now_ms: int) -> Why | None:
@@ -300,5 +307,7 @@ def short_text(why: Why, now_ms: int) -> str:
             return f"{ahead}, slots busy" if ahead else "slots busy"
         case Cause.TURN:
             return ahead
+        case Cause.BLOCKED:
+            return why.text
         case cause:
             return _SHORT.get(cause, "")

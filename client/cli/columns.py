@@ -32,11 +32,13 @@ NOTHING: Final = "-"  # an empty cell in a pipe: scripts that split lines at spa
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
 PLAIN, BOLD = 0, 1  # SGR of ECMA-48, as are the colours
 _COLOURS: Final = {
-    JobState.SCHEDULED: 33,  # yellow
+    JobState.BLOCKED: 33,  # yellow
+    JobState.SCHEDULED: 33,
     JobState.RUNNING: 36,  # cyan
     JobState.COMPLETED: 32,  # green
     JobState.FAILED: 31,  # red
     JobState.CANCELLED: 35,  # magenta
+    JobState.SKIPPED: 35,
 }
 
 

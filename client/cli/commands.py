@@ -12,6 +12,7 @@ import typer
 
 from airunner.client.cli.clientcommand import JobsArgument, JsonOption, Work, client_command
 from airunner.client.cli.console import Console, continues
+from airunner.client.cli.dependencies import with_dependencies
 from airunner.client.cli.oninterrupt import Interruption, InterruptOption, OnInterrupt
 from airunner.client.cli.options import Given, with_job_options
 from airunner.protocol.errors import OperatorError
@@ -140,9 +141,10 @@ def submit_command(
         if wanted is None and question:
             console.must_say(NOTHING)
             return EXIT_DECLINED
-        submit: Callable[..., Awaitable[SubmittedJob]] = partial(client.submit, spec)
+        job = await with_dependencies(client, spec)
+        submit: Callable[..., Awaitable[SubmittedJob]] = partial(client.submit, job)
         if wanted:
-            submit = await submission_with_tree(client, spec, include_ignored or ())
+            submit = await submission_with_tree(client, job, include_ignored or ())
         submit = partial(submit, stdin=given, request_id=name)
         follow = partial(follow_new, client, submit, console, on_interrupt)
         return await follow(json=json, monitor=monitor, cancel_on_exit=cancel_on_exit)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EXIT_DECLINED: Final = 130  # the person at the terminal said no: as after Ctrl-C
-LIVING: Final = (JobState.SCHEDULED, JobState.RUNNING)
+LIVING: Final = (JobState.BLOCKED, JobState.SCHEDULED, JobState.RUNNING)
 ENDED: Final = tuple(state for state in JobState if state.terminal)
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 
@@ -47,7 +47,7 @@ def cancel_command(
     queue: QueueOption = None,
     label: LabelOption = None,
     name: NameOption = None,
-    state: Annotated[list[JobState] | None, state_option("scheduled and running")] = None,
+    state: Annotated[list[JobState] | None, state_option("blocked, scheduled and running")] = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> Work:

@@ -43,9 +43,9 @@ def exit_text(code: int) -> str:
 
 
 def why_failed(job: Job, log: Iterable[Event] = ()) -> str:
-    """Say in one line why a job is FAILED or CANCELLED; empty otherwise. `log` has its last events of `ERROR_KINDS`."""
+    """Say in one line why a job has not COMPLETED; empty otherwise. `log` has its last events of `ERROR_KINDS`."""
     result = job.result
-    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+    if not job.state.terminal or job.state is JobState.COMPLETED:
         return ""
     if result is None:
         return "cancelled before it began" if job.state is JobState.CANCELLED else ""
@@ -124,7 +124,16 @@ _WORDS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SECRET_MISSING: "a secret that it names is missing",
         Reason.ARTIFACT_MISSING: "files that it was to leave are missing",
         Reason.EXPIRED: "no agent began it before it expired",
+        Reason.SKIPPED: "a job that it waited for ended otherwise than it had to",
     }
 )
-_SPEAKING: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.TIMEOUT, Reason.CANCELLED, Reason.EXPIRED)
+_SPEAKING: Final = (
+    None,
+    Reason.EXIT_CODE,
+    Reason.SIGNAL,
+    Reason.TIMEOUT,
+    Reason.CANCELLED,
+    Reason.EXPIRED,
+    Reason.SKIPPED,
+)
 """Reasons that need no message of the log."""

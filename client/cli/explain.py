@@ -102,6 +102,10 @@ async def _ended(client: Client, job: Job) -> Why:
     ran = [event.body.duration_ms for event in log if isinstance(event.body, ProcessEnd)]
     result = job.result
     text = why_failed(job, log) or how_ended(job)
+    if job.state is JobState.SKIPPED:
+        from airunner.client.cli.dependencies import why_skipped
+
+        text = await why_skipped(client, job)
     usage = (result.usage if result is not None else None) or Usage()
     lost = result is not None and result.reason is Reason.AGENT_LOST
     silent = not (lost or usage.stdout_bytes or usage.stderr_bytes)

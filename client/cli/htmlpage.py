@@ -42,7 +42,7 @@ text-decoration:none;user-select:none}p>span{border-left:3px solid transparent;p
 .e>span{border-color:#e5534b}.n{color:#7d8590;font-style:italic}.f{opacity:.6}.i{font-style:italic}
 .u{text-decoration:underline}.s{text-decoration:line-through}.u.s{text-decoration:underline line-through}
 p b{font-weight:normal}p .b{font-weight:bold}label{color:#7d8590}
-.COMPLETED{color:#3fb950}.FAILED,.CANCELLED{color:#e5534b}
+.COMPLETED{color:#3fb950}.FAILED,.CANCELLED,.SKIPPED{color:#e5534b}
 body:has(#t:not(:checked)) p>a{display:none}
 """
 

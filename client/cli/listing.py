@@ -60,10 +60,12 @@ def secret_row(secret: SecretSummary, _now_ms: int) -> Sequence[str]:
 
 
 _WHY: Final = {
+    JobState.BLOCKED: "waiting",
     JobState.SCHEDULED: "waiting",
     JobState.RUNNING: "doing",
     JobState.FAILED: "why",
     JobState.CANCELLED: "why",
+    JobState.SKIPPED: "why",
 }
 """How `Why.text` is called, by the job's state; of a completed job the other facts say all."""
 

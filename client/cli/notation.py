@@ -34,7 +34,7 @@ BACKOFF_S_MAX: Final = 86_400  # a day
 BACKOFF_EXPECTED: Final = f"a number of seconds up to {BACKOFF_S_MAX}, or a duration such as 1m30s"
 EXIT_CODE_MAX: Final = 255
 RETRYABLE: Final = tuple(
-    reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED, Reason.EXPIRED)
+    reason for reason in Reason if reason not in (Reason.EXIT_CODE, Reason.CANCELLED, Reason.EXPIRED, Reason.SKIPPED)
 )
 _FAILURES: Final = f"an exit code, a signal such as SIGKILL, or a reason: {', '.join(RETRYABLE)}"
 TEXT_SHOWN_CHARS: Final = 40  # of a refused value

@@ -91,6 +91,8 @@ class ConsolePrinter:
         match event.body:
             case events.JobScheduled():
                 return _scheduled(event.body, alone=self._alone)
+            case events.JobUnblocked():
+                return "the jobs before it have ended"
             case events.JobLeased(agent=agent):
                 words = [] if self._alone else [f"leased by {agent}"]
                 words += [f"attempt {event.attempt}"] if event.attempt > 1 else []
@@ -216,9 +218,10 @@ def _scheduled(body: events.JobScheduled, *, alone: bool) -> str | None:
     again = f"failed; retry {body.retry}: " if body.retry else ""
     of = f" as a retry of {body.origin}" if body.origin else ""
     later = f", not before {instant_text(body.not_before_ms)}" if body.not_before_ms is not None else ""
+    first = f" for the end of {body.unmet:,} {'job' if body.unmet == 1 else 'jobs'}" if body.unmet else ""
     if alone:
-        return f"{again}waiting{later}" if again or later else None
-    return f"{again}waiting in queue {body.queue}{of}{later}"
+        return f"{again}waiting{first}{later}" if again or first or later else None
+    return f"{again}waiting in queue {body.queue}{of}{first}{later}"
 
 
 def event_object(event: events.Event) -> dict[str, Any]:

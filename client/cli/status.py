@@ -24,6 +24,7 @@ TICK_S: Final = 1.0  # between two updates of the line, which shows whole second
 REASON_S: Final = 10.0  # between two questions to the broker why a job still waits
 _DOING: Final[Mapping[type, str]] = {
     events.JobScheduled: "waiting",
+    events.JobUnblocked: "waiting",
     events.JobReleased: "waiting",
     events.JobExpired: "waiting",
     events.JobLeased: "starting",
@@ -32,7 +33,7 @@ _DOING: Final[Mapping[type, str]] = {
     events.ProcessEnd: "ending",
     events.JobFinished: "",
 }
-_READY: Final = (events.JobScheduled, events.JobReleased, events.JobExpired)
+_READY: Final = (events.JobScheduled, events.JobUnblocked, events.JobReleased, events.JobExpired)
 OVERDUE_MS: Final = 75_000  # of an agent's silence before it is shown: two of its heartbeats, and a slow network
 
 

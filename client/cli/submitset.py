@@ -82,10 +82,12 @@ async def _submit(
     import anyio
 
     from airunner.client.cli.commands import IN_DOUBT
+    from airunner.client.cli.dependencies import with_dependencies
     from airunner.client.requestids import batch_id, request_id_of
     from airunner.client.specs import batches
 
     name = request_id_of(request_id)
+    specs = [await with_dependencies(client, spec) for spec in specs]
     for number, batch in enumerate(batches(specs)):
         console.farewell = f"{len(submitted)} of {len(specs)} jobs are submitted; {IN_DOUBT}"
         with anyio.CancelScope(shield=shield):

@@ -85,7 +85,7 @@ class TopBoard:
     def _count(self, change: JobChange) -> None:
         """Move the job from the count of its state before to that of its state now."""
         queue = self._queue(change.queue)
-        waiting = (change.state is JobState.SCHEDULED) - (change.was is JobState.SCHEDULED)
+        waiting = change.state.waiting - (change.was is not None and change.was.waiting)
         running = (change.state is JobState.RUNNING) - (change.was is JobState.RUNNING)
         now_waiting = max(0, queue.waiting + waiting)
         oldest_ms = queue.oldest_ms if now_waiting else None

@@ -30,8 +30,12 @@ _T = TypeVar("_T")
 
 async def why_it_waits(client: Client, job: Job) -> Why | None:
     """Ask the broker why a job waits; None: it does not wait. Raises the errors of `Client`."""
-    if job.state is not JobState.SCHEDULED:
+    if not job.state.waiting:
         return None
+    if job.state is JobState.BLOCKED:
+        from airunner.client.cli.dependencies import why_blocked
+
+        return await why_blocked(client, job)
     queue = await client.queue(job.spec.queue)
     seen = Seen(now_ms=SYSTEM.wall_ms(), queue=queue)
     if why_waiting(job, seen).cause not in OF_AGENTS:
@@ -76,11 +80,11 @@ class Reasons:
 
     async def add(self, jobs: Sequence[JobSummary]) -> list[JobSummary]:
         """Return these jobs, of a list with details, with their reasons. Raises the errors of `Client`."""
-        waiting = [job for job in jobs if job.state is JobState.SCHEDULED]
+        waiting = [job for job in jobs if job.state.waiting]
         if waiting and self._queues is None:
             await self._ask(waiting)
         now_ms = SYSTEM.wall_ms()
-        return [self._with_reason(job, now_ms) if job.state is JobState.SCHEDULED else job for job in jobs]
+        return [self._with_reason(job, now_ms) if job.state.waiting else job for job in jobs]
 
     def _with_reason(self, job: JobSummary, now_ms: int) -> JobSummary:
         queues = self._queues or {}

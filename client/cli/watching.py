@@ -18,7 +18,7 @@ from airunner.client.cli.waiting import why_it_waits
 from airunner.client.client import Client
 from airunner.client.taskgroups import first_error
 from airunner.protocol.errors import EXIT_JOB_FAILED, EXIT_WRONG_STATE, OperatorError, PeerError
-from airunner.protocol.events import Event, JobFinished, JobScheduled
+from airunner.protocol.events import Event, JobFinished, JobScheduled, JobUnblocked
 from airunner.protocol.job import Job, JobState, Result
 
 HINT_S: Final = 5.0  # for the broker's answers why a job waits
@@ -96,10 +96,10 @@ class WaitingReason:
 
 async def say_why_it_waits(client: Client, console: Console, job_id: str, own: JobConsole, *, status: bool) -> None:
     """Say why a job waits, with `status` in a line that is kept up to date, until an agent has leased it."""
-    async with client.follow(job_id, kinds=("JOB_SCHEDULED", "JOB_LEASED", "JOB_FINISHED")) as events:
+    async with client.follow(job_id, kinds=("JOB_SCHEDULED", "JOB_UNBLOCKED", "JOB_LEASED", "JOB_FINISHED")) as events:
         ask_why = WaitingReason(client, job_id, own).ask
         async for batch in WithStatus(events.next_batch, console, ask_why, status=status, fresh=False):
-            if not all(isinstance(event.body, JobScheduled) for event in batch):
+            if not all(isinstance(event.body, JobScheduled | JobUnblocked) for event in batch):
                 break
     console.show_status("")
 

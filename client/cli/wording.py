@@ -53,6 +53,9 @@ def millisecond_text(ms: int) -> str:
     return re.sub(r"Z$", f".{ms % 1_000:03}Z", instant_text(ms))
 
 
+_PLAIN: Final = (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.CANCELLED, Reason.SKIPPED)
+
+
 def end_text(state: JobState, exit_code: int | None, signal: int | None, reason: Reason | None) -> str:
     """Format the end of a job: `COMPLETED, exit code 0`; `FAILED by signal 9`; `FAILED (agent-lost)`."""
     if signal is not None:
@@ -61,7 +64,7 @@ def end_text(state: JobState, exit_code: int | None, signal: int | None, reason:
         ending = f"{state}, exit code {exit_code}"
     else:
         ending = str(state)
-    return ending if reason in (None, Reason.EXIT_CODE, Reason.SIGNAL, Reason.CANCELLED) else f"{ending} ({reason})"
+    return ending if reason in _PLAIN else f"{ending} ({reason})"
 
 
 def usage_facts(job: Job, ran_ms: int | None = None) -> list[tuple[str, str]]:

@@ -129,7 +129,7 @@ async def plain_log(client: Client, index: LogIndex, job: Job, first: int | None
     Without a `first` line they are the last ones, unless the job has ended well, or the end is far away. `LAST` are the
     last ones anyway.
     """
-    ended_well = job.state in (JobState.COMPLETED, JobState.CANCELLED)
+    ended_well = job.state in (JobState.COMPLETED, JobState.CANCELLED, JobState.SKIPPED)
     if first == LAST or (first is None and not ended_well):
         total = await _count(client, index, job.id, None if first == LAST else 1)
         first = max(1, total - PLAIN_LINES + 1)

@@ -17,7 +17,13 @@ def narrowed(event: Event) -> str:
             return str(assert_type(body.exit_code, int | None)) + assert_type(body.state, JobState)
         case airunner.ProcessStart(pid=number) | airunner.OutputTruncated(omitted_bytes=number):
             return str(assert_type(number, int))
-        case airunner.JobScheduled() | airunner.JobLeased() | airunner.JobReleased() | airunner.JobExpired():
+        case (
+            airunner.JobScheduled()
+            | airunner.JobUnblocked()
+            | airunner.JobLeased()
+            | airunner.JobReleased()
+            | airunner.JobExpired()
+        ):
             return assert_type(event.kind, str)
         case airunner.JobCancelRequested() | airunner.ProcessEnd() | airunner.ProcessError() | airunner.Heartbeat():
             return ""

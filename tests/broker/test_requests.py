@@ -36,7 +36,8 @@ def test_every_request_is_in_the_table_and_nothing_else_is() -> None:
 
 @pytest.mark.parametrize("request_type", KINDS)
 def test_the_documents_say_of_a_request_what_the_table_does(request_type: type[Asking[Any]]) -> None:
-    name, reply = tag_of(request_type), tag_of(reply_type(request_type))
+    name, replies = tag_of(request_type), reply_type(request_type)
+    reply = " or ".join(map(tag_of, get_args(replies) or (replies,)))
     roles = " or ".join(f"`{role}`" for role in KINDS[request_type].roles)
     assert f"\n### {name} → {reply} (role {roles})\n" in PAGE
 

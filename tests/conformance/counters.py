@@ -6,7 +6,9 @@ from airunner.broker.lifecycle.world import QUEUE_BYTES, RECORD_BYTES
 from airunner.broker.store.postgres.engine import PostgresEngine
 from airunner.broker.store.sqlite.engine import SqliteEngine
 
-WAITS = "state = 'SCHEDULED'"
+WAITS = "state IN ('SCHEDULED', 'BLOCKED')"
+DELAYED = "state = 'BLOCKED' OR state = 'SCHEDULED' AND due_ms IS NOT NULL"
+READY = "state = 'SCHEDULED' AND due_ms IS NULL"
 COUNTED = {  # by what is counted step by step: the same, added up
     "SELECT tenant, size_bytes FROM queue WHERE name = '' AND size_bytes != 0": f"""
         SELECT tenant, sum(bytes) FROM (
@@ -20,11 +22,11 @@ COUNTED = {  # by what is counted step by step: the same, added up
     "SELECT tenant, waiting FROM queue WHERE name = '' AND waiting != 0": f"""
         SELECT tenant, count(*) FROM job WHERE {WAITS} GROUP BY 1""",
     "SELECT tenant, name, waiting, delayed, running FROM queue WHERE mode = 'open' AND name != ''": f"""
-        SELECT tenant, queue, sum({WAITS}), sum({WAITS} AND due_ms IS NOT NULL), sum(state = 'RUNNING') FROM job
+        SELECT tenant, queue, sum({WAITS}), sum({DELAYED}), sum(state = 'RUNNING') FROM job
         WHERE (tenant, queue) NOT IN (SELECT tenant, name FROM queue WHERE mode != 'open') GROUP BY 1, 2""",
     "SELECT * FROM kind": """
         SELECT tenant, queue, needs, count(*) FROM job WHERE finished_ms IS NULL AND needs != '' GROUP BY 1, 2, 3""",
-    "SELECT number FROM job WHERE gate = 0": f"SELECT number FROM job WHERE {WAITS} AND due_ms IS NULL",
+    "SELECT number FROM job WHERE gate = 0": f"SELECT number FROM job WHERE {READY}",
 }
 
 
@@ -48,15 +50,15 @@ IN_POSTGRES = {
         ) AS taken GROUP BY tenant""",
     """SELECT tenant, queue, sum(waiting), sum(delayed), sum(running) FROM airunner.tally WHERE queue != ''
         GROUP BY 1, 2 HAVING (sum(waiting), sum(delayed), sum(running)) != (0, 0, 0)""": f"""
-        SELECT tenant, queue, sum(({WAITS})::int), sum(({WAITS} AND due_ms IS NOT NULL)::int),
-            sum((state = 'RUNNING')::int) FROM airunner.job WHERE state IN ('SCHEDULED', 'RUNNING') GROUP BY 1, 2""",
+        SELECT tenant, queue, sum(({WAITS})::int), sum(({DELAYED})::int),
+            sum((state = 'RUNNING')::int) FROM airunner.job WHERE finished_ms IS NULL GROUP BY 1, 2""",
     "SELECT tenant, queue, words, sum(jobs) FROM airunner.kind GROUP BY 1, 2, 3": """
         SELECT tenant, queue, needs, count(*) FROM airunner.job WHERE finished_ms IS NULL AND needs != ''
         GROUP BY 1, 2, 3""",
     "SELECT tenant, queue, place, number FROM airunner.waiting": """
         SELECT tenant, queue, -priority, number FROM airunner.job WHERE gate = 0""",
     "SELECT number FROM airunner.job WHERE gate = 0": f"""
-        SELECT number FROM airunner.job WHERE {WAITS} AND due_ms IS NULL""",
+        SELECT number FROM airunner.job WHERE {READY}""",
     "SELECT tenant, name FROM airunner.queue": """
         SELECT tenant, queue FROM airunner.job UNION SELECT tenant, name FROM airunner.queue WHERE mode != 'open'""",
     "SELECT count(*) FROM airunner.lease_grant": "SELECT 0",

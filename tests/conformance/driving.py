@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from airunner.broker.ledger import FOLLOW_UPS_MAX
 from airunner.broker.lifecycle.commands import (
     Applied,
     Command,
     Done,
     Expire,
+    FollowUp,
     MintedJob,
     News,
     RenewAll,
@@ -75,6 +77,7 @@ class Driver:
         self.now_ms = START_MS
         self.quotas = Quotas()  # of every tenant
         self.live: defaultdict[WatchKey, list[EventSegment]] = defaultdict(list)  # what was published of each job
+        self.follow_ups: list[FollowUp] = []
         self._drawn = 0
 
     def draw(self, size: int) -> bytes:
@@ -111,7 +114,14 @@ class Driver:
         applied = self.store.apply(commands, self.now_ms)
         for appended in (appended for done in applied.done for appended in done.news.appended):
             self.live[appended.watch_key].append(appended.segment)
+        self.follow_ups += [follow_up for done in applied.done for follow_up in done.news.follow_ups]
         return applied
+
+    def follow(self) -> None:
+        """Apply the follow-ups of what was applied, and theirs, as the Ledger does."""
+        while self.follow_ups:
+            first, self.follow_ups = self.follow_ups[:FOLLOW_UPS_MAX], self.follow_ups[FOLLOW_UPS_MAX:]
+            self.apply(*first)
 
     def outcome(self, request: StoreRequest, **asked: Any) -> Done:
         """What comes of a request; it is asked as `ask` says."""

@@ -94,15 +94,15 @@ def _require_tallies(stored: Stored, tenant: str, tallies: TenantTallies) -> Non
     assert all(stored.records[tenant][hour] == counted for hour, counted in records.items()), tenant
     fixed = RECORD_BYTES * records.total() + QUEUE_BYTES * len(tallies.stored_modes)
     size_bytes = specs + logs + gone + stored.secrets[tenant] + fixed
-    waiting = [row for row in rows if row.state == JobState.SCHEDULED]
+    waiting = [row for row in rows if JobState(row.state).waiting]
     assert (tallies.size_bytes, tallies.waiting) == (size_bytes, len(waiting)), tenant
     for queue in {*tallies.queues, *(row.queue for row in rows)}:
         of_queue = [row for row in rows if row.queue == queue]
         counted = tallies.queues[queue]
         assert (counted.jobs, counted.waiting, counted.delayed, counted.running) == (
             len(of_queue),
-            sum(row.state == JobState.SCHEDULED for row in of_queue),
-            sum(row.state == JobState.SCHEDULED and row.due_ms is not None for row in of_queue),
+            sum(JobState(row.state).waiting for row in of_queue),
+            sum(JobState(row.state).waiting and bool(row.gate) for row in of_queue),
             sum(row.state == JobState.RUNNING for row in of_queue),
         ), queue
         kinds = Counter(needs_key(row.key.needs) for row in of_queue if row.finished_ms is None and row.key.needs)

@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.conformance import (
     laws_costs,
+    laws_dependencies,
     laws_jobs,
     laws_listing,
     laws_log,
@@ -22,6 +23,7 @@ from tests.conformance.driving import Driver
 
 CHAPTERS: Final = (
     laws_jobs,
+    laws_dependencies,
     laws_log,
     laws_listing,
     laws_retention,

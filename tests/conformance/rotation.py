@@ -55,6 +55,7 @@ def _together(every: Sequence[Done]) -> Done:
         appended=[appended for done in every for appended in done.news.appended],
         ready={key for done in every for key in done.news.ready},
         nudged=[job for done in every for job in done.news.nudged],
+        follow_ups=[follow_up for done in every for follow_up in done.news.follow_ups],
         more=any(done.news.more for done in every),
     )
     return Done(every[0].reply, news, sum(done.cost for done in every))

@@ -68,6 +68,7 @@ USAGE: Final = Usage(
 )
 
 EVENTS: Final[dict[str, events.EventBody]] = {
+    "JOB_UNBLOCKED": events.JobUnblocked(timestamp_ms=NOW_MS),
     "JOB_SCHEDULED": events.JobScheduled(timestamp_ms=NOW_MS, queue="default", not_before_ms=NOW_MS + 1_000, retry=1),
     "JOB_LEASED": events.JobLeased(timestamp_ms=NOW_MS, agent="agent-1"),
     "JOB_RELEASED": events.JobReleased(timestamp_ms=NOW_MS),

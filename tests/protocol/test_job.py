@@ -42,6 +42,9 @@ from tests.protocol.examples import JOB_ID, SPEC
         ({"keep_every_seconds": 60}, "keep_every_seconds"),
         ({"commit": "c0ffee"}, "needs a repository"),
         ({"branch": "main"}, "needs a repository"),
+        ({"after": ("job:never",)}, "after: expected a job and how it has to end, such as JOB, JOB:failure or JOB:any"),
+        ({"after": (":any",)}, "not ':any'"),
+        ({"after": ("job", "job:any")}, "job is named twice"),
     ],
 )
 def test_what_no_process_can_be_given_is_refused(fields: dict[str, object], why: str):
@@ -73,6 +76,7 @@ def test_a_long_command_is_one_short_line():
         (Result(exit_code=0, reason=Reason.PROCESS_ERROR), JobState.FAILED, 125),
         (Result(signal=15, reason=Reason.TIMEOUT), JobState.FAILED, 124),
         (Result(exit_code=0, reason=Reason.CANCELLED), JobState.CANCELLED, 125),
+        (Result(reason=Reason.SKIPPED), JobState.SKIPPED, 125),
         (Result(exit_code=1, reason=Reason.HOOK_FAILED), JobState.FAILED, 125),
         (Result(), JobState.FAILED, 125),
     ],
@@ -98,7 +102,8 @@ def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change_as_the_
     for state in JobState:
         assert state.terminal == (state not in {before for before, _ in TRANSITIONS})
     for state, change in FINISHING.items():
-        assert TRANSITIONS[JobState.RUNNING, change] is state
+        before = JobState.BLOCKED if state is JobState.SKIPPED else JobState.RUNNING
+        assert TRANSITIONS[before, change] is state
     lines = mermaid().splitlines()
     for (state, change), target in TRANSITIONS.items():
         assert f"    {state} --> {target}: {change}" in lines

@@ -16,6 +16,7 @@ from airunner.protocol.events import (
     JobLeased,
     JobReleased,
     JobScheduled,
+    JobUnblocked,
     UnknownBody,
 )
 from airunner.protocol.job import JobState, Result
@@ -65,6 +66,9 @@ def _step(folded: Folded, event: Event) -> None:
     match event.body:
         case JobScheduled() as body:
             _schedule(folded, event, body)
+        case JobUnblocked():
+            _require(folded, event, JobState.BLOCKED)
+            _wait(folded, event)
         case JobLeased(agent=agent, timestamp_ms=now_ms):
             expected += 1
             _require(folded, event, JobState.SCHEDULED)
@@ -81,12 +85,12 @@ def _step(folded: Folded, event: Event) -> None:
             folded.lost += 1
             _wait(folded, event)
         case JobCancelRequested(timestamp_ms=now_ms):
-            _require(folded, event, JobState.SCHEDULED, JobState.RUNNING)
+            _require(folded, event, JobState.BLOCKED, JobState.SCHEDULED, JobState.RUNNING)
             if folded.cancel_requested_ms is not None:
                 folded.wrongs.append(f"event {event.sequence}: cancelled twice")
             folded.cancel_requested_ms = now_ms
         case JobFinished() as body:
-            _require(folded, event, JobState.SCHEDULED, JobState.RUNNING)
+            _require(folded, event, JobState.BLOCKED, JobState.SCHEDULED, JobState.RUNNING)
             folded.state, folded.finished_ms = body.state, body.timestamp_ms
             folded.result = Result(exit_code=body.exit_code, signal=body.signal, reason=body.reason)
             _end(folded.waits, event)
@@ -109,7 +113,10 @@ def _schedule(folded: Folded, event: Event, body: JobScheduled) -> None:
         folded.retries += 1
     if body.retry != folded.retries:
         folded.wrongs.append(f"event {event.sequence}: retry {body.retry} where {folded.retries} is due")
-    _wait(folded, event)
+    if body.unmet:
+        folded.state = JobState.BLOCKED
+    else:
+        _wait(folded, event)
 
 
 def _wait(folded: Folded, event: Event) -> None:

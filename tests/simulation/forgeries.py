@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from airunner.protocol.dependencies import Ending, dependency_of
 from airunner.protocol.events import Event, JobExpired
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.job import JobState, Reason
@@ -89,6 +90,12 @@ def a_lesser_job_goes_first(good: Evidence) -> Iterator[History]:
 
 
 # --- what may be forged, and how ----------------------------------------------------------------------
+
+
+def successes(case: Case) -> tuple[str, ...]:
+    """What a job waits for with success, as if it had to fail."""
+    found = [dependency_of(text) for text in case.job.spec.after]
+    return tuple(f"{each.job_id}:failure" for each in found if each.ending is Ending.SUCCESS)
 
 
 def completed(case: Case) -> bool:
@@ -325,5 +332,14 @@ FORGERIES: Final[dict[str, dict[str, Forgery]]] = {
     "what_waits_for_a_reader_is_bounded": {
         "a reader is sent long messages": told(replace(TOLD, message_bytes=65_536)),
         "too much waits": told(replace(TOLD, waiting_bytes=100_000_000)),
+    },
+    "no_job_runs_before_what_it_waits_for": {
+        "a job runs though another has not failed": asked(
+            lambda case: has("JOB_LEASED")(case) and successes(case), after=successes
+        ),
+        "a job is leased and never unblocked": logged(has("JOB_UNBLOCKED", "JOB_LEASED"), without("JOB_UNBLOCKED")),
+    },
+    "a_job_is_skipped_for_a_reason": {
+        "a job is skipped that waits for none": asked(lambda case: case.job.state is JobState.SKIPPED, after=()),
     },
 }

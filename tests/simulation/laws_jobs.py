@@ -6,7 +6,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from airunner.protocol.events import JobCancelRequested, JobExpired, JobFinished, JobLeased, JobReleased, JobScheduled
+from msgspec.structs import replace
+
+from airunner.protocol.dependencies import dependency_of
+from airunner.protocol.events import (
+    JobCancelRequested,
+    JobExpired,
+    JobFinished,
+    JobLeased,
+    JobReleased,
+    JobScheduled,
+    JobUnblocked,
+)
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState
 from tests.simulation.evidence import Case, Evidence, Found
@@ -57,7 +68,7 @@ def nothing_runs_that_nobody_submitted(evidence: Evidence) -> Found:
         retried[origin] -= 1
         if retried[origin] < 0:
             yield job_id, f"retries job {origin}, and nobody asked for that, or not so often"
-        if origin in evidence.cases and evidence.cases[origin].job.spec != case.job.spec:
+        if origin in evidence.cases and replace(evidence.cases[origin].job.spec, after=()) != case.job.spec:
             yield job_id, f"is not what it retries, job {origin}"
     active = {**evidence.grants, **evidence.lives}
     yield from ((job_id, "was leased or ran and does not exist") for job_id in active if job_id not in _known(evidence))
@@ -117,7 +128,9 @@ def everything_ends(evidence: Evidence) -> Found:
     for job_id, case in evidence.cases.items():
         due_ms = case.job.due_ms
         delayed = due_ms is not None and now_ms is not None and due_ms > now_ms - JUST_DUE_MS
-        if not case.job.state.terminal and not delayed:
+        ends = [evidence.cases.get(dependency_of(text).job_id) for text in case.job.spec.after]
+        blocked = case.job.state is JobState.BLOCKED and any(end and not end.job.state.terminal for end in ends)
+        if not case.job.state.terminal and not delayed and not blocked:
             yield job_id, f"is {case.job.state} to the end"
     for job_id, lives in evidence.lives.items():
         yield from ((job_id, f"process {life.started.pid} runs to the end") for life in lives if life.gone is None)
@@ -170,7 +183,7 @@ def _after_cancel(case: Case) -> Iterator[str]:
         elif requested and isinstance(body, JobLeased | JobScheduled):
             yield f"was to be cancelled, and then came event {event.sequence} {event.kind}"
         requested = requested or isinstance(body, JobCancelRequested)
-        waiting = isinstance(body, JobScheduled | JobReleased | JobExpired) or (
+        waiting = isinstance(body, JobScheduled | JobUnblocked | JobReleased | JobExpired) or (
             waiting and isinstance(body, JobCancelRequested)
         )
 

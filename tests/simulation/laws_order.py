@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled
+from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled, JobUnblocked
 from airunner.protocol.job import JobState, Reason
 from airunner.protocol.replies import QueueMode
 from tests.simulation.evidence import Case, Evidence, Found, Span
@@ -193,6 +193,8 @@ def _waits(evidence: Evidence, case: Case) -> Iterator[tuple[Span, Span | None]]
     for wait in case.folded.waits:
         since = evidence.span(wait.begin)
         if since is None or _delayed(wait.begin):
+            continue
+        if isinstance(wait.begin.body, JobUnblocked) and case.job.spec.not_before_ms is not None:
             continue
         until = None if wait.end is None else evidence.span(wait.end)
         if wait.end is None or until is not None:

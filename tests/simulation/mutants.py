@@ -17,17 +17,19 @@ from airunner.agent.leases.heldlease import HeldLease
 from airunner.agent.leases.renewer import Renewer
 from airunner.agent.output import outbox
 from airunner.broker import announcer
-from airunner.broker.lifecycle import decide, publishing
+from airunner.broker.lifecycle import decide, dependencies, ending, publishing
 from airunner.broker.lifecycle.commands import Applied, Command, TenantRequest
 from airunner.broker.lifecycle.world import World as Batch
 from airunner.broker.offload import Steps
 from airunner.broker.peerwatch import PeerWatch
 from airunner.broker.store.batch import Store
 from airunner.broker.store.contract import StoreUnsure
+from airunner.broker.store.rows import JobRow
 from airunner.broker.store.sqlite import opening
 from airunner.broker.store.sqlite.engine import SqliteEngine
 from airunner.broker.transactions import Transactions
 from airunner.protocol import reconnect as retry
+from airunner.protocol.dependencies import Ending
 from airunner.protocol.errors import NoSpace
 from airunner.protocol.message import LeaseRef
 from airunner.protocol.replies import JobLease
@@ -207,28 +209,59 @@ def hints_without_number() -> None:
     PeerWatch.conclude = lambda *given: replace(conclude(*given), unheard={})
 
 
+def ends_followed_from_memory_alone() -> None:
+    """Which jobs' dependents have still to follow, only the broker's memory knows."""
+    announce = ending.announce_end
+
+    def lightly(batch: Batch, job: JobRow) -> None:
+        announce(batch, job)
+        job.due_ms = None
+
+    ending.announce_end = lightly
+
+
+def unblocked_with_one_left() -> None:
+    """Who waits for several jobs is let go before the last one has ended."""
+    unblock = ending.unblock
+
+    def early(batch: Batch, job: JobRow) -> None:
+        if job.unmet == 1:
+            job.unmet = 0
+        unblock(batch, job)
+
+    ending.unblock = early
+
+
+def every_end_is_a_success() -> None:
+    """Who waits for a success is content with any end."""
+    dependencies._MEETS |= dict.fromkeys(Ending, dependencies._MEETS[Ending.ANY])
+
+
 MUTANTS: Final[MappingProxyType[str, tuple[Callable[[], None], str, int]]] = MappingProxyType(
     {
         "without-the-fence": (without_the_fence, "all", 0),
         "reply-before-commit": (reply_before_commit, "all", 0),
         "without-dedup": (without_dedup, "all", 0),
         "lease-without-deadline-check": (lease_without_deadline_check, "all", 0),
-        "deadline-from-after-the-reply": (deadline_from_after_the_reply, "all", 2),
+        "deadline-from-after-the-reply": (deadline_from_after_the_reply, "all", 4),
         "leases-on-the-monotonic-clock": (leases_on_the_monotonic_clock, "sqlite", 0),
         "megabytes-whatever-the-link": (megabytes_whatever_the_link, "dicts", 3),
         "refusals-count-as-lost-agents": (refusals_count_as_lost_agents, "all", 9),
-        "renewals-refused-when-full": (renewals_refused_when_full, "all", 8),
+        "renewals-refused-when-full": (renewals_refused_when_full, "all", 0),
         "long-runs-published-live": (long_runs_published_live, "all", 2),
         "synchronous-normal": (synchronous_normal, "sqlite", 1),
         "save-without-its-version-check": (save_without_its_version_check, "dicts", 1),
-        "without-the-brokers-fence": (without_the_brokers_fence, "shared", 0),
+        "without-the-brokers-fence": (without_the_brokers_fence, "shared", 7),
         "without-the-opening-write": (without_the_opening_write, "shared", 5),
         "asynchronous-standby": (asynchronous_standby, "shared", 4),
         "unknown-commit-told-as-failed": (unknown_commit_told_as_failed, "shared", 14),
-        "without-grant-rows": (without_grant_rows, "shared", 93),
-        "mode-read-without-lock": (mode_read_without_lock, "shared", 59),
+        "without-grant-rows": (without_grant_rows, "shared", 13),
+        "mode-read-without-lock": (mode_read_without_lock, "shared", 0),
         "expiry-of-anothers-lease": (expiry_of_anothers_lease, "shared", 0),
         "hints-without-number": (hints_without_number, "shared", 45),
+        "ends-followed-from-memory-alone": (ends_followed_from_memory_alone, "all", 5),
+        "unblocked-with-one-left": (unblocked_with_one_left, "all", 0),
+        "every-end-is-a-success": (every_end_is_a_success, "all", 0),
         **DYNAMODB_MUTANTS,
     }
 )

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from inspect import isfunction
 from typing import Final
 
-from tests.simulation import laws_fleet, laws_jobs, laws_leases, laws_log, laws_order
+from tests.simulation import laws_dependencies, laws_fleet, laws_jobs, laws_leases, laws_log, laws_order
 from tests.simulation.evidence import Evidence, Found, Violation
 from tests.simulation.history import History
 
 LAWS: Final[dict[str, Callable[[Evidence], Found]]] = {
     name: law
-    for chapter in (laws_jobs, laws_leases, laws_order, laws_log, laws_fleet)
+    for chapter in (laws_jobs, laws_leases, laws_order, laws_log, laws_dependencies, laws_fleet)
     for name, law in vars(chapter).items()
     if isfunction(law) and law.__annotations__.get("return") == "Found"
 }

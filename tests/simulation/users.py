@@ -14,6 +14,7 @@ import anyio
 from msgspec.structs import replace
 
 from airunner.client.client import Client
+from airunner.protocol.dependencies import Dependency, Ending
 from airunner.protocol.errors import PeerError
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 WISHES: Final = 14
 LATE_WISHES: Final = 5
+AFTER_OF_256: Final = 64  # jobs of 256 that wait for others
+ENDINGS: Final = tuple(Ending)
 
 
 class Wish:
@@ -95,6 +98,8 @@ class Submitter:
                 self._wishes.pop(0)
 
     async def _ask(self, client: Client, wish: Wish) -> None:
+        if wish.kind == "enqueue" and not wish.invoked:
+            self._wait_for_others(wish)
         if wish.kind in ("cancel", "retry") and wish.target is None:
             if not self._world.job_ids:
                 return
@@ -137,6 +142,17 @@ class Submitter:
                 add(Acknowledged, **common)
                 await anyio.sleep(wish.luck * 5)  # virtual
                 await open_queue(self._world, self.name, client, wish.queue)
+
+    def _wait_for_others(self, wish: Wish) -> None:
+        """Have one job in four of these wait for up to three others, each of which has to end in some way."""
+        known = self._world.job_ids
+        for place, job in enumerate(wish.jobs):
+            chosen = wish.request_id[2 + place]
+            if known and chosen < AFTER_OF_256:
+                picked = {known[(chosen * step) % len(known)]: ENDINGS[(chosen + step) % 3] for step in (1, 5, 7)}
+                self._world.recorder.rare["a job waits for others"] += 1
+                after = tuple(str(Dependency(*pair)) for pair in list(picked.items())[: 1 + chosen % 3])
+                wish.jobs = (*wish.jobs[:place], replace(job, after=after), *wish.jobs[place + 1 :])
 
 
 class Operator(Submitter):

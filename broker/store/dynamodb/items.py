@@ -124,10 +124,8 @@ def write_job(job: JobItem) -> Item:
 def due_key_of(job: JobItem) -> tuple[str, int] | None:
     """Make the key of a job in the index `due`; a later instant leaves it, since each move is paid for."""
     row = job.row
-    if row.finished_ms is not None:
-        return ended_partition(row.tenant), row.finished_ms
     if (at := due_at(row)) is None:
-        return None
+        return None if row.finished_ms is None else (ended_partition(row.tenant), row.finished_ms)
     partition = due_partition(row.broker, shard_of(row.job_id))
     if job.due_key is not None and job.due_key[0] == partition:
         at = min(at, job.due_key[1])

@@ -87,7 +87,7 @@ class Owned:
 
 def is_owned(row: JobRow, broker: str) -> bool:
     """Check whether a lease or delay of a job is a broker's."""
-    return row.broker == broker and row.finished_ms is None and due_at(row) is not None
+    return row.broker == broker and due_at(row) is not None
 
 
 def indexed(table: Table, broker: str) -> dict[str, int]:
@@ -161,7 +161,7 @@ def take_over(table: Table, owned: Owned, pks: Iterable[str], before: str, broke
 def _take_one(table: Table, job: JobItem, before: str, broker: str, now_ms: int) -> JobItem | None:
     """Take over one job; return it as it is stored then, None: it is gone."""
     for _ in range(CHANGE_TRIES):
-        if job.row.broker not in (before, broker) or job.row.finished_ms is not None or due_at(job.row) is None:
+        if job.row.broker not in (before, broker) or due_at(job.row) is None:
             return job
         rev = job.rev
         if job.row.broker == broker and before != broker:

@@ -35,7 +35,7 @@ from zlib import crc32
 
 from airunner.broker.store.rows import JobRow, QueueKey, SecretRow
 
-VERSION: Final = 1
+VERSION: Final = 2
 SHARDS: Final = 4  # partitions of an index for each queue, broker or tenant: each takes some 1,000 writes a second
 BUCKETS: Final = 16  # tally buckets of a tenant for each broker; a transaction with 64 queues writes no more
 WAITING: Final = "waiting"

@@ -79,7 +79,7 @@ def _array(kind: int, values: Sequence[T | None], convert: Callable[[T], bytes])
 
 
 Column = Callable[[Sequence[Any]], bytes]
-_BYTES_FIELDS: Final = ("watch_key", "token_hash", "lease_request", "terminal", "result", "spec")
+_BYTES_FIELDS: Final = ("watch_key", "token_hash", "lease_request", "terminal", "dependents", "result", "spec")
 COLUMN_OF: Final[dict[str, Column]] = {
     name: byteas if name in _BYTES_FIELDS else bigints if str(kind).startswith("int") else texts
     for name, kind in JobRow.__annotations__.items()

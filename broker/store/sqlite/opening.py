@@ -1,7 +1,7 @@
 """Schema of a store file, and opening of a file: locks it for one broker, and checks the schema's version.
 
 - The columns of `job` are the fields of `contract.JobRow`; `spec`, the largest, is last: reading others skips it.
-- Three indexes contain only jobs that have not ended: `job_waiting`, `job_deadline` (leased) and `job_due` (delayed).
+- Three indexes contain few jobs: `job_waiting`, `job_deadline` (leased) and `job_due` (delayed, or with a follow-up).
 - `job_oldest` finds the oldest job of a queue that may be leased, whatever its needs and priority.
 - `job_granted` finds the jobs whose last lease a request was granted, also ended ones.
 - `segment` contains the logs; a row is a batch of events. `metadata.fact` is a hash of a pair of metadata.
@@ -31,7 +31,7 @@ _SETTINGS: Final = (
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     f"journal_size_limit = {JOURNAL_BYTES_MAX}",
 )
-VERSION: Final = 12  # of the schema; versions 1 to 11 were never released
+VERSION: Final = 13  # of the schema; versions 1 to 12 were never released
 SCHEMA: Final = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY, job_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, queue TEXT NOT NULL,
@@ -40,8 +40,9 @@ SCHEMA: Final = f"""
         finished_ms INTEGER, deadline_ms INTEGER, visibility_ms INTEGER, attempt INTEGER NOT NULL,
         retries INTEGER NOT NULL, agents_lost INTEGER NOT NULL, max_attempts INTEGER NOT NULL,
         last_sequence INTEGER NOT NULL, next_index INTEGER NOT NULL, agent TEXT, token_hash BLOB, lease_request BLOB,
-        settled TEXT, cancel_requested_ms INTEGER, terminal BLOB, origin TEXT, broker TEXT NOT NULL, result BLOB,
-        spec BLOB NOT NULL) STRICT;
+        settled TEXT, cancel_requested_ms INTEGER, terminal BLOB, origin TEXT, broker TEXT NOT NULL,
+        unmet INTEGER NOT NULL, attached INTEGER NOT NULL, unblocked_ms INTEGER, dependents BLOB NOT NULL,
+        result BLOB, spec BLOB NOT NULL) STRICT;
     CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number) WHERE gate = 0;
     CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE gate = 0;
     CREATE INDEX job_deadline ON job (deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;

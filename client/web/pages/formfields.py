@@ -36,7 +36,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "Console": ("process_type", "terminal", "merge_output"),
         "Files": ("artifacts", "artifact_required", "caches", "returns", "keep", "keep_every_seconds"),
         "Limits and retries": ("timeout_seconds", "retry", "max_attempts", "cancel_signal", "expires"),
-        "When and where": ("priority", "not_before_ms", "require"),
+        "When and where": ("priority", "not_before_ms", "after", "require"),
         "Notes": ("owner", "metadata"),
     }
 )

@@ -23,6 +23,7 @@ WAITING: Final = "waiting"
 _BEGINS: Final[Mapping[type, str]] = MappingProxyType(
     {
         events.JobScheduled: WAITING,
+        events.JobUnblocked: WAITING,
         events.JobReleased: WAITING,
         events.JobExpired: WAITING,
         events.JobLeased: "starting",
@@ -36,6 +37,7 @@ _BEGINS: Final[Mapping[type, str]] = MappingProxyType(
 )
 PHASE_KINDS: Final = (
     "JOB_SCHEDULED",
+    "JOB_UNBLOCKED",
     "JOB_RELEASED",
     "JOB_EXPIRED",
     "JOB_LEASED",

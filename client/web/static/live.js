@@ -119,7 +119,7 @@ function keepSummary() {
 
   document.addEventListener("job-state", refresh);
   document.addEventListener("visibilitychange", () => wanted && refresh());
-  setInterval(() => find("#summary").dataset.state === "SCHEDULED" && refresh(), 10000);
+  setInterval(() => find("#summary").dataset.state.match(/SCHEDULED|BLOCKED/) && refresh(), 10000);
 }
 
 // Keys

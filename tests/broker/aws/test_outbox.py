@@ -23,6 +23,7 @@ from airunner.protocol.events import (
     JobLeased,
     JobReleased,
     JobScheduled,
+    JobUnblocked,
     Output,
     Stream,
     encode_bodies,
@@ -41,6 +42,7 @@ BODIES: Sequence[BrokerBody] = (
     JobExpired(timestamp_ms=NOW_MS + 3),
     JobCancelRequested(timestamp_ms=NOW_MS + 4),
     JobFinished(timestamp_ms=NOW_MS + 5, state=JobState.FAILED, exit_code=3, reason=Reason.EXIT_CODE),
+    JobUnblocked(timestamp_ms=NOW_MS + 6),
 )
 
 
@@ -127,15 +129,16 @@ async def test_each_event_is_sent_with_its_sequence_and_its_public_fields(site: 
                 "exit_code": 3,
                 "reason": "exit-code",
             },
+            {"kind": "JOB_UNBLOCKED", "timestamp_ms": NOW_MS + 6},
         )
     ]
-    assert site.sequences == [7, 8, 9, 10, 11, 12]
+    assert site.sequences == [7, 8, 9, 10, 11, 12, 13]
     assert [(entry.kind, entry.timestamp_ms) for entry in site.bus.accepted[:2]] == [
         ("JOB_SCHEDULED", NOW_MS),
         ("JOB_LEASED", NOW_MS + 1),
     ]
     assert {entry.kind for entry in site.bus.accepted} == LIFECYCLE
-    assert (site.engine.kept, site.counts["events_published"]) == ([], 6)
+    assert (site.engine.kept, site.counts["events_published"]) == ([], len(BODIES))
 
 
 async def test_the_console_and_what_only_newer_software_knows_are_not_sent(site: Site) -> None:
@@ -228,7 +231,7 @@ async def test_a_bus_that_is_away_is_reported_and_loses_nothing(site: Site) -> N
     assert len(site.engine.kept) == 1
     site.bus.fault = None
     await pass_(60)
-    assert (site.sequences, site.engine.kept, site.health.conditions) == ([1, 2, 3, 4, 5, 6], [], {})
+    assert (site.sequences, site.engine.kept, site.health.conditions) == ([*range(1, len(BODIES) + 1)], [], {})
 
 
 async def test_an_event_that_the_bus_calls_invalid_stops_no_other(site: Site) -> None:

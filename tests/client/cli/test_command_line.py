@@ -70,7 +70,7 @@ def test_every_command_explains_itself(command: str, capfd: pytest.CaptureFixtur
         (["list", "--all", "--watch"], "--watch shows the newest jobs as they change: leave out --all"),
         (
             ["list", "--state", "asleep"],
-            "--state: expected scheduled or running or completed or failed or c",
+            "--state: expected blocked or scheduled or running or completed or failed or c",
         ),
         (["export", "x", "--format", "RAW"], "run `airunner up`"),
         (["artifacts", "x", "got"], "'got': expected get or cat, as in `airunner artifacts x get`"),

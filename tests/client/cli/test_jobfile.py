@@ -48,6 +48,7 @@ keep: [out, ~/.state]
 keepEvery: 10m
 cache: [go, {name: deps, paths: [~/deps], key: [deps.txt], label: release, restore: false, save: always}]
 returns: true
+after: [5f0f3a4e-0000-4000-8000-000000000000:any]
 require: {os: linux}
 """
 

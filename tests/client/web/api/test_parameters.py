@@ -46,7 +46,7 @@ def test_a_long_name_is_not_sent_back_whole() -> None:
         (JobsQuery, [("limit", "101")], "limit", "from 1 to 100"),
         (JobsQuery, [("limit", "1"), ("limit", "2")], "limit", "given twice"),
         (JobsQuery, [("count", "yes")], "count", "expected true or false, not 'yes'"),
-        (JobsQuery, [("state", "DONE")], "state", "expected SCHEDULED or"),
+        (JobsQuery, [("state", "DONE")], "state", "expected BLOCKED or"),
         (JobsQuery, [("queue", "a b")], "queue", "letters, digits"),
         (JobsQuery, [("label", "a")], "label", "expected NAME=VALUE, not 'a'"),
         (JobsQuery, [("label", "a=1"), ("label", "a=2")], "label", "two values"),

@@ -74,7 +74,7 @@ def test_filters_come_from_the_address_and_make_it_again() -> None:
     ("parameters", "problem"),
     [
         ([("user", "x")], "user: a list of jobs has no such filter; it has state, queue"),
-        ([("state", "done")], "state: expected SCHEDULED or"),
+        ([("state", "done")], "state: expected BLOCKED or"),
         ([("queue", "a"), ("queue", "b")], "queue: this is given twice"),
         ([("label", "a")], "label: expected NAME=VALUE, not 'a'"),
         ([("label", "a=1"), ("label", "a=2")], "label: a job has one value"),
