@@ -114,6 +114,8 @@ def run_command(
         )
         if past is not None:
             require_repeatable(past, spec, os.environ)
+        if spec.after:
+            raise OperatorError("--after is for `airunner submit`: here is no other job to wait for")
         secrets = _secrets(spec, sources)
         given = past.stdin if past is not None and not asked else stdin_for_job(console, wanted=stdin, asked=asked)
         prepare = preparation(past, include_ignored or (), tree=tree)

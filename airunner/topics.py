@@ -19,8 +19,8 @@ EXIT_CODES: Final = (
     (
         "125",
         (
-            "the job has no exit code of its own: it was cancelled, its repository could not be checked out, a hook "
-            "failed, its agents were lost"
+            "the job has no exit code of its own: it was cancelled or skipped, its repository could not be checked "
+            "out, a hook failed, its agents were lost"
         ),
     ),
     ("64", "bad usage: a command, an option, a job file, a missing key"),

@@ -114,7 +114,7 @@ class Ledger:
         self._counts = counts
         self._charge = charge
         self._parking = Parking()
-        self._follow_ups: list[FollowUp] = []
+        self._follow_ups: dict[str, FollowUp] = {}  # by job: one that is made again takes the place of the first
         self._ready: set[QueueKey] = set()
         self._locked: set[QueueKey] = set()  # queues in which other brokers' batches had locked jobs
         self._locked_until_ms: int | None = None  # when they are ready again
@@ -157,8 +157,9 @@ class Ledger:
 
     def _gather(self) -> list[Entry]:
         """Gather the next batch; it may be empty, for example when a parked request timed out."""
-        batch: list[Entry] = [*self._follow_ups[:FOLLOW_UPS_MAX]]
-        del self._follow_ups[:FOLLOW_UPS_MAX]
+        batch: list[Entry] = []
+        while self._follow_ups and len(batch) < FOLLOW_UPS_MAX:
+            batch.append(self._follow_ups.pop(next(iter(self._follow_ups))))
         units = 0
         while (waiting := self._inbox.next()) is not None:
             price = price_of(waiting)
@@ -270,8 +271,7 @@ class Ledger:
         self._counts.record_batch(len(changes), time.perf_counter() - began_s, staged.timings)
         if offset_ms is not None:
             self._take_over_ms = None
-        first = self._take_over_ms is not None
-        alarm = None if first else self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits)
+        alarm = None if self._take_over_ms else self._next_alarm(staged.next_due_ms, send_same=timekeeper_waits)
         self._speak(changes, staged.done, BatchNews(alarm=alarm, changes=staged.changes))
         return True
 
@@ -309,7 +309,8 @@ class Ledger:
             news = outcome.news
             published.ready |= news.ready
             published.appended += news.appended
-            self._follow_ups += news.follow_ups
+            for follow_up in news.follow_ups:
+                self._follow_ups[follow_up.job_id] = follow_up
             pending = entry.pending if isinstance(entry, Parked) else entry
             if isinstance(pending, Pending):
                 if outcome.cost:
@@ -393,8 +394,7 @@ class Ledger:
         """Make the alarm for the Timekeeper; None: it will wake early enough, and `send_same` is false."""
         if due_ms is not None and self._store.remote:
             due_ms = max(due_ms, self._clock.now_ms() + LOCKED_MS)  # another broker may lock what is due
-        known_ms = self._alarm.due_ms
-        if not send_same and (due_ms is None or (known_ms is not None and known_ms <= due_ms)):
+        if not send_same and (due_ms is None or (self._alarm.due_ms is not None and self._alarm.due_ms <= due_ms)):
             return None
         self._alarm = Alarm(due_ms)
         return self._alarm

@@ -29,7 +29,17 @@ CONTINUED: Final = frozenset(
 )
 """Fields of a job that one takes over which continues it."""
 REPEATED: Final = FIELDS.keys() - {
-    *("not_before_ms", "expires", "artifacts", "artifact_required", "returns", "caches", "keep", "keep_every_seconds"),
+    *(
+        "after",
+        "not_before_ms",
+        "expires",
+        "artifacts",
+        "artifact_required",
+        "returns",
+        "caches",
+        "keep",
+        "keep_every_seconds",
+    ),
 }
 """Fields of a job that is run again here, where nothing is kept of it."""
 

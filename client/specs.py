@@ -12,7 +12,7 @@ from airunner.protocol.fields import FIELDS, JobSpec
 from airunner.protocol.job import check_new, encode_spec
 from airunner.protocol.jobfields import JobFields
 from airunner.protocol.misfits import field_error
-from airunner.protocol.requests import ENQUEUE_MAX
+from airunner.protocol.requests import AWAITED_MAX, ENQUEUE_MAX
 
 BATCH_BYTES_MAX: Final = 262_144  # of the specs in one request: an eighth of what a broker accepts
 
@@ -31,17 +31,18 @@ def spec_from(job: NewJob) -> JobSpec:
 
 
 def batches(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
-    """Yield the jobs of each request: as many as it may have, and no more bytes than `BATCH_BYTES_MAX`."""
+    """Yield the jobs of each request: as many as it may have and wait for, and up to `BATCH_BYTES_MAX`."""
     batch: list[JobSpec] = []
-    size_bytes = 0
+    size_bytes = awaited = 0
     for spec in specs:
         try:
             spec_bytes = len(encode_spec(spec))
         except ValueError as error:
             raise invalid_specs(error, [spec]) from error
-        if batch and (len(batch) == ENQUEUE_MAX or size_bytes + spec_bytes > BATCH_BYTES_MAX):
+        awaited += len(spec.after)
+        if batch and (len(batch) == ENQUEUE_MAX or size_bytes + spec_bytes > BATCH_BYTES_MAX or awaited > AWAITED_MAX):
             yield batch
-            batch, size_bytes = [], 0
+            batch, size_bytes, awaited = [], 0, len(spec.after)
         batch.append(spec)
         size_bytes += spec_bytes
     if batch:

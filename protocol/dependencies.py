@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from airunner.protocol.errors import FieldError
 from airunner.protocol.form import Field, Form
-from airunner.protocol.names import JobName
+from airunner.protocol.names import NAME_CHARS_MAX, JobName
 
 AFTER_MAX: Final = 1_024  # jobs that one job waits for
 DEPENDENTS_MAX: Final = 1_024  # jobs that wait for one job: their list is a part of its row
-_EXPECTED: Final = "expected a job and how it has to end, such as JOB, JOB:failure or JOB:any"
+_CHARS_MAX: Final = NAME_CHARS_MAX + len(":success")  # of a job's name and its end
 
 
 class Ending(StrEnum):
@@ -39,11 +39,11 @@ class Dependency(NamedTuple):
 
 
 Dependencies = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=80)], ...],
+    tuple[Annotated[str, Meta(min_length=1, max_length=_CHARS_MAX)], ...],
     Meta(max_length=AFTER_MAX),
     Field(
-        "Job to wait for: it has to end with `:success` (the default), `:failure` or `:any`; if it ends otherwise, "
-        "this job is skipped.",
+        "Start only once this job (id, or its beginning, or name) has succeeded; JOB:failure: has failed; JOB:any: has "
+        "ended. If it does not end so, the new job is SKIPPED.",
         Form.WORDS,
         metavar="JOB[:END]",
     ),
@@ -51,23 +51,16 @@ Dependencies = Annotated[
 
 
 def dependency_of(text: str) -> Dependency:
-    """Parse a dependency. Raises `ValueError`."""
-    job_id, colon, ending = text.rpartition(":")
-    if not colon:
-        return Dependency(text)
-    if not job_id or ending not in tuple(Ending):
-        raise ValueError(f"{_EXPECTED}, not {text!r}")
-    return Dependency(job_id, Ending(ending))
+    """Parse a dependency; a name of a job may have a colon, so what does not end as one has to is a name."""
+    job_id, _, ending = text.rpartition(":")
+    return Dependency(job_id, Ending(ending)) if job_id and ending in tuple(Ending) else Dependency(text)
 
 
 def check_dependencies(after: Sequence[str]) -> None:
-    """Check a job's dependencies. Raises `FieldError`: one is no dependency, or two are on the same job."""
+    """Check a job's dependencies. Raises `FieldError`: two are on the same job."""
     seen: set[str] = set()
     for number, text in enumerate(after):
-        try:
-            job_id, _ = dependency_of(text)
-        except ValueError as error:
-            raise FieldError("after", str(error), number) from error
+        job_id, _ = dependency_of(text)
         if job_id in seen:
             raise FieldError("after", f"{job_id} is named twice; name it once", number)
         seen.add(job_id)

@@ -2,7 +2,8 @@
 
 ```
  FOLDER/KEY          an object: the slashes of its key are those of its path
- FOLDER/KEY#DIGITS   one that is being written, or was when a broker died: it is no object, and never read
+ FOLDER/KEY#DIGITS   one that is being written, or was when a broker died: it is no object, never read,
+                      and removed after a day
 ```
 
 No key has a `#`. Brokers of one fleet may share a folder, if their file system shows each what another has written.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ from airunner.protocol.errors import BadRequest, Busy, NoSpace, PeerError
 
 RETRY_MS: Final = 1_000  # after which a request may be repeated when the disk has failed to read
 DRAFT: Final = "#"  # begins the end of a name of a file that is being written
+DRAFT_S: Final = 86_400  # s, after which nothing is still being written
 _DRAFT_BITS: Final = 63
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NAMELESS: Final = frozenset(("", ".", ".."))
@@ -86,8 +89,17 @@ class FolderObjects:
             for name, is_folder in self._entries(within):
                 if is_folder:
                     waiting.append(f"{within}/{name}")
-                elif DRAFT not in name:
+                elif DRAFT in name:
+                    self._remove_old_draft(within, name)
+                else:
                     yield f"{within}/{name}"
+
+    def _remove_old_draft(self, folder: str, name: str) -> None:
+        """Remove a file that a broker has left when it died; a younger one may still be written."""
+        draft = self._path(folder) / name
+        with _refusing(_away), suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > DRAFT_S:
+                draft.unlink()
 
     def _entries(self, folder: str) -> list[tuple[str, bool]]:
         """List what is in a folder, and whether it is a folder; nothing is in one that does not exist."""

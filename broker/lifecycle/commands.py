@@ -112,11 +112,10 @@ class FollowEnd(Struct, frozen=True, kw_only=True):
 
 
 class Attach(Struct, frozen=True, kw_only=True):
-    """Attachment of a BLOCKED job to these jobs that it waits for, the first of which is number `start` of `after`."""
+    """Attachment of a BLOCKED job to these jobs that it waits for; see `dependencies`."""
 
     tenant: str
     job_id: JobId
-    start: int
     awaited: tuple[JobName, ...]
 
 

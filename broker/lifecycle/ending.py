@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from airunner.broker.lifecycle.commands import Attach, FollowEnd, TenantRequest
-from airunner.broker.lifecycle.dependencies import announce_attaching, announce_end, attached, met_by, unblock
+from airunner.broker.lifecycle.dependencies import attach_to, follow_attach, follow_up_end, take_dependents, unblock
 from airunner.broker.lifecycle.world import World
 from airunner.broker.store.rows import JobRow, Keys
 from airunner.protocol.errors import CorruptLog, IncompleteLog, NotFound, StaleToken
@@ -167,9 +167,9 @@ def _end_delay(world: World, job: JobRow) -> None:
         job.due_ms = None
         world.update_standing(job, before)
     elif job.state == JobState.BLOCKED:
-        announce_attaching(world, job, world.spec(job))
+        follow_attach(world, job, world.spec(job))
     else:
-        announce_end(world, job)
+        follow_up_end(world, job)
 
 
 def is_late(world: World, job: JobRow) -> bool:
@@ -191,13 +191,13 @@ def follow_end(world: World, command: FollowEnd) -> None:
         return
     if not JobState(job.state).terminal:
         return
-    for dependent, met in met_by(world, job, command):
+    for dependent, met in take_dependents(world, job, command):
         if met:
             world.change(dependent)
             dependent.unmet -= 1
             unblock(world, dependent)
         else:
-            _skip(world, dependent)
+            skip(world, dependent)
 
 
 def attach(world: World, command: Attach) -> None:
@@ -206,15 +206,15 @@ def attach(world: World, command: Attach) -> None:
         job = world.job(command.tenant, command.job_id)
     except (NotFound, CorruptLog):
         return
-    if job.state != JobState.BLOCKED or job.attached != command.start:
+    if job.state != JobState.BLOCKED:
         return
-    if attached(world, job, command):
+    if attach_to(world, job, command):
         unblock(world, job)
     else:
-        _skip(world, job)
+        skip(world, job)
 
 
-def _skip(world: World, job: JobRow) -> None:
+def skip(world: World, job: JobRow) -> None:
     """Skip a BLOCKED job: one that it waited for has ended otherwise than it had to."""
     _end_waiting(world, job, _SKIPPED, [])
 
@@ -231,7 +231,7 @@ def _end_waiting(world: World, job: JobRow, result: Result, events: list[BrokerB
     if job.started_ms is not None:
         world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, [*events, finished])
-    announce_end(world, job)
+    follow_up_end(world, job)
 
 
 def _retry_of(world: World, job: JobRow, result: Result) -> JobScheduled | None:
@@ -270,7 +270,7 @@ def _end(world: World, job: JobRow, end: _End, *, forget_token: bool = False) ->
         world.timings.ended += [(job.state, world.now_ms - job.started_ms)]
     world.write(job, end.events)
     if end.result is not None:
-        announce_end(world, job)
+        follow_up_end(world, job)
 
 
 def _end_of_lost(world: World, job: JobRow, settled: Settled, change: Change, events: list[BrokerBody]) -> _End:

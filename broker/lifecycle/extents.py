@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from airunner.broker.lifecycle.dependencies import nearest
 from airunner.broker.lifecycle.leasing import LATE_MAX
 from airunner.protocol.fields import STDIN_BYTES_MAX
 from airunner.protocol.requests import (
@@ -69,13 +70,14 @@ def _pieces(size_bytes: int) -> int:
 
 
 def extent_of_enqueue(request: EnqueueJob) -> Extent:
-    """Bound a submission: jobs, and a record."""
-    return Extent(len(request.jobs) + 1, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
+    """Bound a submission: jobs, those to which they are attached, and a record."""
+    rows = len(request.jobs) + len(nearest(request.jobs)) + 1
+    return Extent(rows, len({job.queue for job in request.jobs}), len(_encoder.encode(request)))
 
 
 def extent_of_stdin(request: EnqueueJobWithStdin) -> Extent:
     """Bound a submission with a standard input."""
-    return Extent(2 + _pieces(len(request.stdin)), 1, ROW_BYTES_MAX + len(request.stdin))
+    return Extent(2 + len(nearest(request.jobs)) + _pieces(len(request.stdin)), 1, ROW_BYTES_MAX + len(request.stdin))
 
 
 def extent_of_retry(_request: RetryJob) -> Extent:

@@ -10,7 +10,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from airunner.broker.lifecycle.commands import BlobsAsked, MintedJob, TenantRequest
-from airunner.broker.lifecycle.dependencies import announce_attaching, load_dependencies, require_dependencies
+from airunner.broker.lifecycle.dependencies import (
+    attach_new,
+    awaited_by,
+    load_dependencies,
+    nearest,
+    require_dependencies,
+)
+from airunner.broker.lifecycle.ending import skip
 from airunner.broker.lifecycle.idempotency import answered, load_answer, note_answer
 from airunner.broker.lifecycle.quota import require
 from airunner.broker.lifecycle.world import World
@@ -55,7 +62,7 @@ def enqueue(
     """Submit all of the jobs; a repeat of the request only returns their ids again.
 
     Raises `Conflict`, `BadRequest`, `Draining`, `NoSpace`, `Quota`; `NotFound`, `NotFinished`: of a job that one of
-    these continues.
+    these continues; `CorruptLog`: of one that these wait for.
     """
     if (before := answered(world, command, request)) is not None:
         reply = JobsEnqueued(job_ids=before)
@@ -155,8 +162,11 @@ def _submit(
         raise BadRequest(str(error)) from error
     assert len(command.minted) == len(jobs), "not an id for each job"
     world.require_sound(command.minted)
+    near: frozenset[str] | None = None
     for minted, job, spec, need in zip(command.minted, jobs, specs, needs, strict=True):
-        job_row = _add(world, tenant, minted, job, spec, need, origin)
+        if job.after and near is None:
+            near = nearest(jobs)
+        job_row = _add(world, tenant, minted, job, spec, need, origin, near)
         if stdin:
             world.add_stdin(job_row, stdin)
     job_ids = tuple([minted.job_id for minted in command.minted])
@@ -177,9 +187,11 @@ def _add(
     raw: bytes,
     needs: str,
     origin: JobId | None,
+    near: frozenset[str] | None,
 ) -> JobRow:
     now_ms = world.now_ms
     due_ms = spec.not_before_ms if spec.not_before_ms is not None and spec.not_before_ms > now_ms else None
+    awaited = awaited_by(world, tenant, spec) if spec.after else {}
     job = JobRow(
         number=0,
         job_id=minted.job_id,
@@ -187,7 +199,7 @@ def _add(
         queue=spec.queue,
         needs=needs,
         gate=0,
-        state=JobState.BLOCKED if spec.after else JobState.SCHEDULED,
+        state=JobState.SCHEDULED if awaited == {} else JobState.BLOCKED,
         priority=spec.priority,
         owner=spec.owner,
         watch_key=minted.watch_key,
@@ -197,7 +209,7 @@ def _add(
         max_attempts=spec.max_attempts,
         origin=origin,
         broker=world.broker,
-        unmet=len(spec.after) if spec.after else 0,
+        unmet=len(awaited if awaited is not None else spec.after) if spec.after else 0,
         spec=raw,
     )
     world.add_job(job, facts_of(spec.metadata, spec.name) if spec.metadata or spec.name else ())
@@ -205,8 +217,10 @@ def _add(
         timestamp_ms=now_ms, queue=spec.queue, not_before_ms=due_ms, origin=origin, unmet=job.unmet
     )
     world.write(job, [scheduled])
-    if spec.after:
-        announce_attaching(world, job, spec)
+    if awaited is None:
+        skip(world, job)
+    elif awaited:
+        attach_new(world, job, awaited, near or frozenset())
     return job
 
 

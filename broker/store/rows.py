@@ -27,7 +27,7 @@ class QueueKey(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Version of a job's row: only a renewal, a size of the terminal and the end of a delay change none of these."""
+    """Version of a job's row: a renewal, a size of the terminal, a delay's end and `awaits` change none of these."""
 
     state: str
     attempt: int
@@ -54,8 +54,8 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     owner: str
     watch_key: WatchKey
     submitted_ms: int
-    due_ms: int | None = None  # when the job's delay ends; None: it is not delayed
-    pause_ms: int | None = None  # length of the delay, if it is a pause before a retry
+    due_ms: int | None = None  # when the job's delay ends, or a follow-up is made again; None: neither
+    pause_ms: int | None = None  # length of the delay, if it is a pause before a retry or a follow-up
     started_ms: int | None = None  # when the job was first leased
     finished_ms: int | None = None  # when the job ended; None: it has not ended
     deadline_ms: int | None = None  # when the lease ends, or when a job that was never leased expires; None: never
@@ -75,7 +75,7 @@ class JobRow(Struct, kw_only=True, array_like=True, gc=False):
     origin: JobId | None = None
     broker: str = ""  # the broker that ends the job's lease or delay when it is due; "" with an engine that is `alone`
     unmet: int = 0  # how many of the jobs that it waits for have not ended yet
-    attached: int = 0  # how many of the jobs that it waits for know of it, or had ended, in the order of `after`
+    awaits: bytes = b""  # those that it is not attached to yet, see `lifecycle.dependencies`; b"" for none
     unblocked_ms: int | None = None  # when there was none left; None: it waits, or has waited for none
     dependents: bytes = b""  # jobs that wait for this one, see `lifecycle.dependencies`; b"" for none
     result: bytes | None = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from airunner.protocol.errors import NotFound
+from airunner.protocol.errors import NotFound, OperatorError
 from airunner.protocol.job import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator
 
     from airunner.client.cli.causes import Why
     from airunner.client.client import Client
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from airunner.protocol.fields import JobSpec
     from airunner.protocol.job import Job
 
-SHOWN_MAX: Final = 8  # jobs that another one waits for and that are looked up
+SHOWN_MAX: Final = 8  # jobs that another one waits for and that are named
+SKIPPED: Final = "a job that it waited for did not end as required"
 
 
 async def with_dependencies(client: Client, spec: JobSpec) -> JobSpec:
     """Replace what people call the jobs that a new one waits for by their ids.
 
-    Raises `NoJob`, `SeveralJobs`, and the errors of `Client`.
+    Raises `NoJob`, `SeveralJobs`, `OperatorError`, and the errors of `Client`.
     """
     if not spec.after:
         return spec
@@ -32,21 +34,25 @@ async def with_dependencies(client: Client, spec: JobSpec) -> JobSpec:
     from airunner.protocol.dependencies import dependency_of
 
     found = [dependency_of(text) for text in spec.after]
-    after = [str(each._replace(job_id=await job_id_of(client, each.job_id))) for each in found]
-    return replace(spec, after=tuple(after))
+    after = {await job_id_of(client, each.job_id): each for each in found}
+    if len(after) < len(found):
+        raise OperatorError("--after: two of these are the same job; name each job once")
+    return replace(spec, after=tuple(str(each._replace(job_id=job_id)) for job_id, each in after.items()))
 
 
 async def why_blocked(client: Client, job: Job) -> Why:
     """Say which jobs a BLOCKED job waits for. Raises the errors of `Client`."""
     from airunner.client.cli.causes import Cause, Why
 
-    states = await _states(client, job)
-    waits = [(each, state) for each, state in states if state is not None and not state.terminal]
-    first = job.spec.name or job.id
+    waits: list[tuple[Dependency, JobState]] = []
+    async for each, state in _states(client, job):
+        if not state.terminal:
+            waits.append((each, state))
+        if len(waits) == min(job.unmet, SHOWN_MAX):
+            break
     named = ", ".join(f"{each} ({state})" for each, state in waits)
-    more = job.unmet - len(waits)
-    others = f"{' and ' if named else ''}{more:,} {'more' if named else 'others'}" if more > 0 else ""
-    text = f"waits for the end of {_count(job.unmet)}: {named}{others}" if named or others else f"{first} may start now"
+    more = f" and {job.unmet - len(waits):,} more" if job.unmet > len(waits) > 0 else ""
+    text = f"waits for the end of {_count(job.unmet)}: {named}{more}" if waits else "may start at any moment"
     commands = tuple(f"airunner explain {each.job_id}" for each, _ in waits[:1])
     return Why(cause=Cause.BLOCKED, text=text, commands=commands)
 
@@ -57,23 +63,19 @@ async def why_skipped(client: Client, job: Job) -> str:
 
     wanted = {Ending.SUCCESS: (JobState.COMPLETED,), Ending.FAILURE: (JobState.FAILED,)}
     words = {Ending.SUCCESS: "had to succeed", Ending.FAILURE: "had to fail"}
-    for each, state in await _states(client, job):
-        if state is not None and each.ending in wanted and state.terminal and state not in wanted[each.ending]:
-            return f"skipped: job {each.job_id} {words[each.ending]}, and is {state}"
-    return "skipped: a job that it waited for ended otherwise than it had to"
+    async for each, state in _states(client, job):
+        if each.ending in wanted and state.terminal and state not in wanted[each.ending]:
+            return f"job {each.job_id} {words[each.ending]}, and is {state}"
+    return SKIPPED
 
 
-async def _states(client: Client, job: Job) -> Sequence[tuple[Dependency, JobState | None]]:
-    """Look up the states of the first jobs that one waits for; None: it was removed."""
+async def _states(client: Client, job: Job) -> AsyncGenerator[tuple[Dependency, JobState]]:
+    """Look up the states of the jobs that one waits for, except those that were removed."""
     from airunner.protocol.dependencies import dependency_of
 
-    found: list[tuple[Dependency, JobState | None]] = []
-    for each in map(dependency_of, job.spec.after[:SHOWN_MAX]):
-        try:
-            found.append((each, (await client.get(each.job_id)).state))
-        except NotFound:
-            found.append((each, None))
-    return found
+    for each in map(dependency_of, job.spec.after):
+        with suppress(NotFound):
+            yield each, (await client.get(each.job_id)).state
 
 
 def _count(jobs: int) -> str:

@@ -124,7 +124,7 @@ _WORDS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SECRET_MISSING: "a secret that it names is missing",
         Reason.ARTIFACT_MISSING: "files that it was to leave are missing",
         Reason.EXPIRED: "no agent began it before it expired",
-        Reason.SKIPPED: "a job that it waited for ended otherwise than it had to",
+        Reason.SKIPPED: "a job that it waited for did not end as required",
     }
 )
 _SPEAKING: Final = (

@@ -85,8 +85,14 @@ async def _submit(
     from airunner.client.cli.dependencies import with_dependencies
     from airunner.client.requestids import batch_id, request_id_of
     from airunner.client.specs import batches
+    from airunner.protocol.dependencies import dependency_of
+    from airunner.protocol.errors import OperatorError
 
     name = request_id_of(request_id)
+    named = {spec.name for spec in specs if spec.name}
+    for spec in specs:
+        if own := named.intersection(dependency_of(text).job_id for text in spec.after):
+            raise OperatorError(f"after: {min(own)} is a job of this file: submit it first, and give its id")
     specs = [await with_dependencies(client, spec) for spec in specs]
     for number, batch in enumerate(batches(specs)):
         console.farewell = f"{len(submitted)} of {len(specs)} jobs are submitted; {IN_DOUBT}"

@@ -28,10 +28,13 @@ def test_a_job_runs_after_others_or_is_skipped_and_explain_says_why(cluster: Clu
     go.touch()
     ended = {job: cluster.airunner("wait", job).returncode for job in (test, mend, deploy, report)}
     assert ended == {test: 0, mend: 0, deploy: 125, report: 0}
-    assert f"skipped: job {lint} had to succeed, and is FAILED" in cluster.airunner("explain", deploy).stdout.decode()
+    assert f"SKIPPED: job {lint} had to succeed, and is FAILED" in cluster.airunner("explain", deploy).stdout.decode()
     assert cluster.airunner("logs", test).stdout == b"tested\n"
     refused = cluster.airunner("submit", "--after", "nothing:any", "--", "true")
     assert (refused.returncode, b"there is no job nothing" in refused.stderr) == (66, True), refused.stderr
     refused = cluster.airunner("submit", "--after", f"{build}:never", "--", "true")
-    assert refused.returncode == 64
-    assert b"expected a job and how it has to end, such as JOB, JOB:failure or JOB:any" in refused.stderr
+    assert refused.returncode == 66, "what is no end is a part of the name"
+    refused = cluster.airunner("submit", "--after", "build", "--after", build, "--", "true")
+    assert (refused.returncode, b"two of these are the same job" in refused.stderr) == (64, True)
+    refused = cluster.airunner("run", "--after", "build", "--", "true")
+    assert (refused.returncode, b"--after is for `airunner submit`" in refused.stderr) == (64, True)

@@ -49,6 +49,7 @@ LARGE: Final = frozenset(
         "a_tenants_queues_hold_so_many_different_needs_together_and_no_more",
         "looking_through_many_for_nothing_costs_too",
         "nothing_that_may_wait_makes_a_lease_or_a_list_of_queues_costly",
+        "so_many_jobs_wait_for_one_and_no_more",
         "very_many_old_jobs_go_in_steps_the_oldest_first",
         "very_many_requests_are_forgotten_in_steps",
     }

@@ -6,16 +6,16 @@ from itertools import product
 
 from msgspec.structs import replace
 
-from airunner.broker.lifecycle.commands import Expire, FollowEnd
-from airunner.broker.lifecycle.dependencies import AGAIN_MS, STEP_MAX
-from airunner.protocol.dependencies import Ending
+from airunner.broker.lifecycle.commands import Expire, FollowEnd, RenewAll
+from airunner.broker.lifecycle.dependencies import AGAIN_MS, NEAR_MAX, STEP_MAX
+from airunner.protocol.dependencies import DEPENDENTS_MAX, Ending
 from airunner.protocol.expiry import Expiry
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.job import JobState, Reason, Result
 from airunner.protocol.jobretry import RetryPolicy
 from airunner.protocol.names import JobId
 from airunner.protocol.replies import JobsEnqueued, JobsLeased
-from airunner.protocol.requests import EnqueueJob, RetryJob
+from airunner.protocol.requests import ENQUEUE_MAX, EnqueueJob, RetryJob
 from tests.conformance.driving import START_MS, Driver
 
 
@@ -44,15 +44,51 @@ def a_job_starts_once_all_that_it_waits_for_have_ended(driver: Driver) -> None:
 
 
 def jobs_are_leased_in_the_batch_that_unblocks_them(driver: Driver) -> None:
+    awaited = driver.submit(*map(str, range(NEAR_MAX + 1)))
     (first,) = driver.submit()
-    waiting = driver.enqueue(*(JobSpec(command=word, after=(f"{first}:any",)) for word in "bc"))
-    attached, late = driver.follow_ups
-    driver.apply(attached)
-    driver.follow_ups.clear()
+    (followed,) = driver.enqueue(JobSpec(command="b", after=(f"{first}:any",)))
+    (attached,) = driver.enqueue(JobSpec(command="c", after=tuple(f"{job_id}:any" for job_id in awaited)))
+    (attach,), driver.follow_ups = driver.follow_ups, []
+    for job_id in awaited:
+        driver.cancel(job_id)
+        driver.follow()
     driver.cancel(first)
-    *_, leased = driver.apply(*driver.follow_ups, late, driver.ask(driver.dequeue(slots=2))).done
+    *_, leased = driver.apply(*driver.follow_ups, attach, driver.ask(driver.dequeue(slots=2))).done
     assert isinstance(leased.reply, JobsLeased)
-    assert {lease.job_id for lease in leased.reply.leases} == set(waiting)
+    assert {lease.job_id for lease in leased.reply.leases} == {followed, attached}
+
+
+def a_job_after_ended_ones_starts_or_is_skipped_at_once(driver: Driver) -> None:
+    (ended,) = driver.ended()
+    starts, skipped = driver.enqueue(
+        JobSpec(command="b", after=(ended,)), JobSpec(command="c", after=(f"{ended}:failure",))
+    )
+    assert (driver.state(starts), driver.state(skipped)) == (JobState.SCHEDULED, JobState.SKIPPED)
+    assert driver.kinds(starts) == ["JOB_SCHEDULED"]
+    assert driver.follow_ups == []
+
+
+def a_clock_that_is_set_back_delays_no_follow_up(driver: Driver) -> None:
+    awaited = driver.submit(*map(str, range(NEAR_MAX + 1)))
+    driver.enqueue(JobSpec(command="b", after=awaited))
+    driver.cancel(awaited[0])
+    lost, driver.follow_ups = driver.follow_ups, []
+    driver.now_ms -= 100 * AGAIN_MS
+    driver.apply(RenewAll())
+    driver.now_ms += AGAIN_MS
+    driver.apply(Expire())
+    assert {(type(made), made.job_id) for made in driver.follow_ups} == {(type(made), made.job_id) for made in lost}
+
+
+def so_many_jobs_wait_for_one_and_no_more(driver: Driver) -> None:
+    (first,) = driver.submit()
+    jobs = EnqueueJob(jobs=(JobSpec(command="b", after=(first,)),) * ENQUEUE_MAX)
+    for _ in range(DEPENDENTS_MAX // ENQUEUE_MAX):
+        driver.reply(JobsEnqueued, jobs)
+    assert "as many jobs as may" in driver.refused("bad-request", jobs).message
+    driver.cancel(first)
+    driver.follow()
+    assert driver.queue().waiting == 0
 
 
 def how_a_job_has_to_end_decides_whether_the_next_one_runs(driver: Driver) -> None:
@@ -115,16 +151,16 @@ def an_end_that_was_not_followed_is_followed_after_a_while_and_once(driver: Driv
 
 
 def a_job_that_was_not_attached_is_attached_after_a_while_and_once(driver: Driver) -> None:
-    first, ended = driver.submit("a", "b")
-    driver.cancel(ended)
-    (after,) = driver.enqueue(JobSpec(command="c", after=(first, f"{ended}:any")))
+    awaited = driver.submit(*map(str, range(NEAR_MAX + 2)))
+    (after,) = driver.enqueue(JobSpec(command="c", after=tuple(f"{job_id}:any" for job_id in awaited)))
     lost, driver.follow_ups = driver.follow_ups, []
+    driver.cancel(awaited[-1])
     driver.now_ms += AGAIN_MS
     driver.apply(Expire())
     assert driver.follow_ups == lost
     driver.follow()
     driver.apply(*lost, *lost)
-    assert (driver.job(after).unmet, driver.follow_ups) == (1, [])
+    assert (driver.job(after).unmet, driver.follow_ups) == (NEAR_MAX + 1, [])
 
 
 def a_job_waits_for_many_in_steps(driver: Driver) -> None:

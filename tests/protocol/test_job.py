@@ -42,8 +42,6 @@ from tests.protocol.examples import JOB_ID, SPEC
         ({"keep_every_seconds": 60}, "keep_every_seconds"),
         ({"commit": "c0ffee"}, "needs a repository"),
         ({"branch": "main"}, "needs a repository"),
-        ({"after": ("job:never",)}, "after: expected a job and how it has to end, such as JOB, JOB:failure or JOB:any"),
-        ({"after": (":any",)}, "not ':any'"),
         ({"after": ("job", "job:any")}, "job is named twice"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airunner.protocol.dependencies import Ending, dependency_of
-from airunner.protocol.events import Event, JobFinished, JobLeased, JobUnblocked
+from airunner.protocol.events import Event, JobFinished, JobLeased, JobScheduled, JobUnblocked
 from airunner.protocol.job import JobState
 from tests.simulation.evidence import Case, Evidence, Found
 
@@ -23,7 +23,8 @@ def no_job_runs_before_what_it_waits_for(evidence: Evidence) -> Found:
         if leased is None:
             continue
         unblocked = _first(case, JobUnblocked)
-        if case.job.spec.after and (unblocked is None or unblocked.sequence > leased.sequence):
+        blocked = isinstance(case.events[0].body, JobScheduled) and case.events[0].body.unmet
+        if blocked and (unblocked is None or unblocked.sequence > leased.sequence):
             yield job_id, "was leased and never unblocked"
         for awaited, ending in _awaited(evidence, case):
             if awaited.job.state not in MEETS[ending]:
@@ -31,18 +32,18 @@ def no_job_runs_before_what_it_waits_for(evidence: Evidence) -> Found:
             ended = _first(awaited, JobFinished)
             if ended is None or unblocked is None:
                 continue
-            before, after = evidence.span(unblocked), evidence.span(ended)
-            if before is not None and after is not None and before.surely_before(after):
+            began, end = evidence.span(unblocked), evidence.span(ended)
+            if began is not None and end is not None and began.surely_before(end):
                 yield job_id, f"was unblocked before {awaited.job.id} had ended"
 
 
 def a_job_is_skipped_for_a_reason(evidence: Evidence) -> Found:
-    """A job is SKIPPED if one that it waits for has ended otherwise than it had to, and not otherwise."""
+    """A job is SKIPPED only if one that it waits for did not end as required."""
     for job_id, case in evidence.cases.items():
         if case.job.state is JobState.SKIPPED and all(
             awaited.job.state in MEETS[ending] for awaited, ending in _awaited(evidence, case)
         ):
-            yield job_id, "is SKIPPED, and all that it waited for have ended as they had to"
+            yield job_id, "is SKIPPED, and all that it waited for have ended as required"
 
 
 def _awaited(evidence: Evidence, case: Case) -> Iterator[tuple[Case, Ending]]:

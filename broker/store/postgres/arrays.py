@@ -79,9 +79,9 @@ def _array(kind: int, values: Sequence[T | None], convert: Callable[[T], bytes])
 
 
 Column = Callable[[Sequence[Any]], bytes]
-_BYTES_FIELDS: Final = ("watch_key", "token_hash", "lease_request", "terminal", "dependents", "result", "spec")
+_BYTES: Final = ("watch_key", "token_hash", "lease_request", "terminal", "awaits", "dependents", "result", "spec")
 COLUMN_OF: Final[dict[str, Column]] = {
-    name: byteas if name in _BYTES_FIELDS else bigints if str(kind).startswith("int") else texts
+    name: byteas if name in _BYTES else bigints if str(kind).startswith("int") else texts
     for name, kind in JobRow.__annotations__.items()
 }
 """Kind of array for each column of `job`."""

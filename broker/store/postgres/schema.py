@@ -48,7 +48,7 @@ _FIRST: Final = f"""
         retries integer NOT NULL, agents_lost integer NOT NULL, max_attempts integer NOT NULL,
         last_sequence bigint NOT NULL, next_index bigint NOT NULL, agent text COLLATE "C", token_hash bytea,
         lease_request bytea, settled text COLLATE "C", cancel_requested_ms bigint, terminal bytea,
-        origin text COLLATE "C", broker text COLLATE "C" NOT NULL, unmet integer NOT NULL, attached integer NOT NULL,
+        origin text COLLATE "C", broker text COLLATE "C" NOT NULL, unmet integer NOT NULL, awaits bytea NOT NULL,
         unblocked_ms bigint, dependents bytea NOT NULL, result bytea, spec bytea NOT NULL
     ) WITH (fillfactor = 50);
     CREATE INDEX job_deadline ON airunner.job (broker, deadline_ms, tenant, agent) WHERE deadline_ms IS NOT NULL;

@@ -41,7 +41,7 @@ SCHEMA: Final = f"""
         retries INTEGER NOT NULL, agents_lost INTEGER NOT NULL, max_attempts INTEGER NOT NULL,
         last_sequence INTEGER NOT NULL, next_index INTEGER NOT NULL, agent TEXT, token_hash BLOB, lease_request BLOB,
         settled TEXT, cancel_requested_ms INTEGER, terminal BLOB, origin TEXT, broker TEXT NOT NULL,
-        unmet INTEGER NOT NULL, attached INTEGER NOT NULL, unblocked_ms INTEGER, dependents BLOB NOT NULL,
+        unmet INTEGER NOT NULL, awaits BLOB NOT NULL, unblocked_ms INTEGER, dependents BLOB NOT NULL,
         result BLOB, spec BLOB NOT NULL) STRICT;
     CREATE INDEX job_waiting ON job (tenant, queue, needs, priority DESC, number) WHERE gate = 0;
     CREATE INDEX job_oldest ON job (tenant, queue, number) WHERE gate = 0;

@@ -75,6 +75,17 @@ def test_what_a_broker_was_writing_when_it_died_is_no_object(tmp_path: Path) -> 
     assert list(StoredObjects(LocalStore(tmp_path)).keys("t")) == ["t/key"], "nor to an earlier version"
 
 
+def test_what_a_broker_has_left_goes_after_a_day(tmp_path: Path) -> None:
+    objects = FolderObjects(tmp_path)
+    objects.put({"t/key": b"content"})
+    old, young = tmp_path / "t/key#1", tmp_path / "t/key#2"
+    for draft in (old, young):
+        draft.write_bytes(b"cont")
+    os.utime(old, (0, 0))
+    assert list(objects.keys("t")) == ["t/key"]
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_a_failed_write_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     objects = FolderObjects(tmp_path)
     objects.put({"t/folder/inner": b"1"})

@@ -12,6 +12,7 @@ from airunner.broker.store.rows import Changes
 from airunner.protocol.events import BrokerBody, Event
 from airunner.protocol.fields import JobSpec
 from airunner.protocol.jobretry import RetryPolicy
+from airunner.protocol.requests import CancelJob, EnqueueJob
 from tests.conformance.driving import Driver, batch, release
 from tests.conformance.machine import StoreAndModel
 from tests.conformance.memory import MemoryEngine
@@ -71,3 +72,14 @@ def test_an_engine_that_announces_nothing_gets_none():
     assert applied.changes is not None
     assert applied.changes.segments
     assert not applied.changes.lifecycle
+
+
+def test_a_job_whose_list_of_dependents_is_damaged_is_set_aside_and_no_other():
+    engine = MemoryEngine()
+    driver = Driver(Store(engine))
+    (first,) = driver.submit()
+    driver.enqueue(JobSpec(command="b", after=(first,)))
+    engine._saved.jobs[engine._saved.numbers[first]].dependents = b"\xff"
+    driver.refused("corrupt-log", CancelJob(job_id=first))
+    driver.refused("corrupt-log", EnqueueJob(jobs=(JobSpec(command="c", after=(first,)),)))
+    driver.submit()

@@ -224,6 +224,7 @@ def test_what_a_dead_broker_stored_late_for_a_new_tenant_is_found_and_announced(
         assert [entry.job_id for entry in other.outbox(10)] == [job_id]
 
 
+@pytest.mark.unmeasured
 def test_a_tenant_with_very_many_queues_gets_no_further_ones_and_all_others_go_on(client: Client):
     named = (f"{number:06d}".ljust(NAME_CHARS_MAX, "q") for number in count())
     queues = (queue for queue in named if bucket_of(queue) == bucket_of("default"))
