@@ -11,7 +11,8 @@ from airunner.transport.metric import Histogram
 RETRIED: Final = "retried"
 _PREPARE_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 _NAMES: Final[dict[type[Settlement], str]] = {Released: "released", Lost: "lost", LeftBehind: "left_behind"}
-OUTCOMES: Final = (*(state.lower() for state in JobState if state.terminal), RETRIED, *_NAMES.values())
+_ENDS: Final = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)  # of a job by an attempt
+OUTCOMES: Final = (*(state.lower() for state in _ENDS), RETRIED, *_NAMES.values())
 
 
 class AttemptCounts:

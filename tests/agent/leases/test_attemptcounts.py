@@ -6,8 +6,9 @@ from airunner.agent.leases.attemptcounts import OUTCOMES, AttemptCounts
 from airunner.agent.leases.settlement import Completed, LeftBehind, Lost, Released, Settlement
 from airunner.protocol.job import JobState
 
+FINISHED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
 SETTLEMENTS: list[Settlement] = [
-    *(Completed(state, 1) for state in JobState if state is not JobState.RUNNING),
+    *(Completed(state, 1) for state in (JobState.SCHEDULED, *FINISHED)),
     Released(),
     Lost("refused"),
     LeftBehind(),
