@@ -23,9 +23,10 @@ pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(120)]  # the fixture r
 JOBS: Final = 20_000
 FILL: Final = f"""
 INSERT INTO airunner.job (number, job_id, tenant, queue, needs, gate, state, priority, owner, watch_key, submitted_ms,
-    attempt, retries, agents_lost, max_attempts, last_sequence, next_index, broker, spec)
+    attempt, retries, agents_lost, max_attempts, last_sequence, next_index, broker, unmet, awaits,
+    dependents, spec)
     SELECT number, 'filled-' || number, 'filled', 'q' || number % 9, '', 0, 'SCHEDULED', 0, '', '', 1, 0, 0, 0, 3, 1, 0,
-    'broker-1', '' FROM generate_series(1000000, 1000000 + {JOBS}) AS number;
+    'broker-1', 0, '', '', '' FROM generate_series(1000000, 1000000 + {JOBS}) AS number;
 INSERT INTO airunner.waiting SELECT tenant, queue, '', 0, number FROM airunner.job WHERE tenant = 'filled';
 INSERT INTO airunner.segment SELECT number, 1, 1, 0, 1, '' FROM airunner.job WHERE tenant = 'filled';
 INSERT INTO airunner.record SELECT tenant, job_id::bytea, '', 1, job_id FROM airunner.job WHERE tenant = 'filled';

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from airunner.protocol.dependencies import dependency_of
 from airunner.protocol.fields import FIELDS, JobSpec, TerminalSize
 from airunner.protocol.job import (
     SPEC_BYTES_MAX,
@@ -110,3 +111,9 @@ def test_a_terminal_state_never_changes_and_is_reached_by_its_own_change_as_the_
 
 def test_a_field_knows_its_bounds_where_its_type_has_both() -> None:
     assert (FIELDS["priority"].bounds, FIELDS["command"].bounds) == ((-100, 100), None)
+
+
+@pytest.mark.parametrize("text", ["job", "job:failure", "build:prod", "build:prod:any", ":any"])
+def test_a_dependency_is_written_as_it_is_read(text: str) -> None:
+    assert str(dependency_of(text)) == text
+    assert str(dependency_of("job:success")) == "job"
