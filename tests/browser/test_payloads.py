@@ -31,8 +31,9 @@ CENSUS: Final = """() => {
 }"""
 
 SHOWN: Final = """[...document.querySelectorAll(".log-rows .line .x")].map(element => element.textContent)"""
-LOADED: Final = """() => [...document.querySelectorAll(".log-rows .line")].every(row => row.querySelector(".x"))"""
-FIRST: Final = """document.querySelector(".log-rows .line .n").textContent"""
+ROWS: Final = """[...document.querySelectorAll(".log-rows .line")]"""
+LOADED: Final = f"""() => {ROWS}.length > 0 && {ROWS}.every(row => row.querySelector(".x"))"""
+FIRST: Final = """document.querySelector(".log-rows .line .n")?.textContent"""
 INSIDE: Final = """[...document.querySelectorAll(".terminal *")].map(element => element.localName)"""
 
 
@@ -130,7 +131,7 @@ def test_payloads_of_output_are_text_in_a_log(
                 break
             first = page.evaluate(FIRST)
             page.locator(".log-view").evaluate("view => view.scrollBy(0, view.clientHeight - 40)")
-            until(page, f"first => {FIRST} !== first", first)
+            until(page, f"first => {FIRST} && {FIRST} !== first", first)
     expected = {text for text in payloads() if text.isprintable()}
     assert len(expected) > 1_500
     assert [text for text in expected if not any(text in line for line in seen)] == []
