@@ -86,7 +86,7 @@ async def record_of(client: Client, job_id: str, folder: Path) -> JobRecord:
 async def _stdin_of(client: Client, job_id: str) -> bytes:
     found = bytearray()
     # Ignored: this request is made for records alone, so it is no method of the client that users have.
-    ask = client._ask  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    ask = client._ask  # noqa: SLF001 - of the same package  # pyright: ignore[reportPrivateUsage]
     while piece := (await ask(GetJobStdin(job_id=job_id, offset=len(found)))).data:
         found += piece
     if not found:

@@ -53,7 +53,7 @@ class Uploading(Session):
 
 def ask_of(client: Session) -> Ask:
     """Return what sends requests for commands alone, which are no methods of the client that users have."""
-    return client._ask  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return client._ask  # noqa: SLF001 - of the same package  # pyright: ignore[reportPrivateUsage]
 
 
 async def prepare_tree(ask: Ask, bundle: Path) -> PreparedTree:

@@ -39,7 +39,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     finally:
-        threading.settrace(trace_of_threads)  # type: ignore[arg-type]
+        threading.settrace(trace_of_threads)  # type: ignore[arg-type] - None, as above
         sys.settrace(trace)
         if config is not None:
             os.environ[COVERAGE_VARIABLE] = config
